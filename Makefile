@@ -1,0 +1,48 @@
+# primus-scale. `make pretrain` and `make test` need Python 3.11, git and a C compiler, nothing else.
+
+PYTHON ?= python3.11
+BIN    := .venv/bin
+DATA   := data/demo
+RUN    := runs/demo
+SETUP  := .venv/installed
+
+.PHONY: help setup pretrain test lint format clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(SETUP) ## make .venv with the pinned versions
+$(SETUP): setup.py constraints.txt requirements-demo.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt
+	touch $@
+
+pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json ## the built-in run, whole: data, training, few-shot table
+	$(BIN)/python -m launch.ray_train --config configs/demo.yaml
+	$(BIN)/primus-scale evaluate --run $(RUN) --data $(DATA)/few_shot
+	@echo "watch    $(BIN)/tensorboard --logdir $(RUN)/tensorboard"
+
+# The builder writes few_shot/test last, so its index says that all of the data is there.
+$(DATA)/few_shot/test/index.json: | $(SETUP)
+	$(BIN)/primus-scale shards build demo --out $(DATA)
+
+$(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
+	$(BIN)/primus-scale shards embed --src $(DATA)/windows/$* --out $(DATA)/packed/$* \
+		--video efficientnet-lite0 --text minilm
+	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
+
+test: $(SETUP) ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(SETUP) ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(SETUP) ## let ruff reformat the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove set-up, built-in data and runs
+	rm -rf .venv $(DATA) $(RUN) build *.egg-info

@@ -1,0 +1,1 @@
+"""primus-scale: distributed pretraining of IMU encoders with the PRIMUS objective."""

@@ -1,0 +1,192 @@
+"""The ``primus-scale`` command: four steps of a run, each a subcommand.
+
+    primus-scale shards build|embed|verify     raw data to packed shards   (package ``shards``)
+    primus-scale pretrain                      packed shards to an encoder
+    primus-scale evaluate                      an encoder to a few-shot report
+    primus-scale export | import-weights       checkpoints to exported encoders
+    primus-scale bench                         speed, measured             (package ``launch``)
+
+This package may not import ``shards`` or ``launch``: their commands join by the entry-point group
+``primus_scale.commands``. A command is a function ``run(args) -> exit code``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NoReturn
+
+from primus_scale.config import FewShotConfig, apply_overrides, load_config
+
+COMMAND_GROUP = "primus_scale.commands"
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults and answers a bad flag with the nearest good one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Refuse unknown flags here, where the subcommand's own flags are known."""
+        parsed, extras = super().parse_known_args(args, namespace)
+        unknown = [extra for extra in extras if extra.startswith("-")]
+        if unknown:
+            self.error(f"unknown flag {unknown[0]}{self._nearest(unknown[0])}")
+        return parsed, extras
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and where help is, without the long usage text, and exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
+
+    def _nearest(self, flag: str) -> str:
+        name = flag.partition("=")[0]
+        near = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.0)
+        return f"; the nearest flag is {near[0]}" if near else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's error is one line on stderr and exit code 1."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except USER_ERRORS as error:
+        print(f"{parser.prog} {args.command}: error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> Parser:
+    """The whole command with every subcommand, those of other packages included."""
+    parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda e: e.name, reverse=True):
+        entry.load()(commands)
+    _add_pretrain(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_import_weights(commands)
+    return parser
+
+
+def _add_pretrain(commands: Any) -> None:
+    parser = commands.add_parser(
+        "pretrain",
+        help="pretrain an encoder in this process (launch/ holds the ways to start many)",
+        description="Pretrain an encoder in one process. A run whose output folder holds a "
+        "checkpoint continues from it. Many processes: python -m launch.ray_train, or "
+        "deepspeed launch/deepspeed_train.py; both take the same arguments.",
+    )
+    add_config_arguments(parser)
+    parser.set_defaults(run=_pretrain)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE [key=value ...]``: the arguments that every launcher shares."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="configuration values that replace the file's, e.g. train.steps=100",
+    )
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from primus_scale.trainer import pretrain
+
+    return pretrain(load_config(args.config, args.overrides))
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="few-shot evaluation of an exported encoder, with an HTML report",
+        description="Few-shot evaluation: k labels a class, people disjoint between labels and "
+        "test, with the arms scratch, random and features beside the encoder under one budget. "
+        "Writes few_shot.json and report.html.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--encoder", metavar="DIR", help="exported encoder (any)")
+    source.add_argument(
+        "--run",
+        dest="run_dir",
+        metavar="DIR",
+        help="output folder of a training run: evaluates its encoder and writes summary.json",
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="URL", help="folder with label/ and test/ window shards"
+    )
+    parser.add_argument("--out", metavar="DIR", help="report folder; default: beside the encoder")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings of the evaluation, e.g. draws=5 k=[5,50] (config.FewShotConfig)",
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from primus_scale.evaluate import evaluate, write_summary
+
+    settings = FewShotConfig()
+    if args.run_dir:
+        settings = load_config(Path(args.run_dir) / "config.yaml").few_shot
+    settings = apply_overrides(settings, args.overrides)
+    encoder_dir = args.encoder or str(Path(args.run_dir) / "encoder")
+    out_dir = Path(args.out or Path(encoder_dir).parent / "few_shot")
+    results = evaluate(encoder_dir, args.data, settings, out_dir)
+    if args.run_dir:
+        print(f"summary  {write_summary(Path(args.run_dir), results)}")
+    return 0
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write the encoder of a training checkpoint as safetensors and a card",
+        description="Write the encoder of a run's newest good checkpoint as encoder.safetensors "
+        "and card.json, free of DeepSpeed. A finished run has done so already.",
+    )
+    parser.add_argument("--run", dest="run_dir", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the encoder")
+    parser.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from primus_scale.trainer import export_run
+
+    print(f"encoder  {export_run(Path(args.run_dir), Path(args.out))}")
+    return 0
+
+
+def _add_import_weights(commands: Any) -> None:
+    parser = commands.add_parser(
+        "import-weights",
+        help="turn the published PRIMUS checkpoint into an exported encoder",
+        description="Read the checkpoint published with the paper (Zenodo record 15147513, "
+        "best_model.ckpt) with safe loading and write its encoder for evaluate and load_encoder.",
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="best_model.ckpt")
+    parser.add_argument("out", metavar="OUT", help="folder of the encoder")
+    parser.set_defaults(run=_import_weights)
+
+
+def _import_weights(args: argparse.Namespace) -> int:
+    from primus_scale.encoders.published import import_published
+
+    print(f"encoder  {import_published(args.checkpoint, args.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

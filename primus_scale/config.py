@@ -1,0 +1,362 @@
+"""The configuration of a run: one tree of frozen, typed models.
+
+A run is described by one YAML file and any number of ``key.sub=value`` overrides:
+
+    config = load_config("configs/demo.yaml", ["optimizer.lr=3e-4", "train.steps=100"])
+
+An unknown key is refused with the nearest known one. Every field below is read somewhere in the
+program (a test proves it); what a field means stands beside it and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigModel(BaseModel):
+    """Base of all configuration models: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(ConfigModel):
+    """Where windows come from, and how they are read."""
+
+    train: tuple[str, ...] = Field(description="shard folders (any fsspec URL); read as one set")
+    validation: tuple[str, ...] = ()  # shard folders of held-out windows for retrieval recall
+    shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together
+    reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
+    prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
+
+
+class TeachersConfig(ConfigModel):
+    """The frozen encoders whose embeddings supervise the IMU encoder.
+
+    ``video`` and ``text`` name a packaged teacher (``efficientnet-lite0``, ``minilm``) or a
+    ``transformers`` model by hub name or local path. ``embedded`` mode reads embeddings from
+    packed shards and needs neither name; ``live`` mode runs the teachers in the step.
+    """
+
+    mode: Literal["embedded", "live"] = "embedded"
+    video: str | None = None
+    text: str | None = None
+    batch: int = Field(64, ge=1)  # frames or texts in one teacher forward pass
+
+
+class EncoderConfig(ConfigModel):
+    """The IMU encoder and the width of its self-supervision head."""
+
+    name: Literal["stacked_rnn", "stacked_rnn_time", "transformer"] = "stacked_rnn"
+    size: Literal["S", "B", "L"] = "S"  # transformer only
+    patch: int = Field(10, ge=1)  # transformer only: samples in one patch
+    ss_dim: int = Field(512, ge=1)
+    # auto: one head for both teachers where they share a space, one for each where not
+    heads: Literal["auto", "shared", "separate"] = "auto"
+
+
+class Scaling(ConfigModel):
+    """Multiply each channel by its own factor, normal around 1."""
+
+    name: Literal["scaling"] = "scaling"
+    sd: float = Field(0.2, gt=0)
+    p: float = Field(1.0, ge=0, le=1)
+
+
+class Jitter(ConfigModel):
+    """Add white noise with a deviation relative to each channel's own."""
+
+    name: Literal["jitter"] = "jitter"
+    sd: float = Field(0.1, gt=0)
+    p: float = Field(1.0, ge=0, le=1)
+
+
+class Permutation(ConfigModel):
+    """Cut the window at random points and reorder the segments."""
+
+    name: Literal["permutation"] = "permutation"
+    cuts: int = Field(4, ge=1)
+    p: float = Field(0.5, ge=0, le=1)
+
+
+class Rotation(ConfigModel):
+    """Rotate accelerometer and gyroscope by one SO(3) matrix of at most ``max_deg`` degrees."""
+
+    name: Literal["rotation"] = "rotation"
+    max_deg: float = Field(30.0, gt=0, le=180)
+    p: float = Field(1.0, ge=0, le=1)
+
+
+class TimeWarp(ConfigModel):
+    """Replay the window at a smoothly varying speed, of relative deviation ``sd``."""
+
+    name: Literal["time_warp"] = "time_warp"
+    sd: float = Field(0.3, gt=0)
+    knots: int = Field(4, ge=1)
+    p: float = Field(1.0, ge=0, le=1)
+
+
+class TimeFlip(ConfigModel):
+    """Play the window backwards."""
+
+    name: Literal["time_flip"] = "time_flip"
+    p: float = Field(0.5, ge=0, le=1)
+
+
+class Negation(ConfigModel):
+    """Change the sign of all channels."""
+
+    name: Literal["negation"] = "negation"
+    p: float = Field(0.5, ge=0, le=1)
+
+
+class ChannelDropout(ConfigModel):
+    """Set a channel to zero, each with probability ``rate``."""
+
+    name: Literal["channel_dropout"] = "channel_dropout"
+    rate: float = Field(0.15, gt=0, lt=1)
+    p: float = Field(1.0, ge=0, le=1)
+
+
+AugmentOp = Annotated[
+    Scaling | Jitter | Permutation | Rotation | TimeWarp | TimeFlip | Negation | ChannelDropout,
+    Field(discriminator="name"),
+]
+
+
+class WeightsConfig(ConfigModel):
+    """Weight of each loss term; a term of weight 0 is not computed."""
+
+    imu_video: float = Field(0.5, ge=0)
+    imu_text: float = Field(0.5, ge=0)
+    imu_imu: float = Field(0.5, ge=0)
+    neighbour_video: float = Field(0.5, ge=0)
+    neighbour_text: float = Field(0.5, ge=0)
+    neighbour_imu: float = Field(0.5, ge=0)
+
+
+class TemperatureConfig(ConfigModel):
+    """Temperatures of the two families of terms (multimodal, self-supervised).
+
+    ``log`` learns the logarithm and clamps it to ``[minimum, maximum]``; ``reference`` learns the
+    raw value without bounds, as the released code of the paper does; ``fixed`` does not learn.
+    """
+
+    mode: Literal["log", "reference", "fixed"] = "log"
+    initial: float = Field(0.1, gt=0)
+    minimum: float = Field(0.01, gt=0)
+    maximum: float = Field(1.0, gt=0)
+
+
+class NeighboursConfig(ConfigModel):
+    """How neighbours are searched in the support set and used as keys."""
+
+    k: int = Field(1, ge=1)
+    query: Literal["video", "text", "imu"] = "video"
+    combine: Literal["mean", "each"] = "mean"  # one averaged key, or k losses averaged
+
+
+class ObjectiveConfig(ConfigModel):
+    """The PRIMUS objective (arXiv 2411.15127, section 3): six weighted contrastive terms."""
+
+    weights: WeightsConfig = WeightsConfig()
+    temperature: TemperatureConfig = TemperatureConfig()
+    neighbours: NeighboursConfig = NeighboursConfig()
+    reduction: Literal["sum", "mean"] = "sum"  # of the two directions of a term (paper: sum)
+    mask_duplicate_keys: bool = True  # keys equal to the positive are no negatives
+
+
+class SupportConfig(ConfigModel):
+    """The support set: a ring of past windows that all ranks share."""
+
+    capacity: int = Field(8192, ge=2)
+    minimum_fill: int = Field(1024, ge=1)  # neighbours are valid from this many entries on
+
+
+class OptimizerConfig(ConfigModel):
+    """Optimiser and learning-rate schedule, in optimiser steps."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(20, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = Field(5.0, ge=0)  # gradient norm; 0 turns clipping off
+
+
+class TrainConfig(ConfigModel):
+    """The training loop. Batch sizes count windows over all ranks."""
+
+    batch: int = Field(256, ge=2)  # global batch; must divide by the number of ranks
+    accumulation: int = Field(1, ge=1)  # encoder passes a step; the negatives stay global
+    steps: int = Field(750, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0)  # CPU threads of one rank; 0 leaves torch's choice
+    log_every: int = Field(10, ge=1)
+    validate_every: int = Field(250, ge=1)
+    pictures_every: int = Field(250, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
+
+
+class LaunchConfig(ConfigModel):
+    """How Ray starts the workers (``launch/ray_train.py``); other launchers bring their own."""
+
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    max_failures: int = Field(2, ge=0)  # restarts of the workers, each from the last checkpoint
+
+
+class FewShotConfig(ConfigModel):
+    """The few-shot evaluation (``primus-scale evaluate``)."""
+
+    k: tuple[int | Literal["all"], ...] = (1, 5, 10, 50, "all")  # labels a class
+    draws: int = Field(10, ge=1)  # random choices of the labelled windows
+    seed: int = 0
+    steps: int = Field(200, ge=1)  # of training the scratch and fine-tuned arms
+    batch: int = Field(64, ge=1)
+    lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # choices, decided on training people only
+    finetune: bool = True  # also fine-tune the pretrained encoder
+    threads: int = Field(0, ge=0)
+
+
+class Config(ConfigModel):
+    """A whole run. ``output`` receives checkpoints, logs, the encoder and the reports."""
+
+    name: str
+    output: str
+    seed: int = 0
+    data: DataConfig
+    teachers: TeachersConfig = TeachersConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    augment: tuple[AugmentOp, ...] = (
+        TimeWarp(),
+        Rotation(),
+        Scaling(),
+        Jitter(),
+        Permutation(),
+        ChannelDropout(),
+    )
+    objective: ObjectiveConfig = ObjectiveConfig()
+    support: SupportConfig = SupportConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    launch: LaunchConfig = LaunchConfig()
+    few_shot: FewShotConfig = FewShotConfig()
+
+    @model_validator(mode="after")
+    def _check_across(self) -> Config:
+        if self.support.minimum_fill > self.support.capacity:
+            raise ValueError(
+                f"support.minimum_fill ({self.support.minimum_fill}) exceeds support.capacity "
+                f"({self.support.capacity}); lower the first or raise the second"
+            )
+        if self.objective.neighbours.k > self.support.minimum_fill:
+            raise ValueError(
+                f"objective.neighbours.k ({self.objective.neighbours.k}) exceeds "
+                f"support.minimum_fill ({self.support.minimum_fill}); raise support.minimum_fill"
+            )
+        if self.teachers.mode == "live" and not (self.teachers.video or self.teachers.text):
+            raise ValueError(
+                "teachers.mode is live but neither teachers.video nor teachers.text is set; "
+                "name a teacher, or use teachers.mode=embedded"
+            )
+        return self
+
+
+ModelT = TypeVar("ModelT", bound=ConfigModel)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration from a YAML file and apply ``key.sub=value`` overrides.
+
+    Raises ValueError naming the file and the field where something is unknown or of a wrong type,
+    with the nearest known key, and FileNotFoundError where there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file {path}; the ready ones are in configs/")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(Config, tree, source=str(path))
+
+
+def parse_config(model: type[ModelT], tree: Mapping[str, Any], source: str) -> ModelT:
+    """Validate ``tree`` as ``model``; errors are told as ``source: field: what is wrong``."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise ValueError(f"{source}: " + "; ".join(lines)) from None
+
+
+def apply_overrides(config: ModelT, overrides: Iterable[str]) -> ModelT:
+    """A copy of ``config`` with ``key.sub=value`` overrides applied and validated."""
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(type(config), tree, source="overrides")
+
+
+def dump_config(config: ConfigModel) -> str:
+    """The whole resolved configuration as YAML, in the order of the fields."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r} is not of the form key.sub=value")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ValueError(f"override {override!r}: {parent!r} has no fields below it")
+    node[last] = _parse_value(text)
+
+
+def _parse_value(text: str) -> Any:
+    """A YAML value; also numbers such as ``3e-4``, which YAML 1.1 takes for text."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    location = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model)
+        near = difflib.get_close_matches(location, known, n=1, cutoff=0.0)
+        return f"unknown key {location!r}; the nearest known key is {near[0]!r}"
+    return f"{location}: {problem['msg']} (got {problem.get('input')!r})"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner, f"{prefix}{name}.")
+    return keys

