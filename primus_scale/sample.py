@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -97,11 +97,16 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
 
-        def move(value: object) -> object:
-            if isinstance(value, torch.Tensor):
-                return value.to(device, non_blocking=True)
-            if isinstance(value, dict):
-                return {key: move(item) for key, item in value.items()}
-            return value
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, non_blocking=True)
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        return replace(
+            self,
+            imu=move(self.imu),
+            uid=move(self.uid),
+            recording=move(self.recording),
+            label=move(self.label),
+            valid=move(self.valid),
+            embeddings={name: move(value) for name, value in self.embeddings.items()},
+            present={name: move(value) for name, value in self.present.items()},
+        )

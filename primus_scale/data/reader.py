@@ -1,0 +1,264 @@
+"""From shard folders to batches: schedule -> ranged read -> decode -> batch, read ahead by threads.
+
+    shard_set = ShardSet.open(config.data.train)
+    with batches(config.data, shard_set, batch=256, seed=0, rank=0, world=1) as loader:
+        for batch in loader:
+            ...
+
+Each rank reads only the records that hold its rows of a global batch. Nothing is opened and no
+thread is started before the first batch is asked for, so a loader may cross a fork until then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+import webdataset
+
+from primus_scale.config import DataConfig
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.record import Block
+from primus_scale.data.schedule import Schedule
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.sample import Batch, WindowMeta
+
+
+class _Plan(NamedTuple):
+    """Rows of one batch: record, row within it, and whether it counts; each ``(B,)``."""
+
+    records: np.ndarray
+    rows: np.ndarray
+    valid: np.ndarray
+
+
+def batches(
+    config: DataConfig,
+    shard_set: ShardSet,
+    *,
+    batch: int,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    live: bool = False,
+    stop_step: int | None = None,
+) -> BatchLoader:
+    """One rank's share of the global batches ``start_step`` up to ``stop_step`` (None: no end).
+
+    Global batches hold ``batch`` windows, and rank r takes rows ``[r*batch/world,
+    (r+1)*batch/world)``. An epoch's last batch is filled up with copies of its first row that are
+    not valid, so all batches have one shape. ``live``: batches carry frames and texts instead of
+    embeddings, which needs window shards. ValueError where the settings do not fit together.
+    """
+    if batch % world:
+        raise ValueError(
+            f"train.batch {batch} does not divide by the {world} ranks; "
+            f"use {batch - batch % world or world} or another multiple of {world}"
+        )
+    if live and shard_set.index.kind != "window":
+        raise ValueError(
+            f"{shard_set.folders[0].url} holds packed shards, which have no frames; give window "
+            "shards for teachers.mode=live, or use teachers.mode=embedded"
+        )
+    schedule = Schedule(shard_set.windows_per_record, batch, config.shuffle_blocks, seed)
+    plans = _Plans(schedule, batch, range(batch // world * rank, batch // world * (rank + 1)))
+    steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
+    return BatchLoader(config, shard_set, map(plans.make, steps), live)
+
+
+class BatchLoader(Iterator[Batch]):
+    """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads."""
+
+    def __init__(
+        self, config: DataConfig, shard_set: ShardSet, plans: Iterable[_Plan], live: bool
+    ) -> None:
+        self._shard_set = shard_set
+        self._live = live
+        self._ahead = config.prefetch_batches
+        # A batch may straddle two shuffle groups; older blocks are not needed again.
+        self._cached_blocks = 2 * config.shuffle_blocks
+        self._blocks: OrderedDict[int, Future[Block]] = OrderedDict()
+        self._readers = ThreadPoolExecutor(config.reader_threads, "primus-read")
+        self._assembler = ThreadPoolExecutor(1, "primus-batch")
+        self._waited_s = 0.0
+        self._pipeline = iter(
+            webdataset.DataPipeline(lambda: plans, self._request, self._read_ahead, self._collect)
+        )
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that the caller has waited for data so far."""
+        return self._waited_s
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            return next(self._pipeline)
+        except BaseException:  # the end of the data as well
+            self.close()
+            raise
+        finally:
+            self._waited_s += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Stop reading ahead and end the threads; may be called twice."""
+        self._pipeline.close()
+        # Reads are dropped first: an assembly that waits for one of them ends by that.
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._assembler.shutdown(cancel_futures=True)
+        self._readers.shutdown()
+        self._blocks.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(self, plans: Iterable[_Plan]) -> Iterator[Future[Batch]]:
+        """Stage: start the reads that a batch needs, and its assembly after them."""
+        for plan in plans:
+            blocks = {int(record): self._block(int(record)) for record in np.unique(plan.records)}
+            yield self._assembler.submit(self._assemble, plan, blocks)
+            while len(self._blocks) > self._cached_blocks:
+                self._blocks.popitem(last=False)
+
+    def _read_ahead(self, requests: Iterator[Future[Batch]]) -> Iterator[Future[Batch]]:
+        """Stage: keep some batches in the making while the caller works on one."""
+        waiting: deque[Future[Batch]] = deque()
+        for request in requests:
+            waiting.append(request)
+            if len(waiting) > self._ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _collect(self, requests: Iterator[Future[Batch]]) -> Iterator[Batch]:
+        """Stage: wait for each batch in turn."""
+        for request in requests:
+            yield request.result()
+
+    def _block(self, record: int) -> Future[Block]:
+        if record not in self._blocks:
+            self._blocks[record] = self._readers.submit(self._shard_set.read_block, record)
+        self._blocks.move_to_end(record)
+        return self._blocks[record]
+
+    def _assemble(self, plan: _Plan, blocks: Mapping[int, Future[Block]]) -> Batch:
+        ready = {record: future.result() for record, future in blocks.items()}
+        return _gather(plan, ready, self._shard_set.teachers, self._live)
+
+
+@dataclass(frozen=True)
+class LoadedWindows:
+    """All windows of some shard folders in memory, in the order they lie there.
+
+    batch: their tensors (embeddings where the shards are packed; frames and texts where they are
+    window shards), N rows. metas: what is known of each. shard_set: labels (names of
+    ``label`` ids), teachers, rate and units.
+    """
+
+    batch: Batch
+    metas: list[WindowMeta]
+    shard_set: ShardSet
+
+    @property
+    def imu(self) -> torch.Tensor:
+        """Samples ``(N, C, T)`` float32 in SI units."""
+        return self.batch.imu
+
+    @property
+    def label(self) -> torch.Tensor:
+        """Label ids ``(N,)`` int64, indexing ``labels``; NO_LABEL where unknown."""
+        return self.batch.label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.shard_set.labels
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def load_windows(urls: str | Sequence[str]) -> LoadedWindows:
+    """Read the folders at ``urls``, of either kind, whole into memory.
+
+    Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
+    """
+    shard_set = ShardSet.open(urls)
+    windows = shard_set.windows_per_record
+    blocks = {record: shard_set.read_block(record) for record in range(len(shard_set))}
+    plan = _Plan(
+        records=np.repeat(np.arange(len(windows)), windows),
+        rows=np.concatenate([np.arange(count) for count in windows]),
+        valid=np.ones(windows.sum(), dtype=np.bool_),
+    )
+    return LoadedWindows(
+        batch=_gather(plan, blocks, shard_set.teachers, live=shard_set.index.kind == "window"),
+        metas=[meta for block in blocks.values() for meta in block.metas],
+        shard_set=shard_set,
+    )
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """Makes the plan of one rank's rows of a global batch."""
+
+    schedule: Schedule
+    batch: int
+    own: range
+
+    def make(self, global_step: int) -> _Plan:
+        chosen = self.schedule.batch_rows(*self.schedule.locate(global_step))
+        place = np.arange(self.own.start, self.own.stop)
+        valid = place < len(chosen.rows)
+        # Rows that only fill up hold real samples: zeros could turn into NaN in a normalisation.
+        place[~valid] = 0
+        return _Plan(chosen.records[place], chosen.rows[place], valid)
+
+
+def _gather(
+    plan: _Plan, blocks: Mapping[int, Block], teachers: Mapping[str, TeacherSpace], live: bool
+) -> Batch:
+    """Copy the planned rows out of their blocks; the work is per block, not per window."""
+    count = len(plan.rows)
+    any_block = next(iter(blocks.values()))
+    imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)
+    columns = {name: np.empty(count, dtype=np.int64) for name in ("uid", "recording", "label")}
+    embeddings = {m: np.zeros((count, t.dim), dtype=np.float32) for m, t in teachers.items()}
+    present = {m: np.zeros(count, dtype=np.bool_) for m in teachers}
+    frames: list[tuple[bytes, ...]] = [()] * count
+    texts: list[tuple[str, ...]] = [()] * count
+
+    by_record = np.argsort(plan.records, kind="stable")
+    ends = np.flatnonzero(np.diff(plan.records[by_record])) + 1
+    for places in np.split(by_record, ends):
+        block = blocks[int(plan.records[places[0]])]
+        rows = plan.rows[places]
+        imu[places] = block.imu[rows]
+        for name, column in columns.items():
+            column[places] = getattr(block, name)[rows]
+        for modality in block.embeddings:
+            embeddings[modality][places] = block.embeddings[modality][rows]
+            present[modality][places] = block.present[modality][rows]
+        if live:
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                frames[place] = block.frames[row]
+                texts[place] = block.metas[row].texts
+    return Batch(
+        imu=torch.from_numpy(imu),
+        **{name: torch.from_numpy(column) for name, column in columns.items()},
+        valid=torch.from_numpy(plan.valid),
+        embeddings={name: torch.from_numpy(value) for name, value in embeddings.items()},
+        present={name: torch.from_numpy(value & plan.valid) for name, value in present.items()},
+        frames=frames if live else None,
+        texts=texts if live else None,
+    )

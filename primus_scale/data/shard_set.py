@@ -1,0 +1,205 @@
+"""Shard folders read as one set: their records, numbered through, by ranged reads."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from primus_scale.data.index import RecordEntry, ShardEntry, ShardIndex, TeacherSpace, read_index
+from primus_scale.data.record import (
+    Block,
+    decode_block,
+    decode_record,
+    decode_window,
+    make_block,
+)
+from primus_scale.data.storage import Folder
+from primus_scale.sample import NO_LABEL, Window
+
+_SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
+_ALIKE = ("kind", "channels", "units", "rate_hz", "window_samples")
+
+
+class _Location(NamedTuple):
+    """Where a record is: number of its folder, its shard, its place there."""
+
+    folder: int
+    shard: str
+    number: int
+    entry: RecordEntry
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """Shard folders of equal kind, shape, rate and teachers, read as one.
+
+    labels: class names of all folders; label ids of blocks index them. teachers: by modality, over
+    all folders (a folder without a modality has it absent in its windows). Holds no open file.
+    """
+
+    folders: tuple[Folder, ...]
+    indexes: tuple[ShardIndex, ...]
+    labels: tuple[str, ...]
+    teachers: dict[str, TeacherSpace]
+    _locations: list[_Location]
+
+    @classmethod
+    def open(cls, urls: str | Sequence[str]) -> Self:
+        """Read the indexes of the folders at ``urls``, and check them and their shards.
+
+        FileNotFoundError where an index or a shard is missing; ValueError where a shard is not of
+        the size its index says, or two folders do not fit together (naming both).
+        """
+        folders = tuple(Folder(url) for url in ([urls] if isinstance(urls, str) else urls))
+        if not folders:
+            raise ValueError("no shard folder was named; set data.train to at least one URL")
+        indexes = tuple(read_index(folder.url) for folder in folders)
+        for folder, index in zip(folders[1:], indexes[1:], strict=True):
+            _check_alike(folders[0], indexes[0], folder, index)
+        _check_sizes(folders, indexes)
+        return cls(
+            folders=folders,
+            indexes=indexes,
+            labels=tuple(dict.fromkeys(label for index in indexes for label in index.labels)),
+            teachers=_join_teachers(folders, indexes),
+            _locations=[
+                _Location(folder, shard.name, number, entry)
+                for folder, index in enumerate(indexes)
+                for shard in index.shards
+                for number, entry in enumerate(shard.records)
+            ],
+        )
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self._locations)
+
+    @property
+    def index(self) -> ShardIndex:
+        """Index of the first folder: kind, channels, units, rate and length are those of all."""
+        return self.indexes[0]
+
+    @property
+    def windows(self) -> int:
+        """Number of windows in all folders."""
+        return sum(index.windows for index in self.indexes)
+
+    @property
+    def windows_per_record(self) -> np.ndarray:
+        """Windows of each record, int64."""
+        return np.array([location.entry.windows for location in self._locations], dtype=np.int64)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over all windows, in its unit."""
+        return tuple(self._moments()[0].tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Deviation of each channel over all windows, in its unit; 0 for a constant channel."""
+        mean, square = self._moments()
+        return tuple(np.sqrt(np.maximum(square - np.square(mean), 0.0)).tolist())
+
+    def read_record(self, record: int) -> dict[str, memoryview]:
+        """Members of a record by extension, checked against the index.
+
+        ValueError naming shard and record where the bytes are not those that were written.
+        """
+        folder, shard, number, entry = self._locations[record]
+        data = self.folders[folder].read_range(shard, entry.offset, entry.length)
+        if len(data) != entry.length or zlib.crc32(data) != entry.crc32:
+            url = self.folders[folder].url
+            raise ValueError(
+                f"{url}/{shard}: record {number} (bytes {entry.offset} to "
+                f"{entry.offset + entry.length}) is not what was written; "
+                f"run primus-scale shards verify {url}"
+            )
+        return decode_record(data)
+
+    def read_window(self, record: int) -> Window:
+        """The window of a record of window shards."""
+        return decode_window(self.read_record(record))
+
+    def read_block(self, record: int) -> Block:
+        """The windows of a record of either kind, as columns."""
+        if self.index.kind == "window":
+            window = self.read_window(record)
+            return make_block(window.imu[None], [window.meta], self.labels, frames=(window.frames,))
+        block = decode_block(self.read_record(record))
+        own_labels = self.indexes[self._locations[record].folder].labels
+        if own_labels == self.labels:
+            return block
+        # NO_LABEL is -1, which takes the last entry of the table.
+        table = np.array([*map(self.labels.index, own_labels), NO_LABEL])
+        return replace(block, label=table[block.label])
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and second moment of each channel over all folders."""
+        weights = np.array([index.windows for index in self.indexes], dtype=np.float64)
+        means = np.array([index.mean for index in self.indexes])
+        squares = np.square(means) + np.square([index.std for index in self.indexes])
+        return (
+            np.average(means, axis=0, weights=weights),
+            np.average(squares, axis=0, weights=weights),
+        )
+
+
+def _check_alike(a: Folder, index_a: ShardIndex, b: Folder, index_b: ShardIndex) -> None:
+    for name in _ALIKE:
+        value_a, value_b = getattr(index_a, name), getattr(index_b, name)
+        if value_a != value_b:
+            raise ValueError(
+                f"{a.url} and {b.url} cannot be read as one set: {name} is {value_a} in the first "
+                f"and {value_b} in the second; write them alike, or use one of them"
+            )
+
+
+def _join_teachers(
+    folders: Sequence[Folder], indexes: Sequence[ShardIndex]
+) -> dict[str, TeacherSpace]:
+    teachers: dict[str, TeacherSpace] = {}
+    origin: dict[str, Folder] = {}
+    for folder, index in zip(folders, indexes, strict=True):
+        for modality, teacher in index.teachers.items():
+            other = teachers.setdefault(modality, teacher)
+            origin.setdefault(modality, folder)
+            if (other.key, other.dim, other.space) != (teacher.key, teacher.dim, teacher.space):
+                raise ValueError(
+                    f"{origin[modality].url} and {folder.url} mix {modality} embeddings: key "
+                    f"{other.key} ({other.teacher}) in the first, {teacher.key} "
+                    f"({teacher.teacher}) in the second; embed both with one teacher "
+                    "(primus-scale shards embed)"
+                )
+    return teachers
+
+
+def _check_sizes(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
+    """Find missing and truncated shards before training, not hours into it."""
+    shards = [
+        (folder, shard)
+        for folder, index in zip(folders, indexes, strict=True)
+        for shard in index.shards
+    ]
+    with ThreadPoolExecutor(_SIZE_CHECKS) as pool:
+        for _ in pool.map(lambda pair: _check_size(*pair), shards):
+            pass
+
+
+def _check_size(folder: Folder, shard: ShardEntry) -> None:
+    advice = f"restore it, or write {folder.url} again"
+    try:
+        size = folder.size(shard.name)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"shard {folder.locate(shard.name)} is missing, the index names it; {advice}"
+        ) from None
+    if size != shard.size:
+        raise ValueError(
+            f"shard {folder.locate(shard.name)} has {size} bytes, the index says {shard.size}; "
+            f"{advice}"
+        )

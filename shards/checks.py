@@ -1,0 +1,79 @@
+"""What writing and verifying shards share: names of windows, checks of blocks, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.record import Block
+from primus_scale.sample import NO_LABEL, WindowMeta
+
+NORM_TOLERANCE = 1e-2  # of a float16 embedding of up to a few thousand dimensions
+
+
+def describe(meta: WindowMeta) -> str:
+    """A window's name for messages: where it comes from, and its uid."""
+    return f"window {meta.uid} ({meta.dataset}/{meta.recording}, {meta.device}, {meta.start_s} s)"
+
+
+def check_columns(block: Block, teachers: Mapping[str, TeacherSpace], classes: int) -> None:
+    """Check a packed block's columns; ValueError naming the field that does not fit.
+
+    Embeddings must be those of ``teachers``, of unit norm where present and zero where not; label
+    ids must be NO_LABEL or below ``classes``.
+    """
+    rows = len(block)
+    for name in ("uid", "recording", "label"):
+        if getattr(block, name).shape != (rows,):
+            raise ValueError(f"{name} has shape {getattr(block, name).shape}, expected ({rows},)")
+    if [meta.uid for meta in block.metas] != block.uid.tolist():
+        raise ValueError("uid differs from that of meta.json")
+    if ((block.label < NO_LABEL) | (block.label >= classes)).any():
+        raise ValueError(f"label holds ids beyond the {classes} class names of the index")
+    if not block.embeddings.keys() == block.present.keys() == teachers.keys():
+        raise ValueError(
+            f"block has embeddings {sorted(block.embeddings)} and present {sorted(block.present)}, "
+            f"teachers are {sorted(teachers)}"
+        )
+    for modality, teacher in teachers.items():
+        embedding, present = block.embeddings[modality], block.present[modality]
+        if embedding.shape != (rows, teacher.dim) or embedding.dtype != np.float16:
+            raise ValueError(
+                f"embeddings.{modality} is {embedding.dtype} {embedding.shape}, expected float16 "
+                f"({rows}, {teacher.dim}), the width of teacher {teacher.teacher}"
+            )
+        if present.shape != (rows,) or present.dtype != np.bool_:
+            raise ValueError(f"present.{modality} is not bool ({rows},)")
+        norm = np.linalg.norm(embedding.astype(np.float32), axis=1)
+        if not (np.abs(norm - present) <= NORM_TOLERANCE).all():
+            raise ValueError(
+                f"embeddings.{modality} are not of norm 1 where present and 0 where absent"
+            )
+
+
+class ChannelStatistics:
+    """Mean and deviation of each channel over all samples of all windows, in float64."""
+
+    def __init__(self, channels: int) -> None:
+        self._count = 0
+        self._sum = np.zeros(channels)
+        self._sum_of_squares = np.zeros(channels)
+
+    def add(self, imu: np.ndarray) -> None:
+        """Take in windows ``(N, C, T)``."""
+        values = imu.astype(np.float64)
+        self._count += imu.shape[0] * imu.shape[2]
+        self._sum += values.sum(axis=(0, 2))
+        self._sum_of_squares += np.square(values).sum(axis=(0, 2))
+
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel."""
+        return tuple((self._sum / self._count).tolist())
+
+    def std(self) -> tuple[float, ...]:
+        """Population deviation of each channel; 0 for a constant one."""
+        mean = self._sum / self._count
+        variance = self._sum_of_squares / self._count - np.square(mean)
+        return tuple(np.sqrt(np.maximum(variance, 0.0)).tolist())

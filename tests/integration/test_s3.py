@@ -1,0 +1,138 @@
+"""Shard folders on a real S3 server: written, streamed, read and verified as local ones are."""
+
+import gc
+
+import fsspec
+import pytest
+import torch
+import webdataset
+
+from primus_scale.config import DataConfig
+from primus_scale.data.reader import ShardSet, batches, load_windows
+from primus_scale.data.record import decode_window
+from shards.verify import verify
+from tests.s3_server import forget_connections, s3_server
+from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
+
+WINDOWS = 100
+SMALL_SHARDS = 40_000
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def folders(bucket, tmp_path_factory):
+    """URLs of the same packed and window shards, locally and on the server."""
+    local = str(tmp_path_factory.mktemp("local"))
+    for root in (local, bucket):
+        write_packed(f"{root}/packed", make_blocks(make_windows(WINDOWS)), shard_bytes=SMALL_SHARDS)
+        write_windows(f"{root}/windows", make_windows(WINDOWS), shard_bytes=SMALL_SHARDS)
+    return local, bucket
+
+
+def read(url, **options):
+    config = DataConfig(train=(url,), shuffle_blocks=2)
+    options = {"batch": 24, "seed": 0, "stop_step": 10, **options}
+    with batches(config, ShardSet.open(url), **options) as loader:
+        return list(loader)
+
+
+def test_the_same_files_are_written(folders):
+    local, remote = folders
+    server, _ = fsspec.core.url_to_fs(remote)
+    for kind in ("packed", "windows"):
+        index = ShardSet.open(f"{local}/{kind}").index
+        assert ShardSet.open(f"{remote}/{kind}").index == index
+        assert len(index.shards) > 1
+        names = {path.rsplit("/", 1)[-1] for path in server.ls(f"{remote}/{kind}", detail=False)}
+        assert names == {"index.json", *(shard.name for shard in index.shards)}
+
+
+def test_the_same_batches_are_read(folders):
+    local, remote = folders
+    for kind, live in (("packed", False), ("windows", True)):
+        for options in ({}, {"rank": 1, "world": 2}, {"start_step": 6}):
+            here = read(f"{local}/{kind}", live=live, **options)
+            there = read(f"{remote}/{kind}", live=live, **options)
+            for a, b in zip(here, there, strict=True):
+                assert torch.equal(a.imu, b.imu)
+                assert torch.equal(a.uid, b.uid)
+                assert torch.equal(a.valid, b.valid)
+                assert a.frames == b.frames
+                for modality in a.embeddings:
+                    assert torch.equal(a.embeddings[modality], b.embeddings[modality])
+
+
+def test_all_windows_in_memory(folders):
+    local, remote = folders
+    here, there = load_windows(f"{local}/packed"), load_windows(f"{remote}/packed")
+    assert torch.equal(here.imu, there.imu)
+    assert here.metas == there.metas
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
+def test_plain_webdataset_streams_from_the_server(folders, monkeypatch):
+    """WebDataset brings no s3 scheme; with one line for it, any of its readers takes our shards."""
+
+    def open_s3(url, mode="rb", bufsize=8192, **options):
+        return fsspec.open(url, mode).open()
+
+    monkeypatch.setitem(webdataset.gopen_schemes, "s3", open_s3)
+    index = ShardSet.open(f"{folders[1]}/windows").index
+    urls = [f"{folders[1]}/windows/{shard.name}" for shard in index.shards]
+    uids = []
+    for sample in webdataset.WebDataset(urls, shardshuffle=False):
+        members = {name: data for name, data in sample.items() if not name.startswith("__")}
+        uids.append(decode_window(members).meta.uid)
+    gc.collect()
+    assert uids == [window.meta.uid for window in make_windows(WINDOWS)]
+
+
+def test_verify(folders):
+    report = verify(f"{folders[1]}/windows")
+    assert report.ok, str(report)
+    assert report.windows == WINDOWS
+
+
+def test_faults_on_the_server(bucket):
+    url = f"{bucket}/faulty"
+    write_packed(url, make_blocks(make_windows(WINDOWS)), shard_bytes=SMALL_SHARDS)
+    server, path = fsspec.core.url_to_fs(url)
+    data = server.cat_file(f"{path}/shard-000001.tar")
+    server.pipe_file(f"{path}/shard-000001.tar", data[:-512])
+    with pytest.raises(ValueError, match=rf"shard {url}/shard-000001\.tar has \d+ bytes"):
+        ShardSet.open(url)
+    server.pipe_file(f"{path}/shard-000001.tar", b"\xff" * len(data))
+    with pytest.raises(ValueError, match=rf"{url}/shard-000001\.tar: record \d .* is not what"):
+        read(url)
+    server.rm_file(f"{path}/shard-000001.tar")
+    with pytest.raises(FileNotFoundError, match=r"shard-000001\.tar is missing"):
+        ShardSet.open(url)
+    assert verify(url).faults == ["shard-000001.tar: missing"]
+
+
+def test_existing_output(folders, bucket):
+    with pytest.raises(FileExistsError, match="already holds shards"):
+        write_windows(f"{bucket}/windows", make_windows(4))
+    assert load_windows(f"{bucket}/windows").imu.shape[0] == WINDOWS
+
+
+def test_wrong_credentials(folders, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    forget_connections()
+    try:
+        with pytest.raises(OSError, match=r"cannot write to s3://shards/new: .*writable"):
+            write_windows(f"{bucket}/new", make_windows(4))
+        with pytest.raises(OSError, match=r"cannot read s3://shards/windows/index\.json"):
+            ShardSet.open(f"{bucket}/windows")
+    finally:
+        forget_connections()
+
+
+def test_missing_folder(bucket):
+    with pytest.raises(FileNotFoundError, match=r"no s3://shards/nowhere/index\.json"):
+        ShardSet.open(f"{bucket}/nowhere")
