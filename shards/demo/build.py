@@ -1,0 +1,206 @@
+"""The built-in data as shard folders.
+
+windows/train        synthetic triplets, and real IMU without labels of the split's people
+windows/validation   synthetic triplets of clips that training never saw
+few_shot/label       real labelled windows of the same people
+few_shot/test        real labelled windows of the other people
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from primus_scale.sample import Window, WindowMeta, window_uid
+from shards.demo.hapt import (
+    ACTIVITIES,
+    HaptRecording,
+    labelled_windows,
+    load_hapt,
+    people_split,
+    window_starts,
+)
+from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
+from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
+from shards.demo.sensor import PLACEMENTS
+from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeOrder, perform_take
+from shards.writer import WindowShardWriter
+
+FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")
+VALIDATION_SHARE = 6  # one validation moment to so many of training
+LABELLED_HOP_S = 2.5  # between windows of the few-shot task
+WINDOW = round(WINDOW_S * RATE_HZ)
+
+assert HAPT_RATE_HZ == RATE_HZ
+
+
+def build_demo(
+    out_url: str,
+    *,
+    seed: int = 0,
+    split: int = 0,
+    moments: int = 1200,
+    placements: int = 2,
+    frames: int = 2,
+    pixels: int = 128,
+    unlabelled_hop_s: float = 1.24,
+    workers: int | None = None,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> dict[str, int]:
+    """Write the four folders below ``out_url`` and return how many windows each holds.
+
+    seed: of everything drawn; equal seeds give byte-identical shards. split: which people are
+    tested on (``people_split``). moments: synthetic training moments of 5 s, and a sixth as many
+    for validation; each gives a window at each of ``placements`` of the nine placements on the
+    body, and these share its ``frames`` pictures of ``pixels`` x ``pixels``. unlabelled_hop_s: time
+    between the starts of windows of real IMU for pretraining. workers: processes (None: one a
+    core). report: is told the progress in lines.
+
+    Raises ValueError for numbers out of range, FileExistsError where a folder holds shards already
+    and ``overwrite`` is not set, FileNotFoundError where a package of the demo is missing.
+    """
+    _check(moments, placements, frames, pixels, unlabelled_hop_s)
+    recordings = load_hapt()
+    label_people, test_people = people_split(split)
+    own = [recording for recording in recordings if recording.person in label_people]
+    other = [recording for recording in recordings if recording.person in test_people]
+    provenance = _provenance(seed, split, label_people, test_people)
+    with ExitStack() as stack:  # all four are written, or none
+        writers = [
+            stack.enter_context(
+                WindowShardWriter(
+                    f"{out_url.rstrip('/')}/{folder}",
+                    rate_hz=RATE_HZ,
+                    provenance=provenance,
+                    overwrite=overwrite,
+                )
+            )
+            for folder in FOLDERS
+        ]
+        options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}
+        train, validation = _orders(moments, options)
+        windows = _perform(train + validation, workers or os.cpu_count() or 1, report)
+        last_train = moments * placements
+        contents = (
+            windows[:last_train] + [w for r in own for w in _unlabelled(r, unlabelled_hop_s)],
+            windows[last_train:],
+            [w for r in own for w in _labelled(r)],
+            [w for r in other for w in _labelled(r)],
+        )
+        for folder, writer, content in zip(FOLDERS, writers, contents, strict=True):
+            _write_shuffled(writer, content, seed)
+            report(f"{folder}: {len(content)} windows")
+    return {folder: len(content) for folder, content in zip(FOLDERS, contents, strict=True)}
+
+
+def _write_shuffled(writer: WindowShardWriter, windows: Sequence[Window], seed: int) -> None:
+    """Write in random order: neighbours in time must not follow one another when streamed."""
+    for i in np.random.Generator(np.random.Philox(seed)).permutation(len(windows)):
+        writer.write(windows[i])
+
+
+def _check(moments: int, placements: int, frames: int, pixels: int, hop_s: float) -> None:
+    if moments < 1:
+        raise ValueError(f"moments must be at least 1, got {moments}")
+    if not 1 <= placements <= len(PLACEMENTS):
+        raise ValueError(f"placements must lie in 1..{len(PLACEMENTS)}, got {placements}")
+    if frames < 0:
+        raise ValueError(f"frames must not be negative, got {frames}")
+    if pixels < 16:
+        raise ValueError(f"pixels must be at least 16, got {pixels}")
+    if hop_s < 1 / RATE_HZ:
+        raise ValueError(f"unlabelled_hop_s must be at least {1 / RATE_HZ}, got {hop_s}")
+
+
+def _provenance(
+    seed: int, split: int, label_people: Sequence[int], test_people: Sequence[int]
+) -> dict[str, Any]:
+    return {
+        "source": "primus-scale built-in demo",
+        "seed": seed,
+        "split": split,
+        "people": {"label": list(label_people), "test": list(test_people)},
+        "datasets": {
+            "demo-mocap": "SYNTHETIC: motion-capture clips of pybullet_data (zlib licence) "
+            "and a few still postures, replayed on a model body; IMU simulated, frames "
+            "rendered, narrations from templates",
+            "hapt": "real: UCI HAPT, 30 people with a smartphone at the waist (CC BY 4.0)",
+        },
+    }
+
+
+def _orders(moments: int, options: dict[str, int]) -> tuple[list[TakeOrder], list[TakeOrder]]:
+    """Takes for training and for validation; each set goes through its clips in turn."""
+    wanted = (
+        (TRAIN_CLIPS + STILL_CLIPS, moments),
+        (VALIDATION_CLIPS, -(-moments // VALIDATION_SHARE)),
+    )
+    lists: list[list[TakeOrder]] = []
+    number = 0
+    for clips, left in wanted:
+        lists.append([])
+        while left > 0:
+            clip = clips[len(lists[-1]) % len(clips)]
+            count = min(MOMENTS, left)
+            lists[-1].append(TakeOrder(number=number, clip=clip, moments=count, **options))
+            number += 1
+            left -= count
+    return lists[0], lists[1]
+
+
+def _perform(
+    orders: Sequence[TakeOrder], workers: int, report: Callable[[str], None]
+) -> list[Window]:
+    """The windows of all takes, in order whatever process made them."""
+    with ExitStack() as stack:
+        if workers == 1:
+            takes: Iterator[list[Window]] = map(perform_take, orders)
+        else:
+            # Spawned, not forked: the caller may have started threads.
+            context = multiprocessing.get_context("spawn")
+            executor = ProcessPoolExecutor(min(workers, len(orders)), mp_context=context)
+            takes = stack.enter_context(executor).map(perform_take, orders, chunksize=2)
+        return [w for take in _counted(takes, len(orders), report) for w in take]
+
+
+def _counted(
+    takes: Iterator[list[Window]], total: int, report: Callable[[str], None]
+) -> Iterator[list[Window]]:
+    every = max(total // 10, 1)
+    for done, take in enumerate(takes, start=1):
+        if done % every == 0 or done == total:
+            report(f"synthetic takes: {done} of {total}")
+        yield take
+
+
+def _unlabelled(recording: HaptRecording, hop_s: float) -> Iterator[Window]:
+    for start in window_starts(recording.imu.shape[1], WINDOW, round(hop_s * RATE_HZ)):
+        yield _hapt_window(recording, start, label=None)
+
+
+def _labelled(recording: HaptRecording) -> Iterator[Window]:
+    for start, label in labelled_windows(recording, WINDOW, round(LABELLED_HOP_S * RATE_HZ)):
+        yield _hapt_window(recording, start, ACTIVITIES[label])
+
+
+def _hapt_window(recording: HaptRecording, start: int, label: str | None) -> Window:
+    name = f"exp{recording.experiment:02d}"
+    start_s = start / RATE_HZ
+    meta = WindowMeta(
+        uid=window_uid("hapt", name, "smartphone", start_s),
+        dataset="hapt",
+        recording=name,
+        device="smartphone",
+        placement="waist",
+        person=f"hapt-{recording.person:02d}",
+        start_s=start_s,
+        label=label,
+    )
+    return Window(imu=np.ascontiguousarray(recording.imu[:, start : start + WINDOW]), meta=meta)

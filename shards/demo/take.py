@@ -1,0 +1,163 @@
+"""One take: a synthetic person performs a clip, seen by cameras and felt by sensors.
+
+Everything drawn in it comes from a generator keyed by (seed, number of the take), so takes may be
+made in any order and in any process.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from primus_scale.sample import Window, WindowMeta, window_uid
+from shards.demo.camera import Camera, follow_camera, head_camera
+from shards.demo.mocap import MOTION_RATE_HZ, load_clip, perform
+from shards.demo.narrate import narrate
+from shards.demo.postures import SEAT_M
+from shards.demo.render import Renderer, encode_jpeg
+from shards.demo.scene import Outfit, random_outfit, random_scene
+from shards.demo.sensor import PLACEMENTS, Placement, add_faults, random_mounting, worn_imu
+from shards.demo.skeleton import BodyMotion, Pose
+
+DATASET = "demo-mocap"
+RATE_HZ = 50.0
+WINDOW_S = 5.0
+MOMENTS = 4  # of one take: its windows follow one another without overlap
+PERFORMERS = 12
+TEMPO = (0.8, 1.25)
+SIZE = (0.88, 1.12)
+SYNC = "synthetic: IMU, frames and narration come from one simulated clock"
+
+
+@dataclass(frozen=True)
+class TakeOrder:
+    """What one take shall hold: its number, clip, and how many moments, placements and frames.
+
+    frames: pictures of a moment; the first, third… are first-person, the others third-person.
+    """
+
+    seed: int
+    number: int
+    clip: str
+    moments: int
+    placements: int
+    frames: int
+    pixels: int
+
+
+@dataclass(frozen=True)
+class _Performer:
+    name: str
+    size: float
+    outfit: Outfit
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What the windows of one moment share."""
+
+    start_s: float
+    frame_times_s: tuple[float, ...]
+    frames: tuple[bytes, ...]
+    texts: tuple[str, ...]
+
+
+def perform_take(order: TakeOrder) -> list[Window]:
+    """The windows of a take: each of its moments at each of its placements."""
+    rng = _generator(order.seed, 1, order.number)
+    performer = _performer(order.seed, int(rng.integers(PERFORMERS)))
+    tempo = rng.uniform(*TEMPO)
+    duration_s = order.moments * WINDOW_S
+    motion = perform(load_clip(order.clip), duration_s, rng, tempo=tempo, size=performer.size)
+    seat_m = SEAT_M * performer.size if order.clip == "sit" else 0.0
+    scene = random_scene(rng, motion.position["root"][::100, :2], seat_m)
+    chosen = rng.choice(len(PLACEMENTS), size=order.placements, replace=False)
+    signals = {
+        PLACEMENTS[i].name: _signal(motion, PLACEMENTS[i], performer.size, rng) for i in chosen
+    }
+    azimuth = rng.uniform(0, 2 * np.pi)
+    windows: list[Window] = []
+    if order.frames:
+        renderer = _renderer(order.pixels)
+        renderer.stage(scene, performer.outfit, performer.size)
+    for moment in range(order.moments):
+        start_s = moment * WINDOW_S
+        frame_times_s, frames = [], []
+        for i, offset_s in enumerate(_frame_times(order.frames, rng)):
+            pose = motion.pose_at(start_s + offset_s)
+            camera = _camera(i, pose, performer.size, azimuth, rng)
+            frame_times_s.append(start_s + offset_s)
+            frames.append(encode_jpeg(renderer.picture(pose, camera)))
+        shared = _Moment(
+            start_s,
+            tuple(frame_times_s),
+            tuple(frames),
+            narrate(order.clip, tempo, scene.ground, rng),
+        )
+        windows += _windows(order, performer.name, signals, shared)
+    return windows
+
+
+@functools.cache
+def _renderer(pixels: int) -> Renderer:
+    """One renderer a process."""
+    return Renderer(pixels)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def _performer(seed: int, number: int) -> _Performer:
+    rng = _generator(seed, 0, number)
+    return _Performer(f"synthetic-{number:02d}", rng.uniform(*SIZE), random_outfit(rng))
+
+
+def _signal(
+    motion: BodyMotion, placement: Placement, size: float, rng: np.random.Generator
+) -> np.ndarray:
+    """What a worn sensor records, float32 ``(6, n)`` at RATE_HZ."""
+    step = round(MOTION_RATE_HZ / RATE_HZ)
+    ideal = worn_imu(motion, placement, size, random_mounting(rng))[:, ::step]
+    return add_faults(ideal, rng).astype(np.float32)
+
+
+def _frame_times(frames: int, rng: np.random.Generator) -> Iterator[float]:
+    """One time in each of ``frames`` equal parts of a window, s."""
+    part_s = WINDOW_S / frames if frames else 0.0
+    for i in range(frames):
+        yield (i + rng.uniform(0.1, 0.9)) * part_s
+
+
+def _camera(i: int, pose: Pose, size: float, azimuth: float, rng: np.random.Generator) -> Camera:
+    if i % 2 == 0:
+        return head_camera(pose, size, rng)
+    return follow_camera(pose, size, azimuth, rng)
+
+
+def _windows(
+    order: TakeOrder, person: str, signals: dict[str, np.ndarray], moment: _Moment
+) -> Iterator[Window]:
+    """One moment as each of the sensors felt it."""
+    recording = f"seed{order.seed}-{order.number:05d}-{order.clip}"
+    first = round(moment.start_s * RATE_HZ)
+    inside = slice(first, first + round(WINDOW_S * RATE_HZ))
+    for placement, signal in signals.items():
+        device = f"synthetic-{placement}"
+        meta = WindowMeta(
+            uid=window_uid(DATASET, recording, device, moment.start_s),
+            dataset=DATASET,
+            recording=recording,
+            device=device,
+            placement=placement,
+            person=person,
+            start_s=moment.start_s,
+            texts=moment.texts,
+            frame_times_s=moment.frame_times_s,
+            sync=SYNC,
+        )
+        imu = np.ascontiguousarray(signal[:, inside])
+        yield Window(imu=imu, meta=meta, frames=moment.frames)

@@ -1,0 +1,161 @@
+import io
+import multiprocessing
+import tarfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from primus_scale.data.index import ShardIndex, read_index
+from primus_scale.data.record import decode_window
+from primus_scale.sample import Window
+from shards.demo.build import FOLDERS, VALIDATION_SHARE, build_demo
+from shards.demo.hapt import ACTIVITIES, people_split
+from shards.demo.mocap import TRAIN_CLIPS, VALIDATION_CLIPS
+from shards.demo.take import TakeOrder, perform_take
+from tests.conftest import require
+
+ORDER = TakeOrder(seed=1, number=3, clip="walk", moments=2, placements=3, frames=2, pixels=48)
+MOMENTS = 3
+
+
+@pytest.fixture(scope="module")
+def take() -> list[Window]:
+    pytest.importorskip("pybullet")
+    return perform_take(ORDER)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    lines: list[str] = []
+    try:
+        counts = build_demo(
+            folder.as_uri(),
+            moments=MOMENTS,
+            pixels=32,
+            unlabelled_hop_s=100.0,
+            workers=1,
+            report=lines.append,
+        )
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        require(False, str(error))
+    assert counts == {name: read_index(str(folder / name)).windows for name in FOLDERS}
+    assert len(lines) >= len(FOLDERS)
+    return folder
+
+
+def windows(folder: Path) -> list[Window]:
+    """All windows of a folder, read member by member, without its index."""
+    records: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                content = tar.extractfile(member)
+                assert content is not None
+                records.setdefault(key, {})[extension] = content.read()
+    return [decode_window(record) for record in records.values()]
+
+
+def same(one: Window, other: Window) -> bool:
+    return (
+        one.meta == other.meta and one.frames == other.frames and np.array_equal(one.imu, other.imu)
+    )
+
+
+def test_take_has_every_moment_at_every_placement(take: list[Window]) -> None:
+    assert len(take) == 6
+    assert len({window.meta.uid for window in take}) == 6
+    assert {window.meta.start_s for window in take} == {0.0, 5.0}
+    assert len({window.meta.placement for window in take}) == 3
+    for window in take:
+        assert window.imu.shape == (6, 250)
+        assert window.imu.dtype == np.float32
+        assert 8 < np.median(np.linalg.norm(window.imu[:3], axis=0)) < 14
+        assert len(window.frames) == len(window.meta.frame_times_s) == 2
+        for time_s in window.meta.frame_times_s:
+            assert 0 <= time_s - window.meta.start_s < 5
+        for frame in window.frames:
+            picture = np.array(Image.open(io.BytesIO(frame)))
+            assert picture.shape == (48, 48, 3)
+            assert picture.std() > 10  # something is to be seen
+        assert len(window.meta.texts) == 2
+
+
+def test_windows_of_a_moment_share_pictures_and_words_but_no_samples(take: list[Window]) -> None:
+    first, second = (window for window in take[:2])
+    assert first.meta.start_s == second.meta.start_s
+    assert first.frames == second.frames
+    assert first.meta.texts == second.meta.texts
+    assert not np.allclose(first.imu, second.imu, atol=1.0)
+
+
+def test_take_is_the_same_in_any_process_and_after_any_other(take: list[Window]) -> None:
+    perform_take(TakeOrder(1, 4, "run", 1, 1, 2, 48))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        elsewhere = pool.submit(perform_take, ORDER).result()
+    for again in (perform_take(ORDER), elsewhere):
+        assert all(same(one, other) for one, other in zip(take, again, strict=True))
+
+
+def test_takes_differ_by_seed_and_number(take: list[Window]) -> None:
+    for other in (TakeOrder(2, 3, "walk", 1, 3, 0, 48), TakeOrder(1, 4, "walk", 1, 3, 0, 48)):
+        window = perform_take(other)[0]
+        assert window.meta.uid != take[0].meta.uid
+        assert not np.allclose(window.imu, take[0].imu, atol=1.0)
+        assert window.frames == ()
+
+
+def test_train_holds_triplets_and_unlabelled_windows_of_the_splits_people(built: Path) -> None:
+    label_people, _ = people_split(0)
+    content = windows(built / "windows/train")
+    triplets = [window for window in content if window.meta.dataset == "demo-mocap"]
+    real = [window for window in content if window.meta.dataset == "hapt"]
+    assert len(triplets) == 2 * MOMENTS
+    assert len(triplets) + len(real) == len(content)
+    assert all(window.frames and window.meta.texts for window in triplets)
+    assert not any(window.frames or window.meta.texts or window.meta.label for window in real)
+    assert {window.meta.person for window in real} == {f"hapt-{p:02d}" for p in label_people}
+
+
+def test_validation_holds_other_clips_only(built: Path) -> None:
+    assert not set(TRAIN_CLIPS) & set(VALIDATION_CLIPS)
+    content = windows(built / "windows/validation")
+    assert len(content) == 2 * -(-MOMENTS // VALIDATION_SHARE)
+    clips = {window.meta.recording.split("-", 2)[2] for window in content}
+    assert clips <= set(VALIDATION_CLIPS)
+
+
+def test_few_shot_people_are_disjoint_and_every_class_is_there(built: Path) -> None:
+    index: dict[str, ShardIndex] = {}
+    for side, people in zip(("label", "test"), people_split(0), strict=True):
+        content = windows(built / "few_shot" / side)
+        index[side] = read_index(str(built / "few_shot" / side))
+        assert {window.meta.person for window in content} == {f"hapt-{p:02d}" for p in people}
+        assert {window.meta.label for window in content} == set(ACTIVITIES.values())
+        assert index[side].labels == tuple(sorted(ACTIVITIES.values()))
+        lying = [window.imu[0] for window in content if window.meta.label == "lying"]
+        standing = [window.imu[0] for window in content if window.meta.label == "standing"]
+        assert np.mean(standing) > 9 > 3 > np.mean(lying)
+    assert "SYNTHETIC" in index["test"].provenance["datasets"]["demo-mocap"]
+
+
+def test_existing_output_is_kept(built: Path) -> None:
+    before = (built / "windows/train/index.json").read_bytes()
+    with pytest.raises(FileExistsError, match="windows/train"):
+        build_demo(str(built), moments=1, workers=1)
+    assert (built / "windows/train/index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("moments", 0), ("placements", 10), ("frames", -1), ("pixels", 8), ("unlabelled_hop_s", 0.0)],
+)
+def test_numbers_out_of_range_are_refused(tmp_path: Path, option: str, value: int) -> None:
+    with pytest.raises(ValueError, match=option):
+        build_demo(str(tmp_path), **{option: value})
+    assert list(tmp_path.iterdir()) == []
