@@ -1,0 +1,72 @@
+"""Frozen encoders of video frames and of texts, whose embeddings supervise the IMU encoder.
+
+teachers = build_teachers(config.teachers, device)    # {"video": Teacher, "text": Teacher}
+batch = attach_teacher_embeddings(batch, teachers)    # live mode, once a step
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from primus_scale.config import TeachersConfig
+from primus_scale.sample import TEACHER_MODALITIES
+from primus_scale.teachers.base import (
+    Teacher,
+    UnreadableFrameError,
+    attach_teacher_embeddings,
+    check_teachers,
+    embed_windows,
+)
+from primus_scale.teachers.hub import build_hub_teacher
+from primus_scale.teachers.packaged import EfficientNetLite0, MiniLM
+
+__all__ = [
+    "Teacher",
+    "UnreadableFrameError",
+    "attach_teacher_embeddings",
+    "build_teacher",
+    "build_teachers",
+    "check_teachers",
+    "embed_windows",
+]
+
+PACKAGED: dict[str, dict[str, Callable[[str, torch.device | str, int], Teacher]]] = {
+    "video": {"efficientnet-lite0": EfficientNetLite0},
+    "text": {"minilm": MiniLM},
+}
+
+
+def build_teachers(config: TeachersConfig, device: torch.device | str) -> dict[str, Teacher]:
+    """The teachers that ``config`` names, by modality, on ``device``. Raises as `build_teacher`."""
+    names = {modality: getattr(config, modality) for modality in TEACHER_MODALITIES}
+    return {
+        modality: build_teacher(modality, name, device, batch=config.batch)
+        for modality, name in names.items()
+        if name
+    }
+
+
+def build_teacher(
+    modality: str, name: str, device: torch.device | str, *, batch: int = 64
+) -> Teacher:
+    """The teacher ``name`` of ``modality`` (``video`` or ``text``).
+
+    ``name`` is one of the packaged teachers, a local folder of a ``transformers`` model, or a
+    model of the Hugging Face hub (``owner/model``). ``batch`` units go into one forward pass.
+    Raises ValueError where there is no such teacher (naming the nearest), its package is absent,
+    or its model is damaged or of a class that is not supported.
+    """
+    if name in PACKAGED[modality]:
+        return PACKAGED[modality][name](name, device, batch)
+    if Path(name).expanduser().is_dir() or (name.count("/") == 1 and name[0] not in "./~"):
+        return build_hub_teacher(modality, name, device, batch)
+    near = difflib.get_close_matches(name, PACKAGED[modality], n=1, cutoff=0.0)
+    raise ValueError(
+        f"teachers.{modality}: there is no {modality} teacher {name!r} and no folder of that "
+        f"name; the nearest packaged one is {near[0]!r}, others are models of the Hugging Face "
+        "hub (owner/model) or local folders of them"
+    )

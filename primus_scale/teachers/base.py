@@ -1,0 +1,203 @@
+"""What a teacher is, and how the frames and texts of windows become one embedding each.
+
+Both ways of training go through `embed_windows`: the embedding stage, which stores its result as
+float16 in packed shards, and live mode, which calls it in the step. So the two agree to float16
+precision by construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from primus_scale.sample import Batch
+
+Encode = Callable[[Sequence[Any]], torch.Tensor]
+Run = Callable[[Encode, Iterable[Sequence[Any]]], Iterable[torch.Tensor]]
+
+
+class Teacher(ABC):
+    """A frozen encoder of one modality.
+
+    name: as given in the configuration. modality: ``video`` or ``text``. dim: width D of an
+    embedding. key: digest of the weights and of the preprocessing; only embeddings of one key may
+    be mixed. space: digest of the weights alone; the two towers of one CLIP share it, since they
+    embed into one space. batch: units in one forward pass.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        modality: str,
+        *,
+        dim: int,
+        weights: str,
+        preprocessing: Mapping[str, Any],
+        device: torch.device | str,
+        batch: int,
+    ) -> None:
+        self.name = name
+        self.modality = modality
+        self.dim = dim
+        self.space = weights
+        self.key = digest_text(weights, modality, json.dumps(preprocessing, sort_keys=True))
+        self.device = torch.device(device)
+        self.batch = batch
+
+    def units(self, items: tuple[Any, ...]) -> tuple[Hashable, ...]:
+        """What of a window is encoded as one: by default each frame or text by itself."""
+        return items
+
+    @abstractmethod
+    def forward(self, units: Sequence[Any]) -> torch.Tensor:
+        """Embeddings ``(len(units), D)`` of at most ``batch`` units, of any norm."""
+
+    def encode(self, units: Sequence[Any], run: Run = map) -> torch.Tensor:
+        """Embeddings ``(len(units), D)`` float32 on the teacher's device, L2-normalised.
+
+        ``run`` maps a function over the forward passes; that of an executor makes them concurrent.
+        """
+        if not units:
+            return torch.zeros(0, self.dim, device=self.device)
+        passes = [units[start : start + self.batch] for start in range(0, len(units), self.batch)]
+        # Normalising outside of inference mode gives tensors that a backward pass may keep.
+        return functional.normalize(torch.cat(list(run(self._infer, passes))), dim=-1)
+
+    def _infer(self, units: Sequence[Any]) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.forward(units).float()
+
+
+def embed_windows(
+    teacher: Teacher, items: Sequence[tuple[Any, ...]], encode: Encode | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One embedding a window: the normalised mean of its units' normalised embeddings.
+
+    ``items`` holds B tuples of JPEG frames (video) or of texts. Returns the embeddings ``(B, D)``
+    float32, zero where a window has no item, and the mask ``(B,)`` bool of the windows that have
+    one, both on the teacher's device. Units that occur several times are encoded once: windows of
+    one moment, worn at several places, share their frames. ``encode`` stands in for the teacher's.
+    """
+    units = [teacher.units(window) if window else () for window in items]
+    flat = [unit for window in units for unit in window]
+    places = {unit: place for place, unit in enumerate(dict.fromkeys(flat))}
+    encoded = (encode or teacher.encode)(list(places))
+    windows = [row for row, window in enumerate(units) for _ in window]
+    sources = [places[unit] for unit in flat]
+    sums = torch.zeros(len(items), teacher.dim, device=teacher.device)
+    sums.index_add_(
+        0, _indices(windows, teacher.device), encoded[_indices(sources, teacher.device)]
+    )
+    present = torch.tensor([bool(window) for window in units], device=teacher.device)
+    return functional.normalize(sums, dim=-1), present
+
+
+def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> Batch:
+    """The batch with embeddings and masks in place of its frames and texts (live mode).
+
+    ``teachers`` by modality, as `build_teachers` gives them. The tensors come out on the device
+    of ``batch.imu``. Rows that are not valid count as having no frames and no texts. Raises
+    ValueError where the batch was read without the frames or texts that a teacher needs.
+    """
+    sources = {"video": batch.frames, "text": batch.texts}
+    embeddings, present = dict(batch.embeddings), dict(batch.present)
+    valid = batch.valid.tolist()
+    for modality, teacher in teachers.items():
+        items = sources[modality]
+        if items is None:
+            raise ValueError(
+                f"teachers.mode is live, but the shards of data.train bring no {modality} to "
+                f"teacher {teacher.name!r}; use window shards, or teachers.mode=embedded"
+            )
+        kept = [window if ok else () for window, ok in zip(items, valid, strict=True)]
+        vectors, mask = embed_windows(teacher, kept)
+        embeddings[modality] = vectors.to(batch.imu.device)
+        present[modality] = mask.to(batch.imu.device)
+    return replace(batch, embeddings=embeddings, present=present, frames=None, texts=None)
+
+
+class EmbeddingSpace(Protocol):
+    """What a shard index says of the embeddings of one modality."""
+
+    @property
+    def dim(self) -> int:
+        """Width D of an embedding."""
+
+    @property
+    def key(self) -> str:
+        """The embedding key."""
+
+    @property
+    def teacher(self) -> str:
+        """Name of the teacher that made them."""
+
+
+def check_teachers(
+    teachers: Mapping[str, Teacher], spaces: Mapping[str, EmbeddingSpace], source: str
+) -> None:
+    """Refuse teachers that are not those of the embeddings ``spaces`` of the shards at ``source``.
+
+    Raises ValueError naming the shards, the modality and what differs: the width, or the key.
+    """
+    for modality in teachers.keys() & spaces.keys():
+        teacher, space = teachers[modality], spaces[modality]
+        start = f"{source}: {modality} embeddings were made by teacher {space.teacher!r}"
+        step = (
+            f"name that teacher in teachers.{modality}, or embed these shards again with "
+            "primus-scale shards embed"
+        )
+        if teacher.dim != space.dim:
+            raise ValueError(
+                f"{start} and are {space.dim} wide, but teacher {teacher.name!r} gives "
+                f"{teacher.dim}; {step}"
+            )
+        if teacher.key != space.key:
+            raise ValueError(
+                f"{start} under key {space.key}, but teacher {teacher.name!r} has key "
+                f"{teacher.key} (other weights or preprocessing); {step}"
+            )
+
+
+class UnreadableFrameError(ValueError):
+    """A frame that is no picture; ``frame`` holds its bytes, for the caller to find its window."""
+
+    def __init__(self, frame: bytes, reason: Exception) -> None:
+        super().__init__(f"a frame of {len(frame)} bytes cannot be decoded as a picture: {reason}")
+        self.frame = frame
+
+
+def decode_frame(frame: bytes) -> Image.Image:
+    """The RGB picture of an encoded frame; UnreadableFrameError where it is damaged."""
+    try:
+        with Image.open(io.BytesIO(frame)) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
+        raise UnreadableFrameError(frame, error) from None
+
+
+def digest_weights(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Digest of named tensors, whatever file layout they came in: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def digest_text(*parts: str) -> str:
+    """Digest of texts in their order: 32 hexadecimal digits."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+def _indices(values: list[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=device)

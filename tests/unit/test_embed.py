@@ -1,0 +1,221 @@
+"""The embedding stage: packed shards from window shards, and its commands."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from primus_scale.cli import main
+from primus_scale.data.index import read_index
+from primus_scale.data.reader import load_windows
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.sample import WindowMeta
+from primus_scale.teachers import build_teacher, embed_windows
+from shards import embed as stage
+from shards.embed import embed
+from shards.verify import verify
+from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
+from tests.teacher_models import jpeg, save_model
+
+COUNT = 30
+TEXTS = ("runs", "walks", "sits stands", "jumps jumps")
+
+
+def windows():
+    """Windows of which some share their frames and texts, and every fourth has none."""
+    result = []
+    for number, window in enumerate(make_windows(COUNT)):
+        if window.frames:
+            frames = (jpeg(number // 2), jpeg(100 + number // 3))
+            meta = replace(window.meta, texts=(TEXTS[number % 4], TEXTS[number % 3]))
+            window = replace(window, frames=frames, meta=meta)
+        result.append(window)
+    return result
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return str(save_model(tmp_path_factory.mktemp("clip"), "clip"))
+
+
+@pytest.fixture
+def source(tmp_path):
+    url = str(tmp_path / "windows")
+    write_windows(url, windows(), provenance={"seed": 3})
+    return url
+
+
+def quiet(line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def run(source, out, clip, **options):
+    settings = {"video": clip, "text": clip, "block": 8, "workers": 2, "report": quiet}
+    return embed(source, str(out), **(settings | options))
+
+
+def test_every_window_is_packed_once_with_its_embeddings(source, tmp_path, clip):
+    index = run(source, tmp_path / "packed", clip)
+    report = verify(str(tmp_path / "packed"))
+    assert report.ok, str(report)
+
+    loaded = load_windows(str(tmp_path / "packed"))
+    originals = {window.meta.uid: window for window in windows()}
+    assert sorted(loaded.batch.uid.tolist()) == sorted(originals)
+    ordered = [originals[uid] for uid in loaded.batch.uid.tolist()]
+    np.testing.assert_array_equal(loaded.imu.numpy(), np.stack([w.imu for w in ordered]))
+    assert loaded.metas == [window.meta for window in ordered]
+    labels = [None if i < 0 else loaded.labels[i] for i in loaded.label.tolist()]
+    assert labels == [window.meta.label for window in ordered]
+
+    items = {"video": [w.frames for w in ordered], "text": [w.meta.texts for w in ordered]}
+    for modality, rows in items.items():
+        teacher = build_teacher(modality, clip, "cpu")
+        expected, present = embed_windows(teacher, rows)
+        assert torch.equal(loaded.batch.present[modality], present)
+        torch.testing.assert_close(loaded.batch.embeddings[modality], expected, atol=5e-4, rtol=0)
+        space = index.teachers[modality]
+        assert (space.dim, space.key, space.space) == (teacher.dim, teacher.key, teacher.space)
+        assert space.teacher == clip
+    assert index.provenance == {"seed": 3, "packing_seed": 0}
+
+
+def test_blocks_are_of_the_size_asked_for_and_the_last_shorter(source, tmp_path, clip):
+    run(source, tmp_path / "packed", clip, text=None)
+    sizes = ShardSet.open(str(tmp_path / "packed")).windows_per_record
+    assert sizes.tolist() == [8, 8, 8, 6]
+
+
+def test_order_is_drawn_from_the_seed(source, tmp_path, clip):
+    orders = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(source, tmp_path / name, clip, video=None, seed=seed)
+        orders.append(load_windows(str(tmp_path / name)).batch.uid.tolist())
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != [window.meta.uid for window in windows()]
+    first = (tmp_path / "a" / "index.json").read_bytes()
+    assert first == (tmp_path / "b" / "index.json").read_bytes()
+
+
+def test_frames_seen_before_are_not_encoded_again(source, tmp_path, clip, monkeypatch):
+    from primus_scale.teachers.hub import FrameTower
+
+    seen = []
+    encode = FrameTower.forward
+    monkeypatch.setattr(
+        FrameTower, "forward", lambda self, units: seen.extend(units) or encode(self, units)
+    )
+    monkeypatch.setattr(stage, "GROUP_WINDOWS", 4)
+    run(source, tmp_path / "packed", clip, text=None)
+    assert len(seen) == len(set(seen))
+    assert set(seen) == {frame for window in windows() for frame in window.frames}
+
+
+def test_progress_tells_windows_and_time_left(source, tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(stage, "GROUP_WINDOWS", 10)
+    monkeypatch.setattr(stage, "REPORT_S", 0.0)
+    lines: list[str] = []
+    run(source, tmp_path / "packed", clip, video=None, report=lines.append)
+    assert lines[0].startswith("embed  10 of 30 windows")
+    assert lines[2].endswith("  0 s left")
+
+
+def test_an_unreadable_frame_names_its_window_and_leaves_no_index(tmp_path, clip):
+    bad = windows()
+    bad[5] = replace(bad[5], frames=(bad[5].frames[0], bad[5].frames[0][:150]))
+    url = str(tmp_path / "windows")
+    write_windows(url, bad)
+    with pytest.raises(ValueError, match=rf"window {bad[5].meta.uid} .* cannot be decoded"):
+        run(url, tmp_path / "packed", clip)
+    assert not (tmp_path / "packed" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"video": None, "text": None}, "no teacher is named; give --video"),
+        ({"video": "efficientnet-lite"}, "nearest packaged one is 'efficientnet-lite0'"),
+        ({"block": 0}, "block must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"workers": 0}, "workers must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    source, tmp_path, clip, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        run(source, tmp_path / "packed", clip, **options)
+    assert not (tmp_path / "packed").exists()
+
+
+def test_packed_shards_are_no_source(tmp_path, clip):
+    url = str(tmp_path / "packed")
+    write_packed(url, make_blocks(make_windows(4)))
+    with pytest.raises(ValueError, match="holds packed shards, which have no frames"):
+        run(url, tmp_path / "out", clip)
+
+
+def test_source_and_output_must_differ(source, clip):
+    with pytest.raises(ValueError, match="both source and output"):
+        run(source, source + "/", clip, overwrite=True)
+    assert read_index(source).windows == COUNT
+
+
+def test_existing_output_needs_overwrite(source, tmp_path, clip):
+    out = tmp_path / "packed"
+    run(source, out, clip, video=None)
+    with pytest.raises(FileExistsError, match="already holds shards"):
+        run(source, out, clip, video=None)
+    assert set(run(source, out, clip, text=None, overwrite=True).teachers) == {"video"}
+
+
+def test_commands_embed_and_verify(source, tmp_path, clip, capsys):
+    out = str(tmp_path / "packed")
+    flags = ["--src", source, "--out", out, "--text", clip, "--block", "16"]
+    assert main(["shards", "embed", *flags]) == 0
+    assert "30 windows packed" in capsys.readouterr().out
+    assert main(["shards", "verify", out]) == 0
+    assert "30 windows in 2 records" in capsys.readouterr().out
+
+    assert main(["shards", "embed", *flags]) == 1
+    assert "overwritten" in capsys.readouterr().err
+
+    shard = next((tmp_path / "packed").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-1024])
+    assert main(["shards", "verify", out]) == 1
+    assert "FAULT" in capsys.readouterr().out
+
+
+def test_commands_answer_a_bad_flag_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["shards", "embed", "--src", "a", "--out", "b", "--vidoe", "x"])
+    assert caught.value.code == 2
+    assert "--video" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_where_to_make_room(source, tmp_path, clip, monkeypatch):
+    class FullFolder(tempfile.TemporaryDirectory):
+        def __init__(self, **options):
+            super().__init__(**options)
+            (Path(self.name) / "imu").symlink_to("/dev/full")
+
+    monkeypatch.setattr(stage.tempfile, "TemporaryDirectory", FullFolder)
+    with pytest.raises(OSError, match=r"cannot keep windows in .*No space left.*set TMPDIR"):
+        run(source, tmp_path / "packed", clip, video=None)
+    assert not (tmp_path / "packed" / "index.json").exists()
+
+
+def test_metas_need_no_texts(tmp_path, clip):
+    bare = [replace(window, frames=()) for window in make_windows(6)]
+    bare = [replace(w, meta=replace(w.meta, texts=())) for w in bare]
+    assert isinstance(bare[0].meta, WindowMeta)
+    url = str(tmp_path / "windows")
+    write_windows(url, bare)
+    run(url, tmp_path / "packed", clip)
+    batch = load_windows(str(tmp_path / "packed")).batch
+    assert not batch.present["video"].any()
+    assert not batch.embeddings["text"].any()
