@@ -1,0 +1,55 @@
+"""IMU encoders: ``build_encoder`` makes one from its configuration, ``export`` saves and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from primus_scale.config import EncoderConfig
+from primus_scale.encoders.base import Backbone, Embeddings, EncoderSpec, ImuEncoder
+from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
+from primus_scale.encoders.transformer import Transformer
+
+__all__ = ["Embeddings", "EncoderSpec", "ImuEncoder", "build_encoder"]
+
+
+def build_encoder(
+    config: EncoderConfig,
+    *,
+    channels: int,
+    samples: int,
+    rate_hz: float,
+    teacher_dims: Mapping[str, int],
+    shared: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> ImuEncoder:
+    """Make the encoder that ``config`` names, with fresh weights from torch's global generator.
+
+    teacher_dims: width of each teacher's space by modality, empty without teachers. shared: the
+    teachers embed into one joint space; ``config.heads`` may overrule it. mean, std: of each
+    channel over the training data, in the channels' units; ``stacked_rnn`` does not use them.
+
+    Raises ValueError where settings contradict each other or the window.
+    """
+    wants_shared = shared if config.heads == "auto" else config.heads == "shared"
+    shared_head = wants_shared and bool(teacher_dims)
+    if shared_head and len(set(teacher_dims.values())) > 1:
+        raise ValueError(
+            f"one shared head cannot serve teachers of widths {dict(teacher_dims)}; "
+            "set encoder.heads=separate"
+        )
+    spec = EncoderSpec(config, channels, samples, rate_hz, dict(teacher_dims), shared_head)
+    return ImuEncoder(_build_backbone(spec, mean, std), spec)
+
+
+def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[float]) -> Backbone:
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != spec.channels:
+            raise ValueError(f"{name} has {len(values)} values for {spec.channels} channels")
+    if min(std) <= 0:
+        raise ValueError(f"std {tuple(std)} has a channel without variation; check the shards' IMU")
+    if spec.config.name == "stacked_rnn":
+        return StackedRnn(spec.channels, spec.samples)
+    if spec.config.name == "stacked_rnn_time":
+        return StackedRnnTime(spec.samples, mean, std)
+    return Transformer(spec.config.size, spec.config.patch, spec.samples, mean, std)

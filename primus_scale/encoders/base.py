@@ -1,0 +1,152 @@
+"""What every IMU encoder is: a backbone, its heads, and the embeddings they give.
+
+Shapes: B windows, C channels, T samples, D width of the features; see ``primus_scale.sample``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from primus_scale.config import EncoderConfig
+
+SHARED = "shared"  # name of the one head of teachers that share a space
+
+
+class Embeddings(NamedTuple):
+    """What an encoder says of B windows; no tensor is normalised.
+
+    features ``(B, D)``; ss ``(B, Ds)`` of the self-supervision head; mm ``(B, Dt)`` by teacher
+    modality, the same tensor twice where video and text share a head.
+
+    A named tuple, not a dataclass: DeepSpeed's ZeRO-3 hooks look for tensors inside tuples and
+    dictionaries only.
+    """
+
+    features: torch.Tensor
+    ss: torch.Tensor
+    mm: dict[str, torch.Tensor]
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Embeddings:
+        """The same embeddings with ``function`` applied to each tensor."""
+        return Embeddings(
+            function(self.features),
+            function(self.ss),
+            {modality: function(tensor) for modality, tensor in self.mm.items()},
+        )
+
+    def chunk(self, parts: int) -> tuple[Embeddings, ...]:
+        """Cut along the batch into ``parts`` equal parts, such as the two stacked views.
+
+        Raises ValueError where B does not divide by ``parts``.
+        """
+        rows = self.features.shape[0]
+        if rows % parts:
+            raise ValueError(f"{rows} rows cannot be cut into {parts} equal parts")
+        size = rows // parts
+        starts = range(0, rows, size)
+        return tuple(self.map(itemgetter(slice(start, start + size))) for start in starts)
+
+    @staticmethod
+    def cat(parts: Sequence[Embeddings]) -> Embeddings:
+        """Join along the batch; the reverse of ``chunk``."""
+        return Embeddings(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.ss for part in parts]),
+            {key: torch.cat([part.mm[key] for part in parts]) for key in parts[0].mm},
+        )
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything that fixes an encoder's architecture and the signal it takes.
+
+    samples of each of ``channels`` channels at ``rate_hz``; ``teacher_dims`` is the width of each
+    teacher's space by modality; ``shared_head`` says that one head serves all of them.
+    """
+
+    config: EncoderConfig
+    channels: int
+    samples: int
+    rate_hz: float
+    teacher_dims: Mapping[str, int]
+    shared_head: bool
+
+
+class Backbone(nn.Module):
+    """From imu ``(B, C, T)`` float32 in SI units to features ``(B, D)``; ``width`` is D."""
+
+    width: int
+
+
+class Heads(nn.Module):
+    """Linear heads on the features: one for self-supervision, one for each teacher space."""
+
+    def __init__(self, width: int, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.modalities = tuple(spec.teacher_dims)
+        self.shared = spec.shared_head
+        self.ss = nn.Linear(width, spec.config.ss_dim)
+        dims = dict(spec.teacher_dims)
+        if self.shared:
+            dims = {SHARED: dims[self.modalities[0]]}
+        self.mm = nn.ModuleDict({name: nn.Linear(width, dim) for name, dim in dims.items()})
+
+    def forward(self, features: torch.Tensor) -> Embeddings:
+        """Turn features ``(B, D)`` into embeddings."""
+        if self.shared:
+            joint = self.mm[SHARED](features)
+            mm = dict.fromkeys(self.modalities, joint)
+        else:
+            mm = {modality: self.mm[modality](features) for modality in self.modalities}
+        return Embeddings(features, self.ss(features), mm)
+
+
+class ImuEncoder(nn.Module):
+    """A backbone with its heads: imu ``(B, C, T)`` float32 in SI units -> ``Embeddings``.
+
+    Takes float32 windows whatever the precision of its weights, since the input normalisation
+    needs it; the embeddings come in the weights' precision.
+    """
+
+    def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.heads = Heads(backbone.width, spec)
+
+    def forward(self, imu: torch.Tensor) -> Embeddings:
+        """Embed imu ``(B, C, T)``; raises ValueError where C or T is not the encoder's."""
+        expected = (self.spec.channels, self.spec.samples)
+        if imu.ndim != 3 or imu.shape[1:] != expected:
+            raise ValueError(
+                f"imu has shape {tuple(imu.shape)}, but this encoder takes (B, {expected[0]}, "
+                f"{expected[1]}), which is {self.spec.samples / self.spec.rate_hz:g} s at "
+                f"{self.spec.rate_hz:g} Hz; resample or cut the windows to that"
+            )
+        return self.heads(self.backbone(imu))
+
+
+class Standardise(nn.Module):
+    """Take each channel relative to the training data: ``(imu - mean) / std``.
+
+    Unlike a norm over the window it keeps gravity and the scale of motion. ``mean`` and ``std``
+    are ``(C,)`` in the channels' units and are saved with the weights.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None])
+
+    def forward(self, imu: torch.Tensor) -> torch.Tensor:
+        """``(B, C, T)`` -> the same shape, float32."""
+        return (imu.float() - self.mean.float()) / self.std.float()

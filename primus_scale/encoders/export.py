@@ -1,0 +1,214 @@
+"""Exported encoders: a folder with ``encoder.safetensors`` and ``card.json``, free of DeepSpeed.
+
+``load_encoder`` is what users of a pretrained encoder call; the card says what signal the encoder
+takes, what it was trained on, and under which licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import Field
+
+from primus_scale.config import ConfigModel, EncoderConfig, parse_config
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.base import ImuEncoder
+from primus_scale.sample import CHANNELS, UNITS
+
+SCHEMA_VERSION = 1  # of card.json
+WEIGHTS_FILE = "encoder.safetensors"
+CARD_FILE = "card.json"
+
+
+class TeacherCard(ConfigModel):
+    """The teacher behind a modality: width, embedding key, joint space, and name."""
+
+    dim: int = Field(ge=1)
+    key: str
+    space: str
+    teacher: str
+
+
+class EncoderCard(ConfigModel):
+    """What ``card.json`` says; made by ``describe_encoder``, read by ``read_card``.
+
+    ``data`` and ``objective`` are free JSON for people; all else is needed to use the encoder.
+    """
+
+    schema_version: Literal[1] = 1
+    rate_hz: float = Field(gt=0)
+    window_samples: int = Field(ge=1)
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    encoder: EncoderConfig
+    shared_head: bool
+    teachers: dict[str, TeacherCard]
+    parameters: int
+    data: dict[str, Any]
+    objective: dict[str, Any]
+    licence: str
+    weights_sha256: str = ""  # filled in when the weights are written
+
+
+def describe_encoder(
+    encoder: ImuEncoder,
+    *,
+    teachers: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    licence: str,
+    channels: Sequence[str] = CHANNELS,
+    units: Sequence[str] = UNITS,
+) -> EncoderCard:
+    """The card of ``encoder``.
+
+    teachers: by modality the fields of ``TeacherCard``. data, objective: JSON values that tell
+    where the weights come from. Raises ValueError where a field has a wrong type.
+    """
+    spec = encoder.spec
+    tree = {
+        "rate_hz": spec.rate_hz,
+        "window_samples": spec.samples,
+        "channels": tuple(channels),
+        "units": tuple(units),
+        "encoder": spec.config,
+        "shared_head": spec.shared_head,
+        "teachers": {modality: dict(teacher) for modality, teacher in teachers.items()},
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "data": dict(data),
+        "objective": dict(objective),
+        "licence": licence,
+    }
+    card = parse_config(EncoderCard, tree, source="encoder card")
+    assert {name: t.dim for name, t in card.teachers.items()} == dict(spec.teacher_dims)
+    assert len(card.channels) == len(card.units) == spec.channels
+    return card
+
+
+def save_encoder(encoder: ImuEncoder, directory: str | Path, card: EncoderCard) -> None:
+    """Write ``encoder`` (as float32) and its card into the local folder ``directory``.
+
+    An export that stands there is replaced once the new one is wholly written.
+    Raises ValueError where a weight is not finite, OSError naming the folder where it cannot be
+    written; an earlier export is then as it was.
+    """
+    tensors = {}
+    for name, tensor in encoder.state_dict().items():
+        assert tensor.numel(), f"{name} is partitioned by ZeRO-3: gather the weights first"
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"weight {name} is not finite; export an earlier checkpoint")
+        tensors[name] = tensor.detach().float().cpu().contiguous()
+    weights = safetensors.torch.save(tensors)
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    text = json.dumps(card.model_dump(mode="json"), indent=2) + "\n"
+    try:
+        _replace_export(Path(directory), weights, text.encode("utf-8"))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write the encoder to {directory} ({error.strerror}); "
+            "free some space there or choose another output folder",
+        ) from error
+
+
+def read_card(directory: str | Path) -> EncoderCard:
+    """The card of an exported encoder.
+
+    Raises FileNotFoundError where ``directory`` holds no export, ValueError naming file and field
+    where the card is damaged or of another schema version.
+    """
+    path = _existing(Path(directory), CARD_FILE)
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); export the encoder again") from None
+    version = tree.get("schema_version") if isinstance(tree, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; "
+            "export the encoder again with this version of primus-scale"
+        )
+    return parse_config(EncoderCard, tree, source=str(path))
+
+
+def load_encoder(directory: str | Path) -> ImuEncoder:
+    """The exported encoder in ``directory``, on the CPU, float32, in evaluation mode.
+
+    ``encoder(imu)`` takes imu ``(B, C, T)`` float32 in the units of its card and gives
+    ``Embeddings``. Raises FileNotFoundError where a file is missing, ValueError naming the file
+    where it is damaged or does not fit its card.
+    """
+    directory = Path(directory)
+    card = read_card(directory)
+    path = _existing(directory, WEIGHTS_FILE)
+    weights = path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise ValueError(
+            f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
+            f"{CARD_FILE}); copy or export the encoder again"
+        )
+    encoder = _empty_encoder(card)
+    try:
+        encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE} ({error}); "
+            "export the encoder again"
+        ) from None
+    return encoder.eval()
+
+
+def _empty_encoder(card: EncoderCard) -> ImuEncoder:
+    """The card's encoder without memory for its weights; mean and std are among the weights."""
+    with torch.device("meta"):
+        return build_encoder(
+            card.encoder,
+            channels=len(card.channels),
+            samples=card.window_samples,
+            rate_hz=card.rate_hz,
+            teacher_dims={modality: teacher.dim for modality, teacher in card.teachers.items()},
+            shared=card.shared_head,
+            mean=(0.0,) * len(card.channels),
+            std=(1.0,) * len(card.channels),
+        )
+
+
+def _existing(directory: Path, name: str) -> Path:
+    path = directory / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} holds no complete exported encoder: {name} is missing; give the folder "
+            "that a run, `primus-scale export` or `primus-scale import-weights` wrote"
+        )
+    return path
+
+
+def _replace_export(directory: Path, weights: bytes, card: bytes) -> None:
+    """Write both files under temporary names, then swap them in.
+
+    The old card goes before the weights change and the new one comes last, so a kill at any
+    moment leaves a folder that loads or that says it is incomplete, never a mix.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {WEIGHTS_FILE: weights, CARD_FILE: card}
+    partial = {name: directory / f"{name}.partial" for name in content}
+    try:
+        for name, path in partial.items():
+            with path.open("wb") as file:
+                file.write(content[name])
+                file.flush()
+                os.fsync(file.fileno())
+        (directory / CARD_FILE).unlink(missing_ok=True)
+        for name, path in partial.items():
+            path.replace(directory / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)

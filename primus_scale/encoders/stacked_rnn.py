@@ -1,0 +1,127 @@
+"""The paper's encoder, three dilated convolutions and a GRU, and a variant that scans time.
+
+``stacked_rnn`` is the encoder of PRIMUS (arXiv 2411.15127), exact to its published weights. Two of
+its properties look like slips and are kept for their sake: the GRU scans the 32 channels of the
+pooled tensor instead of its 32 time steps, and the norm on the input removes gravity's magnitude.
+``stacked_rnn_time`` does without both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from primus_scale.encoders.base import Backbone, Standardise
+
+HIDDEN_CHANNELS = 32
+POOLED_STEPS = 32
+FEATURES = 512
+KERNELS = (10, 5, 5)
+DILATION = 2
+POOL = 3
+
+
+class InputNorm(nn.GroupNorm):
+    """Group norm of the window, one group a sensor triplet, computed in float32.
+
+    In bfloat16 the 9.8 m/s2 of gravity would leave only 0.03 m/s2 of resolution for what moves.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(num_groups=2, num_channels=channels)
+
+    def forward(self, imu: torch.Tensor) -> torch.Tensor:
+        """``(B, C, T)`` -> the same shape, float32."""
+        return F.group_norm(
+            imu.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps
+        )
+
+
+class StackedConvolutions(nn.Module):
+    """Three dilated convolutions: ``(B, C, T)`` -> ``(B, 32, 32)`` (channels, time steps).
+
+    At 250 samples the lengths are 250 -> 232 -> 77 -> 69 -> 23 -> 15 -> 32.
+    """
+
+    def __init__(self, channels: int, *, relu: bool) -> None:
+        super().__init__()
+        widths = (channels, HIDDEN_CHANNELS, HIDDEN_CHANNELS, HIDDEN_CHANNELS)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(widths[i], widths[i + 1], kernel, dilation=DILATION, bias=False)
+            for i, kernel in enumerate(KERNELS)
+        )
+        self.relu = relu
+        self.norm = nn.GroupNorm(4, HIDDEN_CHANNELS)
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        """``(B, C, T)`` -> ``(B, 32, 32)``."""
+        last = len(self.convolutions) - 1
+        for i, convolution in enumerate(self.convolutions):
+            signal = convolution(signal)
+            if self.relu:
+                signal = F.relu(signal)
+            if i < last:
+                signal = F.max_pool1d(signal, POOL)
+        return self.norm(F.adaptive_avg_pool1d(signal, POOLED_STEPS))
+
+
+class StackedRnn(Backbone):
+    """The paper's backbone: imu ``(B, C, T)`` -> features ``(B, 512)``.
+
+    Raises ValueError where ``samples`` is too short for the convolutions.
+    """
+
+    width = FEATURES
+
+    def __init__(self, channels: int, samples: int) -> None:
+        super().__init__()
+        _check_length(samples)
+        self.input_norm = InputNorm(channels)
+        self.convolutions = StackedConvolutions(channels, relu=False)
+        self.gru = nn.GRU(POOLED_STEPS, FEATURES)
+
+    def forward(self, imu: torch.Tensor) -> torch.Tensor:
+        """Turn imu ``(B, C, T)`` into features ``(B, 512)``, the GRU's last state."""
+        signal = self.input_norm(imu).to(self.gru.weight_hh_l0.dtype)
+        pooled = self.convolutions(signal)
+        _, state = self.gru(pooled.transpose(0, 1))  # scans channels, as the published weights do
+        return state[0]
+
+
+class StackedRnnTime(Backbone):
+    """The variant: keeps gravity, has ReLU between blocks, and its GRU scans time.
+
+    imu ``(B, C, T)`` -> features ``(B, 512)``. Raises ValueError where ``samples`` is too short.
+    """
+
+    width = FEATURES
+
+    def __init__(self, samples: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        _check_length(samples)
+        self.standardise = Standardise(mean, std)
+        self.convolutions = StackedConvolutions(len(mean), relu=True)
+        self.gru = nn.GRU(HIDDEN_CHANNELS, FEATURES)
+
+    def forward(self, imu: torch.Tensor) -> torch.Tensor:
+        """Turn imu ``(B, C, T)`` into features ``(B, 512)``, the GRU's last state."""
+        signal = self.standardise(imu).to(self.gru.weight_hh_l0.dtype)
+        pooled = self.convolutions(signal)
+        _, state = self.gru(pooled.permute(2, 0, 1))
+        return state[0]
+
+
+def _check_length(samples: int) -> None:
+    length = samples
+    for block, kernel in enumerate(KERNELS):
+        length -= DILATION * (kernel - 1)
+        if block < len(KERNELS) - 1:
+            length //= POOL
+    if length < 1:
+        raise ValueError(
+            f"windows of {samples} samples are too short for encoder.name=stacked_rnn and "
+            "stacked_rnn_time, which need 123; make longer windows, or set encoder.name=transformer"
+        )

@@ -1,0 +1,252 @@
+"""Encoders: sizes, shapes, what each keeps of the signal, and how they refuse bad settings."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from primus_scale.config import EncoderConfig
+from primus_scale.encoders import Embeddings, ImuEncoder, build_encoder
+
+SAMPLES = 250
+GRAVITY = torch.tensor([0.3, 9.7, 0.9, 0.0, 0.0, 0.0]).view(1, 6, 1)
+TEACHERS = {"video": 512, "text": 512}
+NAMES = ("stacked_rnn", "stacked_rnn_time", "transformer")
+
+
+def make_encoder(
+    name: str = "stacked_rnn",
+    *,
+    samples: int = SAMPLES,
+    teacher_dims: dict[str, int] | None = None,
+    shared: bool = True,
+    heads: str = "auto",
+    **settings: object,
+) -> ImuEncoder:
+    torch.manual_seed(0)
+    return build_encoder(
+        EncoderConfig.model_validate({"name": name, "heads": heads, **settings}),
+        channels=6,
+        samples=samples,
+        rate_hz=50.0,
+        teacher_dims=TEACHERS if teacher_dims is None else teacher_dims,
+        shared=shared,
+        mean=(0.1, 6.0, 0.5, 0.0, 0.0, 0.0),
+        std=(2.0, 3.0, 2.0, 0.5, 0.5, 0.5),
+    )
+
+
+def make_imu(batch: int = 3, samples: int = SAMPLES) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return GRAVITY + torch.randn(batch, 6, samples, generator=generator)
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_stacked_rnn_has_the_published_number_of_parameters() -> None:
+    assert parameter_count(make_encoder()) == 1_376_204
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [("S", 21_721_600), ("B", 85_909_504), ("L", 303_449_088)]
+)
+def test_transformer_sizes_are_as_documented(size: str, count: int) -> None:
+    with torch.device("meta"):
+        assert parameter_count(make_encoder("transformer", size=size)) == count
+
+
+def test_stacked_rnn_lengths_are_those_of_the_paper() -> None:
+    convolutions = make_encoder().backbone.convolutions
+    lengths = []
+    for module in convolutions.convolutions:
+        module.register_forward_hook(lambda _m, x, y: lengths.extend((x[0].shape[2], y.shape[2])))
+    pooled = convolutions(torch.randn(2, 6, SAMPLES))
+    assert lengths == [250, 232, 77, 69, 23, 15]
+    assert pooled.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_and_gradients(name: str) -> None:
+    encoder = make_encoder(name, teacher_dims={"video": 40, "text": 24}, shared=False, ss_dim=16)
+    embeddings = encoder(make_imu())
+    assert embeddings.features.shape == (3, encoder.backbone.width)
+    assert embeddings.ss.shape == (3, 16)
+    assert {key: tuple(value.shape) for key, value in embeddings.mm.items()} == {
+        "video": (3, 40),
+        "text": (3, 24),
+    }
+    total = embeddings.ss.square().sum() + sum(mm.square().sum() for mm in embeddings.mm.values())
+    total.backward()
+    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_teachers_of_one_space_share_a_head() -> None:
+    embeddings = make_encoder(shared=True)(make_imu())
+    assert embeddings.mm["video"] is embeddings.mm["text"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "count"),
+    [("auto", True, 1), ("auto", False, 2), ("separate", True, 2), ("shared", False, 1)],
+)
+def test_heads_setting_overrules_the_teachers(heads: str, shared: bool, count: int) -> None:
+    assert len(make_encoder(heads=heads, shared=shared).heads.mm) == count
+
+
+def test_no_teachers_no_multimodal_heads() -> None:
+    assert make_encoder(teacher_dims={}, shared=True)(make_imu()).mm == {}
+
+
+def test_stacked_rnn_is_blind_to_scale_and_the_variant_is_not() -> None:
+    imu = make_imu()
+    for name, blind in (("stacked_rnn", True), ("stacked_rnn_time", False)):
+        encoder = make_encoder(name)
+        difference = (encoder(imu).features - encoder(1.5 * imu).features).abs().max()
+        assert (difference < 1e-4) == blind
+
+
+def test_variant_standardises_has_relu_and_scans_time() -> None:
+    encoder = make_encoder("stacked_rnn_time")
+    weights = encoder.state_dict()
+    mean = torch.tensor((0.1, 6.0, 0.5, 0.0, 0.0, 0.0)).view(1, 6, 1)
+    std = torch.tensor((2.0, 3.0, 2.0, 0.5, 0.5, 0.5)).view(1, 6, 1)
+    signal = (make_imu() - mean) / std
+    for block in range(3):
+        kernel = weights[f"backbone.convolutions.convolutions.{block}.weight"]
+        signal = F.conv1d(signal, kernel, dilation=2).clamp(min=0)
+        signal = F.max_pool1d(signal, 3) if block < 2 else F.adaptive_avg_pool1d(signal, 32)
+    prefix = "backbone.convolutions.norm."
+    signal = F.group_norm(signal, 4, weights[prefix + "weight"], weights[prefix + "bias"])
+    state = torch.zeros(3, 512)
+    for step in range(32):
+        state = gru_step(signal[:, :, step], state, weights)
+    torch.testing.assert_close(encoder(make_imu()).features, state, rtol=1e-4, atol=1e-5)
+
+
+def gru_step(
+    step: torch.Tensor, state: torch.Tensor, weights: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    gru = {name.split(".")[-1]: value for name, value in weights.items() if ".gru." in name}
+    incoming = (step @ gru["weight_ih_l0"].T + gru["bias_ih_l0"]).chunk(3, dim=1)
+    recurrent = (state @ gru["weight_hh_l0"].T + gru["bias_hh_l0"]).chunk(3, dim=1)
+    reset = torch.sigmoid(incoming[0] + recurrent[0])
+    update = torch.sigmoid(incoming[1] + recurrent[1])
+    candidate = torch.tanh(incoming[2] + reset * recurrent[2])
+    return (1 - update) * candidate + update * state
+
+
+def test_transformer_attention_equals_a_loop() -> None:
+    attention = make_encoder("transformer").backbone.layers[0].attention.double()
+    tokens = torch.randn(2, 5, 384, dtype=torch.float64)
+    query, key, value = attention.qkv(tokens).chunk(3, dim=-1)
+    mixed = torch.empty_like(tokens)
+    for row in range(2):
+        for head in range(6):
+            part = slice(64 * head, 64 * (head + 1))
+            scores = query[row, :, part] @ key[row, :, part].T / 64**0.5
+            mixed[row, :, part] = scores.softmax(dim=1) @ value[row, :, part]
+    torch.testing.assert_close(attention(tokens), attention.out(mixed))
+
+
+def test_transformer_knows_the_order_of_patches() -> None:
+    encoder = make_encoder("transformer")
+    imu = make_imu()
+    swapped = torch.cat((imu[:, :, 10:20], imu[:, :, :10], imu[:, :, 20:]), dim=2)
+    assert not torch.allclose(encoder(imu).features, encoder(swapped).features, atol=1e-3)
+    with torch.no_grad():
+        encoder.backbone.embed.position.zero_()
+    torch.testing.assert_close(
+        encoder(imu).features, encoder(swapped).features, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_transformer_layers_start_small() -> None:
+    layer = make_encoder("transformer").backbone.layers[11]
+    for linear, std in (
+        (layer.attention.qkv, 0.02),
+        (layer.mlp[0], 0.02),
+        (layer.attention.out, 0.02 / 24**0.5),
+        (layer.mlp[2], 0.02 / 24**0.5),
+    ):
+        assert linear.weight.detach().std() == pytest.approx(std, rel=0.02)
+        assert torch.equal(linear.bias, torch.zeros_like(linear.bias))
+
+
+def test_a_patch_holds_neighbouring_samples_of_all_channels() -> None:
+    encoder = make_encoder("transformer")
+    imu = make_imu(1)
+    changed = imu.clone()
+    changed[:, :, 30:40] += 1
+    embed = encoder.backbone.embed
+    moved = (embed(imu) - embed(changed)).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_weights_take_float32_windows(name: str) -> None:
+    imu = GRAVITY + 0.05 * torch.randn(8, 6, SAMPLES)  # bfloat16 itself resolves 0.03 at 9.7
+    encoder = make_encoder(name)
+    exact = encoder(imu).ss
+    rounded = encoder.bfloat16()(imu).ss
+    assert rounded.dtype == torch.bfloat16
+    assert F.cosine_similarity(exact, rounded.float()).min() > 0.99
+
+
+@pytest.mark.parametrize("shape", [(6, 250), (2, 5, 250), (2, 6, 249)])
+def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"takes \(B, 6, 250\), which is 5 s at 50 Hz"):
+        make_encoder()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time"])
+def test_shortest_window_of_the_convolutions(name: str) -> None:
+    assert make_encoder(name, samples=123)(make_imu(2, 123)).features.shape == (2, 512)
+    with pytest.raises(ValueError, match="122 samples are too short"):
+        make_encoder(name, samples=122)
+
+
+def test_settings_that_contradict_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.patch=12 does not divide"):
+        make_encoder("transformer", patch=12)
+    with pytest.raises(ValueError, match=r"set encoder\.heads=separate"):
+        make_encoder(teacher_dims={"video": 8, "text": 9}, heads="shared")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.0,) * 5, (1.0,) * 6, "mean has 5 values for 6 channels"),
+        ((0.0,) * 6, (1.0,) * 5 + (0.0,), "channel without variation"),
+    ],
+)
+def test_statistics_that_cannot_be_used_are_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_encoder(
+            EncoderConfig(),
+            channels=6,
+            samples=SAMPLES,
+            rate_hz=50.0,
+            teacher_dims={},
+            shared=False,
+            mean=mean,
+            std=std,
+        )
+
+
+def test_embeddings_are_cut_and_joined_along_the_batch() -> None:
+    features = torch.arange(12.0).view(6, 2)
+    embeddings = Embeddings(features, features + 100, {"video": features + 200})
+    view0, view1 = embeddings.chunk(2)
+    assert view0.features.tolist() == features[:3].tolist()
+    assert view1.mm["video"].tolist() == (features[3:] + 200).tolist()
+    joined = Embeddings.cat([view0, view1])
+    for tensor, original in zip(joined[:2], embeddings[:2], strict=True):
+        assert torch.equal(tensor, original)
+    assert torch.equal(joined.mm["video"], embeddings.mm["video"])
+    with pytest.raises(ValueError, match="cannot be cut into 4"):
+        embeddings.chunk(4)
