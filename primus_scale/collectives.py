@@ -1,0 +1,95 @@
+"""Communication between ranks; without a process group each function is the identity.
+
+Every rank must call the same functions in the same order, with tensors of equal shape.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is up."""
+    return world_size() > 1
+
+
+def rank() -> int:
+    """Place of this process among the ranks, 0 without a process group."""
+    return dist.get_rank() if _is_up() else 0
+
+
+def world_size() -> int:
+    """Number of ranks, 1 without a process group."""
+    return dist.get_world_size() if _is_up() else 1
+
+
+def gather(local: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order, without gradient: ``(B, ...)`` -> ``(N, ...)``."""
+    local = local.detach()
+    if not is_distributed():
+        return local
+    if local.dtype == torch.bool:  # not every backend carries bools
+        return gather(local.to(torch.uint8)).bool()
+    rows = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
+    dist.all_gather_into_tensor(rows, local.contiguous())
+    return rows
+
+
+def gather_with_grad(local: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order, through which gradients flow: ``(B, D)`` -> ``(N, D)``.
+
+    The gradient of a rank's rows is the sum over the losses of all ranks, so that averaging
+    parameter gradients over ranks gives the gradient of the mean of the ranks' losses.
+    """
+    return _GatherWithGrad.apply(local) if is_distributed() else local
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Sum of the ranks' tensors, the same on every rank, without gradient."""
+    value = value.detach()
+    if is_distributed():
+        value = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(value)
+    return value
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def broadcast_json(value: Any) -> Any:
+    """Rank 0's ``value`` on every rank; it must survive JSON. Nothing is pickled."""
+    if not is_distributed():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    text = json.dumps(value).encode("utf-8") if rank() == 0 else b""
+    length = torch.tensor([len(text)], dtype=torch.int64, device=device)
+    dist.broadcast(length, src=0)
+    if rank() == 0:
+        payload = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
+    else:
+        payload = torch.empty(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(payload, src=0)
+    return json.loads(payload.cpu().numpy().tobytes())
+
+
+def _is_up() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+class _GatherWithGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: torch.Tensor) -> torch.Tensor:
+        return gather(local)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        mine = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
+        dist.reduce_scatter_tensor(mine, grad.contiguous())
+        return mine

@@ -1,0 +1,319 @@
+"""The PRIMUS objective: six contrastive terms over views, teachers and nearest neighbours.
+
+    imu_video, imu_text               view 0 against the teachers' embeddings of the same window
+    imu_imu                           view 0 against view 1
+    neighbour_video, neighbour_text   view 0 against the teachers' embeddings of its neighbours
+    neighbour_imu                     view 0 against the stored IMU embeddings of its neighbours
+
+Source: arXiv 2411.15127, section 3. A step is ``find_neighbours`` -> ``primus_loss`` -> backward
+-> ``support.enqueue(support_entries(...))``. All functions take the local rows of a rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from primus_scale.collectives import gather, sum_over_ranks
+from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, TemperatureConfig
+from primus_scale.encoders.base import Embeddings
+from primus_scale.losses import Contrast, GlobalRows, contrastive, gather_rows
+from primus_scale.sample import Batch
+from primus_scale.support import (
+    IMU,
+    Neighbours,
+    RingSupportSet,
+    SupportEntries,
+    SupportSet,
+)
+
+FAMILIES = ("mm", "ss")  # of terms: multimodal and self-supervised, each with its temperature
+DIRECT_TERMS = ("imu_video", "imu_text", "imu_imu")
+NEIGHBOUR_TERMS = ("neighbour_video", "neighbour_text", "neighbour_imu")
+TERMS = DIRECT_TERMS + NEIGHBOUR_TERMS
+
+# Teacher embeddings are stored as float16: the same frame or sentence, embedded in two batches,
+# may differ in the last bits.
+SAME_KEY_COSINE = 1 - 1e-5
+
+
+class ModelOutput(NamedTuple):
+    """Embeddings of the windows given, and the temperatures by family, 0-d float32.
+
+    A named tuple, so that DeepSpeed's ZeRO-3 hooks find the tensors.
+    """
+
+    embeddings: Embeddings
+    temperatures: dict[str, torch.Tensor]
+
+
+class PrimusModel(nn.Module):
+    """All that is trained: the encoder and the temperatures of the loss."""
+
+    def __init__(self, encoder: nn.Module, temperature: TemperatureConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.temperatures = Temperatures(temperature)
+
+    def forward(self, imu: torch.Tensor) -> ModelOutput:
+        """Embed imu ``(B, C, T)``; both views of a batch are given stacked, view 0 first."""
+        return ModelOutput(self.encoder(imu), self.temperatures())
+
+
+class Temperatures(nn.Module):
+    """A temperature for each family of terms; see ``TemperatureConfig`` for the modes.
+
+    ``value`` ``(2,)`` holds the temperatures in the order of FAMILIES: their logarithm in mode
+    ``log``, themselves in the other modes. It needs no weight decay.
+    """
+
+    def __init__(self, config: TemperatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        initial = math.log(config.initial) if config.mode == "log" else config.initial
+        value = torch.full((len(FAMILIES),), initial)
+        self.value = nn.Parameter(value, requires_grad=config.mode != "fixed")
+
+    def forward(self) -> dict[str, torch.Tensor]:
+        """The temperatures by family, 0-d float32."""
+        value = self.value.float()
+        if self.config.mode == "log":
+            low, high = math.log(self.config.minimum), math.log(self.config.maximum)
+            value = _Clamp.apply(value, low, high).exp()
+        return dict(zip(FAMILIES, value.unbind(), strict=True))
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp whose gradient stays alive where it leads back between the bounds.
+
+    An ordinary clamp has no gradient outside, where a step of the optimiser may well end: the
+    temperature would stay there for good. Which way the gradient leads is that of all ranks
+    together, so that every number of ranks decides alike.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        ctx.save_for_backward(value < low, value > high)
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        total = sum_over_ranks(grad)
+        leads_away = (below & (total > 0)) | (above & (total < 0))
+        return grad.masked_fill(leads_away, 0.0), None, None
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of a rank's rows.
+
+    total: 0-d, the weighted sum, to differentiate. terms: the unweighted terms that are computed,
+    0-d, without gradient. Both are this rank's share: their mean over ranks is the loss of the
+    global batch. rows: pairs of the global batch behind each term, 0-d int64, the same on every
+    rank; a term of no pair is 0 and says nothing.
+    """
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    rows: dict[str, torch.Tensor]
+
+
+def active_weights(config: ObjectiveConfig) -> dict[str, float]:
+    """The weights of the terms that are computed, in the order of TERMS."""
+    weights = {
+        "imu_video": config.weights.imu_video,
+        "imu_text": config.weights.imu_text,
+        "imu_imu": config.weights.imu_imu,
+        "neighbour_video": config.weights.neighbour_video,
+        "neighbour_text": config.weights.neighbour_text,
+        "neighbour_imu": config.weights.neighbour_imu,
+    }
+    return {term: weight for term, weight in weights.items() if weight > 0}
+
+
+def check_objective(config: ObjectiveConfig, modalities: Collection[str]) -> None:
+    """Raise ValueError where the objective needs a teacher that the data does not hold.
+
+    modalities: of the teachers whose embeddings stand in the shards (or are computed live).
+    """
+    weights = active_weights(config)
+    if not weights:
+        raise ValueError("all of objective.weights are 0; there is nothing to learn")
+    for term, weight in weights.items():
+        modality = _modality(term)
+        if modality != IMU and modality not in modalities:
+            raise ValueError(
+                f"objective.weights.{term} is {weight:g} but the data holds no {modality} "
+                f"embeddings; set it to 0, or run `primus-scale shards embed` with a "
+                f"{modality} teacher"
+            )
+
+
+def uses_neighbours(config: ObjectiveConfig) -> bool:
+    """Whether any neighbour term is computed, so that a support set is needed."""
+    return not active_weights(config).keys().isdisjoint(NEIGHBOUR_TERMS)
+
+
+def build_support_set(
+    config: Config, teacher_dims: Mapping[str, int], device: torch.device | str
+) -> SupportSet | None:
+    """The empty support set of a run, or None where the objective has no neighbour term.
+
+    teacher_dims: width of the teachers' embeddings by modality. Only what is searched or used as
+    a key is kept.
+    """
+    objective = config.objective
+    if not uses_neighbours(objective):
+        return None
+    keys = {_modality(term) for term in active_weights(objective) if term in NEIGHBOUR_TERMS}
+    kept = {m: dim for m, dim in teacher_dims.items() if m in keys | {objective.neighbours.query}}
+    return RingSupportSet(
+        config.support.capacity,
+        {IMU: config.encoder.ss_dim, **kept},
+        minimum_fill=config.support.minimum_fill,
+        imu_answers="all" if keys == {IMU} else "multimodal",
+        device=device,
+    )
+
+
+@torch.no_grad()
+def find_neighbours(
+    view0: Embeddings, batch: Batch, support: SupportSet, config: NeighboursConfig
+) -> Neighbours:
+    """The neighbours of a rank's rows in the support set; call it before ``enqueue``.
+
+    A row asks by its ``config.query`` embedding; one that lacks it asks by its IMU embedding (the
+    self-supervision head of view 0), and its neighbours' video and text then supervise it.
+    """
+    has_query = batch.present.get(config.query, torch.zeros_like(batch.valid))
+    if config.query not in support.dims:
+        has_query = torch.zeros_like(batch.valid)
+    questions = [(IMU, view0.ss, batch.valid & ~has_query)]
+    if config.query in batch.embeddings:
+        questions.append((config.query, batch.embeddings[config.query], batch.valid & has_query))
+    found = Neighbours.none(len(batch), config.k, support.dims, batch.imu.device)
+    for modality, queries, asks in questions:
+        rows = asks.nonzero().squeeze(1)
+        found.put(rows, support.search(queries[rows], config.k, batch.uid[rows], modality))
+    return found
+
+
+@torch.no_grad()
+def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
+    """What the global batch adds to a support set: the same entries, in order, on every rank."""
+    valid = gather(batch.valid)
+    return SupportEntries(
+        uid=gather(batch.uid)[valid],
+        recording=gather(batch.recording)[valid],
+        embeddings={
+            IMU: gather(view0.ss)[valid],
+            **{name: gather(rows)[valid] for name, rows in batch.embeddings.items()},
+        },
+        present={
+            IMU: valid[valid],
+            **{name: gather(rows)[valid] for name, rows in batch.present.items()},
+        },
+    )
+
+
+def primus_loss(
+    view0: Embeddings,
+    view1: Embeddings,
+    temperatures: Mapping[str, torch.Tensor],
+    batch: Batch,
+    neighbours: Neighbours | None,
+    config: ObjectiveConfig,
+) -> LossOutput:
+    """The objective on a rank's B rows; terms of weight 0 are not computed.
+
+    neighbours: of the same rows, from ``find_neighbours``; None only where no neighbour term has
+    weight. Rows of ``batch`` that are not valid take part in nothing.
+    """
+    weights = active_weights(config)
+    modalities = set(map(_modality, weights))
+    queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in sorted(modalities)}
+    total = view0.ss.new_zeros((), dtype=torch.float32)
+    terms, rows = {}, {}
+    for term, weight in weights.items():
+        if term in DIRECT_TERMS:
+            positives = _direct_positives(_modality(term), view1, batch)
+        else:
+            assert neighbours is not None, f"{term} has weight, but there are no neighbours"
+            positives = _neighbour_positives(_modality(term), neighbours, batch, config)
+        family = "ss" if _modality(term) == IMU else "mm"
+        contrast = _contrast(queries[_modality(term)], positives, temperatures[family], config)
+        total = total + weight * contrast.loss
+        terms[term], rows[term] = contrast.loss.detach(), contrast.rows
+    return LossOutput(total, terms, rows)
+
+
+def _modality(term: str) -> str:
+    """What the keys of a term are: ``video``, ``text`` or ``imu``."""
+    return term.split("_")[1]
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """The keys of a term: K positives ``(B, K, D)`` for each row, valid ``(B, K)`` bool.
+
+    Rows may share a key, and would then be each other's false negatives. Teacher embeddings tell
+    that by themselves (``of_teacher``). IMU embeddings do not, since those of an untrained encoder
+    are all much alike; for them ``ids`` ``(B, K)`` int64 tell it, where it can happen.
+    """
+
+    keys: torch.Tensor
+    valid: torch.Tensor
+    of_teacher: bool
+    ids: torch.Tensor | None = None
+
+
+def _direct_positives(modality: str, view1: Embeddings, batch: Batch) -> _Positives:
+    """View 1, or the teacher's embedding of the same window."""
+    if modality == IMU:
+        return _Positives(view1.ss[:, None], batch.valid[:, None], of_teacher=False)
+    valid = batch.valid & batch.present[modality]
+    return _Positives(batch.embeddings[modality][:, None], valid[:, None], of_teacher=True)
+
+
+def _neighbour_positives(
+    modality: str, neighbours: Neighbours, batch: Batch, config: ObjectiveConfig
+) -> _Positives:
+    """The K neighbours of each row, or the mean of them as its only key."""
+    keys = neighbours.embeddings[modality]
+    valid = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
+    ids = neighbours.uid
+    if config.neighbours.combine == "mean" and keys.shape[1] > 1:
+        keys = functional.normalize((keys * valid[:, :, None]).sum(1, keepdim=True), dim=2)
+        ids = (ids * valid).sum(1, keepdim=True)  # the same for the same set, in any order
+        valid = valid.any(1, keepdim=True)
+    return _Positives(keys, valid, of_teacher=modality != IMU, ids=ids if modality == IMU else None)
+
+
+def _contrast(
+    queries: GlobalRows, positives: _Positives, temperature: torch.Tensor, config: ObjectiveConfig
+) -> Contrast:
+    """The term's loss, averaged over all valid pairs of a row with one of its K keys."""
+    ids = positives.ids if config.mask_duplicate_keys else None
+    same_cosine = SAME_KEY_COSINE if config.mask_duplicate_keys and positives.of_teacher else None
+    contrasts = [
+        contrastive(
+            queries,
+            gather_rows(positives.keys[:, k]),
+            temperature,
+            positives.valid[:, k],
+            key_ids=None if ids is None else ids[:, k],
+            same_cosine=same_cosine,
+            reduction=config.reduction,
+        )
+        for k in range(positives.keys.shape[1])
+    ]
+    rows = torch.stack([contrast.rows for contrast in contrasts]).sum()
+    weighted = torch.stack([contrast.loss * contrast.rows for contrast in contrasts]).sum()
+    return Contrast(weighted / rows.clamp(min=1), rows)

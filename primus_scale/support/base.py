@@ -1,0 +1,115 @@
+"""The support set: a ring of past windows whose nearest neighbours supervise the current batch.
+
+PRIMUS (arXiv 2411.15127, section 3) follows NNCLR (arXiv 2104.14548): the past window most alike
+the current one stands in as a further positive. What a support set promises is here; where it
+lives (in each process, or in a service) is up to the classes that fulfil it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+IMU = "imu"
+NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
+
+
+@dataclass(frozen=True)
+class SupportEntries:
+    """Windows to add to a support set, oldest first.
+
+    uid and recording ``(n,)`` int64; embeddings ``(n, D)`` by modality (the teachers' and
+    ``imu``); present ``(n,)`` bool by modality, False where an entry lacks that embedding.
+    """
+
+    uid: torch.Tensor
+    recording: torch.Tensor
+    embeddings: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return int(self.uid.shape[0])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The K nearest entries of B queries, nearest first.
+
+    valid ``(B, K)`` bool says where there is a neighbour at all. uid, recording and age
+    ``(B, K)`` int64, age in entries that were added after the neighbour; score ``(B, K)`` float32,
+    cosine of query and neighbour. embeddings ``(B, K, D)`` float32 by modality, L2-normalised, and
+    present ``(B, K)`` bool by modality. All but valid mean nothing where valid is False.
+    """
+
+    uid: torch.Tensor
+    recording: torch.Tensor
+    age: torch.Tensor
+    score: torch.Tensor
+    valid: torch.Tensor
+    embeddings: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
+
+    @classmethod
+    def none(
+        cls, rows: int, k: int, dims: Mapping[str, int], device: torch.device | str
+    ) -> Neighbours:
+        """``k`` invalid neighbours for each of ``rows`` queries."""
+        nothing = torch.full((rows, k), NO_NEIGHBOUR, dtype=torch.int64, device=device)
+        absent = torch.zeros(rows, k, dtype=torch.bool, device=device)
+        return cls(
+            uid=nothing,
+            recording=nothing.clone(),
+            age=nothing.clone(),
+            score=torch.zeros(rows, k, device=device),
+            valid=absent,
+            embeddings={
+                name: torch.zeros(rows, k, dim, device=device) for name, dim in dims.items()
+            },
+            present={name: absent.clone() for name in dims},
+        )
+
+    def put(self, rows: torch.Tensor, found: Neighbours) -> None:
+        """Write the neighbours ``found`` into the places ``rows`` ``(n,)`` int64, in place."""
+        for name in ("uid", "recording", "age", "score", "valid"):
+            getattr(self, name)[rows] = getattr(found, name)
+        for name in self.embeddings:
+            self.embeddings[name][rows] = found.embeddings[name]
+            self.present[name][rows] = found.present[name]
+
+
+class SupportSet(Protocol):
+    """What every home of the support set does; all ranks see the same content."""
+
+    @property
+    def capacity(self) -> int:
+        """Entries it can hold; beyond that the oldest make room."""
+
+    @property
+    def fill(self) -> int:
+        """Entries it holds now."""
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        """Width of the embeddings by modality."""
+
+    def search(
+        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+    ) -> Neighbours:
+        """The ``k`` entries whose ``modality`` embedding is most alike each query.
+
+        queries ``(B, D)``; exclude_uids ``(B,)`` int64, the queries' own identities: a window is
+        never its own neighbour. Only entries that hold the modality are returned, and none before
+        the set holds its minimum.
+        """
+
+    def enqueue(self, entries: SupportEntries) -> None:
+        """Add entries; the oldest are evicted first."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything it holds, as named tensors."""
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore ``state_dict()``; ValueError where it is of another capacity or width."""

@@ -1,0 +1,94 @@
+"""Losses and neighbours on CUDA memory equal those on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from primus_scale.config import ObjectiveConfig, TemperatureConfig
+from primus_scale.encoders.base import Embeddings
+from primus_scale.objective import (
+    Temperatures,
+    find_neighbours,
+    primus_loss,
+    support_entries,
+)
+from primus_scale.sample import Batch
+from primus_scale.support import RingSupportSet
+
+pytestmark = pytest.mark.gpu
+
+ROWS = 96
+DIMS = {"imu": 64, "video": 128, "text": 48}
+CONFIG = ObjectiveConfig.model_validate({"neighbours": {"k": 2, "combine": "each"}})
+
+
+def make_batch(seed: int) -> Batch:
+    draws = torch.Generator().manual_seed(seed)
+    present = {name: torch.rand(ROWS, generator=draws) < 0.7 for name in ("video", "text")}
+    numbers = torch.arange(ROWS) + seed * ROWS // 2  # half of the windows come again
+    valid = torch.ones(ROWS, dtype=torch.bool)
+    valid[-3:] = False
+    return Batch(
+        torch.zeros(ROWS, 6, 8),
+        numbers,
+        numbers // 7,
+        numbers,
+        valid,
+        {name: torch.randn(ROWS, DIMS[name], generator=draws) for name in present},
+        present,
+    )
+
+
+def make_view(seed: int, device: str) -> Embeddings:
+    draws = torch.Generator().manual_seed(seed)
+
+    def leaf(dim: int) -> torch.Tensor:
+        return torch.randn(ROWS, dim, generator=draws).to(device).requires_grad_()
+
+    return Embeddings(leaf(8), leaf(64), {name: leaf(DIMS[name]) for name in ("video", "text")})
+
+
+def run_steps(device: str) -> dict[str, torch.Tensor]:
+    """Four batches through neighbours, loss and ring; everything of the last one."""
+    temperatures = Temperatures(TemperatureConfig()).to(device)
+    support = RingSupportSet(200, DIMS, minimum_fill=50, device=device)
+    for seed in range(4):
+        batch = make_batch(seed).to(device)
+        view0, view1 = make_view(seed + 10, device), make_view(seed + 20, device)
+        neighbours = find_neighbours(view0, batch, support, CONFIG.neighbours)
+        temperatures.zero_grad()
+        loss = primus_loss(view0, view1, temperatures(), batch, neighbours, CONFIG)
+        loss.total.backward()
+        support.enqueue(support_entries(view0, batch))
+    assert neighbours.valid.any() and neighbours.uid.device.type == device
+    return {
+        "total": loss.total.detach(),
+        "neighbours.uid": neighbours.uid * neighbours.valid,
+        "neighbours.age": neighbours.age * neighbours.valid,
+        "neighbours.score": neighbours.score * neighbours.valid,
+        "temperatures": temperatures.value.grad,
+        "ss": view0.ss.grad,
+        "view1": view1.ss.grad,
+        **{f"mm.{name}": rows.grad for name, rows in view0.mm.items()},
+        **{f"ring.{name}": held for name, held in support.state_dict().items()},
+    }
+
+
+def test_steps_on_cuda_equal_the_cpu():
+    on_cpu, on_cuda = run_steps("cpu"), run_steps("cuda")
+    for name, expected in on_cpu.items():
+        torch.testing.assert_close(on_cuda[name].cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_stays_float32_under_autocast_on_cuda():
+    batch, views = make_batch(0).to("cuda"), (make_view(1, "cuda"), make_view(2, "cuda"))
+    config = ObjectiveConfig.model_validate(
+        {"weights": dict.fromkeys(("neighbour_video", "neighbour_text", "neighbour_imu"), 0.0)}
+    )
+    temperatures = Temperatures(TemperatureConfig(initial=0.02)).cuda()
+    plain = primus_loss(*views, temperatures(), batch, None, config).total
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        mixed = primus_loss(*views, temperatures(), batch, None, config).total
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, plain, rtol=1e-6, atol=1e-6)

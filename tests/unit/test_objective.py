@@ -1,0 +1,216 @@
+"""Temperatures, which terms are computed, who asks for neighbours, and what is remembered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, TemperatureConfig
+from primus_scale.encoders.base import Embeddings
+from primus_scale.objective import (
+    TERMS,
+    PrimusModel,
+    Temperatures,
+    build_support_set,
+    check_objective,
+    find_neighbours,
+    primus_loss,
+    support_entries,
+    uses_neighbours,
+)
+from primus_scale.sample import Batch
+from primus_scale.support import RingSupportSet
+
+DIMS = {"imu": 4, "video": 3, "text": 5}
+TAU = {"mm": torch.tensor(0.1), "ss": torch.tensor(0.1)}
+
+
+def weights(**chosen: float) -> ObjectiveConfig:
+    """An objective of the chosen terms only."""
+    return ObjectiveConfig.model_validate({"weights": {**dict.fromkeys(TERMS, 0.0), **chosen}})
+
+
+def make_batch(rows: int = 6, video: list[int] | None = None) -> Batch:
+    present = torch.tensor(video if video is not None else [1] * rows).bool()
+    uid = torch.arange(rows)
+    return Batch(
+        imu=torch.randn(rows, 6, 8),
+        uid=uid,
+        recording=uid + 100,
+        label=uid,
+        valid=torch.ones(rows, dtype=torch.bool),
+        embeddings={"video": torch.randn(rows, 3) * present[:, None], "text": torch.randn(rows, 5)},
+        present={"video": present, "text": torch.ones(rows, dtype=torch.bool)},
+    )
+
+
+def make_view(rows: int = 6) -> Embeddings:
+    return Embeddings(
+        torch.randn(rows, 9),
+        torch.randn(rows, 4, requires_grad=True),
+        {name: torch.randn(rows, DIMS[name], requires_grad=True) for name in ("video", "text")},
+    )
+
+
+def test_temperatures_start_as_told_and_are_one_for_each_family():
+    for mode in ("log", "reference", "fixed"):
+        temperatures = Temperatures(TemperatureConfig(mode=mode, initial=0.2))()
+        assert list(temperatures) == ["mm", "ss"]
+        for value in temperatures.values():
+            assert value.shape == () and value.item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("start", "slope", "bound"), [(-7.0, -1.0, 0.01), (3.0, 1.0, 1.0)])
+def test_log_temperature_is_clamped_and_finds_its_way_back(start, slope, bound):
+    module = Temperatures(TemperatureConfig(mode="log", minimum=0.01, maximum=1.0))
+    with torch.no_grad():
+        module.value.fill_(start)
+    outward = slope * -1 * module()["ss"]  # descending it leads away from the bounds
+    assert module()["ss"].item() == pytest.approx(bound)
+    outward.backward()
+    assert not module.value.grad.any()
+    (slope * module()["ss"]).backward()
+    assert module.value.grad[1] * slope > 0
+
+
+def test_reference_temperature_is_unbounded_and_fixed_does_not_learn():
+    reference = Temperatures(TemperatureConfig(mode="reference"))
+    with torch.no_grad():
+        reference.value.fill_(-0.3)
+    assert reference()["mm"].item() == pytest.approx(-0.3)
+    assert not any(
+        p.requires_grad for p in Temperatures(TemperatureConfig(mode="fixed")).parameters()
+    )
+
+
+def test_model_gives_embeddings_and_live_temperatures():
+    class Encoder(nn.Module):
+        def forward(self, imu: torch.Tensor) -> Embeddings:
+            return Embeddings(imu, imu, {})
+
+    model = PrimusModel(Encoder(), TemperatureConfig())
+    output = model(torch.ones(2, 6, 8))
+    assert output.embeddings.ss.shape == (2, 6, 8)
+    output.temperatures["mm"].backward()
+    assert model.temperatures.value.grad[0] != 0
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_terms_without_weight_are_not_computed(term):
+    config = weights(**{term: 2.0})
+    batch, view0, view1 = make_batch(), make_view(), make_view()
+    neighbours = None
+    if uses_neighbours(config):
+        support = RingSupportSet(16, DIMS)
+        support.enqueue(support_entries(view1, batch))
+        neighbours = find_neighbours(view0, batch, support, config.neighbours)
+    output = primus_loss(view0, view1, TAU, batch, neighbours, config)
+    assert list(output.terms) == list(output.rows) == [term]
+    assert output.total.item() == pytest.approx(2 * output.terms[term].item(), rel=1e-5)
+    assert output.terms[term] > 0 and not output.terms[term].requires_grad
+    output.total.backward()
+    modality = term.split("_")[1]
+    used = view0.ss if modality == "imu" else view0.mm[modality]
+    for tensor in (view0.ss, *view0.mm.values()):
+        assert (tensor.grad is not None) == (tensor is used)
+    assert (view1.ss.grad is not None) == (term == "imu_imu")
+
+
+def test_invalid_neighbours_give_zero_with_a_gradient():
+    config = weights(neighbour_video=1.0)
+    batch, view0 = make_batch(), make_view()
+    empty = RingSupportSet(16, DIMS, minimum_fill=2)
+    neighbours = find_neighbours(view0, batch, empty, config.neighbours)
+    output = primus_loss(view0, make_view(), TAU, batch, neighbours, config)
+    output.total.backward()
+    assert output.total.item() == 0 and output.rows["neighbour_video"].item() == 0
+    assert view0.mm["video"].grad is not None and not view0.mm["video"].grad.any()
+
+
+def test_rows_without_the_query_modality_ask_by_imu():
+    view, batch = make_view(), make_batch(video=[1, 1, 0, 1, 0, 1])
+    batch.valid[5] = False
+    support = RingSupportSet(64, DIMS, minimum_fill=2)
+    stored = make_batch(rows=30)
+    stored.uid += 50
+    support.enqueue(support_entries(make_view(30), stored))
+    found = find_neighbours(view, batch, support, NeighboursConfig(k=2))
+    assert found.valid.all(1).tolist() == [True] * 5 + [False]
+    for row in range(5):
+        modality = "video" if batch.present["video"][row] else "imu"
+        query = batch.embeddings["video"] if modality == "video" else view.ss
+        one = slice(row, row + 1)
+        expected = support.search(query[one], 2, batch.uid[one], modality)
+        assert torch.equal(found.uid[one], expected.uid)
+        assert torch.equal(found.embeddings["text"][one], expected.embeddings["text"])
+    by_imu = find_neighbours(view, batch, support, NeighboursConfig(query="imu"))
+    everything = support.search(view.ss, 1, batch.uid, "imu")
+    assert torch.equal(by_imu.uid[:5], everything.uid[:5])
+
+
+def test_a_set_without_the_query_modality_is_asked_by_imu():
+    view, batch = make_view(), make_batch()
+    support = RingSupportSet(64, {"imu": 4}, imu_answers="all")
+    support.enqueue(support_entries(make_view(), batch))
+    assert find_neighbours(view, batch, support, NeighboursConfig(query="video")).valid.all()
+
+
+def test_only_valid_rows_are_remembered_without_gradient():
+    batch, view = make_batch(), make_view()
+    batch.valid[2] = False
+    entries = support_entries(view, batch)
+    assert entries.uid.tolist() == [0, 1, 3, 4, 5]
+    assert entries.recording.tolist() == [100, 101, 103, 104, 105]
+    assert torch.equal(entries.embeddings["imu"], view.ss[batch.valid])
+    assert not entries.embeddings["imu"].requires_grad
+    assert entries.present["imu"].all() and set(entries.present) == {"imu", "video", "text"}
+
+
+def test_check_names_the_weight_without_data():
+    check_objective(ObjectiveConfig(), ["video", "text"])
+    check_objective(weights(imu_imu=1.0, neighbour_imu=1.0), [])
+    with pytest.raises(ValueError, match=r"objective.weights.imu_text is 0.5.*no text embeddings"):
+        check_objective(ObjectiveConfig(), ["video"])
+    with pytest.raises(ValueError, match=r"objective.weights.neighbour_video is 1"):
+        check_objective(weights(neighbour_video=1.0), ["text"])
+    with pytest.raises(ValueError, match=r"objective\.weights are 0"):
+        check_objective(weights(), ["video"])
+
+
+@pytest.mark.parametrize(
+    ("terms", "query", "kept"),
+    [
+        (["imu_imu", "imu_video"], "video", None),
+        (["neighbour_imu"], "imu", {"imu"}),
+        (["neighbour_imu"], "video", {"imu", "video"}),
+        (["neighbour_text"], "imu", {"imu", "text"}),
+        (TERMS, "video", {"imu", "video", "text"}),
+    ],
+)
+def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
+    config = Config.model_validate(
+        {
+            "name": "n",
+            "output": "o",
+            "data": {"train": ["t"]},
+            "encoder": {"ss_dim": 4},
+            "support": {"capacity": 32, "minimum_fill": 2},
+            "objective": {
+                "weights": dict.fromkeys(TERMS, 0.0) | dict.fromkeys(terms, 1.0),
+                "neighbours": {"query": query},
+            },
+        }
+    )
+    support = build_support_set(config, {"video": 3, "text": 5}, "cpu")
+    if kept is None:
+        assert support is None
+        return
+    assert (support.capacity, support.fill) == (32, 0)
+    assert support.dims == {name: DIMS[name] for name in kept}
+    # Only neighbours that are to teach video or text must hold them.
+    imu_only = make_batch(video=[0] * 6)
+    imu_only.present["text"][:] = False
+    support.enqueue(support_entries(make_view(), imu_only))
+    found = support.search(make_view().ss, 1, imu_only.uid, "imu")
+    assert found.valid.all().item() == (kept <= {"imu", "video"} and "neighbour_video" not in terms)
