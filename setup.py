@@ -50,6 +50,9 @@ setup(
     entry_points={
         "console_scripts": ["primus-scale = primus_scale.cli:main"],
         # The library may not import `shards`; commands of other packages join by entry point.
-        "primus_scale.commands": ["shards = shards.commands:add_commands"],
+        "primus_scale.commands": [
+            "bench = launch.bench:add_commands",
+            "shards = shards.commands:add_commands",
+        ],
     },
 )

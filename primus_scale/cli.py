@@ -31,9 +31,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown flags here, where the subcommand's own flags are known."""
         parsed, extras = super().parse_known_args(args, namespace)
         unknown = [extra for extra in extras if extra.startswith("-")]
@@ -138,16 +139,26 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from primus_scale.evaluate import evaluate, write_summary
 
-    settings = FewShotConfig()
-    if args.run_dir:
-        settings = load_config(Path(args.run_dir) / "config.yaml").few_shot
-    settings = apply_overrides(settings, args.overrides)
-    encoder_dir = args.encoder or str(Path(args.run_dir) / "encoder")
-    out_dir = Path(args.out or Path(encoder_dir).parent / "few_shot")
-    results = evaluate(encoder_dir, args.data, settings, out_dir)
-    if args.run_dir:
-        print(f"summary  {write_summary(Path(args.run_dir), results)}")
+    if args.encoder:
+        settings = apply_overrides(FewShotConfig(), args.overrides)
+        evaluate(args.encoder, args.data, settings, args.out or _report_folder(args.encoder))
+        return 0
+    run_dir = Path(args.run_dir)
+    config = load_config(run_dir / "config.yaml")
+    results = evaluate(
+        run_dir / "encoder",
+        args.data,
+        apply_overrides(config.few_shot, args.overrides),
+        args.out or run_dir / "few_shot",
+        augment=config.augment,
+        pretraining_seed=config.seed,
+    )
+    print(f"summary  {write_summary(run_dir, results)}")
     return 0
+
+
+def _report_folder(encoder: str) -> Path:
+    return Path(encoder).absolute().parent / "few_shot"
 
 
 def _add_export(commands: Any) -> None:
