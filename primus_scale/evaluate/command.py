@@ -1,0 +1,225 @@
+"""From an exported encoder and a folder of labelled shards to results and a report on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from primus_scale.augment import build_augment
+from primus_scale.config import AugmentOp, Config, FewShotConfig
+from primus_scale.data.reader import LoadedWindows, load_windows
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.base import ImuEncoder
+from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
+from primus_scale.evaluate.draws import LabelledWindows
+from primus_scale.evaluate.protocol import run_few_shot
+from primus_scale.evaluate.report import render_report
+from primus_scale.evaluate.results import SCHEMA, format_table, pool
+from primus_scale.sample import NO_LABEL
+
+RESULTS_FILE = "few_shot.json"
+REPORT_FILE = "report.html"
+TRAINING_SUMMARY = "train.json"  # the trainer's
+SUMMARY_FILE = "summary.json"
+
+
+def evaluate(
+    encoder_dir: str | Path,
+    data_url: str,
+    config: FewShotConfig,
+    out_dir: str | Path,
+    *,
+    augment: Sequence[AugmentOp] = Config.model_fields["augment"].default,
+    pretraining_seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate the encoder in ``encoder_dir`` on the shard folders ``label`` and ``test`` of a URL.
+
+    augment: operations of the trained arms; by default those of a default pretraining run.
+    Prints progress and the table, writes ``few_shot.json`` and ``report.html`` into ``out_dir``,
+    and returns the results (``results.assemble``), with ``encoder`` and ``data`` described.
+    Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
+    FileNotFoundError where something is missing; OSError where ``out_dir`` cannot be written.
+    """
+    card = read_card(encoder_dir)
+    encoder = load_encoder(encoder_dir)
+    sides = {side: load_windows(f"{data_url.rstrip('/')}/{side}") for side in ("label", "test")}
+    for side, loaded in sides.items():
+        _check_fit(card, loaded, f"{data_url}/{side}")
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+    classes = sides["label"].labels
+    results = run_few_shot(
+        labelled(sides["label"], classes),
+        labelled(sides["test"], classes),
+        encoder,
+        lambda seed: fresh_encoder(encoder, card, seed),
+        build_augment(augment),
+        config,
+        split=int(sides["label"].shard_set.index.provenance.get("split", 0)),
+        pretraining_seed=pretraining_seed,
+    )
+    results["encoder"] = {
+        "name": card.encoder.name,
+        "parameters": card.parameters,
+        "pretraining": card.data.get("run", ""),
+        "datasets": _described_datasets(card.data.get("train", [])),
+    }
+    results["data"] = _describe_data(sides["test"])
+    results["augment"] = [op.model_dump(mode="json") for op in augment]
+    write_results(results, out_dir)
+    print(format_table(results))
+    return results
+
+
+def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
+    """Write ``few_shot.json`` and ``report.html`` of results, single or pooled."""
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _write(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
+    _write(out_dir / REPORT_FILE, render_report(results))
+
+
+def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
+    """Pool the ``few_shot.json`` files at ``paths`` and write results and report of all.
+
+    Returns the path of the pooled ``few_shot.json``. Raises FileNotFoundError or ValueError naming
+    the file that is missing or is no such result, and as ``results.pool``.
+    """
+    write_results(pool([_read_results(Path(path)) for path in paths]), out_dir)
+    return Path(out_dir) / RESULTS_FILE
+
+
+def write_summary(run_dir: str | Path, results: Mapping[str, Any]) -> Path:
+    """Join a run's ``train.json`` and its few-shot accuracies into ``summary.json``.
+
+    Keys: ``losses``, ``windows_per_s``, ``retrieval``, ``few_shot`` {k: {arm: {mean, low, high}}}.
+    Raises FileNotFoundError where the training has not finished.
+    """
+    training = Path(run_dir) / TRAINING_SUMMARY
+    if not training.is_file():
+        raise FileNotFoundError(f"{training} is missing: the training run has not finished")
+    trained = json.loads(training.read_text(encoding="utf-8"))
+    few_shot = {
+        k: {arm: {key: row[arm][key] for key in ("mean", "low", "high")} for arm in row}
+        for k, row in results["few_shot"].items()
+    }
+    path = Path(run_dir) / SUMMARY_FILE
+    _write(path, json.dumps({**trained, "few_shot": few_shot}, indent=1) + "\n")
+    return path
+
+
+def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows:
+    """Those of the windows that have a label, with ids into ``classes``.
+
+    A person is named with the data set, since two sets may use the same names. Raises ValueError
+    where a label is none of ``classes``.
+    """
+    ids = loaded.label.numpy()
+    rows = np.flatnonzero(ids != NO_LABEL)
+    names = [loaded.labels[i] for i in ids[rows]]
+    if unknown := sorted(set(names) - set(classes)):
+        raise ValueError(
+            f"test/ has windows of {', '.join(unknown)}, of which label/ has none; "
+            "write both folders with the same classes"
+        )
+    return LabelledWindows(
+        imu=loaded.imu[torch.from_numpy(rows)],
+        label=np.array([classes.index(name) for name in names], dtype=np.int64),
+        person=np.array([f"{loaded.metas[i].dataset}/{loaded.metas[i].person}" for i in rows]),
+        classes=classes,
+        rate_hz=loaded.shard_set.index.rate_hz,
+    )
+
+
+def fresh_encoder(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
+    """An encoder of the card's architecture with new weights.
+
+    It takes over the pretrained one's buffers: the data's mean and deviation, which are no weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(
+            card.encoder,
+            channels=len(card.channels),
+            samples=card.window_samples,
+            rate_hz=card.rate_hz,
+            teacher_dims={name: teacher.dim for name, teacher in card.teachers.items()},
+            shared=card.shared_head,
+            mean=(0.0,) * len(card.channels),
+            std=(1.0,) * len(card.channels),
+        )
+    for name, buffer in pretrained.named_buffers():
+        encoder.get_buffer(name).copy_(buffer)
+    return encoder
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; primus-scale evaluate writes it")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); run primus-scale evaluate again") from None
+    schema = results.get("schema") if isinstance(results, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: schema is {schema!r}, this program reads {SCHEMA}; "
+            "run primus-scale evaluate again"
+        )
+    return results
+
+
+def _check_fit(card: EncoderCard, loaded: LoadedWindows, url: str) -> None:
+    index = loaded.shard_set.index
+    pairs = {
+        "rate_hz": (card.rate_hz, index.rate_hz),
+        "window_samples": (card.window_samples, index.window_samples),
+        "channels": (tuple(card.channels), tuple(index.channels)),
+        "units": (tuple(card.units), tuple(index.units)),
+    }
+    for name, (wanted, found) in pairs.items():
+        if wanted != found:
+            raise ValueError(
+                f"{url}: {name} is {found}, but the encoder takes {wanted} (its card.json); "
+                "write the shards that way, or give an encoder that fits"
+            )
+
+
+def _describe_data(loaded: LoadedWindows) -> dict[str, Any]:
+    index = loaded.shard_set.index
+    occurring = {meta.dataset for meta in loaded.metas}
+    notes = index.provenance.get("datasets", {})
+    return {
+        "rate_hz": index.rate_hz,
+        "window_s": index.window_samples / index.rate_hz,
+        "datasets": {name: str(notes.get(name, "")) for name in sorted(occurring)},
+    }
+
+
+def _described_datasets(train: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    notes: dict[str, str] = {}
+    for source in train:
+        notes.update(source.get("provenance", {}).get("datasets", {}))
+    return notes
+
+
+def _write(path: Path, text: str) -> None:
+    """Write under a temporary name first, so that no half a file is left under the right one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"cannot write {path} ({error.strerror}); free some space, or set --out"
+        ) from error

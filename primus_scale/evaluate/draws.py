@@ -1,0 +1,131 @@
+"""Which windows an arm may learn from: k a class, spread over people, drawn by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from primus_scale.sample import hash64
+
+HELD_OUT_SHARE = 0.3  # of label people, who stand in for test people when settings are chosen
+MOST_VALIDATION_WINDOWS = 600
+
+Labels = int | Literal["all"]  # k, the labelled windows of each class
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Windows with labels, of one side of the people split.
+
+    imu ``(n, C, T)`` float32 in SI units at ``rate_hz``; label ``(n,)`` int64 ids into the names
+    ``classes``; person ``(n,)`` says whose window it is.
+    """
+
+    imu: torch.Tensor
+    label: np.ndarray
+    person: np.ndarray
+    classes: tuple[str, ...]
+    rate_hz: float
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def people(self) -> list[str]:
+        """Everyone with a window here, sorted."""
+        return sorted({str(person) for person in self.person})
+
+
+def check_sides(label: LabelledWindows, test: LabelledWindows) -> None:
+    """Raise ValueError where the two sides cannot make a few-shot task."""
+    common = sorted(set(label.people) & set(test.people))
+    if common:
+        raise ValueError(
+            f"people {', '.join(common)} are in label/ and in test/; the test would measure how "
+            "well they are remembered: put all windows of a person on one side"
+        )
+    if len(label.people) < 2:
+        raise ValueError(
+            "label/ holds windows of one person only; settings are chosen on held-out people, "
+            "so at least two are needed"
+        )
+    if label.classes != test.classes:
+        raise ValueError(
+            f"label/ names the classes {label.classes}, test/ {test.classes}; write both with the "
+            "same list of labels"
+        )
+    if label.rate_hz != test.rate_hz or label.imu.shape[1:] != test.imu.shape[1:]:
+        raise ValueError(
+            f"windows of label/ are {tuple(label.imu.shape[1:])} at {label.rate_hz:g} Hz, those of "
+            f"test/ {tuple(test.imu.shape[1:])} at {test.rate_hz:g} Hz; write both alike"
+        )
+
+
+def possible_labels(
+    label: LabelledWindows, wanted: tuple[Labels, ...], report: Callable[[str], None]
+) -> list[Labels]:
+    """Those of ``wanted`` for which each class has windows enough; others are reported."""
+    counts = np.bincount(label.label, minlength=len(label.classes))
+    if counts.min() == 0:
+        missing = [label.classes[i] for i in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            f"label/ has no window of {', '.join(missing)}; add some, or drop the class"
+        )
+    possible = [k for k in wanted if k == "all" or k <= counts.min()]
+    rarest = f"{label.classes[counts.argmin()]!r} has {counts.min()} windows"
+    for k in [k for k in wanted if k not in possible]:
+        report(f"k = {k} is left out: class {rarest}")
+    if not possible:
+        raise ValueError(
+            f"no value of k in {wanted} is possible: class {rarest}; ask for a smaller k"
+        )
+    return possible
+
+
+def choose_windows(
+    label: LabelledWindows, k: Labels, generator: np.random.Generator, rows: np.ndarray
+) -> np.ndarray:
+    """Choose k windows of each class out of ``rows``, from as many people as possible.
+
+    People take turns in random order. The choice for a smaller k is part of the choice for a
+    larger one where the generator starts alike. A class with fewer than k windows gives all.
+    """
+    if k == "all":
+        return rows
+    chosen = []
+    for class_id in range(len(label.classes)):
+        candidates = generator.permutation(rows[label.label[rows] == class_id])
+        people = generator.permutation(label.people)
+        turn = np.empty(len(candidates), dtype=np.int64)
+        seat = np.empty(len(candidates), dtype=np.int64)
+        for place, person in enumerate(people):
+            of_person = np.flatnonzero(label.person[candidates].astype(str) == person)
+            turn[of_person] = np.arange(len(of_person))
+            seat[of_person] = place
+        chosen.append(candidates[np.lexsort((seat, turn))][:k])
+    return np.concatenate(chosen)
+
+
+def hold_out_people(
+    label: LabelledWindows, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of people to learn from, and rows of held-out people to choose settings on."""
+    people = generator.permutation(label.people)
+    held_out = people[: max(1, round(HELD_OUT_SHARE * len(people)))]
+    is_held_out = np.isin(label.person.astype(str), held_out)
+    validation = generator.permutation(np.flatnonzero(is_held_out))[:MOST_VALIDATION_WINDOWS]
+    return np.flatnonzero(~is_held_out), validation
+
+
+def keyed_generator(*key: object) -> np.random.Generator:
+    """A generator of its own for each key, the same in every run."""
+    return np.random.Generator(np.random.Philox(keyed_seed(*key)))
+
+
+def keyed_seed(*key: object) -> int:
+    """A seed of 31 bits for each key, the same in every run."""
+    return hash64("/".join(str(part) for part in key)) & (2**31 - 1)

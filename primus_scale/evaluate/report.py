@@ -1,0 +1,252 @@
+"""The few-shot report: one HTML file that needs no other, for people to read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from primus_scale.evaluate.arms import FINETUNE_LR_SHARE, PROBE_STRENGTHS
+from primus_scale.evaluate.charts import COLOURS, accuracy_figure, as_image, paired_figure
+from primus_scale.evaluate.draws import HELD_OUT_SHARE
+from primus_scale.evaluate.protocol import DRAWS_OF_ALL
+from primus_scale.evaluate.results import ARMS, BASELINES, PRETRAINED_ARMS, arms_of, format_interval
+from primus_scale.pictures import confusion_figure
+
+HEADLINE_K = "5"
+
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #212529; background: #fff;
+       max-width: 62rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin-bottom: .3rem; }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
+.lead { font-size: 1.12rem; } .quiet { color: #5c636a; font-size: .92rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .42rem .7rem; text-align: right; border-bottom: 1px solid #dee2e6;
+         white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #868e96; font-weight: 600; }
+td small { color: #5c636a; } td.best { font-weight: 700; background: #f1f6ff; }
+.key { display: inline-block; width: .75rem; height: .75rem; border-radius: 2px;
+       margin-right: .5rem; vertical-align: baseline; }
+.grid { display: flex; flex-wrap: wrap; gap: 1rem; } .grid img { flex: 1 1 20rem; min-width: 0; }
+img { max-width: 100%; height: auto; }
+li { margin: .3rem 0; } code { font-size: .9em; }
+"""
+
+
+def render_report(results: Mapping[str, Any]) -> str:
+    """The report on results (``results.assemble``), single or pooled, as HTML.
+
+    What ``evaluate`` says of encoder and data is told where the results hold it.
+    """
+    sections = [
+        _headline(results),
+        "<h2>Accuracy by number of labels</h2>",
+        as_image(accuracy_figure(results), "accuracy over labels a class, by arm"),
+        _table(results, "few_shot"),
+        '<p class="quiet">Percent, mean and 95 % interval; the best arm of each column is bold.'
+        "</p>",
+        *_paired_sections(results),
+        "<h2>Macro-F1</h2>",
+        _table(results, "macro_f1"),
+        *_confusion_section(results),
+        "<h2>How it was measured</h2>",
+        _method(results),
+        "<h2>Runs, and the settings chosen in them</h2>",
+        _runs(results),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Few-shot report</title><style>{STYLE}</style></head><body>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    """The answer first: what pretraining gains where labels are few, and on what data."""
+    k = headline_k(results)
+    row = results["few_shot"][k]
+    arm = next((arm for arm in PRETRAINED_ARMS if arm in row), None)
+    sentence = ""
+    if arm is not None:
+        sentence = f"With {_labels(k)}, the {ARMS[arm]} encoder reaches {_cell(row[arm])} accuracy"
+        gains = results["paired"][k].get(arm, {})
+        if gains:
+            sentence += "; on the same labels that is " + ", ".join(
+                f"{_points(gain)} against {ARMS[baseline]}" for baseline, gain in gains.items()
+            )
+        sentence = f'<p class="lead">{sentence}.</p>'
+    return "<h1>Few-shot classification of people never seen</h1>" + sentence + _sources(results)
+
+
+def headline_k(results: Mapping[str, Any]) -> str:
+    """The k that the report opens with."""
+    columns = list(results["few_shot"])
+    return HEADLINE_K if HEADLINE_K in columns else columns[0]
+
+
+def _sources(results: Mapping[str, Any]) -> str:
+    lines = []
+    if encoder := results.get("encoder"):
+        lines.append(
+            f"Encoder <code>{html.escape(encoder['name'])}</code>, "
+            f"{encoder['parameters']:,} parameters, pretrained in run "
+            f"<code>{html.escape(encoder['pretraining'] or 'unnamed')}</code> on:"
+            + _dataset_list(encoder["datasets"])
+        )
+    if data := results.get("data"):
+        lines.append(
+            f"Task: windows of {data['window_s']:g} s at {data['rate_hz']:g} Hz, "
+            f"{len(results['classes'])} classes, from:" + _dataset_list(data["datasets"])
+        )
+    return "".join(f'<div class="quiet">{line}</div>' for line in lines)
+
+
+def _dataset_list(datasets: Mapping[str, str]) -> str:
+    items = [
+        f"<li><b>{html.escape(name)}</b>{': ' + html.escape(note) if note else ''}</li>"
+        for name, note in datasets.items()
+    ]
+    return f"<ul>{''.join(items) or '<li>not described</li>'}</ul>"
+
+
+def _table(results: Mapping[str, Any], measure: str) -> str:
+    table = results[measure]
+    best = {k: max((row[arm]["mean"], arm) for arm in row)[1] for k, row in table.items()}
+    rows = []
+    for arm in arms_of(results):
+        cells = [
+            f'<td class="best">{_cell(row[arm])}</td>'
+            if best[k] == arm
+            else f"<td>{_cell(row[arm])}</td>"
+            if arm in row
+            else "<td>–</td>"
+            for k, row in table.items()
+        ]
+        key = f'<span class="key" style="background:{COLOURS[arm]}"></span>'
+        rows.append(f"<tr><td>{key}{ARMS[arm]}</td>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>k = {k}</th>" for k in table)
+    return _scrolling(f"<thead><tr><th>arm</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>")
+
+
+def _paired_sections(results: Mapping[str, Any]) -> list[str]:
+    sections = []
+    for arm in PRETRAINED_ARMS:
+        gains = {k: row[arm] for k, row in results["paired"].items() if row.get(arm)}
+        if not gains:
+            continue
+        rows = [
+            f"<tr><td>over {ARMS[baseline]}</td>"
+            + "".join(
+                f"<td>{_points(row[baseline]) if baseline in row else '–'}</td>"
+                for row in gains.values()
+            )
+            + "</tr>"
+            for baseline in BASELINES
+        ]
+        heads = "".join(f"<th>k = {k}</th>" for k in gains)
+        sections += [
+            f"<h2>Paired differences: {ARMS[arm]}</h2>",
+            as_image(paired_figure(results, arm), f"gain of {ARMS[arm]} over each baseline"),
+            _scrolling(f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"),
+        ]
+    return sections
+
+
+def _confusion_section(results: Mapping[str, Any]) -> list[str]:
+    k = headline_k(results)
+    pictures = [
+        as_image(
+            confusion_figure(np.array(counts), results["classes"], ARMS[arm]),
+            f"confusion matrix of {ARMS[arm]}",
+        )
+        for arm, counts in results["confusion"][k].items()
+    ]
+    return [
+        f"<h2>Confusion at k = {k}</h2>",
+        '<p class="quiet">Rows are the true classes; percent of their windows, over all draws.</p>',
+        f'<div class="grid">{"".join(pictures)}</div>',
+    ]
+
+
+def _method(results: Mapping[str, Any]) -> str:
+    protocol = results["protocol"]
+    lrs = ", ".join(f"{lr:g}" for lr in protocol["lrs"])
+    penalties = ", ".join(f"{strength:g}" for strength in PROBE_STRENGTHS)
+    notes = [
+        "Labels come from some people and the test from others; nobody is on both sides. All test "
+        "windows count.",
+        f"{protocol['draws']} draws of k windows a class, spread over people; in each draw all "
+        f"arms learn from the same windows. With all labels there is one choice, so "
+        f"{min(protocol['draws'], DRAWS_OF_ALL)} repeats show only what training leaves to chance.",
+        f"Each arm has one setting, chosen at each k on {100 * HELD_OUT_SHARE:.0f} % of the label "
+        "people, held out for it; the test people decide nothing.",
+        "<b>Frozen</b> arms: logistic regression on standardised features, penalty 1/C with C of "
+        f"{penalties}.",
+        f"<b>From scratch</b> and <b>fine-tuned</b>: the same architecture, augmentations, "
+        f"{protocol['steps']} steps of at most {protocol['batch']} windows, AdamW with warm-up "
+        f"and cosine, gradient clipping; learning rate of {lrs}, times {FINETUNE_LR_SHARE:g} for "
+        "the fine-tuned encoder, which starts with the head of a linear probe.",
+        "<b>Hand-crafted features</b>: mean, deviation, quantiles, energy, spectrum and "
+        "correlations of the channels and of the sensors' magnitudes.",
+        "Intervals are Student's t over draws and splits of people, after a mean over pretraining "
+        "seeds, which share their labels. Draws of one split share their test people, so the "
+        "intervals speak for these people; how splits differ stands below.",
+    ]
+    if operations := results.get("augment"):
+        names = ", ".join(operation["name"].replace("_", " ") for operation in operations)
+        notes.insert(5, f"Augmentations of both trained arms: {html.escape(names)}.")
+    return f"<ul>{''.join(f'<li>{note}</li>' for note in notes)}</ul>"
+
+
+def _runs(results: Mapping[str, Any]) -> str:
+    """A line a run and arm: accuracy at the headline's k, and the setting chosen at each k."""
+    k = headline_k(results)
+    rows = []
+    for run in results["runs"]:
+        for arm in [arm for arm in ARMS if arm in run["settings"][k]]:
+            accuracy = [
+                record["accuracy"]
+                for record in results["records"]
+                if (record["k"], record["arm"]) == (k, arm)
+                and (record["split"], record["pretraining_seed"])
+                == (run["split"], run["pretraining_seed"])
+            ]
+            settings = ", ".join(f"{row[arm]:.3g}" for row in run["settings"].values())
+            rows.append(
+                f"<tr><td>split {run['split']}, pretraining seed {run['pretraining_seed']}</td>"
+                f"<td>{len(run['label_people'])} / {len(run['test_people'])}</td>"
+                f"<td>{run['label_windows']:,} / {run['test_windows']:,}</td>"
+                f"<td>{ARMS[arm]}</td><td>{100 * np.mean(accuracy):.1f}</td>"
+                f"<td>{settings}</td></tr>"
+            )
+    all_k = ", ".join(results["few_shot"])
+    head = (
+        "<thead><tr><th>run</th><th>people, label / test</th><th>windows, label / test</th>"
+        f"<th>arm</th><th>accuracy at k = {k}</th><th>settings at k = {all_k}</th></tr></thead>"
+    )
+    return _scrolling(f"{head}<tbody>{''.join(rows)}</tbody>")
+
+
+def _scrolling(table: str) -> str:
+    return f'<div class="scroll"><table>{table}</table></div>'
+
+
+def _cell(interval: Mapping[str, float]) -> str:
+    mean, _, rest = format_interval(interval).partition(" ")
+    return f"{mean} <small>{rest}</small>"
+
+
+def _points(interval: Mapping[str, float]) -> str:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.1f} <small>[{low:+.1f}, {high:+.1f}]</small>"
+
+
+def _labels(k: str) -> str:
+    return "all labels" if k == "all" else f"{k} label{'s' * (k != '1')} a class"

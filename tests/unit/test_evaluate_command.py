@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from primus_scale.config import EncoderConfig, FewShotConfig
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
+from primus_scale.evaluate import evaluate, pool_reports, write_summary
+from primus_scale.evaluate.command import fresh_encoder
+from primus_scale.evaluate.results import ARMS
+from primus_scale.sample import Window, WindowMeta, window_uid
+from shards.writer import WindowShardWriter
+from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, make_side
+
+CONFIG = FewShotConfig(k=(2,), draws=2, steps=2, lrs=(1e-3,))
+NOTE = "SYNTHETIC: sines"
+
+
+def export(folder: Path, samples: int = SAMPLES) -> Path:
+    encoder = build_encoder(
+        EncoderConfig(name="transformer", patch=25, ss_dim=8),
+        channels=6,
+        samples=samples,
+        rate_hz=RATE_HZ,
+        teacher_dims={},
+        shared=False,
+        mean=(0.0, 0.0, 9.8, 0.0, 0.0, 0.0),
+        std=(1.5,) * 6,
+    )
+    data = {"run": "none", "train": [{"provenance": {"datasets": {"sines": NOTE}}}]}
+    card = describe_encoder(encoder, teachers={}, data=data, objective={}, licence="none")
+    save_encoder(encoder, folder, card)
+    return folder
+
+
+def write_side(folder: Path, people: range, classes: tuple[str, ...] = CLASSES) -> None:
+    side = make_side(people, windows_each=3)
+    provenance = {"split": 2, "datasets": {"sines": NOTE}}
+    with WindowShardWriter(str(folder), rate_hz=RATE_HZ, provenance=provenance) as writer:
+        for number, imu in enumerate(side.imu.numpy()):
+            label = classes[side.label[number]] if number % 9 != 8 else None
+            meta = WindowMeta(
+                uid=window_uid("sines", str(side.person[number]), "imu", number),
+                dataset="sines",
+                recording="0",
+                device="imu",
+                placement="waist",
+                person=str(side.person[number]),
+                start_s=float(number),
+                label=label,
+            )
+            writer.write(Window(imu=imu.astype(np.float32), meta=meta))
+        writer.close()
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    write_side(folder / "label", range(4))
+    write_side(folder / "test", range(10, 12))
+    export(folder / "encoder")
+    return folder
+
+
+def test_results_and_report_are_written(task, tmp_path, capsys):
+    results = evaluate(task / "encoder", str(task), CONFIG, tmp_path)
+    assert json.loads((tmp_path / "few_shot.json").read_text(encoding="utf-8")) == results
+    assert list(results["few_shot"]["2"]) == list(ARMS)
+    assert results["runs"][0]["split"] == 2
+    assert results["runs"][0]["test_people"] == ["sines/person-10", "sines/person-11"]
+    assert results["runs"][0]["label_windows"] == 4 * 8  # a ninth has no label
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count(NOTE) == 2  # of the pretraining data, and of the task
+    assert "hand-crafted features" in capsys.readouterr().out
+
+    with pytest.raises(FileNotFoundError, match="has not finished"):
+        write_summary(tmp_path, results)
+    trained = {"losses": {}, "windows_per_s": 1.0, "retrieval": {}, "steps": 3}
+    (tmp_path / "train.json").write_text(json.dumps(trained), encoding="utf-8")
+    summary = json.loads(write_summary(tmp_path, results).read_text(encoding="utf-8"))
+    assert summary["few_shot"]["2"]["scratch"].keys() == {"mean", "low", "high"}
+    assert summary["windows_per_s"] == 1.0
+
+    other = {**results, "runs": [{**results["runs"][0], "split": 3}]}
+    other["records"] = [{**record, "split": 3} for record in results["records"]]
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    paths = [tmp_path / "few_shot.json", tmp_path / "other.json"]
+    pooled = json.loads(pool_reports(paths, tmp_path / "pooled").read_text(encoding="utf-8"))
+    assert pooled["few_shot"]["2"]["features"]["n"] == 4
+    assert pooled["data"] == results["data"]
+    assert (tmp_path / "pooled" / "report.html").is_file()
+
+
+def test_files_that_are_no_results_are_named(tmp_path):
+    path = tmp_path / "few_shot.json"
+    with pytest.raises(FileNotFoundError, match=r"few_shot\.json is missing"):
+        pool_reports([path], tmp_path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"few_shot\.json is damaged"):
+        pool_reports([path], tmp_path)
+    path.write_text('{"schema": 9}', encoding="utf-8")
+    with pytest.raises(ValueError, match="schema is 9, this program reads 1"):
+        pool_reports([path], tmp_path)
+
+
+def test_encoder_of_another_window_is_refused_before_any_work(task, tmp_path):
+    export(tmp_path / "encoder", samples=100)
+    with pytest.raises(ValueError, match=r"label: window_samples is 50, but the encoder takes 100"):
+        evaluate(tmp_path / "encoder", str(task), CONFIG, tmp_path)
+
+
+def test_class_that_only_the_test_has_is_refused(task, tmp_path):
+    write_side(tmp_path / "label", range(4))
+    write_side(tmp_path / "test", range(10, 12), classes=("still", "slow", "jumping"))
+    with pytest.raises(ValueError, match="windows of jumping, of which label/ has none"):
+        evaluate(task / "encoder", str(tmp_path), CONFIG, tmp_path / "out")
+
+
+def test_people_on_both_sides_are_refused(task, tmp_path):
+    write_side(tmp_path / "label", range(4))
+    write_side(tmp_path / "test", range(3, 5))
+    with pytest.raises(ValueError, match="people sines/person-3 are in label/ and in test/"):
+        evaluate(task / "encoder", str(tmp_path), CONFIG, tmp_path / "out")
+
+
+def test_fresh_encoder_has_new_weights_and_the_datas_statistics(task):
+    pretrained, card = load_encoder(task / "encoder"), read_card(task / "encoder")
+    first, again = (fresh_encoder(pretrained, card, seed=1) for _ in range(2))
+    other = fresh_encoder(pretrained, card, seed=2)
+    weights = [dict(encoder.named_parameters()) for encoder in (pretrained, first, again, other)]
+    name = max(weights[0], key=lambda key: weights[0][key].numel())
+    assert torch.equal(weights[1][name], weights[2][name])
+    assert not torch.equal(weights[1][name], weights[3][name])
+    assert not torch.equal(weights[1][name], weights[0][name])
+    for name, buffer in pretrained.named_buffers():
+        assert torch.equal(first.get_buffer(name), buffer)
