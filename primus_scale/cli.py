@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 from primus_scale.config import FewShotConfig, apply_overrides, load_config
 
 COMMAND_GROUP = "primus_scale.commands"
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
+# A loss that stays not finite is the doing of a configuration, too.
+USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 
 class Parser(argparse.ArgumentParser):

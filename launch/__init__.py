@@ -1,0 +1,1 @@
+"""How runs start: Ray, the deepspeed launcher, benchmarks."""

@@ -1,0 +1,38 @@
+"""Pretraining under a launcher that starts the ranks itself.
+
+    deepspeed --num_gpus 8 launch/deepspeed_train.py --config configs/scale.yaml [key=value ...]
+    srun -n 16 python launch/deepspeed_train.py --config configs/scale.yaml
+    torchrun --nproc-per-node 8 launch/deepspeed_train.py --config configs/scale.yaml
+
+On a machine without GPUs ``--num_gpus`` counts processes. To stop a run, signal its process group
+(``kill -TERM -PGID``): the ``deepspeed`` command does not pass SIGTERM on to its ranks. Each rank
+then writes its part of a checkpoint and exits with 75; the same command continues the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.config import load_config
+from primus_scale.trainer import pretrain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as one rank; a user's error is one line on stderr and exit code 1."""
+    parser = Parser(prog="deepspeed_train.py", description="Pretrain as one rank of many.")
+    add_config_arguments(parser)
+    # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    try:
+        return pretrain(load_config(args.config, args.overrides))
+    except USER_ERRORS as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

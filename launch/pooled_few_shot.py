@@ -1,0 +1,95 @@
+"""The pooled few-shot benchmark on HAPT: splits x pretraining seeds, each with its label draws.
+
+    python -m launch.pooled_few_shot --config configs/few_shot_hapt.yaml --out runs/pooled
+
+For every split of people it builds and embeds the built-in data, for every seed it pretrains in
+one process and evaluates, ``--jobs`` chains at a time, and pools the results into
+``few_shot.json`` and ``report.html``. What a killed run has finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from primus_scale.cli import Parser, add_config_arguments
+from primus_scale.evaluate import pool_reports
+
+VIDEO_TEACHER, TEXT_TEACHER = "efficientnet-lite0", "minilm"
+COMMAND = (sys.executable, "-m", "primus_scale.cli")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the whole benchmark, or what is left of it."""
+    args = _parse(argv)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    # Chains of one split share its data, so data come first; both stages use all jobs.
+    with ThreadPoolExecutor(args.jobs) as jobs:
+        list(jobs.map(lambda split: _build_data(out, split), args.splits))
+        pairs = [(split, seed) for seed in args.seeds for split in args.splits]
+        reports = list(jobs.map(lambda pair: _pretrain_and_evaluate(args, out, *pair), pairs))
+    print(f"pooled   {pool_reports(reports, out)}")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m launch.pooled_few_shot", description=__doc__)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of data and results")
+    parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2], help="splits of people")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="pretraining seeds")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    add_config_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def _build_data(out: Path, split: int) -> None:
+    """Window, packed and few-shot shards of one split, unless they are there."""
+    data = out / f"split{split}" / "data"
+    log = out / f"split{split}" / "data.log"
+    if not (data / "few_shot/test/index.json").exists():
+        _run(log, "shards", "build", "demo", "--out", str(data), "--split", str(split))
+    for part in ("train", "validation"):
+        if not (data / "packed" / part / "index.json").exists():
+            source, packed = str(data / "windows" / part), str(data / "packed" / part)
+            teachers = ("--video", VIDEO_TEACHER, "--text", TEXT_TEACHER)
+            _run(log, "shards", "embed", "--src", source, "--out", packed, *teachers)
+
+
+def _pretrain_and_evaluate(args: argparse.Namespace, out: Path, split: int, seed: int) -> Path:
+    """Pretrain on one split with one seed and evaluate; the path of the few-shot JSON."""
+    data, run = out / f"split{split}" / "data", out / f"split{split}" / f"seed{seed}"
+    result = run / "few_shot" / "few_shot.json"
+    if result.exists():
+        return result
+    overrides = [
+        f"output={run}",
+        f"seed={seed}",
+        f"data.train={json.dumps([str(data / 'packed/train')])}",
+        f"data.validation={json.dumps([str(data / 'packed/validation')])}",
+        *args.overrides,
+    ]
+    log = out / f"split{split}" / f"seed{seed}.log"
+    _run(log, "pretrain", "--config", args.config, *overrides)
+    # Another seed draws other initial weights for the scratch arm, and the same labels.
+    _run(log, "evaluate", "--run", str(run), "--data", str(data / "few_shot"))
+    return result
+
+
+def _run(log: Path, *command: str) -> None:
+    """Run one primus-scale command, its output appended to ``log``."""
+    print("running  primus-scale", *command, flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        done = subprocess.run([*COMMAND, *command], stdout=stream, stderr=stream, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"primus-scale {command[0]} ended with {done.returncode}; see {log}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

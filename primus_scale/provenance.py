@@ -1,0 +1,72 @@
+"""What a run was: its configuration, the code's commit and the packages, beside its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from primus_scale.config import Config, dump_config
+
+CONFIG_FILE = "config.yaml"
+ENVIRONMENT_FILE = "environment.json"
+PACKAGES = (
+    "primus-scale",
+    "torch",
+    "deepspeed",
+    "ray",
+    "webdataset",
+    "transformers",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "safetensors",
+    "numpy",
+)
+
+
+def write_provenance(config: Config, world: int) -> None:
+    """Write ``config.yaml`` and ``environment.json`` into the run's output folder.
+
+    OSError naming the folder where it cannot be written.
+    """
+    output = Path(config.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+        text = json.dumps(describe_environment() | {"ranks": world}, indent=1) + "\n"
+        (output / ENVIRONMENT_FILE).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write to the output folder {output} ({error.strerror}); free some space "
+            "there or set another output",
+        ) from error
+
+
+def describe_environment() -> dict[str, Any]:
+    """Commit of the code (None outside a git checkout), Python, and versions of packages."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

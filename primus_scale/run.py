@@ -1,0 +1,212 @@
+"""Everything a training run consists of, built from its configuration and checked on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from primus_scale.augment import Augment, build_augment, step_generator
+from primus_scale.checkpoint import Checkpoints
+from primus_scale.config import Config
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.encoders import ImuEncoder, build_encoder
+from primus_scale.encoders.export import EncoderCard, describe_encoder
+from primus_scale.engine import Engine, Runtime, check_batch
+from primus_scale.objective import PrimusModel, build_support_set, check_objective
+from primus_scale.provenance import write_provenance
+from primus_scale.sample import Batch
+from primus_scale.support import SupportSet
+from primus_scale.teachers import (
+    Teacher,
+    attach_teacher_embeddings,
+    build_teachers,
+    check_teachers,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run on this rank; made by ``build_run``.
+
+    teachers: the live ones by modality, empty where shards bring embeddings. support: None where
+    the objective has no neighbour term. validation: held-out windows with embeddings, or None.
+    """
+
+    config: Config
+    runtime: Runtime
+    data: ShardSet
+    teachers: Mapping[str, Teacher]
+    augment: Augment
+    engine: Engine
+    support: SupportSet | None
+    checkpoints: Checkpoints
+    validation: Batch | None
+
+    def batches(self, start_step: int) -> BatchLoader:
+        """The rank's share of the global batches from ``start_step`` to the end of the run."""
+        return batches(
+            self.config.data,
+            self.data,
+            batch=self.config.train.batch,
+            seed=self.config.seed,
+            start_step=start_step,
+            stop_step=self.config.train.steps,
+            rank=self.runtime.rank,
+            world=self.runtime.world,
+            live=bool(self.teachers),
+        )
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch on the device, with its teacher embeddings."""
+        batch = batch.to(self.runtime.device)
+        return attach_teacher_embeddings(batch, self.teachers) if self.teachers else batch
+
+    def views(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """View 0 and view 1 of the batch of ``step``, each ``(B, C, T)``."""
+        first = self.runtime.rank * len(batch)
+        rows = slice(first, first + len(batch))
+        generator = step_generator(self.config.seed, step, self.runtime.device)
+        return batch.imu, self.augment(batch.imu, generator, rows, self.config.train.batch)
+
+
+def open_data(config: Config, world: int) -> ShardSet:
+    """The training shards, after the checks that a launcher can make before it starts ranks.
+
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open`` and ``check_objective``.
+    """
+    check_batch(config.train, world)
+    data = ShardSet.open(config.data.train)
+    if config.teachers.mode == "embedded":
+        check_objective(config.objective, data.teachers)
+    return data
+
+
+def build_run(config: Config, runtime: Runtime) -> Run:
+    """Open the data, build the model and all around it.
+
+    Whatever in the configuration, the data or the machine would break the run later raises
+    ValueError, FileNotFoundError or OSError here, before the first step.
+    """
+    announce = print if runtime.rank == 0 else lambda *_: None
+    data = open_data(config, runtime.world)
+    announce(check_batch(config.train, runtime.world))
+    teachers: dict[str, Teacher] = {}
+    if config.teachers.mode == "live":
+        teachers = build_teachers(config.teachers, runtime.device)
+    spaces = _spaces(teachers) or dict(data.teachers)
+    check_objective(config.objective, spaces)  # live teachers are known only now
+    validation = _load_validation(config, teachers, spaces)
+    if runtime.rank == 0:
+        write_provenance(config, runtime.world)
+
+    encoder = _build_encoder(config, data, spaces)
+    exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
+    announce(_describe(data, spaces, exported))
+    return Run(
+        config=config,
+        runtime=runtime,
+        data=data,
+        teachers=teachers,
+        augment=build_augment(config.augment),
+        engine=Engine(PrimusModel(encoder, config.objective.temperature), config, runtime),
+        support=build_support_set(
+            config, {name: space.dim for name, space in spaces.items()}, runtime.device
+        ),
+        checkpoints=Checkpoints(
+            config, runtime, data, exported, _describe_for_card(config, data, spaces, exported)
+        ),
+        validation=validation,
+    )
+
+
+def _spaces(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
+    return {
+        modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
+        for modality, t in teachers.items()
+    }
+
+
+def _build_encoder(
+    config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]
+) -> ImuEncoder:
+    """The encoder with the same fresh weights on every rank."""
+    torch.manual_seed(config.seed)
+    return build_encoder(
+        config.encoder,
+        channels=len(data.index.channels),
+        samples=data.index.window_samples,
+        rate_hz=data.index.rate_hz,
+        teacher_dims={modality: space.dim for modality, space in spaces.items()},
+        shared=len(spaces) > 1 and len({space.space for space in spaces.values()}) == 1,
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def _load_validation(
+    config: Config, teachers: Mapping[str, Teacher], spaces: Mapping[str, TeacherSpace]
+) -> Batch | None:
+    """Held-out windows with embeddings of the training teachers, on the CPU."""
+    urls = config.data.validation
+    if not urls or not spaces:
+        return None  # without a teacher there is nothing to retrieve
+    held_out = load_windows(urls)
+    if teachers:
+        check_teachers(teachers, held_out.shard_set.teachers, urls[0])
+    else:
+        _check_same_teachers(held_out, spaces, urls[0])
+    if not held_out.shard_set.teachers:
+        return attach_teacher_embeddings(held_out.batch, teachers)
+    return replace(held_out.batch, frames=None, texts=None)
+
+
+def _check_same_teachers(
+    held_out: LoadedWindows, spaces: Mapping[str, TeacherSpace], url: str
+) -> None:
+    found = held_out.shard_set.teachers
+    if not found:
+        raise ValueError(
+            f"data.validation {url} holds no teacher embeddings, which retrieval needs; embed it "
+            "(primus-scale shards embed), or leave data.validation empty"
+        )
+    for modality in found.keys() & spaces.keys():
+        if found[modality].key != spaces[modality].key:
+            raise ValueError(
+                f"data.validation {url} has {modality} embeddings of key {found[modality].key} "
+                f"({found[modality].teacher}), data.train of {spaces[modality].key} "
+                f"({spaces[modality].teacher}); embed both with one teacher"
+            )
+
+
+def _describe(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder) -> str:
+    index = data.index
+    teachers = ", ".join(f"{name} {space.teacher} ({space.dim})" for name, space in spaces.items())
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    return (
+        f"{data.windows:,} windows of {index.window_samples / index.rate_hz:g} s at "
+        f"{index.rate_hz:g} Hz; teachers: {teachers or 'none'}; "
+        f"encoder of {parameters:,} parameters"
+    )
+
+
+def _describe_for_card(
+    config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder
+) -> EncoderCard:
+    train = [
+        {"url": folder.url, "windows": index.windows, "provenance": index.provenance}
+        for folder, index in zip(data.folders, data.indexes, strict=True)
+    ]
+    return describe_encoder(
+        encoder,
+        teachers={modality: asdict(space) for modality, space in spaces.items()},
+        data={"run": config.name, "train": train},
+        objective=config.objective.model_dump(mode="json"),
+        licence="as its training data allow; see data.train",
+        channels=data.index.channels,
+        units=data.index.units,
+    )

@@ -1,0 +1,158 @@
+"""The training loop: batch -> views -> objective -> step -> monitor -> checkpoint.
+
+Start reading here. ``pretrain`` is what every launcher calls on every rank; ``run`` builds the
+parts, ``accumulate`` holds the step, ``monitor`` what one sees of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from primus_scale.accumulate import StepResult, train_step
+from primus_scale.checkpoint import Progress, newest_encoder
+from primus_scale.collectives import barrier, sum_over_ranks
+from primus_scale.config import Config
+from primus_scale.encoders.export import load_encoder, read_card, save_encoder
+from primus_scale.engine import learning_rate, start_runtime, stop_runtime
+from primus_scale.monitor import Monitor, StepReport
+from primus_scale.run import Run, build_run
+from primus_scale.sample import Batch
+
+REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
+SUMMARY_FILE = "train.json"
+ENCODER_FOLDER = "encoder"
+
+
+def pretrain(config: Config, stop: threading.Event | None = None) -> int:
+    """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
+
+    stop: set by the launcher to end the run after a checkpoint; by default SIGTERM does that.
+    Returns the exit code: 0 when all steps are done, REQUEUE when stopped before. Raises
+    ValueError, FileNotFoundError or OSError for what is wrong with configuration, data or output,
+    and FloatingPointError where the loss stays not finite.
+    """
+    runtime = start_runtime(config.train)
+    try:
+        with _stop_on_sigterm(stop or threading.Event()) as stopping:
+            run = build_run(config, runtime)
+            with closing(run.engine):
+                finished = train(run, stopping)
+            barrier()
+    finally:
+        stop_runtime(runtime)
+    return 0 if finished else REQUEUE
+
+
+def train(run: Run, stop: threading.Event) -> bool:
+    """The loop. Returns whether all steps are done, rather than ``stop`` was set on some rank."""
+    config, train = run.config, run.config.train
+    progress = run.checkpoints.resume(run.engine, run.support)
+    monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)
+
+    with closing(monitor), run.batches(progress.step) as loader:
+        for step, batch in enumerate(loader, start=progress.step + 1):
+            batch = run.prepare(batch)
+            views = run.views(batch, step)
+            lr = learning_rate(step - 1, config.optimizer, train.steps)
+            result = train_step(run.engine, views, batch, run.support, config.objective, lr)
+            progress = _count(progress, result, train.max_nonfinite)
+            last = step == train.steps
+
+            report = _report(run, result, batch, progress, lr, loader.waited_s)
+            monitor.step(step, report)
+            if last or step % train.validate_every == 0:
+                _validate(run, monitor, step)
+            if step % train.pictures_every == 0:
+                monitor.pictures(step, views, report)
+
+            stopped = _on_any_rank(stop.is_set(), run)
+            if last or stopped or step % train.checkpoint_every == 0:
+                run.checkpoints.save(run.engine, run.support, progress)
+            if stopped and not last:
+                return False
+    if run.runtime.rank == 0:
+        _finish(Path(config.output), monitor)
+    return True
+
+
+def export_run(run_dir: str | Path, out: str | Path) -> Path:
+    """Write the encoder of a run's newest whole checkpoint to the folder ``out``; returns it.
+
+    FileNotFoundError where the run has no checkpoint, ValueError where all are damaged, OSError
+    where ``out`` cannot be written.
+    """
+    source = newest_encoder(run_dir)
+    save_encoder(load_encoder(source), out, read_card(source))
+    return Path(out)
+
+
+def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progress:
+    if result.finite:
+        return Progress(progress.step + 1, progress.skipped)
+    progress = Progress(progress.step + 1, progress.skipped + 1, progress.skipped_in_a_row + 1)
+    if progress.skipped_in_a_row > max_in_a_row:
+        raise FloatingPointError(
+            f"the loss was not finite at {progress.skipped_in_a_row} steps in a row, up to step "
+            f"{progress.step} (train.max_nonfinite={max_in_a_row}); lower optimizer.lr, set "
+            "optimizer.clip, or try train.precision=fp32"
+        )
+    return progress
+
+
+def _report(
+    run: Run, result: StepResult, batch: Batch, progress: Progress, lr: float, waited_s: float
+) -> StepReport:
+    return StepReport(
+        total=result.loss.total.detach(),
+        terms=result.loss.terms,
+        temperatures=result.temperatures,
+        grad_norm=result.grad_norm,
+        lr=lr,
+        batch=batch,
+        views=result.views,
+        neighbours=result.neighbours,
+        support_fill=run.support.fill if run.support is not None else 0,
+        waited_s=waited_s,
+        skipped_steps=progress.skipped,
+    )
+
+
+def _validate(run: Run, monitor: Monitor, step: int) -> None:
+    held_out = run.validation
+    if held_out is not None:
+        monitor.validate(
+            step, run.engine.embed, held_out.imu, held_out.embeddings, held_out.present
+        )
+
+
+def _finish(output: Path, monitor: Monitor) -> None:
+    """Leave the encoder and the run's figures in the output folder."""
+    export_run(output, output / ENCODER_FOLDER)
+    summary = json.dumps(monitor.summary(), indent=1) + "\n"
+    (output / SUMMARY_FILE).write_text(summary, encoding="utf-8")
+
+
+def _on_any_rank(flag: bool, run: Run) -> bool:
+    """All ranks must stop after the same step, whichever of them was told to."""
+    return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))
+
+
+@contextmanager
+def _stop_on_sigterm(stop: threading.Event) -> Iterator[threading.Event]:
+    """``stop`` set by SIGTERM; only a program's main thread can listen for signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,83 @@
+"""The same loop under the deepspeed launcher and under Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from primus_scale import trainer
+from tests.conftest import require
+from tests.integration.tiny import (
+    LAUNCHER,
+    ROOT,
+    free_port,
+    losses,
+    tiny_config,
+    wait_for,
+    wait_until,
+    write_config,
+    write_shards,
+)
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    """Start a launcher in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_deepspeed_launcher(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("deepspeed")
+    require(program.is_file(), "the deepspeed command is not installed")
+    config = tiny_config(tmp_path / "out", write_shards(tmp_path / "shards"))
+    file = write_config(config, tmp_path / "run.yaml")
+    arguments = ("--num_gpus", "2", "--master_port", str(free_port()))
+    launcher = start(sys.executable, str(program), *arguments, str(LAUNCHER), "--config", str(file))
+    assert wait_for([launcher]) == [0]
+    assert len(losses(tmp_path / "out")) == 6
+    assert (tmp_path / "out/encoder/card.json").is_file()
+
+
+def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
+    require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
+    output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
+    overrides = ("launch.workers=2", "train.pictures_every=100000", "optimizer.schedule=constant")
+    config = tiny_config(output, shards, "train.steps=100000", *overrides)
+    command = (sys.executable, "-m", "launch.ray_train", "--config")
+    file = str(write_config(config, tmp_path / "run.yaml"))
+    driver = start(*command, file)
+    wait_until((output / "metrics.jsonl").is_file)
+    driver.send_signal(signal.SIGTERM)
+    assert wait_for([driver]) == [trainer.REQUEUE]
+
+    done = int(next(iter(output.glob("checkpoints/step-*"))).name.removeprefix("step-"))
+    driver = start(*command, file, f"train.steps={done + 2}")
+    assert wait_for([driver]) == [0]
+    assert len(losses(output)) == done + 2
+    assert losses(output)[0] == pytest.approx(losses_alone(tmp_path, shards, overrides), rel=1e-4)
+
+
+def losses_alone(folder: Path, shards: str, overrides: tuple[str, ...]) -> float:
+    """The first loss of the same run in this process alone."""
+    trainer.pretrain(tiny_config(folder / "alone", shards, "train.steps=1", *overrides))
+    return losses(folder / "alone")[0]
+
+
+def test_ray_refuses_bad_input_before_it_starts_anything(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "out", write_shards(tmp_path / "shards"), "launch.workers=3")
+    file = write_config(config, tmp_path / "run.yaml")
+    driver = start(sys.executable, "-m", "launch.ray_train", "--config", str(file))
+    output = driver.communicate(timeout=120)[0]
+    assert driver.returncode == 1
+    assert "train.batch=8 does not divide by 3 ranks" in output
+    assert "Traceback" not in output

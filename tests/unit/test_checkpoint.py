@@ -1,0 +1,155 @@
+"""Checkpoints: whole or not at all, damaged ones passed over, those of other runs refused."""
+
+import logging
+import pickle
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from primus_scale.checkpoint import Progress, StateFiles, newest_encoder
+from primus_scale.config import Config, TrainConfig
+from primus_scale.encoders.export import load_encoder
+from primus_scale.engine import Runtime, start_runtime, stop_runtime
+from primus_scale.run import Run, build_run
+from tests.integration.tiny import tiny_config, write_shards
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    runtime = start_runtime(TrainConfig(device="cpu", threads=1))
+    yield runtime
+    stop_runtime(runtime)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return tiny_config(tmp_path / "out", write_shards(tmp_path / "shards", windows=16))
+
+
+def save(run: Run, *steps: int) -> list[Path]:
+    for step in steps:
+        run.checkpoints.save(run.engine, run.support, Progress(step))
+    return sorted((Path(run.config.output) / "checkpoints").iterdir())
+
+
+def test_newest_is_resumed_and_only_the_last_are_kept(config: Config, runtime: Runtime) -> None:
+    run = build_run(config, runtime)
+    assert run.checkpoints.resume(run.engine, run.support) == Progress()
+    folders = save(run, 3, 6, 9)
+    assert [folder.name for folder in folders] == ["step-00000006", "step-00000009"]
+
+    weights = run.engine.encoder_state()
+    with torch.no_grad():
+        for parameter in run.engine.model.parameters():
+            parameter.add_(1.0)
+    assert run.checkpoints.resume(run.engine, run.support) == Progress(9)
+    torch.testing.assert_close(run.engine.encoder_state(), weights, rtol=0, atol=0)
+    exported = load_encoder(newest_encoder(config.output))
+    torch.testing.assert_close(dict(exported.state_dict()), weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "support.safetensors", "state/mp_rank_00_model_states.pt"]
+)
+@pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
+def test_damaged_newest_is_passed_over_with_a_warning(
+    config: Config, runtime: Runtime, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    run = build_run(config, runtime)
+    file = save(run, 3, 6)[-1] / name
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+    assert "step-00000006" in caplog.text
+
+
+def test_all_damaged_is_an_error_not_a_new_start(config: Config, runtime: Runtime) -> None:
+    run = build_run(config, runtime)
+    for folder in save(run, 3, 6):
+        (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"none of the checkpoints in .* is whole"):
+        run.checkpoints.resume(run.engine, run.support)
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("encoder.ss_dim=8", "encoder.ss_dim is 16 there and 8 here"),
+        ("encoder.name=stacked_rnn_time", "encoder.name is 'stacked_rnn' there"),
+        ("support.capacity=24", "support.capacity is 20 there and 24 here"),
+        ("train.batch=16", "train.batch is 8 there and 16 here"),
+        ("train.zero_stage=1", "train.zero_stage is 0 there and 1 here"),
+        ("objective.weights.imu_imu=0.25", "objective.weights.imu_imu is 0.5 there"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused_naming_the_field(
+    config: Config, runtime: Runtime, override: str, field: str
+) -> None:
+    save(build_run(config, runtime), 3)
+    other = build_run(tiny_config(Path(config.output), config.data.train[0], override), runtime)
+    with pytest.raises(ValueError, match=field):
+        other.checkpoints.resume(other.engine, other.support)
+
+
+def test_checkpoint_of_other_data_is_refused_but_moved_data_is_not(
+    config: Config, runtime: Runtime, tmp_path: Path
+) -> None:
+    save(build_run(config, runtime), 3)
+    moved = Path(config.data.train[0]).rename(tmp_path / "moved")
+    same = build_run(tiny_config(Path(config.output), str(moved)), runtime)
+    assert same.checkpoints.resume(same.engine, same.support) == Progress(3)
+
+    others = write_shards(tmp_path / "others", windows=16, seed=1)
+    other = build_run(tiny_config(Path(config.output), others), runtime)
+    with pytest.raises(ValueError, match=r"data\.train \(content\)"):
+        other.checkpoints.resume(other.engine, other.support)
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Writes beyond ``size`` bytes a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+
+
+@pytest.mark.parametrize("last_written", ["", "encoder/card.json", "encoder/encoder.safetensors"])
+def test_full_disk_is_an_error_and_the_one_before_stays(
+    config: Config, runtime: Runtime, last_written: str
+) -> None:
+    run = build_run(config, runtime)
+    (before,) = save(run, 3)
+    room = (before / last_written).stat().st_size if last_written else 100
+    with files_limited_to(room), pytest.raises(OSError, match="step-00000006 could not be written"):
+        save(run, 6)
+    assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+    assert [folder.name for folder in save(run, 6)] == ["step-00000003", "step-00000006"]
+
+
+def test_state_with_other_classes_inside_is_not_unpickled(runtime: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.pt"
+    torch.save({"module": Path("/")}, path)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        StateFiles().load(str(path))
+
+
+def test_no_checkpoint_to_export_is_an_error_naming_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        newest_encoder(tmp_path)
