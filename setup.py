@@ -1,5 +1,7 @@
 """The three packages of primus-scale, their extras, and the ``primus-scale`` command."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # Lower bounds only; constraints.txt pins the set of versions that is tested together.
@@ -25,7 +27,7 @@ setup(
     name="primus-scale",
     version="0.1.0",
     description="Distributed pretraining of IMU encoders with the PRIMUS objective",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -33,7 +35,7 @@ setup(
     package_data={"primus_scale": ["py.typed"]},
     install_requires=CORE,
     extras_require={
-        # faiss comes with `cpu` or with `gpu`, never with both: the two wheels overwrite each other.
+        # faiss comes with `cpu` or with `gpu`, never with both: their files are the same.
         "cpu": ["faiss-cpu>=1.12"],
         "gpu": ["faiss-gpu-cu12>=1.12"],
         "s3": ["s3fs>=2026.1"],

@@ -1,0 +1,1 @@
+"""From raw recordings to verified shards, and the stage that embeds them."""
