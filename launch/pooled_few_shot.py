@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m launch.pooled_few_shot", description=__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of data and results")
-    parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2], help="splits of people")
+    parser.add_argument("--splits", type=int, nargs="+", default=[1, 2, 3], help="splits of people")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="pretraining seeds")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     add_config_arguments(parser)
