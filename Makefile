@@ -7,6 +7,7 @@ RUN    := runs/demo
 SETUP  := .venv/installed
 
 .PHONY: help setup pretrain test lint format clean
+.DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,13 +24,13 @@ pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json #
 	$(BIN)/primus-scale evaluate --run $(RUN) --data $(DATA)/few_shot
 	@echo "watch    $(BIN)/tensorboard --logdir $(RUN)/tensorboard"
 
-# The builder writes few_shot/test last, so its index says that all of the data is there.
+# The builder finishes few_shot/test last, so its index says that all of the data is there.
 $(DATA)/few_shot/test/index.json: | $(SETUP)
-	$(BIN)/primus-scale shards build demo --out $(DATA)
+	$(BIN)/primus-scale shards build demo --out $(DATA) --overwrite
 
 $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 	$(BIN)/primus-scale shards embed --src $(DATA)/windows/$* --out $(DATA)/packed/$* \
-		--video efficientnet-lite0 --text minilm
+		--video efficientnet-lite0 --text minilm --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
 test: $(SETUP) ## all tests

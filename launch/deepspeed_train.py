@@ -4,9 +4,13 @@
     srun -n 16 python launch/deepspeed_train.py --config configs/scale.yaml
     torchrun --nproc-per-node 8 launch/deepspeed_train.py --config configs/scale.yaml
 
-On a machine without GPUs ``--num_gpus`` counts processes. To stop a run, signal its process group
-(``kill -TERM -PGID``): the ``deepspeed`` command does not pass SIGTERM on to its ranks. Each rank
-then writes its part of a checkpoint and exits with 75; the same command continues the run.
+On a machine without GPUs ``--num_gpus`` counts processes.
+
+SIGTERM to a rank makes all ranks save a checkpoint and exit with 75; the same command continues
+the run. ``srun`` hands signal and exit code on, as ``launch.ray_train`` does. The other two
+launchers exit with codes of their own and kill after 30 s the ranks that still write, and
+``deepspeed`` hands on nothing unless its process group is signalled (``kill -TERM -PGID``): where
+a scheduler requeues by exit code, use ``srun`` or Ray.
 """
 
 from __future__ import annotations

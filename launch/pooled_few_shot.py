@@ -17,35 +17,47 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from primus_scale.cli import Parser, add_config_arguments
+from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.config import load_config
 from primus_scale.evaluate import pool_reports
+from primus_scale.files import check_writable
 
 VIDEO_TEACHER, TEXT_TEACHER = "efficientnet-lite0", "minilm"
 COMMAND = (sys.executable, "-m", "primus_scale.cli")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the whole benchmark, or what is left of it."""
-    args = _parse(argv)
+    """Run all of the benchmark that is left; a user's error is one line and exit code 1."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        _run_benchmark(args)
+    except USER_ERRORS as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run_benchmark(args: argparse.Namespace) -> None:
+    load_config(args.config, args.overrides)  # what is wrong there should show before long work
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     # Chains of one split share its data, so data come first; both stages use all jobs.
     with ThreadPoolExecutor(args.jobs) as jobs:
         list(jobs.map(lambda split: _build_data(out, split), args.splits))
         pairs = [(split, seed) for seed in args.seeds for split in args.splits]
         reports = list(jobs.map(lambda pair: _pretrain_and_evaluate(args, out, *pair), pairs))
     print(f"pooled   {pool_reports(reports, out)}")
-    return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> Parser:
     parser = Parser(prog="python -m launch.pooled_few_shot", description=__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of data and results")
     parser.add_argument("--splits", type=int, nargs="+", default=[1, 2, 3], help="splits of people")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="pretraining seeds")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     add_config_arguments(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 def _build_data(out: Path, split: int) -> None:
@@ -53,7 +65,9 @@ def _build_data(out: Path, split: int) -> None:
     data = out / f"split{split}" / "data"
     log = out / f"split{split}" / "data.log"
     if not (data / "few_shot/test/index.json").exists():
-        _run(log, "shards", "build", "demo", "--out", str(data), "--split", str(split))
+        # few_shot/test is finished last: without it the rest is of a build that was killed.
+        place = ("--out", str(data), "--split", str(split), "--overwrite")
+        _run(log, "shards", "build", "demo", *place)
     for part in ("train", "validation"):
         if not (data / "packed" / part / "index.json").exists():
             source, packed = str(data / "windows" / part), str(data / "packed" / part)
@@ -88,7 +102,8 @@ def _run(log: Path, *command: str) -> None:
     with log.open("a", encoding="utf-8") as stream:
         done = subprocess.run([*COMMAND, *command], stdout=stream, stderr=stream, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"primus-scale {command[0]} ended with {done.returncode}; see {log}")
+        message = f"primus-scale {command[0]} ended with {done.returncode}; see {log}"
+        raise ChildProcessError(message)
 
 
 if __name__ == "__main__":

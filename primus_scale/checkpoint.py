@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from primus_scale.collectives import broadcast_json, sum_over_ranks
+from primus_scale.collectives import on_first_rank, sum_over_ranks
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
@@ -53,6 +53,8 @@ MAY_CHANGE = (
     "data.validation",
     "data.reader_threads",
     "data.prefetch_batches",
+    "teachers.video",  # compared by embedding key instead, so that models may move
+    "teachers.text",
     "teachers.batch",
     "train.accumulation",
     "train.steps",
@@ -102,7 +104,7 @@ class Checkpoints:
         self._keep = config.train.keep_checkpoints
         self._zero_stage = config.train.zero_stage
         self._runtime = runtime
-        self._identity = _identity(config, data)
+        self._identity = _identity(config, data, card)
         self._encoder = encoder
         self._card = card
         self._saved_step: int | None = None
@@ -128,8 +130,7 @@ class Checkpoints:
         A damaged one is passed over with a warning. ValueError where all are damaged, or where
         the newest whole one is of another run (naming the fields) or number of ranks.
         """
-        newest = _newest_whole(self._folder) if self._runtime.rank == 0 else None
-        newest = broadcast_json(newest)
+        newest = on_first_rank(lambda: _newest_whole(self._folder))
         if newest is None:
             return Progress()
         name, manifest = newest
@@ -169,7 +170,15 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _flush(self._folder)
-        for path in (*_existing(self._folder)[: -self._keep], *self._folder.glob(".*.partial")):
+        self._prune(final)
+
+    def _prune(self, newest: Path) -> None:
+        """Keep the last few checkpoints up to ``newest``, just written, and nothing else."""
+        existing = _existing(self._folder)
+        count = existing.index(newest) + 1
+        # Newer ones are damaged, or the run would have gone on from them.
+        outdated = existing[: max(count - self._keep, 0)] + existing[count:]
+        for path in (*outdated, *self._folder.glob(".*.partial")):
             shutil.rmtree(path, ignore_errors=True)
 
     def _attempt(self, final: Path, write: Callable[[], None], all_ranks: bool = False) -> None:
@@ -272,7 +281,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _identity(config: Config, data: ShardSet) -> dict[str, Any]:
+def _identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
     """What must be equal for a run to be continued, by configuration key."""
     fields = _flatten(config.model_dump(mode="json"))
     identity = {
@@ -282,6 +291,8 @@ def _identity(config: Config, data: ShardSet) -> dict[str, Any]:
     }
     shards = "\n".join(shard.sha256 for index in data.indexes for shard in index.shards)
     identity["data.train (content)"] = hashlib.sha256(shards.encode()).hexdigest()
+    for modality, teacher in card.teachers.items():
+        identity[f"teachers.{modality} (key)"] = teacher.key
     return identity
 
 

@@ -14,24 +14,36 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
-from primus_scale.config import FewShotConfig, apply_overrides, load_config
+from primus_scale.config import ConfigModel, FewShotConfig, apply_overrides, load_config
 
 COMMAND_GROUP = "primus_scale.commands"
 # A loss that stays not finite is the doing of a configuration, too.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a flag's default where there is one, and leaves texts of several lines as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        absent = action.default is None or action.default is False or action.default == []
+        return action.help if absent else super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and answers a bad flag with the nearest good one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
@@ -114,6 +126,7 @@ def _add_evaluate(commands: Any) -> None:
         description="Few-shot evaluation: k labels a class, people disjoint between labels and "
         "test, with the arms scratch, random and features beside the encoder under one budget. "
         "Writes few_shot.json and report.html.",
+        epilog=f"settings and their defaults:\n{_list_fields(FewShotConfig)}",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--encoder", metavar="DIR", help="exported encoder (any)")
@@ -132,13 +145,22 @@ def _add_evaluate(commands: Any) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="settings of the evaluation, e.g. draws=5 k=[5,50] (config.FewShotConfig)",
+        help="settings of the evaluation, listed below, e.g. draws=5 k=[5,50]",
     )
     parser.set_defaults(run=_evaluate)
 
 
+def _list_fields(model: type[ConfigModel]) -> str:
+    """A line ``name=default  description`` for each field."""
+    lines = []
+    for name, field in model.model_fields.items():
+        setting = f"{name}={json.dumps(field.get_default(), separators=(',', ':'))}"
+        lines.append(f"  {setting:<26}{field.description}")
+    return "\n".join(lines)
+
+
 def _evaluate(args: argparse.Namespace) -> int:
-    from primus_scale.evaluate import evaluate, write_summary
+    from primus_scale.evaluate import evaluate, log_confusion, write_summary
 
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
@@ -154,6 +176,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         augment=config.augment,
         pretraining_seed=config.seed,
     )
+    log_confusion(run_dir, results)
     print(f"summary  {write_summary(run_dir, results)}")
     return 0
 

@@ -6,10 +6,14 @@ Every rank must call the same functions in the same order, with tensors of equal
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Kinds of exceptions that cross from one rank to another; all others become the last.
+_KINDS = {kind.__name__: kind for kind in (OSError, ValueError, RuntimeError)}
 
 
 def is_distributed() -> bool:
@@ -77,6 +81,29 @@ def broadcast_json(value: Any) -> Any:
         payload = torch.empty(int(length), dtype=torch.uint8, device=device)
     dist.broadcast(payload, src=0)
     return json.loads(payload.cpu().numpy().tobytes())
+
+
+def on_first_rank(action: Callable[[], Any]) -> Any:
+    """What ``action()`` gives on rank 0, where alone it runs, on every rank; it must survive JSON.
+
+    An exception there is raised on every rank: one that fails alone leaves the others waiting for
+    it. They raise OSError, ValueError or RuntimeError with its message.
+    """
+    outcome: dict[str, Any] = {}
+    raised: Exception | None = None
+    if rank() == 0:
+        try:
+            outcome["value"] = action()
+        except Exception as error:  # of any kind, a mistake of ours as well
+            raised = error
+            kinds = (name for name, kind in _KINDS.items() if isinstance(error, kind))
+            outcome["failed"] = {"kind": next(kinds, "RuntimeError"), "message": str(error)}
+    outcome = broadcast_json(outcome)
+    if raised is not None:
+        raise raised
+    if failed := outcome.get("failed"):
+        raise _KINDS[failed["kind"]](failed["message"])
+    return outcome["value"]
 
 
 def _is_up() -> bool:

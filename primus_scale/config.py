@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class ConfigModel(BaseModel):
-    """Base of all configuration models: frozen, and closed to unknown keys."""
+    """Base of all configuration models: frozen, closed to unknown keys, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(ConfigModel):
@@ -128,6 +128,9 @@ AugmentOp = Annotated[
     Scaling | Jitter | Permutation | Rotation | TimeWarp | TimeFlip | Negation | ChannelDropout,
     Field(discriminator="name"),
 ]
+AUGMENT_OPS: dict[str, type[ConfigModel]] = {
+    op.model_fields["name"].default: op for op in get_args(get_args(AugmentOp)[0])
+}
 
 
 class WeightsConfig(ConfigModel):
@@ -152,6 +155,15 @@ class TemperatureConfig(ConfigModel):
     initial: float = Field(0.1, gt=0)
     minimum: float = Field(0.01, gt=0)
     maximum: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> TemperatureConfig:
+        if self.mode == "log" and not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(
+                f"initial ({self.initial:g}) is not within [minimum, maximum] "
+                f"([{self.minimum:g}, {self.maximum:g}]); move it or the bounds"
+            )
+        return self
 
 
 class NeighboursConfig(ConfigModel):
@@ -218,16 +230,18 @@ class LaunchConfig(ConfigModel):
 
 
 class FewShotConfig(ConfigModel):
-    """The few-shot evaluation (``primus-scale evaluate``)."""
+    """The few-shot evaluation; ``primus-scale evaluate --help`` shows these descriptions."""
 
-    k: tuple[int | Literal["all"], ...] = (1, 5, 10, 50, "all")  # labels a class
-    draws: int = Field(10, ge=1)  # random choices of the labelled windows
-    seed: int = 0
-    steps: int = Field(200, ge=1)  # of training the scratch and fine-tuned arms
-    batch: int = Field(64, ge=1)
-    lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # choices, decided on training people only
-    finetune: bool = True  # also fine-tune the pretrained encoder
-    threads: int = Field(0, ge=0)
+    k: tuple[int | Literal["all"], ...] = Field((1, 5, 10, 50, "all"), description="labels a class")
+    draws: int = Field(10, ge=1, description="random choices of the labelled windows")
+    seed: int = Field(0, description="of the choices and of fresh weights")
+    steps: int = Field(200, ge=1, description="of training the scratch and fine-tuned arms")
+    batch: int = Field(64, ge=1, description="windows in one of these steps")
+    lrs: tuple[float, ...] = Field(
+        (3e-4, 1e-3, 3e-3), description="learning rates to choose from, on label people only"
+    )
+    finetune: bool = Field(True, description="also fine-tune the pretrained encoder")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
 
 class Config(ConfigModel):
@@ -253,6 +267,13 @@ class Config(ConfigModel):
     train: TrainConfig = TrainConfig()
     launch: LaunchConfig = LaunchConfig()
     few_shot: FewShotConfig = FewShotConfig()
+
+    @field_validator("output")
+    @classmethod
+    def _check_output(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError("must be a path, on storage that all workers share; data may be URLs")
+        return output
 
     @model_validator(mode="after")
     def _check_across(self) -> Config:
@@ -288,7 +309,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise FileNotFoundError(f"no configuration file {path}; the ready ones are in configs/")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
@@ -329,7 +350,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ValueError(f"override {override!r}: {parent!r} has no fields below it")
-    node[last] = _parse_value(text)
+    try:
+        node[last] = _parse_value(text)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", error)  # without the lines that quote the place
+        raise ValueError(f"override {override!r} has no valid YAML value ({reason})") from None
 
 
 def _parse_value(text: str) -> Any:
@@ -344,19 +369,30 @@ def _parse_value(text: str) -> Any:
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    location = _dotted(problem["loc"]) or "configuration"
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(model)
+        known = _known_keys(model, problem["loc"][:-1])
         near = difflib.get_close_matches(location, known, n=1, cutoff=0.0)
         return f"unknown key {location!r}; the nearest known key is {near[0]!r}"
     return f"{location}: {problem['msg']} (got {problem.get('input')!r})"
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:
+    """Keys that may be meant in the place ``around``: those of an augmentation there, or all."""
+    if around and around[-1] in AUGMENT_OPS:
+        return _all_keys(AUGMENT_OPS[str(around[-1])], f"{_dotted(around)}.")
+    return _all_keys(model)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += _known_keys(inner, f"{prefix}{name}.")
+            keys += _all_keys(inner, f"{prefix}{name}.")
     return keys
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    return ".".join(str(part) for part in location)

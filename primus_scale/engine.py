@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from primus_scale.collectives import gather
 from primus_scale.config import Config, OptimizerConfig, TrainConfig
 from primus_scale.encoders import Embeddings
 from primus_scale.objective import ModelOutput, PrimusModel
@@ -45,7 +46,7 @@ def start_runtime(config: TrainConfig) -> Runtime:
 
     Takes its rank from the launcher's environment (``deepspeed``, ``torchrun``, ``srun``), from a
     process group that is already up (Ray), or runs alone. ValueError where ``train.device`` asks
-    for a device that this machine lacks.
+    for a device that this machine lacks, or where ranks would share a GPU.
     """
     kind = _device_kind(config.device)
     deepspeed = _import_deepspeed(kind)
@@ -64,6 +65,8 @@ def start_runtime(config: TrainConfig) -> Runtime:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     # Adopts the group; the discovery of MPI would need mpi4py.
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    if kind == "cuda":
+        check_own_device(torch.cuda.get_device_properties(device).uuid)
     return Runtime(dist.get_rank(), dist.get_world_size(), device, owns_group)
 
 
@@ -73,6 +76,22 @@ def stop_runtime(runtime: Runtime) -> None:
         import deepspeed.comm
 
         deepspeed.comm.destroy_process_group()
+
+
+def check_own_device(uuid: object) -> None:
+    """Refuse to compute where another rank does; every rank calls it with its device's UUID.
+
+    ValueError on all ranks, which NCCL would fail with nothing but a code.
+    """
+    # A group of NCCL alone, as Ray may make it, takes tensors on the device only.
+    place = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    devices = gather(torch.tensor([list(str(uuid).encode())], dtype=torch.uint8, device=place))
+    distinct = len(devices.unique(dim=0))
+    if distinct < len(devices):
+        raise ValueError(
+            f"{len(devices)} ranks find {distinct} GPUs, and each rank needs one of its own; start "
+            "as many ranks a machine as it has GPUs, or use train.device=cpu"
+        )
 
 
 def check_batch(config: TrainConfig, world: int) -> str:
@@ -142,9 +161,12 @@ class Engine:
         return self.deepspeed(imu)
 
     def embed(self, imu: torch.Tensor) -> Embeddings:
-        """Embeddings of imu ``(B, C, T)`` without gradient, on every rank at the same time."""
+        """Embeddings of imu ``(B, C, T)`` without gradient, on every rank at the same time.
+
+        imu may lie on the CPU; the embeddings lie on ``device``.
+        """
         with torch.no_grad():
-            return self(imu).embeddings
+            return self(imu.to(self.device)).embeddings
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss`` (0-d); call it ``passes`` times, then ``step``.

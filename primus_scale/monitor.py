@@ -12,7 +12,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,9 +24,11 @@ from torch.nn.functional import normalize
 from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale import measures, pictures
-from primus_scale.collectives import rank, sum_over_ranks, world_size
+from primus_scale.collectives import on_first_rank, rank, sum_over_ranks, world_size
 from primus_scale.config import Config
 from primus_scale.encoders.base import Embeddings
+from primus_scale.files import explain_failed_write, write_atomically
+from primus_scale.progress_line import ProgressLine
 from primus_scale.sample import TEACHER_MODALITIES, Batch
 from primus_scale.support import Neighbours
 
@@ -40,7 +43,8 @@ class StepReport:
     """What a rank knows of the step it has just done. Tensors need no gradient.
 
     total, terms: the rank's share of the weighted loss and of each unweighted term; their mean
-    over ranks is the loss on the global batch. temperatures by family (``mm``, ``ss``).
+    over ranks is the loss on the global batch. rows: pairs of the global batch behind each term;
+    a term of none is left out of the log. temperatures by family (``mm``, ``ss``).
     views: embeddings of view 0 and view 1 of the rank's rows. waited_s: seconds this rank has
     waited for data since it started. support_fill: entries the support set holds.
     skipped_steps: steps left out so far because their loss was not finite.
@@ -48,6 +52,7 @@ class StepReport:
 
     total: torch.Tensor
     terms: Mapping[str, torch.Tensor]
+    rows: Mapping[str, torch.Tensor]
     temperatures: Mapping[str, torch.Tensor]
     grad_norm: float
     lr: float
@@ -64,6 +69,7 @@ class Monitor:
 
     ``start_step`` is the number of steps already done: what an interrupted run logged beyond it
     is dropped, so that the curves of a resumed run join. ``stream`` takes the progress line.
+    Where rank 0 cannot write, every rank raises OSError naming the file.
     """
 
     def __init__(
@@ -81,8 +87,9 @@ class Monitor:
         self._windows: torch.Tensor | None = None  # of this rank since the last logged step
         self._log: _Log | None = None  # on rank 0
         if rank() == 0:
-            self._log = _Log(Path(config.output), start_step)
+            self._log = _Log(Path(config.output))
             self._progress = ProgressLine(config.train.steps, stream or sys.stderr)
+        self._on_log(lambda log: log.open(start_step))
 
     def step(self, step: int, report: StepReport) -> None:
         """Count step number ``step`` (from 1), and log it where ``train.log_every`` says so.
@@ -124,8 +131,8 @@ class Monitor:
             same = _equal_rows(theirs)
             recalls[f"imu_to_{modality}"] = float(measures.recall_at_1(ours, theirs, same))
             recalls[f"{modality}_to_imu"] = float(measures.recall_at_1(theirs, ours, same))
-        if self._log is not None:
-            self._log.write(step, {f"retrieval/{name}": x for name, x in recalls.items()})
+        figures = {f"retrieval/{name}": recall for name, recall in recalls.items()}
+        self._on_log(lambda log: log.write(step, figures))
         return recalls
 
     def pictures(
@@ -135,19 +142,22 @@ class Monitor:
 
         imu: view 0 and view 1, each ``(B, C, T)``, as the encoder took them. Rank 0 draws.
         """
-        if self._log is None:
-            return
-        self._log.picture("windows/views", pictures.draw_views(*imu, self._rate_hz), step)
-        for name, (rows, columns) in _similarity_pairs(report).items():
-            picture = pictures.draw_similarity(rows, columns, title=name)
-            self._log.picture(f"similarity/{name}", picture, step)
+
+        def draw(log: _Log) -> None:
+            log.picture("windows/views", pictures.draw_views(*imu, self._rate_hz), step)
+            for name, (rows, columns) in _similarity_pairs(report).items():
+                picture = pictures.draw_similarity(rows, columns, title=name)
+                log.picture(f"similarity/{name}", picture, step)
+
+        self._on_log(draw)
 
     def summary(self) -> dict[str, Any]:
         """Of the whole run, resumed or not; JSON-ready; rank 0 only (elsewhere empty).
 
-        ``losses`` {term: {first, last}}, means over the first and last tenth of the logged steps;
-        ``windows_per_s``, the median over logged intervals of all ranks together; ``retrieval``,
-        the last validation; ``steps``; ``skipped_steps``.
+        ``losses`` {term: {first, last}}, means over the first and last tenth of the logged steps
+        that have the term, and for ``total`` of those that have all terms; ``windows_per_s``, the
+        median over logged intervals of all ranks together; ``retrieval``, the last validation;
+        ``steps``; ``skipped_steps``.
         """
         return summarise(self._log.records) if self._log is not None else {}
 
@@ -163,7 +173,7 @@ class Monitor:
         shared = _mean_over_ranks(
             {
                 "loss/total": report.total,
-                **{f"loss/{name}": value for name, value in report.terms.items()},
+                **{f"loss/{name}": x for name, x in report.terms.items() if report.rows[name]},
                 **_neighbour_figures(report),
                 "speed/windows_per_s": windows / seconds * world_size(),
                 "speed/waited_s": report.waited_s - self._logged_waited_s,
@@ -172,76 +182,35 @@ class Monitor:
         )
         self._logged_time, self._windows = now, None
         self._logged_waited_s = report.waited_s
-        if self._log is not None:
-            own = {
-                **{f"temperature/{name}": float(t) for name, t in report.temperatures.items()},
-                "optimizer/grad_norm": report.grad_norm,
-                "optimizer/lr": report.lr,
-                "optimizer/skipped_steps": report.skipped_steps,
-                "support/fill": report.support_fill,
-                **_collapse_figures(report),
-            }
-            self._log.write(step, {**shared, **own})
-            self._progress.show(step, {**shared, **own})
 
+        def write(log: _Log) -> None:
+            figures = {**shared, **_figures_of_rank_0(report)}
+            log.write(step, figures)
+            self._progress.show(step, figures)
 
-class ProgressLine:
-    """One line that tells where a run is: rewritten on a terminal, repeated in a log file."""
+        self._on_log(write)
 
-    def __init__(self, total_steps: int, stream: TextIO):
-        self._total_steps = total_steps
-        self._stream = stream
-        self._started: tuple[int, float] | None = None
-        self._open = False
+    def _on_log(self, write: Callable[[_Log], None]) -> None:
+        """Call ``write`` with the log, on rank 0; where that fails, every rank raises."""
 
-    def show(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show ``step`` with its loss terms, windows/s and the time left."""
-        now = time.monotonic()
-        if self._started is None:
-            self._started = step, now  # the first step warms up, and tells nothing of the rest
-        first_step, first_time = self._started
-        done = step - first_step
-        left = (now - first_time) / done * (self._total_steps - step) if done else None
-        terms = " ".join(
-            f"{name.removeprefix('loss/')} {value:.3f}"
-            for name, value in figures.items()
-            if name.startswith("loss/")
-        )
-        speed = figures.get("speed/windows_per_s", 0.0)
-        line = (
-            f"step {step}/{self._total_steps} | {terms} | {speed:,.0f} windows/s"
-            f" | {'' if left is None else format_seconds(left) + ' left'}"
-        )
-        if self._stream.isatty():
-            self._stream.write(f"\r\x1b[K{line}")
-            self._open = True
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+        def write_on_rank_0() -> None:
+            assert self._log is not None
+            write(self._log)
 
-    def end(self) -> None:
-        """Leave the line standing, and go to a new one."""
-        if self._open:
-            self._stream.write("\n")
-            self._open = False
-
-
-def format_seconds(seconds: float) -> str:
-    """``1h 02m``, ``3m 20s`` or ``12s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+        on_first_rank(write_on_rank_0)
 
 
 def summarise(records: list[dict[str, float]]) -> dict[str, Any]:
     """``Monitor.summary`` from the lines of a metrics file."""
     steps = [record for record in records if "loss/total" in record]
-    edge = max(1, len(steps) // EDGE_SHARE)
+    terms = {name for record in steps for name in record if name.startswith("loss/")}
     losses = {}
-    for name in sorted({name for record in steps for name in record if name.startswith("loss/")}):
-        values = [record[name] for record in steps if name in record]
+    for name in sorted(terms):
+        # A total without a term, as those of neighbours are at first, is not like the later ones.
+        needed = terms if name == "loss/total" else {name}
+        values = [record[name] for record in steps if needed <= record.keys()]
+        values = values or [record[name] for record in steps if name in record]
+        edge = max(1, len(values) // EDGE_SHARE)
         losses[name.removeprefix("loss/")] = {
             "first": statistics.fmean(values[:edge]),
             "last": statistics.fmean(values[-edge:]),
@@ -264,36 +233,52 @@ def summarise(records: list[dict[str, float]]) -> dict[str, Any]:
 class _Log:
     """TensorBoard and the metrics file of a run, written together; rank 0's."""
 
-    def __init__(self, output: Path, start_step: int):
-        output.mkdir(parents=True, exist_ok=True)
-        path = output / METRICS_FILE
-        self.records = [record for record in _read_metrics(path) if record["step"] <= start_step]
-        self._file = path.open("w", encoding="utf-8")
-        for record in self.records:
-            self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        self._board = SummaryWriter(str(output / LOG_FOLDER), purge_step=start_step + 1)
+    def __init__(self, output: Path):
+        self.records: list[dict[str, float]] = []
+        self._metrics = output / METRICS_FILE
+        self._folder = output / LOG_FOLDER
+        self._board: SummaryWriter | None = None
+
+    def open(self, start_step: int) -> None:
+        """Take over what was logged up to ``start_step``, and drop the rest."""
+        earlier = _read_metrics(self._metrics)
+        self.records = [record for record in earlier if record["step"] <= start_step]
+        lines = [json.dumps(record) + "\n" for record in self.records]
+        write_atomically(self._metrics, "".join(lines))
+        with explain_failed_write(self._folder):
+            self._board = SummaryWriter(str(self._folder), purge_step=start_step + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Log figures; JSON has no word for those that are not finite, TensorBoard has."""
         if not figures:
             return
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         self.records.append({"step": step, **finite})
-        self._file.write(json.dumps(self.records[-1]) + "\n")
-        self._file.flush()
-        self._board.flush()
+        # Opened anew each time: what a file held open could not write fails again at its close.
+        with explain_failed_write(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.records[-1]) + "\n")
+        with self._on_board() as board:
+            for name, value in figures.items():
+                board.add_scalar(name, value, step)
 
     def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
         """Log a picture, uint8 ``(height, width, 3)``."""
-        self._board.add_image(tag, picture, step, dataformats="HWC")
-        self._board.flush()
+        with self._on_board() as board:
+            board.add_image(tag, picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        """End the threads of TensorBoard's writer."""
+        if self._board is not None:
+            with explain_failed_write(self._folder):
+                self._board.close()
+
+    @contextmanager
+    def _on_board(self) -> Iterator[SummaryWriter]:
+        """The open TensorBoard writer; what the block gives it is on disk after."""
+        assert self._board is not None
+        with explain_failed_write(self._folder):
+            yield self._board
+            self._board.flush()
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
@@ -330,6 +315,17 @@ def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
         "neighbours/age": (found.age * valid).sum() / count,
         "neighbours/same_recording": (same_recording & valid).sum() / count,
         "neighbours/valid": valid.sum() / max(valid.numel(), 1),
+    }
+
+
+def _figures_of_rank_0(report: StepReport) -> dict[str, float]:
+    return {
+        **{f"temperature/{name}": float(t) for name, t in report.temperatures.items()},
+        "optimizer/grad_norm": report.grad_norm,
+        "optimizer/lr": report.lr,
+        "optimizer/skipped_steps": report.skipped_steps,
+        "support/fill": report.support_fill,
+        **_collapse_figures(report),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primus_scale.config import Config, dump_config
+from primus_scale.files import write_atomically
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -30,20 +31,12 @@ PACKAGES = (
 def write_provenance(config: Config, world: int) -> None:
     """Write ``config.yaml`` and ``environment.json`` into the run's output folder.
 
-    OSError naming the folder where it cannot be written.
+    OSError naming the file that cannot be written.
     """
     output = Path(config.output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
-        text = json.dumps(describe_environment() | {"ranks": world}, indent=1) + "\n"
-        (output / ENVIRONMENT_FILE).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write to the output folder {output} ({error.strerror}); free some space "
-            "there or set another output",
-        ) from error
+    environment = describe_environment() | {"ranks": world}
+    write_atomically(output / CONFIG_FILE, dump_config(config))
+    write_atomically(output / ENVIRONMENT_FILE, json.dumps(environment, indent=1) + "\n")
 
 
 def describe_environment() -> dict[str, Any]:

@@ -10,15 +10,14 @@ import torch
 
 from primus_scale.augment import Augment, build_augment, step_generator
 from primus_scale.checkpoint import Checkpoints
-from primus_scale.config import Config
+from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
-from primus_scale.data.shard_set import ShardSet
+from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine import Engine, Runtime, check_batch
 from primus_scale.objective import PrimusModel, build_support_set, check_objective
-from primus_scale.provenance import write_provenance
 from primus_scale.sample import Batch
 from primus_scale.support import SupportSet
 from primus_scale.teachers import (
@@ -77,13 +76,28 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open`` and ``check_objective``.
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open`` and ``check_objective``,
+    and ValueError where the shards were embedded by other teachers than the configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train)
     if config.teachers.mode == "embedded":
+        _check_named_teachers(config.teachers, data)
         check_objective(config.objective, data.teachers)
     return data
+
+
+def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
+    """In embedded mode a teacher need not be named; one that is must be that of the shards."""
+    for modality, wanted in (("video", named.video), ("text", named.text)):
+        space = data.teachers.get(modality)
+        if wanted and (space is None or space.teacher != wanted):
+            found = f"{space.teacher!r} ({space.dim} wide)" if space else "no teacher"
+            raise ValueError(
+                f"teachers.{modality} is {wanted!r}, but data.train has {modality} embeddings of "
+                f"{found}; leave teachers.{modality} unset to use the shards as they are, or embed "
+                "them again (primus-scale shards embed)"
+            )
 
 
 def build_run(config: Config, runtime: Runtime) -> Run:
@@ -100,9 +114,7 @@ def build_run(config: Config, runtime: Runtime) -> Run:
         teachers = build_teachers(config.teachers, runtime.device)
     spaces = _spaces(teachers) or dict(data.teachers)
     check_objective(config.objective, spaces)  # live teachers are known only now
-    validation = _load_validation(config, teachers, spaces)
-    if runtime.rank == 0:
-        write_provenance(config, runtime.world)
+    validation = _load_validation(config, data, teachers, spaces)
 
     encoder = _build_encoder(config, data, spaces)
     exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
@@ -149,13 +161,17 @@ def _build_encoder(
 
 
 def _load_validation(
-    config: Config, teachers: Mapping[str, Teacher], spaces: Mapping[str, TeacherSpace]
+    config: Config,
+    data: ShardSet,
+    teachers: Mapping[str, Teacher],
+    spaces: Mapping[str, TeacherSpace],
 ) -> Batch | None:
-    """Held-out windows with embeddings of the training teachers, on the CPU."""
+    """Held-out windows like those of ``data``, with its teachers' embeddings, on the CPU."""
     urls = config.data.validation
     if not urls or not spaces:
         return None  # without a teacher there is nothing to retrieve
     held_out = load_windows(urls)
+    check_same_input(data, held_out.shard_set)
     if teachers:
         check_teachers(teachers, held_out.shard_set.teachers, urls[0])
     else:

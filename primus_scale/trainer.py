@@ -18,11 +18,13 @@ import torch
 
 from primus_scale.accumulate import StepResult, train_step
 from primus_scale.checkpoint import Progress, newest_encoder
-from primus_scale.collectives import barrier, sum_over_ranks
+from primus_scale.collectives import barrier, on_first_rank, sum_over_ranks
 from primus_scale.config import Config
 from primus_scale.encoders.export import load_encoder, read_card, save_encoder
 from primus_scale.engine import learning_rate, start_runtime, stop_runtime
+from primus_scale.files import write_atomically
 from primus_scale.monitor import Monitor, StepReport
+from primus_scale.provenance import write_provenance
 from primus_scale.run import Run, build_run
 from primus_scale.sample import Batch
 
@@ -55,6 +57,8 @@ def train(run: Run, stop: threading.Event) -> bool:
     """The loop. Returns whether all steps are done, rather than ``stop`` was set on some rank."""
     config, train = run.config, run.config.train
     progress = run.checkpoints.resume(run.engine, run.support)
+    # Only now: a folder of another run has been refused, and its records are as they were.
+    on_first_rank(lambda: write_provenance(config, run.runtime.world))
     monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)
 
     with closing(monitor), run.batches(progress.step) as loader:
@@ -78,8 +82,7 @@ def train(run: Run, stop: threading.Event) -> bool:
                 run.checkpoints.save(run.engine, run.support, progress)
             if stopped and not last:
                 return False
-    if run.runtime.rank == 0:
-        _finish(Path(config.output), monitor)
+    on_first_rank(lambda: _finish(Path(config.output), monitor))
     return True
 
 
@@ -113,6 +116,7 @@ def _report(
     return StepReport(
         total=result.loss.total.detach(),
         terms=result.loss.terms,
+        rows=result.loss.rows,
         temperatures=result.temperatures,
         grad_norm=result.grad_norm,
         lr=lr,
@@ -136,8 +140,7 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
 def _finish(output: Path, monitor: Monitor) -> None:
     """Leave the encoder and the run's figures in the output folder."""
     export_run(output, output / ENCODER_FOLDER)
-    summary = json.dumps(monitor.summary(), indent=1) + "\n"
-    (output / SUMMARY_FILE).write_text(summary, encoding="utf-8")
+    write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
 
 
 def _on_any_rank(flag: bool, run: Run) -> bool:

@@ -32,9 +32,17 @@ def make_views(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_report(
-    loss: float, *, waited_s: float = 0.0, seed: int = 0, skipped_steps: int = 0
+    loss: float,
+    *,
+    waited_s: float = 0.0,
+    seed: int = 0,
+    skipped_steps: int = 0,
+    neighbour_rows: int = 0,
 ) -> StepReport:
-    """The report of a step with this loss. The last row of the batch only fills up."""
+    """The report of a step with this loss. The last row of the batch only fills up.
+
+    neighbour_rows: pairs behind the neighbour term, which is 0 without any.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:
@@ -48,7 +56,16 @@ def make_report(
     place = (BATCH, NEIGHBOURS)
     return StepReport(
         total=torch.tensor(2 * loss),
-        terms={"imu_video": torch.tensor(loss), "imu_imu": torch.tensor(loss)},
+        terms={
+            "imu_video": torch.tensor(loss),
+            "imu_imu": torch.tensor(loss),
+            "neighbour_imu": torch.tensor(loss if neighbour_rows else 0.0),
+        },
+        rows={
+            "imu_video": torch.tensor(BATCH - 1),
+            "imu_imu": torch.tensor(BATCH - 1),
+            "neighbour_imu": torch.tensor(neighbour_rows),
+        },
         temperatures={"mm": torch.tensor(0.1), "ss": torch.tensor(0.2)},
         grad_norm=1.5,
         lr=1e-3,

@@ -1,12 +1,15 @@
 """Tiny models of the classes that hub teachers support, saved to disk; and pictures for them."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from primus_scale.sample import Window
 from primus_scale.teachers.hub import _no_progress_bar
 
 WORDS = ("walks", "runs", "jumps", "sits", "stands", "C")
@@ -24,6 +27,24 @@ def jpeg(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def illustrate(windows: Sequence[Window]) -> list[Window]:
+    """The windows with frames and texts that the models tell apart, where they have any.
+
+    One to three frames a window, no two windows with the same; one or two texts, often repeated.
+    """
+    texts = ("walks", "runs", "sits", "jumps", "walks runs")
+    return [
+        replace(
+            window,
+            frames=tuple(jpeg(number // 2 + f) for f in range(1 + number % 3)),
+            meta=replace(window.meta, texts=texts[number % 5 :][:2]),
+        )
+        if window.frames
+        else window
+        for number, window in enumerate(windows)
+    ]
 
 
 def save_model(folder: Path, family: str, seed: int = 0) -> Path:

@@ -9,6 +9,10 @@ An epoch goes through all records in a permuted order. Consecutive records are g
 from the resulting sequence. So every window comes once an epoch, mixed well enough while no more
 than the records of one or two groups are needed at a time (windows are also shuffled globally
 when packed shards are written).
+
+Within a batch, where order means nothing to the objective, windows stand by record. Ranks take
+consecutive rows of it, so a rank reads its share of a group's records and one or two beside it,
+rather than all of them.
 """
 
 from __future__ import annotations
@@ -65,7 +69,7 @@ class Schedule:
         return divmod(global_step, self.steps_per_epoch)
 
     def batch_rows(self, epoch: int, step: int) -> Rows:
-        """The windows of one global batch: ``batch`` of them, fewer in an epoch's last batch."""
+        """The windows of one global batch, by record and row: ``batch``, fewer in the last one."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is not within the {self.steps_per_epoch} of an epoch")
         start = step * self._batch
@@ -75,10 +79,10 @@ class Schedule:
         last = int(np.searchsorted(group_starts, stop, side="left"))
         groups = [self._group_rows(epoch, group) for group in range(first, last)]
         cut = slice(start - group_starts[first], stop - group_starts[first])
-        return Rows(
-            np.concatenate([group.records for group in groups])[cut],
-            np.concatenate([group.rows for group in groups])[cut],
-        )
+        records = np.concatenate([group.records for group in groups])[cut]
+        rows = np.concatenate([group.rows for group in groups])[cut]
+        by_record = np.lexsort((rows, records))
+        return Rows(records[by_record], rows[by_record])
 
     def _make_epoch_order(self, epoch: int) -> _EpochOrder:
         records = _permutation(len(self._windows), self._seed, epoch)

@@ -22,7 +22,7 @@ from primus_scale.data.storage import Folder
 from primus_scale.sample import NO_LABEL, Window
 
 _SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
-_ALIKE = ("kind", "channels", "units", "rate_hz", "window_samples")
+_ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
 class _Location(NamedTuple):
@@ -60,7 +60,8 @@ class ShardSet:
             raise ValueError("no shard folder was named; set data.train to at least one URL")
         indexes = tuple(read_index(folder.url) for folder in folders)
         for folder, index in zip(folders[1:], indexes[1:], strict=True):
-            _check_alike(folders[0], indexes[0], folder, index)
+            pair = (folders[0], indexes[0]), (folder, index)
+            _check_alike(*pair, ("kind", *_ENCODER_INPUT), "cannot be read as one set")
         _check_sizes(folders, indexes)
         return cls(
             folders=folders,
@@ -149,13 +150,27 @@ class ShardSet:
         )
 
 
-def _check_alike(a: Folder, index_a: ShardIndex, b: Folder, index_b: ShardIndex) -> None:
-    for name in _ALIKE:
-        value_a, value_b = getattr(index_a, name), getattr(index_b, name)
-        if value_a != value_b:
+def check_same_input(train: ShardSet, other: ShardSet) -> None:
+    """Refuse shards whose windows an encoder trained on ``train`` cannot take.
+
+    ValueError naming a folder of each where channels, units, rate or length of window differ.
+    """
+    pair = (train.folders[0], train.index), (other.folders[0], other.index)
+    _check_alike(*pair, _ENCODER_INPUT, "do not suit one encoder")
+
+
+def _check_alike(
+    first: tuple[Folder, ShardIndex],
+    second: tuple[Folder, ShardIndex],
+    names: Sequence[str],
+    problem: str,
+) -> None:
+    for name in names:
+        a, b = getattr(first[1], name), getattr(second[1], name)
+        if a != b:
             raise ValueError(
-                f"{a.url} and {b.url} cannot be read as one set: {name} is {value_a} in the first "
-                f"and {value_b} in the second; write them alike, or use one of them"
+                f"{first[0].url} and {second[0].url} {problem}: {name} is {a} in the first "
+                f"and {b} in the second; write them alike, or leave one of them out"
             )
 
 

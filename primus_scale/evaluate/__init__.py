@@ -4,7 +4,13 @@
 same on arrays in memory; ``pool`` joins the results of several runs, ``pool_reports`` their files.
 """
 
-from primus_scale.evaluate.command import evaluate, pool_reports, write_results, write_summary
+from primus_scale.evaluate.command import (
+    evaluate,
+    log_confusion,
+    pool_reports,
+    write_results,
+    write_summary,
+)
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.results import format_table, pool
@@ -13,6 +19,7 @@ __all__ = [
     "LabelledWindows",
     "evaluate",
     "format_table",
+    "log_confusion",
     "pool",
     "pool_reports",
     "run_few_shot",

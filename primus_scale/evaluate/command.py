@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale.augment import build_augment
 from primus_scale.config import AugmentOp, Config, FewShotConfig
@@ -19,8 +20,11 @@ from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.protocol import run_few_shot
-from primus_scale.evaluate.report import render_report
-from primus_scale.evaluate.results import SCHEMA, format_table, pool
+from primus_scale.evaluate.report import headline_k, render_report
+from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
+from primus_scale.files import check_writable, explain_failed_write, write_atomically
+from primus_scale.monitor import LOG_FOLDER
+from primus_scale.pictures import confusion_figure, to_array
 from primus_scale.sample import NO_LABEL
 
 RESULTS_FILE = "few_shot.json"
@@ -51,8 +55,7 @@ def evaluate(
     sides = {side: load_windows(f"{data_url.rstrip('/')}/{side}") for side in ("label", "test")}
     for side, loaded in sides.items():
         _check_fit(card, loaded, f"{data_url}/{side}")
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    check_writable(Path(out_dir))
     if config.threads:
         torch.set_num_threads(config.threads)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,9 +86,8 @@ def evaluate(
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
     """Write ``few_shot.json`` and ``report.html`` of results, single or pooled."""
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _write(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
-    _write(out_dir / REPORT_FILE, render_report(results))
+    write_atomically(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
+    write_atomically(out_dir / REPORT_FILE, render_report(results))
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
@@ -104,17 +106,28 @@ def write_summary(run_dir: str | Path, results: Mapping[str, Any]) -> Path:
     Keys: ``losses``, ``windows_per_s``, ``retrieval``, ``few_shot`` {k: {arm: {mean, low, high}}}.
     Raises FileNotFoundError where the training has not finished.
     """
-    training = Path(run_dir) / TRAINING_SUMMARY
-    if not training.is_file():
-        raise FileNotFoundError(f"{training} is missing: the training run has not finished")
-    trained = json.loads(training.read_text(encoding="utf-8"))
+    trained = _read_training_summary(run_dir)
     few_shot = {
         k: {arm: {key: row[arm][key] for key in ("mean", "low", "high")} for arm in row}
         for k, row in results["few_shot"].items()
     }
     path = Path(run_dir) / SUMMARY_FILE
-    _write(path, json.dumps({**trained, "few_shot": few_shot}, indent=1) + "\n")
+    write_atomically(path, json.dumps({**trained, "few_shot": few_shot}, indent=1) + "\n")
     return path
+
+
+def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
+    """Add the confusion matrices of the report to a run's TensorBoard pictures, at its last step.
+
+    Tags ``confusion/ARM``. Raises FileNotFoundError where the training has not finished.
+    """
+    last_step = _read_training_summary(run_dir)["steps"]
+    k, folder = headline_k(results), Path(run_dir) / LOG_FOLDER
+    with explain_failed_write(folder), SummaryWriter(str(folder)) as board:
+        for arm, counts in results["confusion"][k].items():
+            title = f"{ARMS[arm]}, k = {k}"
+            picture = to_array(confusion_figure(np.array(counts), results["classes"], title))
+            board.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
 
 def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows:
@@ -160,6 +173,14 @@ def fresh_encoder(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Mo
     for name, buffer in pretrained.named_buffers():
         encoder.get_buffer(name).copy_(buffer)
     return encoder
+
+
+def _read_training_summary(run_dir: str | Path) -> dict[str, Any]:
+    path = Path(run_dir) / TRAINING_SUMMARY
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the training run has not finished")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
 
 
 def _read_results(path: Path) -> dict[str, Any]:
@@ -210,16 +231,3 @@ def _described_datasets(train: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for source in train:
         notes.update(source.get("provenance", {}).get("datasets", {}))
     return notes
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under a temporary name first, so that no half a file is left under the right one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path} ({error.strerror}); free some space, or set --out"
-        ) from error

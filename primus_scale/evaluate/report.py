@@ -141,15 +141,12 @@ def _paired_sections(results: Mapping[str, Any]) -> list[str]:
         gains = {k: row[arm] for k, row in results["paired"].items() if row.get(arm)}
         if not gains:
             continue
-        rows = [
-            f"<tr><td>over {ARMS[baseline]}</td>"
-            + "".join(
-                f"<td>{_points(row[baseline]) if baseline in row else '–'}</td>"
-                for row in gains.values()
-            )
-            + "</tr>"
-            for baseline in BASELINES
-        ]
+        rows = [_gain_row(f"over {ARMS[name]}", gains, name) for name in BASELINES]
+        by_split = {k: row[arm] for k, row in results["paired_by_split"].items() if k in gains}
+        if len({run["split"] for run in results["runs"]}) > 1:
+            rows += [
+                _gain_row(f"over {ARMS[name]}, by split", by_split, name) for name in BASELINES
+            ]
         heads = "".join(f"<th>k = {k}</th>" for k in gains)
         sections += [
             f"<h2>Paired differences: {ARMS[arm]}</h2>",
@@ -157,6 +154,19 @@ def _paired_sections(results: Mapping[str, Any]) -> list[str]:
             _scrolling(f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"),
         ]
     return sections
+
+
+def _gain_row(title: str, gains: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
+    """A line of gains over one baseline, at each k; below them those of each split, if given."""
+    cells = []
+    for row in gains.values():
+        gain = row.get(baseline)
+        cell = "–" if gain is None else _points(gain)
+        if gain is not None and "splits" in gain:
+            means = ", ".join(f"{100 * mean:+.1f}" for mean in gain["splits"].values())
+            cell += f"<br><small>{means}</small>"
+        cells.append(f"<td>{cell}</td>")
+    return f"<tr><td>{title}</td>{''.join(cells)}</tr>"
 
 
 def _confusion_section(results: Mapping[str, Any]) -> list[str]:
@@ -196,8 +206,10 @@ def _method(results: Mapping[str, Any]) -> str:
         "<b>Hand-crafted features</b>: mean, deviation, quantiles, energy, spectrum and "
         "correlations of the channels and of the sensors' magnitudes.",
         "Intervals are Student's t over draws and splits of people, after a mean over pretraining "
-        "seeds, which share their labels. Draws of one split share their test people, so the "
-        "intervals speak for these people; how splits differ stands below.",
+        "seeds, which share their labels. Draws of one split share their test people, so these "
+        "intervals speak for the people tested. Differences <b>by split</b> count each split once, "
+        "by its mean, which stands below the interval: wide where splits are few, they speak for "
+        "other people too, as far as splits do not share theirs.",
     ]
     if operations := results.get("augment"):
         names = ", ".join(operation["name"].replace("_", " ") for operation in operations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ PRETRAINED_ARMS = ("pretrained", "pretrained_finetuned")
 DESCRIPTIONS = ("encoder", "data", "augment")  # what ``evaluate`` adds
 BASELINES = ("scratch", "random", "features")
 
+Values = dict[tuple[int, int], float]  # {(split, draw): accuracy or such}
+
 
 def assemble(
     runs: Sequence[dict[str, Any]],
@@ -34,15 +36,19 @@ def assemble(
 
     runs: what each run was (split, pretraining seed, people, chosen settings). records: one entry
     an arm, k and draw. few_shot {k: {arm: interval}} of accuracy, as a share of 1; macro_f1
-    likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy; confusion
+    likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy;
+    paired_by_split likewise, with the mean difference of each split under ``splits``; confusion
     {k: {arm: counts}} summed over draws.
 
     Intervals are over draws of labels: one value a draw and split, which is the mean over
-    pretraining seeds, since those share their labels and are not independent.
+    pretraining seeds, since those share their labels and are not independent. Draws of one split
+    share their test people, so those intervals speak for the people tested. Those in
+    ``paired_by_split`` are over splits of people: one value a split, and no width where it is one.
     """
     few_shot: dict[str, dict[str, Any]] = {}
     macro_f1: dict[str, dict[str, Any]] = {}
     paired: dict[str, dict[str, Any]] = {}
+    paired_by_split: dict[str, dict[str, Any]] = {}
     confusion: dict[str, dict[str, Any]] = {}
     for k in sorted({record["k"] for record in records}, key=_order_of_k):
         of_k = [record for record in records if record["k"] == k]
@@ -54,7 +60,9 @@ def assemble(
             arm: mean_interval(list(values.values())).as_dict()
             for arm, values in _values_by_arm(of_k, "macro_f1").items()
         }
-        paired[k] = _paired_differences(accuracy)
+        gains = _paired_differences(accuracy)
+        paired[k] = _summarise_gains(gains, _over_draws)
+        paired_by_split[k] = _summarise_gains(gains, _over_splits)
         confusion[k] = {
             arm: np.sum([r["confusion"] for r in of_k if r["arm"] == arm], axis=0).tolist()
             for arm in accuracy
@@ -66,6 +74,7 @@ def assemble(
         "few_shot": few_shot,
         "macro_f1": macro_f1,
         "paired": paired,
+        "paired_by_split": paired_by_split,
         "confusion": confusion,
         "runs": list(runs),
         "records": list(records),
@@ -126,10 +135,8 @@ def _order_of_k(k: str) -> float:
     return float("inf") if k == "all" else int(k)
 
 
-def _values_by_arm(
-    records: Sequence[dict[str, Any]], measure: str
-) -> dict[str, dict[tuple[int, int], float]]:
-    """{arm: {(split, draw): mean over pretraining seeds}}."""
+def _values_by_arm(records: Sequence[dict[str, Any]], measure: str) -> dict[str, Values]:
+    """By arm; means over pretraining seeds."""
     values: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         values[record["arm"]][record["split"], record["draw"]].append(record[measure])
@@ -140,22 +147,40 @@ def _values_by_arm(
     }
 
 
-def _paired_differences(
-    accuracy: dict[str, dict[tuple[int, int], float]],
-) -> dict[str, dict[str, Any]]:
+def _paired_differences(accuracy: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
     """By pretrained arm and baseline, on the draws that both have."""
     return {
         arm: {
-            baseline: mean_interval(
-                [
-                    value - accuracy[baseline][place]
-                    for place, value in accuracy[arm].items()
-                    if place in accuracy[baseline]
-                ]
-            ).as_dict()
+            baseline: {
+                place: accuracy[arm][place] - accuracy[baseline][place]
+                for place in accuracy[arm]
+                if place in accuracy[baseline]
+            }
             for baseline in BASELINES
             if accuracy.get(baseline, {}).keys() & accuracy[arm].keys()
         }
         for arm in PRETRAINED_ARMS
         if arm in accuracy
     }
+
+
+def _summarise_gains(
+    gains: Mapping[str, Mapping[str, Values]], summarise: Callable[[Values], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {
+        arm: {baseline: summarise(gain) for baseline, gain in of_arm.items()}
+        for arm, of_arm in gains.items()
+    }
+
+
+def _over_draws(gain: Values) -> dict[str, Any]:
+    return mean_interval(list(gain.values())).as_dict()
+
+
+def _over_splits(gain: Values) -> dict[str, Any]:
+    """The interval over splits, each of which counts as one value: the mean of its draws."""
+    by_split: dict[int, list[float]] = defaultdict(list)
+    for (split, _), value in gain.items():
+        by_split[split].append(value)
+    means = {str(split): float(np.mean(values)) for split, values in by_split.items()}
+    return {**mean_interval(list(means.values())).as_dict(), "splits": means}

@@ -21,7 +21,8 @@ def make_search(backend: SearchBackend, device: torch.device) -> Search:
     """A function ``(queries (B, D), keys (M, D), k) -> (scores (B, k), places (B, k))``.
 
     Tensors are float32, contiguous, on ``device``; scores fall from left to right; places are
-    int64 row numbers of ``keys``. Raises ModuleNotFoundError where FAISS is not installed.
+    int64 row numbers of ``keys``. Raises ValueError where FAISS is not installed: it is an extra,
+    and which one is the user's to choose.
     """
     if backend == "torch":
         return search_with_torch
@@ -46,8 +47,9 @@ def _import_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "the support set needs faiss: pip install 'primus-scale[cpu]' (or [gpu], never both)"
+        raise ValueError(
+            "the support set needs faiss, which is not installed: pip install 'primus-scale[cpu]' "
+            "(or [gpu], never both)"
         ) from None
     return faiss
 

@@ -12,11 +12,13 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
+from primus_scale.data.index import INDEX_NAME
+from primus_scale.data.storage import Folder
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.demo.hapt import (
     ACTIVITIES,
@@ -72,18 +74,7 @@ def build_demo(
     own = [recording for recording in recordings if recording.person in label_people]
     other = [recording for recording in recordings if recording.person in test_people]
     provenance = _provenance(seed, split, label_people, test_people)
-    with ExitStack() as stack:  # all four are written, or none
-        writers = [
-            stack.enter_context(
-                WindowShardWriter(
-                    f"{out_url.rstrip('/')}/{folder}",
-                    rate_hz=RATE_HZ,
-                    provenance=provenance,
-                    overwrite=overwrite,
-                )
-            )
-            for folder in FOLDERS
-        ]
+    with _open_writers(out_url, provenance, overwrite) as writers:
         options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}
         train, validation = _orders(moments, options)
         windows = _perform(train + validation, workers or os.cpu_count() or 1, report)
@@ -94,10 +85,35 @@ def build_demo(
             [w for r in own for w in _labelled(r)],
             [w for r in other for w in _labelled(r)],
         )
-        for folder, writer, content in zip(FOLDERS, writers, contents, strict=True):
+        for (folder, writer), content in zip(writers.items(), contents, strict=True):
             _write_shuffled(writer, content, seed)
             report(f"{folder}: {len(content)} windows")
     return {folder: len(content) for folder, content in zip(FOLDERS, contents, strict=True)}
+
+
+@contextmanager
+def _open_writers(
+    out_url: str, provenance: dict[str, Any], overwrite: bool
+) -> Iterator[dict[str, WindowShardWriter]]:
+    """Writers of ``FOLDERS``: either all folders end with an index, or none.
+
+    The last folder gets its index last, and loses an old one first: where it has one, all have.
+    """
+    root = out_url.rstrip("/")
+    with ExitStack() as opened:
+        writers: dict[str, WindowShardWriter] = {}
+        for folder in reversed(FOLDERS):
+            writers[folder] = opened.enter_context(
+                WindowShardWriter(
+                    f"{root}/{folder}", rate_hz=RATE_HZ, provenance=provenance, overwrite=overwrite
+                )
+            )
+        yield {folder: writers[folder] for folder in FOLDERS}
+        with ExitStack() as undo:
+            for folder in FOLDERS:
+                writers[folder].close()
+                undo.callback(Folder(f"{root}/{folder}").remove, INDEX_NAME)
+            undo.pop_all()
 
 
 def _write_shuffled(writer: WindowShardWriter, windows: Sequence[Window], seed: int) -> None:

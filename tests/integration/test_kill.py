@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.integration.tiny import (
     LAUNCHER,
+    losses,
     start_ranks,
     tiny_config,
     wait_for,
@@ -38,6 +39,7 @@ def test_sigkill_at_any_time_leaves_a_checkpoint_that_loads(tmp_path: Path) -> N
     (rank,) = start_ranks(1, LAUNCHER, "--config", file, f"train.steps={done + 1}")
     assert wait_for([rank]) == [0]
     assert json.loads((output / "train.json").read_text())["steps"] == done + 1
+    assert len(losses(output)) == done + 1, "no kill has cost a line of the log"
     assert not list(output.glob("checkpoints/.*")), "what the kill left is cleared away"
 
 

@@ -1,8 +1,9 @@
-"""Shard folders on a real S3 server: written, streamed, read and verified as local ones are."""
+"""Shard folders on a real S3 server: written, streamed, trained on and verified as local ones."""
 
 import gc
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 import webdataset
@@ -10,7 +11,11 @@ import webdataset
 from primus_scale.config import DataConfig
 from primus_scale.data.reader import ShardSet, batches, load_windows
 from primus_scale.data.record import decode_window
+from primus_scale.trainer import pretrain
+from shards.demo.build import FOLDERS, build_demo
 from shards.verify import verify
+from tests.conftest import require
+from tests.integration.tiny import losses, tiny_config, write_shards
 from tests.s3_server import forget_connections, s3_server
 from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
 
@@ -74,22 +79,66 @@ def test_all_windows_in_memory(folders):
     assert here.metas == there.metas
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
-def test_plain_webdataset_streams_from_the_server(folders, monkeypatch):
-    """WebDataset brings no s3 scheme; with one line for it, any of its readers takes our shards."""
+def test_training_from_the_server_gives_the_losses_of_local_shards(bucket, tmp_path):
+    curves = {}
+    for place, root in (("local", str(tmp_path / "shards")), ("remote", f"{bucket}/training")):
+        train = write_shards(f"{root}/train")
+        held_out = write_shards(f"{root}/validation", 16, seed=1)
+        output = tmp_path / place
+        config = tiny_config(output, train, data={"train": [train], "validation": [held_out]})
+        assert pretrain(config) == 0
+        curves[place] = losses(output)
+        assert (output / "encoder" / "encoder.safetensors").is_file()
+    assert len(curves["local"]) == 6
+    assert curves["remote"] == curves["local"]
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """The windows of a folder on the server, read by plain WebDataset.
+
+    WebDataset brings no s3 scheme; with one line for it, any of its readers takes our shards.
+    """
 
     def open_s3(url, mode="rb", bufsize=8192, **options):
         return fsspec.open(url, mode).open()
 
+    def stream(url):
+        urls = [f"{url}/{shard.name}" for shard in ShardSet.open(url).index.shards]
+        windows = []
+        for sample in webdataset.WebDataset(urls, shardshuffle=False):
+            members = {name: data for name, data in sample.items() if not name.startswith("__")}
+            windows.append(decode_window(members))
+        gc.collect()  # of the files that WebDataset leaves open
+        return windows
+
     monkeypatch.setitem(webdataset.gopen_schemes, "s3", open_s3)
-    index = ShardSet.open(f"{folders[1]}/windows").index
-    urls = [f"{folders[1]}/windows/{shard.name}" for shard in index.shards]
-    uids = []
-    for sample in webdataset.WebDataset(urls, shardshuffle=False):
-        members = {name: data for name, data in sample.items() if not name.startswith("__")}
-        uids.append(decode_window(members).meta.uid)
-    gc.collect()
+    return stream
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
+def test_plain_webdataset_streams_from_the_server(folders, streamed):
+    uids = [window.meta.uid for window in streamed(f"{folders[1]}/windows")]
     assert uids == [window.meta.uid for window in make_windows(WINDOWS)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
+def test_plain_webdataset_streams_the_built_in_data(bucket, streamed):
+    """Built straight onto the server, all four folders hold what our own reader finds there."""
+    size = {"moments": 2, "pixels": 32, "unlabelled_hop_s": 100.0, "workers": 1}
+    try:
+        counts = build_demo(f"{bucket}/demo", **size, report=str)
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        require(False, str(error))
+    for folder in FOLDERS:
+        url = f"{bucket}/demo/{folder}"
+        windows = streamed(url)
+        loaded = load_windows(url)
+        assert len(windows) == counts[folder] > 0
+        assert [window.meta for window in windows] == loaded.metas
+        assert [window.frames for window in windows] == loaded.batch.frames
+        for window, imu in zip(windows, loaded.imu.numpy(), strict=True):
+            np.testing.assert_array_equal(window.imu, imu)
 
 
 def test_verify(folders):

@@ -1,6 +1,5 @@
-"""A real TensorBoard server answers for the log folder of a run."""
+"""A real TensorBoard server answers for the log folder of a training run."""
 
-import io
 import json
 import re
 import subprocess
@@ -13,30 +12,52 @@ from typing import Any
 
 import pytest
 
-from primus_scale.monitor import LOG_FOLDER, Monitor
-from tests.monitored_run import RATE_HZ, make_config, make_report, make_views
+from primus_scale.evaluate import log_confusion
+from primus_scale.evaluate.results import ARMS
+from primus_scale.monitor import LOG_FOLDER
+from primus_scale.objective import TERMS
+from primus_scale.trainer import pretrain
+from tests.integration.tiny import losses, tiny_config, write_shards
 
 START_TIMEOUT_S = 60
+PICTURES_STEP, LAST_STEP = 4, 6
 PNG_HEAD = b"\x89PNG\r\n"
 
 
-def log_run(output: Path) -> None:
-    monitor = Monitor(make_config(output), rate_hz=RATE_HZ, stream=io.StringIO())
-    for step in range(1, 21):
-        monitor.step(step, make_report(10.0 - 0.1 * step))
-    monitor.pictures(20, make_views(), make_report(8.0))
-    monitor.close()
+def train(folder: Path) -> Path:
+    """A run of six steps with validation; returns its output folder."""
+    data = {
+        "train": [write_shards(folder / "train")],
+        "validation": [write_shards(folder / "validation", 16, seed=1)],
+    }
+    every = ("train.validate_every=3", f"train.pictures_every={PICTURES_STEP}")
+    output = folder / "run"
+    assert pretrain(tiny_config(output, "", *every, data=data)) == 0
+    return output
+
+
+def evaluate(output: Path) -> None:
+    """What ``primus-scale evaluate --run`` adds, with made-up results."""
+    confusion = {arm: [[3, 1], [0, 4]] for arm in ARMS}
+    results = {"classes": ["sit", "walk"], "few_shot": {"5": {}}, "confusion": {"5": confusion}}
+    log_confusion(output, results)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
+def run(tmp_path_factory) -> Path:
+    """The output folder of a training run that has been evaluated."""
+    output = train(tmp_path_factory.mktemp("training"))
+    evaluate(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def server(run: Path) -> Iterator[str]:
     """The address of a TensorBoard server on a run's logs; stopped whatever happens."""
-    output = tmp_path_factory.mktemp("run")
-    log_run(output)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tensorboard.main", "--load_fast=false"),
-            *("--logdir", str(output / LOG_FOLDER), "--host", "127.0.0.1", "--port", "0"),
+            *("--logdir", str(run / LOG_FOLDER), "--host", "127.0.0.1", "--port", "0"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -74,12 +95,19 @@ def fetch_json(url: str) -> Any:
     return json.loads(fetch(url))
 
 
-def test_scalars_answer_with_tags_and_values(server):
+def points(server: str, tag: str) -> dict[int, float]:
+    """Values of a scalar by step."""
+    answer = fetch_json(f"{server}/data/plugin/scalars/scalars?run=.&tag={tag}")
+    return {step: value for _, step, value in answer}
+
+
+def test_scalars_answer_with_tags(server):
     tags = fetch_json(f"{server}/data/plugin/scalars/tags")["."]
     assert {
         "loss/total",
-        "loss/imu_video",
+        *(f"loss/{term}" for term in TERMS),
         "temperature/mm",
+        "temperature/ss",
         "optimizer/grad_norm",
         "optimizer/lr",
         "speed/windows_per_s",
@@ -88,22 +116,41 @@ def test_scalars_answer_with_tags_and_values(server):
         "neighbours/score",
         "neighbours/age",
         "neighbours/same_recording",
+        "collapse/alignment",
+        "collapse/uniformity",
         "collapse/effective_rank",
+        "retrieval/imu_to_video",
+        "retrieval/video_to_imu",
+        "retrieval/imu_to_text",
+        "retrieval/text_to_imu",
     } <= set(tags)
-    points = fetch_json(f"{server}/data/plugin/scalars/scalars?run=.&tag=loss/imu_video")
-    assert [(step, round(value, 3)) for _, step, value in points] == [
-        (1, 9.9),
-        (10, 9.0),
-        (20, 8.0),
-    ]
+
+
+def test_scalars_answer_with_the_values_of_the_run(server, run):
+    assert points(server, "loss/total") == pytest.approx(
+        dict(enumerate(losses(run), start=1)), rel=1e-6
+    )
+    # A ring of 20 takes 8 windows a step.
+    fill = {1: 8, 2: 16, **dict.fromkeys(range(3, 7), 20)}
+    assert points(server, "support/fill") == fill
+    recall = points(server, "retrieval/imu_to_video")
+    assert list(recall) == [3, 6]
+    assert all(0 <= share <= 1 for share in recall.values())
+    summary = json.loads((run / "train.json").read_text(encoding="utf-8"))
+    assert recall[6] == pytest.approx(summary["retrieval"]["imu_to_video"])
 
 
 def test_pictures_are_there(server):
-    tags = fetch_json(f"{server}/data/plugin/images/tags")["."]
-    # No window of this run has a text, so there is no similarity with it.
-    assert set(tags) == {"windows/views", "similarity/view0_view1", "similarity/imu_video"}
-    for tag in tags:
+    steps = {
+        "windows/views": PICTURES_STEP,
+        "similarity/view0_view1": PICTURES_STEP,
+        "similarity/imu_video": PICTURES_STEP,
+        "similarity/imu_text": PICTURES_STEP,
+        **{f"confusion/{arm}": LAST_STEP for arm in ARMS},
+    }
+    assert set(fetch_json(f"{server}/data/plugin/images/tags")["."]) == set(steps)
+    for tag, step in steps.items():
         (entry,) = fetch_json(f"{server}/data/plugin/images/images?run=.&tag={tag}&sample=0")
-        assert entry["step"] == 20
+        assert entry["step"] == step
         picture = fetch(f"{server}/data/plugin/images/individualImage?{entry['query']}")
         assert picture.startswith(PNG_HEAD)

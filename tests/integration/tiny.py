@@ -31,7 +31,7 @@ TEACHERS = {
 
 
 def write_shards(
-    folder: Path,
+    folder: Path | str,
     windows: int = 48,
     *,
     seed: int = 0,

@@ -1,25 +1,27 @@
-"""Embedded and live mode agree: one batch from packed shards, and through teachers in the step."""
+"""Embedded and live mode agree: batches from packed shards, and through teachers in the step."""
 
 import importlib.util
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from primus_scale.config import DataConfig, TeachersConfig
+from primus_scale.config import DataConfig, EncoderConfig, ObjectiveConfig, TeachersConfig
 from primus_scale.data.reader import batches, load_windows
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.losses import contrastive, gather_rows
+from primus_scale.encoders import build_encoder
+from primus_scale.objective import PrimusModel, find_neighbours, primus_loss, support_entries
+from primus_scale.support import IMU, RingSupportSet
 from primus_scale.teachers import attach_teacher_embeddings, build_teachers, check_teachers
 from shards.embed import embed
 from tests.conftest import require
 from tests.shard_factory import make_windows, write_windows
-from tests.teacher_models import jpeg, save_model
+from tests.teacher_models import illustrate, save_model
 
 FLOAT16 = 2.0**-11  # largest relative error of rounding to float16
 BATCH = 8
 COUNT = 20  # the last batch has rows that are not valid
+OBJECTIVE = ObjectiveConfig()
 
 
 @pytest.fixture(params=["packaged", "clip", "siglip", "xclip"])
@@ -36,54 +38,92 @@ def teachers(request, tmp_path):
 @pytest.fixture
 def folders(tmp_path, teachers):
     """Window shards, and the packed shards made of them."""
-    windows = []
-    for number, window in enumerate(make_windows(COUNT)):
-        if window.frames:
-            frames = tuple(jpeg(number // 2 + f) for f in range(1 + number % 3))
-            texts = ("walks", "runs", "sits", "jumps", "walks runs")[number % 5 :][:2]
-            window = replace(window, frames=frames, meta=replace(window.meta, texts=texts))
-        windows.append(window)
     urls = str(tmp_path / "windows"), str(tmp_path / "packed")
-    write_windows(urls[0], windows)
+    write_windows(urls[0], illustrate(make_windows(COUNT)))
     embed(*urls, video=teachers.video, text=teachers.text, block=6, workers=2, report=str)
     return urls
 
 
-def test_the_same_batch_agrees_to_float16(folders, teachers):
+@pytest.fixture
+def pairs(folders, teachers):
+    """The batches of an epoch as live mode makes them, and the same rows from packed shards."""
     windows_url, packed_url = folders
     built = build_teachers(teachers, "cpu")
     check_teachers(built, ShardSet.open(packed_url).teachers, packed_url)
     packed = load_windows(packed_url).batch
     place = {uid: row for row, uid in enumerate(packed.uid.tolist())}
-    config = DataConfig(train=(windows_url,))
-    shard_set = ShardSet.open(windows_url)
-    seen = 0
+    config, shard_set = DataConfig(train=(windows_url,)), ShardSet.open(windows_url)
     with batches(config, shard_set, batch=BATCH, seed=0, live=True, stop_step=3) as loader:
-        for raw in loader:
-            live = attach_teacher_embeddings(raw, built)
-            rows = torch.tensor([place[uid] for uid in live.uid.tolist()])
-            seen += int(live.valid.sum())
-            for modality in built:
-                stored = packed.embeddings[modality][rows] * live.valid[:, None]
-                present = packed.present[modality][rows] & live.valid
-                assert torch.equal(live.present[modality], present)
-                # Components lie below 1, where float16 is coarsest at 2**-11 of the value.
-                torch.testing.assert_close(
-                    live.embeddings[modality], stored, atol=FLOAT16 / 8, rtol=FLOAT16 * 1.1
-                )
-                assert_same_loss(live.embeddings[modality], stored, present)
-    assert seen == COUNT
+        made = [attach_teacher_embeddings(raw, built) for raw in loader]
+    assert sum(int(batch.valid.sum()) for batch in made) == COUNT
+    return [(live, stored_twin(live, packed, place)) for live in made]
 
 
-def assert_same_loss(live, stored, present):
-    """The contrastive loss of either embeddings is the same to float16 precision."""
-    generator = torch.Generator().manual_seed(0)
-    imu = torch.randn(live.shape, generator=generator)
-    temperature = torch.tensor(0.1)
-    losses = [
-        contrastive(gather_rows(imu), gather_rows(keys), temperature, present).loss.item()
-        for keys in (live, stored)
+def stored_twin(live, packed, place):
+    rows = torch.tensor([place[uid] for uid in live.uid.tolist()])
+    stored = {m: vectors[rows] * live.valid[:, None] for m, vectors in packed.embeddings.items()}
+    present = {m: mask[rows] & live.valid for m, mask in packed.present.items()}
+    return replace(live, embeddings=stored, present=present)
+
+
+def test_embeddings_agree_to_float16(pairs):
+    for live, stored in pairs:
+        assert live.embeddings.keys() == stored.embeddings.keys() == {"video", "text"}
+        for modality in live.embeddings:
+            assert torch.equal(live.present[modality], stored.present[modality])
+            # Components lie below 1, where float16 is coarsest at 2**-11 of the value.
+            torch.testing.assert_close(
+                live.embeddings[modality],
+                stored.embeddings[modality],
+                atol=FLOAT16 / 8,
+                rtol=FLOAT16 * 1.1,
+            )
+
+
+def test_the_objective_agrees_to_float16(pairs):
+    """All six terms and the gradients of a real encoder, over an epoch that fills a support set."""
+    dims = {modality: rows.shape[1] for modality, rows in pairs[0][0].embeddings.items()}
+    model = build_model(dims)
+    supports = [
+        RingSupportSet(COUNT, {IMU: 8, **dims}, minimum_fill=4, imu_answers="multimodal")
+        for _ in range(2)
     ]
-    assert np.isfinite(losses).all()
-    assert losses[0] > 0
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for step, pair in enumerate(pairs):
+        (live, live_grads), (stored, stored_grads) = (
+            loss_and_gradients(model, batch, support)
+            for batch, support in zip(pair, supports, strict=True)
+        )
+        assert live.terms.keys() == stored.terms.keys()
+        for term, value in live.terms.items():
+            assert live.rows[term] == stored.rows[term]
+            assert value > 0 or (step == 0 and term.startswith("neighbour"))
+            assert value.item() == pytest.approx(stored.terms[term].item(), rel=1e-3), term
+        difference = (live_grads - stored_grads).norm() / stored_grads.norm()
+        assert difference < 5e-3
+
+
+def build_model(dims):
+    torch.manual_seed(0)
+    encoder = build_encoder(
+        EncoderConfig(name="transformer", ss_dim=8),
+        channels=6,
+        samples=40,
+        rate_hz=50.0,
+        teacher_dims=dims,
+        shared=False,
+        mean=(0.0, 9.8, 0.0, 0.0, 0.0, 0.0),
+        std=(1.0,) * 6,
+    )
+    return PrimusModel(encoder, OBJECTIVE.temperature)
+
+
+def loss_and_gradients(model, batch, support):
+    """The objective on a batch, view 1 upside down, and all gradients as one vector."""
+    embeddings, temperatures = model(torch.cat([batch.imu, -batch.imu]))
+    view0, view1 = embeddings.chunk(2)
+    neighbours = find_neighbours(view0, batch, support, OBJECTIVE.neighbours)
+    loss = primus_loss(view0, view1, temperatures, batch, neighbours, OBJECTIVE)
+    model.zero_grad()
+    loss.total.backward()
+    support.enqueue(support_entries(view0, batch))
+    return loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])

@@ -2,21 +2,22 @@
 
 import logging
 import pickle
-import resource
-import signal
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from primus_scale.checkpoint import Progress, StateFiles, newest_encoder
-from primus_scale.config import Config, TrainConfig
+from primus_scale.config import Config, TrainConfig, apply_overrides
 from primus_scale.encoders.export import load_encoder
 from primus_scale.engine import Runtime, start_runtime, stop_runtime
 from primus_scale.run import Run, build_run
+from tests.full_disk import files_limited_to
 from tests.integration.tiny import tiny_config, write_shards
+from tests.shard_factory import make_windows, write_windows
+from tests.teacher_models import save_model
 
 
 @pytest.fixture
@@ -75,6 +76,19 @@ def test_damaged_newest_is_passed_over_with_a_warning(
     assert "step-00000006" in caplog.text
 
 
+def test_pruning_spares_the_one_just_written_beside_damaged_newer_ones(
+    config: Config, runtime: Runtime
+) -> None:
+    run = build_run(apply_overrides(config, ["train.keep_checkpoints=1"]), runtime)
+    run.checkpoints.save(run.engine, run.support, Progress(6))
+    before = Path(config.output) / "checkpoints/step-00000006"
+    shutil.copytree(before, before.with_name("step-00000009"))
+    (before.with_name("step-00000009") / "manifest.json").write_text("{")
+    assert run.checkpoints.resume(run.engine, run.support) == Progress(6)
+    assert [folder.name for folder in save(run, 7)] == ["step-00000007"]
+    assert run.checkpoints.resume(run.engine, run.support) == Progress(7)
+
+
 def test_all_damaged_is_an_error_not_a_new_start(config: Config, runtime: Runtime) -> None:
     run = build_run(config, runtime)
     for folder in save(run, 3, 6):
@@ -117,17 +131,21 @@ def test_checkpoint_of_other_data_is_refused_but_moved_data_is_not(
         other.checkpoints.resume(other.engine, other.support)
 
 
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Writes beyond ``size`` bytes a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+def test_live_teacher_may_move_but_not_change(runtime: Runtime, tmp_path: Path) -> None:
+    shards, model = str(tmp_path / "shards"), tmp_path / "model"
+    write_windows(shards, make_windows(16, samples=200))
+    save_model(model, "clip")
+
+    def live_run(folder: Path) -> Run:
+        names = {"mode": "live", "video": str(folder), "text": str(folder)}
+        return build_run(tiny_config(tmp_path / "out", shards, teachers=names), runtime)
+
+    save(live_run(model), 3)
+    moved = live_run(model.rename(tmp_path / "moved"))
+    assert moved.checkpoints.resume(moved.engine, moved.support) == Progress(3)
+    other = live_run(save_model(model, "clip", seed=1))
+    with pytest.raises(ValueError, match=r"teachers\.text \(key\) is .*teachers\.video \(key\) is"):
+        other.checkpoints.resume(other.engine, other.support)
 
 
 @pytest.mark.parametrize("last_written", ["", "encoder/card.json", "encoder/encoder.safetensors"])

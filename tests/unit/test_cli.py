@@ -1,6 +1,11 @@
+import sys
+
 import pytest
 
+from launch import deepspeed_train, pooled_few_shot, ray_train
 from primus_scale.cli import build_parser, main
+from primus_scale.config import FewShotConfig
+from tests.integration.tiny import tiny_config, write_config, write_shards
 
 COMMANDS = (
     ["shards", "build"],
@@ -25,7 +30,51 @@ def test_help_of_every_command_explains_every_flag(command, capsys) -> None:
         parser = actions.choices[word]
     assert all(action.help for action in parser._actions)
     assert parser.description
-    assert capsys.readouterr().out.startswith("usage: primus-scale " + " ".join(command))
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: primus-scale " + " ".join(command))
+    assert "default: None" not in printed
+
+
+@pytest.mark.parametrize("program", [ray_train, deepspeed_train, pooled_few_shot])
+def test_help_of_every_launcher_tells_of_configuration_and_overrides(program, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--config FILE" in printed
+    assert "key=value" in printed
+    assert "local_rank" not in printed
+
+
+@pytest.mark.parametrize("program", [ray_train, deepspeed_train, pooled_few_shot])
+def test_a_user_error_of_a_launcher_is_one_line_and_exit_code_1(program, tmp_path, capsys) -> None:
+    out = ["--out", str(tmp_path / "out")] if program is pooled_few_shot else []
+    assert program.main(["--config", "nowhere.yaml", *out]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no configuration file nowhere.yaml" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_of_evaluate_lists_every_setting_with_its_default(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  draws=10                  random choices of the labelled windows" in lines
+    assert any(line.startswith('  k=[1,5,10,50,"all"] ') for line in lines)
+    for name, field in FewShotConfig.model_fields.items():
+        assert field.description
+        assert any(line.startswith(f"  {name}=") for line in lines)
+
+
+def test_defaults_are_shown_where_there_are_any(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["shards", "build", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of everything that is drawn (default: 0)" in printed
+    assert "folder to write to --seed" in printed
+    assert "replace shards that already lie in the folder" in printed
+    assert "(default: False)" not in printed
 
 
 def test_a_bad_flag_is_answered_with_the_nearest_good_one(capsys) -> None:
@@ -40,3 +89,13 @@ def test_a_user_error_is_one_line_and_exit_code_1(capsys) -> None:
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no configuration file nowhere.yaml" in error
+
+
+def test_missing_faiss_is_named_with_the_extra_that_brings_it(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    config = tiny_config(tmp_path / "out", write_shards(tmp_path / "shards", windows=16))
+    file = write_config(config, tmp_path / "run.yaml")
+    monkeypatch.setitem(sys.modules, "faiss", None)  # which is how Python notes an absent module
+    assert main(["pretrain", "--config", str(file)]) == 1
+    assert "pip install 'primus-scale[cpu]'" in capsys.readouterr().err

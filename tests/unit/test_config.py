@@ -64,6 +64,19 @@ def test_augmentations_are_chosen_and_ordered_by_configuration(config_file: Path
         ("teachers.mode=live", "neither teachers.video nor teachers.text"),
         ("name.sub=1", "has no fields below it"),
         ("augment=[{name: scalling}]", "augment"),
+        (
+            "augment=[{name: negation}, {name: rotation, maxdeg: 3}]",
+            "unknown key 'augment.1.rotation.maxdeg'; the nearest known key is "
+            "'augment.1.rotation.max_deg'",
+        ),
+        ("data.train=[a", "override 'data.train=[a' has no valid YAML value (expected ',' or ']'"),
+        ("name=a: b: c", "override 'name=a: b: c' has no valid YAML value"),
+        ("name='a", 'override "name=\'a" has no valid YAML value'),
+        ("output=s3://bucket/run", "output: Value error, must be a path"),
+        ("optimizer.lr=.inf", "optimizer.lr: Input should be a finite number"),
+        ("optimizer.lr=.nan", "optimizer.lr"),
+        ("objective.temperature.initial=2", "initial (2) is not within [minimum, maximum] ([0.01,"),
+        ("objective.temperature.minimum=3", "objective.temperature"),
     ],
 )
 def test_a_bad_override_is_refused_with_the_field(
@@ -72,6 +85,12 @@ def test_a_bad_override_is_refused_with_the_field(
     with pytest.raises(ValueError, match=r"(?s).") as caught:
         load_config(config_file, [override])
     assert message in str(caught.value)
+
+
+def test_temperatures_without_bounds_may_lie_anywhere(config_file: Path) -> None:
+    for mode in ("reference", "fixed"):
+        overrides = [f"objective.temperature.mode={mode}", "objective.temperature.initial=2"]
+        assert load_config(config_file, overrides).objective.temperature.initial == 2
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

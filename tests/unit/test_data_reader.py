@@ -128,6 +128,24 @@ def test_a_rank_reads_only_the_records_it_needs(tmp_path):
         read(shard_set, rank=1, **options)
 
 
+def test_ranks_together_read_few_records_twice(tmp_path, monkeypatch):
+    """Reads do not grow with the ranks: each of 4 reads its quarter of a group, and the edges."""
+    write_packed(str(tmp_path), make_blocks(make_windows(512, frames=0), block=16))
+    shard_set = ShardSet.open(str(tmp_path))
+    reads = []
+    read_block = ShardSet.read_block
+
+    def count(self, record):
+        reads.append(record)
+        return read_block(self, record)
+
+    monkeypatch.setattr(ShardSet, "read_block", count)
+    for rank in range(4):
+        read(shard_set, batch=128, stop_step=4, shuffle_blocks=16, rank=rank, world=4)
+    assert set(reads) == set(range(32))
+    assert len(reads) < 2 * 32  # rows cut without regard to records: 4 * 32
+
+
 @pytest.mark.parametrize(
     "options", [{"threads": 1}, {"threads": 5}, {"prefetch": 1}, {"prefetch": 9}]
 )

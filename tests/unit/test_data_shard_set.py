@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from primus_scale.data.shard_set import ShardSet
+from primus_scale.data.shard_set import ShardSet, check_same_input
 from tests.shard_factory import TEACHERS, make_blocks, make_windows, write_packed, write_windows
 
 
@@ -71,7 +71,25 @@ def test_mixed_embedding_keys(packed, tmp_path):
 
 @pytest.mark.parametrize("field", ["rate_hz", "window_samples", "kind", "units"])
 def test_folders_must_be_alike(packed, tmp_path, field):
-    url = str(tmp_path / "other")
+    other = write_other(tmp_path / "other", field)
+    with pytest.raises(ValueError, match=rf"packed and .*other cannot be read as one set: {field}"):
+        ShardSet.open([str(packed), other])
+
+
+@pytest.mark.parametrize("field", ["rate_hz", "window_samples", "units"])
+def test_windows_that_one_encoder_cannot_take(packed, tmp_path, field):
+    train, other = ShardSet.open(str(packed)), ShardSet.open(write_other(tmp_path / "b", field))
+    with pytest.raises(ValueError, match=rf"packed and .*b do not suit one encoder: {field} is"):
+        check_same_input(train, other)
+
+
+def test_an_encoder_takes_windows_of_either_kind(packed, tmp_path):
+    check_same_input(ShardSet.open(str(packed)), ShardSet.open(write_other(tmp_path / "b", "kind")))
+
+
+def write_other(folder, field):
+    """Shards that differ from ``packed`` in one thing; returns their URL."""
+    url = str(folder)
     windows = make_windows(8, seed=1, samples=20 if field == "window_samples" else 40)
     if field == "kind":
         write_windows(url, windows)
@@ -79,10 +97,9 @@ def test_folders_must_be_alike(packed, tmp_path, field):
         units = {"units": ("g",) * 6} if field == "units" else {}
         write_packed(url, make_blocks(windows), **units)
     if field == "rate_hz":
-        index = tmp_path / "other" / "index.json"
+        index = folder / "index.json"
         index.write_text(index.read_text().replace('"rate_hz":50.0', '"rate_hz":100.0'))
-    with pytest.raises(ValueError, match=rf"packed and .*other cannot be read as one set: {field}"):
-        ShardSet.open([str(packed), url])
+    return url
 
 
 def test_labels_of_folders_are_joined(packed, tmp_path):

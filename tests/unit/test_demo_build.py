@@ -146,9 +146,30 @@ def test_few_shot_people_are_disjoint_and_every_class_is_there(built: Path) -> N
 
 def test_existing_output_is_kept(built: Path) -> None:
     before = (built / "windows/train/index.json").read_bytes()
-    with pytest.raises(FileExistsError, match="windows/train"):
+    with pytest.raises(FileExistsError, match="already holds shards"):
         build_demo(str(built), moments=1, workers=1)
     assert (built / "windows/train/index.json").read_bytes() == before
+
+
+def test_index_of_the_last_folder_says_that_all_are_there(built: Path) -> None:
+    times = [(built / folder / "index.json").stat().st_mtime_ns for folder in FOLDERS]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("folder", [FOLDERS[0], FOLDERS[-1]])
+def test_a_folder_that_cannot_be_finished_leaves_no_index_in_any(
+    built: Path, tmp_path: Path, folder: str
+) -> None:
+    def spoil(line: str) -> None:
+        """Put a folder in the place of an index when all windows are written."""
+        if line.startswith(FOLDERS[-1]):
+            (tmp_path / folder / "index.json").mkdir()
+
+    with pytest.raises(OSError, match=f"cannot write to {tmp_path / folder}"):
+        build_demo(
+            str(tmp_path), moments=1, pixels=32, unlabelled_hop_s=100.0, workers=1, report=spoil
+        )
+    assert [path for path in tmp_path.rglob("index.json") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

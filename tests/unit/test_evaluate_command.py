@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from primus_scale.config import EncoderConfig, FewShotConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
-from primus_scale.evaluate import evaluate, pool_reports, write_summary
+from primus_scale.evaluate import evaluate, log_confusion, pool_reports, write_summary
 from primus_scale.evaluate.command import fresh_encoder
 from primus_scale.evaluate.results import ARMS
+from primus_scale.monitor import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.writer import WindowShardWriter
 from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, make_side
@@ -76,13 +78,19 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     assert page.count(NOTE) == 2  # of the pretraining data, and of the task
     assert "hand-crafted features" in capsys.readouterr().out
 
-    with pytest.raises(FileNotFoundError, match="has not finished"):
-        write_summary(tmp_path, results)
+    for use in (write_summary, log_confusion):
+        with pytest.raises(FileNotFoundError, match="has not finished"):
+            use(tmp_path, results)
     trained = {"losses": {}, "windows_per_s": 1.0, "retrieval": {}, "steps": 3}
     (tmp_path / "train.json").write_text(json.dumps(trained), encoding="utf-8")
     summary = json.loads(write_summary(tmp_path, results).read_text(encoding="utf-8"))
     assert summary["few_shot"]["2"]["scratch"].keys() == {"mean", "low", "high"}
     assert summary["windows_per_s"] == 1.0
+
+    log_confusion(tmp_path, results)
+    board = EventAccumulator(str(tmp_path / LOG_FOLDER)).Reload()
+    assert set(board.Tags()["images"]) == {f"confusion/{arm}" for arm in ARMS}
+    assert board.Images("confusion/features")[0].step == 3
 
     other = {**results, "runs": [{**results["runs"][0], "split": 3}]}
     other["records"] = [{**record, "split": 3} for record in results["records"]]

@@ -114,6 +114,47 @@ def test_pool_takes_seeds_together_and_splits_apart(results):
     assert len(pooled["runs"]) == 3
 
 
+def test_interval_over_splits_takes_each_split_once(results):
+    """Three splits, the third evaluated with two seeds: three values, whatever their draws."""
+    others = [
+        with_random_accuracy(results, split, seed) for split, seed in ((2, 0), (3, 0), (3, 1))
+    ]
+    pooled = pool([results, *others])
+
+    def mean_gain(split):
+        of_split = [r for r in pooled["records"] if r["split"] == split and r["k"] == "1"]
+        arms = [
+            np.mean([r["accuracy"] for r in of_split if r["arm"] == arm])
+            for arm in ("pretrained", "scratch")
+        ]
+        return arms[0] - arms[1]
+
+    gains = np.array([mean_gain(split) for split in (0, 2, 3)])
+    over_splits = pooled["paired_by_split"]["1"]["pretrained"]["scratch"]
+    assert list(over_splits["splits"]) == ["0", "2", "3"]
+    assert list(over_splits["splits"].values()) == pytest.approx(gains.tolist())
+    assert over_splits["n"] == 3
+    assert over_splits["mean"] == pytest.approx(gains.mean())
+    half = 4.303 * gains.std(ddof=1) / 3**0.5  # t of 2 degrees of freedom
+    assert over_splits["high"] - over_splits["mean"] == pytest.approx(half, rel=1e-3, abs=1e-9)
+
+    page = render_report(pooled)
+    assert page.count("from scratch, by split") == 2  # a table for each pretrained arm
+    assert ", ".join(f"{100 * gain:+.1f}" for gain in gains) in page
+    assert ", by split" not in render_report(results)  # a single split has no interval
+
+
+def with_random_accuracy(results, split, pretraining_seed):
+    """The results as if of another run, with other accuracies."""
+    rng = np.random.default_rng([split, pretraining_seed])
+    name = {"split": split, "pretraining_seed": pretraining_seed}
+    return {
+        **results,
+        "runs": [{**results["runs"][0], **name}],
+        "records": [{**r, **name, "accuracy": rng.random()} for r in results["records"]],
+    }
+
+
 def test_pool_refuses_what_does_not_belong_together(results):
     with pytest.raises(ValueError, match="occurs twice"):
         pool([results, results])

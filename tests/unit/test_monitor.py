@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor import METRICS_FILE, Monitor, ProgressLine, format_seconds
+from primus_scale.monitor import METRICS_FILE, Monitor
 from primus_scale.pictures import draw_similarity, draw_views
+from primus_scale.progress_line import ProgressLine, format_seconds
+from tests.full_disk import files_limited_to
 from tests.monitored_run import RATE_HZ, WIDTH, make_config, make_report, make_views
 
 
@@ -83,6 +85,34 @@ def test_summary_takes_both_ends_of_the_run(tmp_path):
     assert summary["steps"] == 40
     assert summary["windows_per_s"] > 0
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_summary_starts_a_term_where_it_has_pairs(tmp_path):
+    monitor = Monitor(make_config(tmp_path, "train.log_every=1"), rate_hz=RATE_HZ)
+    for step in range(1, 41):
+        rows = 5 if step > 20 else 0  # the support set is filled first
+        monitor.step(step, make_report(100.0 - step, neighbour_rows=rows))
+    summary = monitor.summary()
+    monitor.close()
+    assert summary["losses"]["imu_imu"] == {"first": 97.5, "last": 61.5}
+    assert summary["losses"]["neighbour_imu"] == {"first": 78.5, "last": 60.5}  # 2 of 20 steps
+    assert summary["losses"]["total"] == {"first": 157.0, "last": 121.0}
+    named = [line["step"] for line in read_lines(tmp_path) if "loss/neighbour_imu" in line]
+    assert named == list(range(21, 41))
+
+
+def test_full_disk_names_the_metrics_file_and_loses_no_line(tmp_path):
+    run(tmp_path, stop=20)
+    before = (tmp_path / METRICS_FILE).read_text(encoding="utf-8")
+    expected = pytest.raises(OSError, match=f"cannot write {tmp_path / METRICS_FILE} .*free some")
+    with files_limited_to(len(before) // 2), expected:
+        Monitor(make_config(tmp_path), rate_hz=RATE_HZ, start_step=20)
+    assert (tmp_path / METRICS_FILE).read_text(encoding="utf-8") == before
+
+    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, start_step=20)
+    with files_limited_to(len(before)), expected:
+        monitor.step(40, make_report(1.0))
+    monitor.close()
 
 
 def test_resumed_run_joins_and_drops_what_was_logged_beyond(tmp_path):

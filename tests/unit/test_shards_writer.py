@@ -2,14 +2,10 @@
 
 import gc
 import hashlib
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +16,7 @@ import webdataset
 from primus_scale.data.index import read_index
 from primus_scale.data.record import decode_record, decode_window
 from shards.writer import PackedShardWriter, WindowShardWriter
+from tests.permissions import bound_by_permissions
 from tests.shard_factory import (
     RATE_HZ,
     TEACHERS,
@@ -210,32 +207,14 @@ def test_nothing_written(tmp_path):
     assert contents(tmp_path) == {}
 
 
-@contextmanager
-def unprivileged():
-    """Root may write anywhere, so tests of permissions give that up for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_read_only_output():
-    folder = Path(tempfile.mkdtemp(prefix="primus-scale-read-only-"))
-    try:
-        folder.chmod(0o555)
-        with (
-            unprivileged(),
-            pytest.raises(PermissionError, match=rf"cannot write to {folder}/out: .*writable"),
-        ):
-            write_windows(str(folder / "out"), make_windows(4))
-        assert list(folder.iterdir()) == []
-    finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
+def test_read_only_output(tmp_path):
+    tmp_path.chmod(0o555)
+    with (
+        bound_by_permissions(),
+        pytest.raises(PermissionError, match=rf"cannot write to {tmp_path}/out: .*writable"),
+    ):
+        write_windows(str(tmp_path / "out"), make_windows(4))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_is_a_file(tmp_path):

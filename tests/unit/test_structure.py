@@ -27,11 +27,20 @@ FENCES = {
 
 # Inside primus_scale a module imports from its own layer and the layers above it in this list.
 LAYERS = (
-    ("config", "sample"),
+    ("config", "files", "sample"),
     ("collectives", "augment", "encoders", "teachers"),
     ("losses", "measures", "support", "data"),
     ("objective",),
-    ("provenance", "engine", "accumulate", "checkpoint", "pictures", "monitor", "evaluate"),
+    (
+        "progress_line",
+        "provenance",
+        "engine",
+        "accumulate",
+        "checkpoint",
+        "pictures",
+        "monitor",
+        "evaluate",
+    ),
     ("run",),
     ("trainer",),
     ("cli",),

@@ -1,0 +1,57 @@
+"""The line that tells where a run is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+
+class ProgressLine:
+    """One line that tells where a run is: rewritten on a terminal, repeated in a log file."""
+
+    def __init__(self, total_steps: int, stream: TextIO):
+        self._total_steps = total_steps
+        self._stream = stream
+        self._started: tuple[int, float] | None = None
+        self._open = False
+
+    def show(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show ``step`` with its loss terms, windows/s and the time left."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = step, now  # the first step warms up, and tells nothing of the rest
+        first_step, first_time = self._started
+        done = step - first_step
+        left = (now - first_time) / done * (self._total_steps - step) if done else None
+        terms = " ".join(
+            f"{name.removeprefix('loss/')} {value:.3f}"
+            for name, value in figures.items()
+            if name.startswith("loss/")
+        )
+        speed = figures.get("speed/windows_per_s", 0.0)
+        line = (
+            f"step {step}/{self._total_steps} | {terms} | {speed:,.0f} windows/s"
+            f" | {'' if left is None else format_seconds(left) + ' left'}"
+        )
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{line}")
+            self._open = True
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the line standing, and go to a new one."""
+        if self._open:
+            self._stream.write("\n")
+            self._open = False
+
+
+def format_seconds(seconds: float) -> str:
+    """``1h 02m``, ``3m 20s`` or ``12s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,55 @@
+"""What fails on one rank fails on all."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from gloo import run_ranks
+
+from primus_scale.collectives import on_first_rank, rank
+from primus_scale.engine import check_own_device
+
+
+def call_on_first_rank() -> dict[str, torch.Tensor]:
+    def fail(error: Exception) -> None:
+        raise error
+
+    results: list[Any] = [on_first_rank(lambda: {"rank": rank(), "none": None})]
+    for error in (FileNotFoundError(2, "no x"), ValueError("bad y"), KeyError("z")):
+        try:
+            on_first_rank(lambda error=error: fail(error))
+        except (OSError, ValueError, RuntimeError, KeyError) as caught:
+            results.append([isinstance(caught, type(error).__mro__[1]), str(caught)])
+    return {"said": as_tensor(json.dumps(results))}
+
+
+def own_devices(shared: bool) -> dict[str, torch.Tensor]:
+    try:
+        check_own_device(hashlib.md5(str(0 if shared else rank()).encode()).hexdigest())
+    except ValueError as error:
+        return {"said": as_tensor(str(error))}
+    return {"said": as_tensor("accepted")}
+
+
+def as_tensor(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def texts(results: list[dict[str, torch.Tensor]]) -> list[str]:
+    return [bytes(result["said"].tolist()).decode() for result in results]
+
+
+def test_value_and_errors_of_rank_0_are_those_of_all(tmp_path):
+    for said in texts(run_ranks(call_on_first_rank, 2, tmp_path)):
+        value, missing, bad, mistake = json.loads(said)
+        assert value == {"rank": 0, "none": None}
+        assert missing == [True, "[Errno 2] no x"]
+        assert bad == [True, "bad y"]
+        assert mistake[1] == "'z'"
+
+
+def test_ranks_that_share_a_device_are_refused_on_all(tmp_path):
+    assert texts(run_ranks(own_devices, 2, tmp_path / "own", shared=False)) == ["accepted"] * 2
+    for said in texts(run_ranks(own_devices, 2, tmp_path / "shared", shared=True)):
+        assert said.startswith("2 ranks find 1 GPUs, and each rank needs one of its own")
