@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,10 @@ from tests.integration.tiny import (
 )
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    """Start a launcher in a process group of its own."""
-    return subprocess.Popen(
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A launcher in a process group of its own, which ends with the block, whatever happens."""
+    launcher = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
@@ -35,6 +38,11 @@ def start(*command: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    try:
+        yield launcher
+    finally:
+        with suppress(ProcessLookupError):  # all of the group has ended
+            os.killpg(launcher.pid, signal.SIGKILL)
 
 
 def test_deepspeed_launcher(tmp_path: Path) -> None:
@@ -43,8 +51,9 @@ def test_deepspeed_launcher(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "out", write_shards(tmp_path / "shards"))
     file = write_config(config, tmp_path / "run.yaml")
     arguments = ("--num_gpus", "2", "--master_port", str(free_port()))
-    launcher = start(sys.executable, str(program), *arguments, str(LAUNCHER), "--config", str(file))
-    assert wait_for([launcher]) == [0]
+    command = (sys.executable, str(program), *arguments, str(LAUNCHER), "--config", str(file))
+    with started(*command) as launcher:
+        assert wait_for([launcher]) == [0]
     assert len(losses(tmp_path / "out")) == 6
     assert (tmp_path / "out/encoder/card.json").is_file()
 
@@ -56,14 +65,14 @@ def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
     config = tiny_config(output, shards, "train.steps=100000", *overrides)
     command = (sys.executable, "-m", "launch.ray_train", "--config")
     file = str(write_config(config, tmp_path / "run.yaml"))
-    driver = start(*command, file)
-    wait_until((output / "metrics.jsonl").is_file)
-    driver.send_signal(signal.SIGTERM)
-    assert wait_for([driver]) == [trainer.REQUEUE]
+    with started(*command, file) as driver:
+        wait_until((output / "metrics.jsonl").is_file, timeout_s=300)  # Ray is slow to start
+        driver.send_signal(signal.SIGTERM)
+        assert wait_for([driver]) == [trainer.REQUEUE]
 
     done = int(next(iter(output.glob("checkpoints/step-*"))).name.removeprefix("step-"))
-    driver = start(*command, file, f"train.steps={done + 2}")
-    assert wait_for([driver]) == [0]
+    with started(*command, file, f"train.steps={done + 2}") as driver:
+        assert wait_for([driver]) == [0]
     assert len(losses(output)) == done + 2
     assert losses(output)[0] == pytest.approx(losses_alone(tmp_path, shards, overrides), rel=1e-4)
 
@@ -77,9 +86,9 @@ def losses_alone(folder: Path, shards: str, overrides: tuple[str, ...]) -> float
 def refusal_of_ray(config: Config, file: Path) -> str:
     """What the Ray launcher prints where it ends with 1 and no traceback."""
     write_config(config, file)
-    driver = start(sys.executable, "-m", "launch.ray_train", "--config", str(file))
-    output = driver.communicate(timeout=240)[0]
-    assert driver.returncode == 1, output
+    with started(sys.executable, "-m", "launch.ray_train", "--config", str(file)) as driver:
+        output = driver.communicate(timeout=240)[0]
+        assert driver.returncode == 1, output
     assert "Traceback" not in output
     return output
 
