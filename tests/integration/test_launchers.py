@@ -29,7 +29,7 @@ from tests.integration.tiny import (
 @contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[str]]:
     """A launcher in a process group of its own, which ends with the block, whatever happens."""
-    launcher = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
@@ -37,12 +37,12 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
-    try:
-        yield launcher
-    finally:
-        with suppress(ProcessLookupError):  # all of the group has ended
-            os.killpg(launcher.pid, signal.SIGKILL)
+    ) as launcher:
+        try:
+            yield launcher
+        finally:
+            with suppress(ProcessLookupError):  # all of the group has ended
+                os.killpg(launcher.pid, signal.SIGKILL)
 
 
 def test_deepspeed_launcher(tmp_path: Path) -> None:
