@@ -13,10 +13,10 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(SETUP) ## make .venv with the pinned versions
-$(SETUP): setup.py constraints.txt requirements-demo.txt
+$(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
 	touch $@
 
 pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json ## the built-in run, whole: data, training, few-shot table

@@ -24,8 +24,9 @@ from typing import Any, NoReturn
 from primus_scale.config import ConfigModel, FewShotConfig, apply_overrides, load_config
 
 COMMAND_GROUP = "primus_scale.commands"
-# A loss that stays not finite is the doing of a configuration, too.
-USER_ERRORS = (ValueError, OSError, FloatingPointError)
+# A loss that stays not finite is the doing of a configuration, too; a missing module is a package
+# of an extra that was not installed.
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,0 +1,45 @@
+"""What every reader is: it lists the recordings of a source, and opens one of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+from shards.recording import Recording, RecordingRef, WindowSchema
+from shards.source import Source
+
+
+class Reader(ABC):
+    """Reads one data set or one kind of recording.
+
+    Options of a reader are keyword arguments of its ``__init__`` (all with defaults), which the
+    command line takes as ``--option name=value``. A reader holds no open file, so it can be sent
+    to other processes.
+    """
+
+    name: ClassVar[str]  # in commands; also the windows' data set unless the reader says otherwise
+    requires: ClassVar[frozenset[str]] = frozenset()  # of {"video", "text"}, unless the user says
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def schema(self) -> WindowSchema:
+        """Channels, units, rate and length of the windows by default."""
+        return WindowSchema()
+
+    @abstractmethod
+    def recordings(self) -> list[RecordingRef]:
+        """All recordings of the source, sorted by name; quick, opens no recording.
+
+        FileNotFoundError or ValueError, naming what was looked for, where the source is not laid
+        out as the data set's documentation says, or holds no recording.
+        """
+
+    @abstractmethod
+    def open(self, ref: RecordingRef) -> AbstractContextManager[Recording]:
+        """The recording, usable inside the ``with`` block.
+
+        ValueError or OSError naming the file, the field and the next step where a file is missing,
+        empty, truncated or of another format.
+        """

@@ -1,0 +1,133 @@
+"""What a raw recording is, whatever device or data set it comes from.
+
+A reader turns files into a `Recording`: timed sensor streams, a frame source, narrations, labels,
+and notes on its clocks. It converts nothing and repairs nothing: order, duplicates, gaps, units,
+filtering and cutting are the signal path's, in one place for all (`shards.signal`, `shards.cut`).
+
+All times are seconds on one clock, the *recording's clock*; a reader that finds several clocks
+(device, video, narrations) puts them on it and says how in `Recording.sync`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from primus_scale.sample import CHANNELS, UNITS
+
+ACCELEROMETER = CHANNELS[:3]
+GYROSCOPE = CHANNELS[3:]
+
+
+class Samples(NamedTuple):
+    """A chunk of a sensor's samples: time_s float64 ``(n,)``, values float ``(n, c)``.
+
+    A NaN among the values marks an invalid record, a NaN time one without a time; both are
+    counted and left out by the signal path, never filled in.
+    """
+
+    time_s: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One sensor: a stream of samples of ``c = len(channels)`` axes with a clock of its own.
+
+    channels: names in the window, such as ``ACCELEROMETER``. unit: of the values as they are read
+    (a key of ``shards.signal.UNIT_FACTORS``). read: iterates over the samples in file order, in
+    chunks of bounded size, anew at each call. limit: full scale in ``unit``, at which a value is
+    saturated (None: not known). rectify: calibration of values ``(n, c)`` in SI units, if any.
+    """
+
+    channels: tuple[str, ...]
+    unit: str
+    read: Callable[[], Iterable[Samples]]
+    limit: float | None = None
+    rectify: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A body of sensors at one placement. nominal_rate_hz: as its maker or data set states it."""
+
+    name: str
+    placement: str
+    sensors: tuple[Sensor, ...]
+    nominal_rate_hz: float | None = None
+
+
+class Narration(NamedTuple):
+    """Something said of the wearer: cleaned text, at a point (end_s equal to start_s) or a span."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+class LabelSpan(NamedTuple):
+    """A stretch of one activity."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+class FrameSource(Protocol):
+    """Pictures of a recording, decoded as they are asked for; never all in memory."""
+
+    def times_s(self) -> np.ndarray:
+        """Time of every frame on the recording's clock, float64 ``(frames,)``, ascending."""
+
+    def pictures(
+        self, numbers: Iterable[int], *, short_side: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The frames with these ascending numbers, upright, uint8 RGB ``(height, width, 3)``.
+
+        short_side: scale so that the shorter side has that many pixels (None: as stored).
+        """
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a reader yields. sync: how IMU, frames and narrations were put on one clock.
+
+    notes: what a person should know of this recording (streams missing, clocks assumed, rows
+    skipped); they stand in the report.
+    """
+
+    dataset: str
+    name: str
+    person: str
+    devices: tuple[Device, ...]
+    frames: FrameSource | None = None
+    narrations: tuple[Narration, ...] = ()
+    labels: tuple[LabelSpan, ...] = ()
+    sync: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordingRef:
+    """A recording as a listing shows it: its name in the data set, its files, and JSON details.
+
+    name is unique in the listing. files are relative to the source; their sizes tell whether the
+    source changed since an interrupted run. details carry what ``open`` needs and listing knew.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WindowSchema:
+    """Shape of the windows that a reader's recordings become by default."""
+
+    channels: tuple[str, ...] = CHANNELS
+    units: tuple[str, ...] = UNITS
+    rate_hz: float = 50.0
+    window_s: float = 5.0
