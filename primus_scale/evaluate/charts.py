@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,16 +63,6 @@ def paired_figure(results: Mapping[str, Any], arm: str) -> Figure:
     axis.legend(fontsize=8.5, frameon=False, ncols=len(RIVALS), loc="upper right")
     axis.margins(y=0.25)
     return figure
-
-
-def as_image(figure: Figure, text: str) -> str:
-    """The figure as an HTML image that needs no other file; ``text`` describes it."""
-    buffer = io.BytesIO()
-    # With the salt and without the date, equal results give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "primus-scale"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _draw_intervals(

@@ -9,33 +9,14 @@ from typing import Any
 import numpy as np
 
 from primus_scale.evaluate.arms import FINETUNE_LR_SHARE, PROBE_STRENGTHS
-from primus_scale.evaluate.charts import COLOURS, accuracy_figure, as_image, paired_figure
+from primus_scale.evaluate.charts import COLOURS, accuracy_figure, paired_figure
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.protocol import DRAWS_OF_ALL
 from primus_scale.evaluate.results import ARMS, BASELINES, PRETRAINED_ARMS, arms_of, format_interval
+from primus_scale.page import as_image, render_page, scrolling_table
 from primus_scale.pictures import confusion_figure
 
 HEADLINE_K = "5"
-
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #212529; background: #fff;
-       max-width: 62rem; margin: 2.5rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin-bottom: .3rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
-.lead { font-size: 1.12rem; } .quiet { color: #5c636a; font-size: .92rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .42rem .7rem; text-align: right; border-bottom: 1px solid #dee2e6;
-         white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #868e96; font-weight: 600; }
-td small { color: #5c636a; } td.best { font-weight: 700; background: #f1f6ff; }
-.key { display: inline-block; width: .75rem; height: .75rem; border-radius: 2px;
-       margin-right: .5rem; vertical-align: baseline; }
-.grid { display: flex; flex-wrap: wrap; gap: 1rem; } .grid img { flex: 1 1 20rem; min-width: 0; }
-img { max-width: 100%; height: auto; }
-li { margin: .3rem 0; } code { font-size: .9em; }
-"""
 
 
 def render_report(results: Mapping[str, Any]) -> str:
@@ -59,13 +40,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         "<h2>Runs, and the settings chosen in them</h2>",
         _runs(results),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Few-shot report</title><style>{STYLE}</style></head><body>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
+    return render_page("Few-shot report", sections)
 
 
 def _headline(results: Mapping[str, Any]) -> str:
@@ -132,7 +107,9 @@ def _table(results: Mapping[str, Any], measure: str) -> str:
         key = f'<span class="key" style="background:{COLOURS[arm]}"></span>'
         rows.append(f"<tr><td>{key}{ARMS[arm]}</td>{''.join(cells)}</tr>")
     heads = "".join(f"<th>k = {k}</th>" for k in table)
-    return _scrolling(f"<thead><tr><th>arm</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>")
+    return scrolling_table(
+        f"<thead><tr><th>arm</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    )
 
 
 def _paired_sections(results: Mapping[str, Any]) -> list[str]:
@@ -151,7 +128,9 @@ def _paired_sections(results: Mapping[str, Any]) -> list[str]:
         sections += [
             f"<h2>Paired differences: {ARMS[arm]}</h2>",
             as_image(paired_figure(results, arm), f"gain of {ARMS[arm]} over each baseline"),
-            _scrolling(f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"),
+            scrolling_table(
+                f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+            ),
         ]
     return sections
 
@@ -243,11 +222,7 @@ def _runs(results: Mapping[str, Any]) -> str:
         "<thead><tr><th>run</th><th>people, label / test</th><th>windows, label / test</th>"
         f"<th>arm</th><th>accuracy at k = {k}</th><th>settings at k = {all_k}</th></tr></thead>"
     )
-    return _scrolling(f"{head}<tbody>{''.join(rows)}</tbody>")
-
-
-def _scrolling(table: str) -> str:
-    return f'<div class="scroll"><table>{table}</table></div>'
+    return scrolling_table(f"{head}<tbody>{''.join(rows)}</tbody>")
 
 
 def _cell(interval: Mapping[str, float]) -> str:

@@ -37,6 +37,7 @@ LAYERS = (
         "engine",
         "accumulate",
         "checkpoint",
+        "page",
         "pictures",
         "monitor",
         "evaluate",
