@@ -1,0 +1,227 @@
+"""The data card: figures counted apart from it, and what deserves a second look."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from primus_scale.sample import WindowMeta, window_uid
+from shards.attention import attention
+from shards.card import write_card
+from shards.report import (
+    DeviceReport,
+    IngestReport,
+    LagReport,
+    RecordingReport,
+    SensorReport,
+)
+from shards.stats import gather
+from shards.words import count_verbs, narration_verb
+from shards.writer import WindowShardWriter
+from tests.shard_factory import (
+    RATE_HZ,
+    SAMPLES,
+    make_blocks,
+    make_windows,
+    write_packed,
+    write_windows,
+)
+
+WINDOW_H = SAMPLES / RATE_HZ / 3600
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def sensor(rate_hz: float = 200.0) -> SensorReport:
+    return SensorReport(("acc_x",), "m/s2", 100, 0, 0, 0, 0, 0, rate_hz, 0, 0.0)
+
+
+def ingest_report() -> IngestReport:
+    device = DeviceReport(
+        name="imu",
+        placement="head",
+        nominal_rate_hz=200.0,
+        start_s=0.0,
+        end_s=60.0,
+        median_acc=9.8,
+        sensors=(sensor(), sensor(190.0)),
+        windows=30,
+        refused={"gap": 25, "no video": 5},
+    )
+    lag = LagReport("imu", 0.4, 0.9, 0.8, 60.0, flagged=True)
+    good = RecordingReport("rides", "one", "anna", windows=30, devices=(device,), lag=lag)
+    bad = RecordingReport("rides", "two <b>", error="two.mp4 is empty; copy it again")
+    return IngestReport("gopro", "rides", {}, (good, bad))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_windows(str(tmp_path / "shards"), make_windows(50, frames=5))
+    (tmp_path / "shards" / "ingest.json").write_text(json.dumps(asdict(ingest_report())))
+    return tmp_path / "shards"
+
+
+def test_hours_are_counted_by_what_the_windows_say(folder):
+    windows = make_windows(50, frames=5)
+    figures, shown = gather(str(folder), report=quiet)
+    assert figures["hours"] == pytest.approx(50 * WINDOW_H)
+    for name in ("placement", "person", "label"):
+        found = figures[f"hours_by_{name}"]
+        values = [getattr(window.meta, name) or "(none)" for window in windows]
+        assert found == {
+            value: pytest.approx(values.count(value) * WINDOW_H) for value in set(values)
+        }
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+    aligned = sum(bool(window.frames) for window in windows)
+    assert figures["hours_by_modality"]["random"] == {
+        "IMU, video and text": pytest.approx(aligned * WINDOW_H),
+        "IMU only": pytest.approx((50 - aligned) * WINDOW_H),
+    }
+    assert figures["recordings"] == 5
+    assert len({window.meta.uid for window in shown}) == 12
+    assert {window.meta.placement for window in shown} == {"chest", "left wrist"}
+    assert all(window.frames for window in shown)  # there were enough with pictures
+
+
+def test_gravity_and_rotation_are_those_of_the_samples(folder):
+    figures, _ = gather(str(folder), report=quiet)
+    chest = [w.imu.astype(float) for w in make_windows(50) if w.meta.placement == "chest"]
+    medians = [np.median(np.sqrt((imu[:3] ** 2).sum(axis=0))) for imu in chest]
+    rotation = [np.sqrt((imu[3:] ** 2).sum(axis=0).mean()) for imu in chest]
+    assert figures["gravity"]["quantiles"]["chest"][1] == pytest.approx(np.median(medians))
+    assert figures["gyroscope"]["quantiles"]["chest"][1] == pytest.approx(np.median(rotation))
+    assert sum(figures["gravity"]["counts"]["chest"]) == len(chest)
+
+
+def test_packed_shards_and_a_sample_of_them(tmp_path):
+    write_packed(str(tmp_path), make_blocks(make_windows(64)))
+    figures, shown = gather(str(tmp_path), most=32, report=quiet)
+    assert (figures["windows"], figures["windows_read"]) == (64, 32)
+    assert sum(figures["hours_by_placement"].values()) == pytest.approx(64 * WINDOW_H)
+    assert figures["hours_by_modality"]["random"].keys() == {"IMU, video and text", "IMU only"}
+    assert figures["ingest"] is None
+    assert set(figures["hours_by_label"]) == {"lie", "sit", "(none)"}
+    assert len(shown) == 12
+
+
+def test_windows_without_acceleration_have_no_gravity(tmp_path):
+    with WindowShardWriter(
+        str(tmp_path), rate_hz=200.0, channels=("emg_1", "emg_2"), units=("V", "V")
+    ) as writer:
+        for window in make_windows(3, frames=0):
+            writer.write(replace(window, imu=window.imu[:2]))
+    figures = write_card(str(tmp_path), report=quiet)
+    assert figures["gravity"] is None
+    assert figures["gyroscope"] is None
+    assert "emg_1 (V)" in (tmp_path / "card.html").read_text(encoding="utf-8")
+
+
+def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
+    figures = write_card(str(folder), str(tmp_path / "card"), report=quiet)
+    page = (tmp_path / "card" / "card.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8")) == (
+        json.loads(json.dumps(figures))
+    )
+    assert "two &lt;b&gt;" in page
+    assert "two <b>" not in page
+    assert "two.mp4 is empty; copy it again" in page
+    assert "38 %" in page  # 30 refused of 80
+    pictures = sum(min(len(w.frames), 4) for w in gather(str(folder), report=quiet)[1])
+    assert page.count("data:image/jpeg") == pictures
+    assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
+
+
+def test_equal_shards_give_equal_cards(folder, tmp_path):
+    for name in ("a", "b"):
+        write_card(str(folder), str(tmp_path / name), report=quiet)
+    for name in ("card.html", "card.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_attention_names_what_stands_out(folder):
+    figures, _ = gather(str(folder), report=quiet)
+    text = " ".join(attention(figures))
+    assert "1 of 2 recordings could not be read" in text
+    assert "38 % of the planned windows were refused, most for: gap (25)" in text
+    assert "1 of 1 recordings with video are out of step" in text
+    assert "imu: 1 of 2 sensors are over 1 % off" in text  # 190 of 200 Hz
+
+
+def test_attention_is_empty_where_nothing_stands_out(tmp_path):
+    windows = []
+    for number, window in enumerate(make_windows(40, seed=3)):
+        meta = replace(window.meta, person=f"person-{number % 4}")
+        still = np.zeros_like(window.imu)
+        still[1] = 9.8 + 0.01 * np.sin(np.arange(SAMPLES) + number)
+        windows.append(replace(window, imu=still, meta=meta))
+    write_windows(str(tmp_path), windows)
+    assert attention(gather(str(tmp_path), report=quiet)[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"person": "anna"}, r"All windows are of one person \(anna\)"),
+        ({"texts": ("C waits.",)}, r"Only 5 % of the narrations are distinct"),
+    ],
+)
+def test_attention_to_people_and_texts(tmp_path, change, sentence):
+    windows = [replace(w, meta=replace(w.meta, **change)) for w in make_windows(20)]
+    write_windows(str(tmp_path), windows)
+    found = attention(gather(str(tmp_path), report=quiet)[0])
+    assert any(re.search(sentence, line) for line in found)
+
+
+def test_acceleration_in_g_is_noticed(tmp_path):
+    windows = [
+        replace(w, imu=(w.imu / np.float32(9.8)).astype(np.float32)) for w in make_windows(20)
+    ]
+    write_windows(str(tmp_path), windows)
+    found = attention(gather(str(tmp_path), report=quiet)[0])
+    assert any("at chest" in line and "check units" in line for line in found)
+
+
+def test_damaged_report_is_named(folder):
+    (folder / "ingest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"ingest\.json is damaged"):
+        gather(str(folder), report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("text", "verb"),
+    [
+        ("A person picks up the cup.", "picks"),
+        ("C is slowly walking backwards", "walking"),
+        ("picks up the cup", "picks"),
+        ("The man then starts to run", "run"),
+        ("", None),
+        ("The person.", None),
+    ],
+)
+def test_verbs(text, verb):
+    assert narration_verb(text) == verb
+
+
+def test_forms_of_a_verb_are_counted_together():
+    texts = ["A person walks.", "He walks on", "C is walking", "She runs", "They are running"]
+    assert count_verbs(texts) == {"walks": 3, "running": 2}
+
+
+def test_uid_of_shown_windows_is_not_lost(tmp_path):
+    meta = WindowMeta(
+        uid=window_uid("d", "ü", "imu", 0.0),
+        dataset="d",
+        recording="ü <i>",
+        device="imu",
+        placement="chest",
+        person="",
+        start_s=0.0,
+    )
+    write_windows(str(tmp_path), [replace(make_windows(1)[0], meta=meta)])
+    write_card(str(tmp_path), report=quiet)
+    assert "ü &lt;i&gt;" in (tmp_path / "card.html").read_text(encoding="utf-8")
