@@ -23,7 +23,8 @@ esac
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     require(shutil.which("make"), "make is not installed")
-    for name in ("setup.py", "constraints.txt", "requirements-demo.txt", "installed"):
+    requirements = [path.name for path in ROOT.glob("requirements-*.txt")]
+    for name in ("setup.py", "constraints.txt", *requirements, "installed"):
         (tmp_path / name).touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/primus-scale").write_text(STAND_IN)
