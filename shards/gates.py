@@ -1,0 +1,54 @@
+"""Gates that a window must pass to become a record.
+
+imu = check_window(signal, start, samples)  # (C, T), or one of the reasons of `shards.report`
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shards.report import COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
+from shards.signal import Conditioned
+
+# Of a channel's largest value: resampling leaves a constant constant, and a copy a copy, up to the
+# rounding of float32.
+ROUNDING = 1e-6
+TOLERANCE_S = 1e-6  # below which clocks of recorders do not agree
+
+
+def implausible_gravity(signal: Conditioned, acc_range: tuple[float, float]) -> bool:
+    """Whether the recording's median |a| lies outside ``acc_range`` (m/s2).
+
+    False for a device without an accelerometer.
+    """
+    low, high = acc_range
+    return signal.median_acc is not None and not low <= signal.median_acc <= high
+
+
+def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | str:
+    """Cut imu float32 ``(C, samples)`` at grid index ``start``, or give the reason against it.
+
+    The first that applies: a sensor is missing; the window reaches out of the device's samples; a
+    gap made by invalid records; another gap; a sample at full scale; a channel that never changes;
+    two channels that are equal.
+    """
+    if signal.missing:
+        return NO_SENSOR
+    begin_s, end_s = start / signal.rate_hz, (start + samples - 1) / signal.rate_hz
+    if begin_s < signal.start_s - TOLERANCE_S or end_s > signal.end_s + TOLERANCE_S:
+        return OUTSIDE
+    stretch = signal.stretch_at(start)
+    if stretch is None or start + samples > stretch.stop:
+        return INVALID if signal.invalid_within(begin_s, end_s) else GAP
+    columns = slice(start - stretch.start, start - stretch.start + samples)
+    if stretch.saturated[columns].any():
+        return SATURATED
+    imu = np.ascontiguousarray(stretch.values[:, columns], dtype=np.float32)
+    scale = np.abs(imu).max(axis=1)
+    if (np.ptp(imu, axis=1) <= ROUNDING * scale).any():
+        return DEAD
+    for row in range(len(imu) - 1):
+        difference = np.abs(imu[row + 1 :] - imu[row]).max(axis=1)
+        if (difference <= ROUNDING * scale[row]).any():
+            return COPIED
+    return imu

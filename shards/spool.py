@@ -1,0 +1,199 @@
+"""Samples of a sensor on disk, put in order of time with bounded memory, whatever their number.
+
+spool = Spool(row_type(3))
+spool.add(rows)  # in file order
+column = spool.finish()  # in order of time, no time twice
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+
+RUN_ROWS = 2**18  # sorted in memory at once; a row of six channels takes 33 bytes
+PIVOT_ROWS = 2**10  # every such row's time is a candidate for a boundary of the merge
+# A file with fewer steps backwards than this share is in order but for jumps of its clock.
+ORDERLY = 0.1
+NEAR = 0.6  # periods within which rows recorded before and after a jump back cannot both be right
+
+
+def row_type(channels: int) -> np.dtype:
+    """A sample: time, part of the file (see ``Spool``), values, and whether one is saturated."""
+    fields = [("time_s", "f8"), ("part", "i4"), ("values", "f4", (channels,)), ("saturated", "?")]
+    return np.dtype(fields)
+
+
+class Column:
+    """Rows of one type in a temporary file (in ``TMPDIR``) that vanishes with the object."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = np.dtype(dtype)
+        self._file = tempfile.TemporaryFile(prefix="primus-scale-", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write rows at the end; OSError naming the folder where there is no space left."""
+        try:
+            np.ascontiguousarray(rows, dtype=self.dtype.base).tofile(self._file)
+        except OSError as error:
+            raise OSError(
+                f"cannot write samples to the temporary folder {tempfile.gettempdir()} ({error}); "
+                "free space there, or set TMPDIR to a larger one"
+            ) from error
+        self._rows += len(rows)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` (excluded), those that there are."""
+        start, stop = max(start, 0), min(stop, self._rows)
+        size, offset = max(stop - start, 0) * self.dtype.itemsize, start * self.dtype.itemsize
+        return self._typed(os.pread(self._file.fileno(), size, offset))
+
+    def blocks(self, rows: int = RUN_ROWS) -> Iterator[np.ndarray]:
+        """All rows in order, ``rows`` at a time."""
+        for start in range(0, self._rows, rows):
+            yield self.read(start, start + rows)
+
+    def view(self) -> np.ndarray:
+        """All rows, read-only, mapped from the file: pages that memory is short of can go."""
+        if not self._rows:
+            return self._typed(b"")
+        return self._typed(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def _typed(self, data: bytes | mmap.mmap) -> np.ndarray:
+        return np.frombuffer(data, self.dtype.base).reshape(-1, *self.dtype.shape)
+
+
+class Median:
+    """Median of numbers not below zero, in one pass: the mean of a 0.07 % wide class of them."""
+
+    _PER_OCTAVE = 1024
+    _OCTAVES = 40  # below and above one: 1e-12 to 1e12
+
+    def __init__(self) -> None:
+        classes = 2 * self._OCTAVES * self._PER_OCTAVE
+        self._counts = np.zeros(classes, np.int64)
+        self._sums = np.zeros(classes)
+
+    def add(self, numbers: np.ndarray) -> None:
+        """Count ``numbers`` ``(n,)``."""
+        if not len(numbers):
+            return
+        octaves = np.log2(np.maximum(numbers, 2.0**-self._OCTAVES)) + self._OCTAVES
+        places = np.minimum((octaves * self._PER_OCTAVE).astype(np.int64), len(self._counts) - 1)
+        low, high = places.min(), places.max() + 1
+        self._counts[low:high] += np.bincount(places - low)
+        self._sums[low:high] += np.bincount(places - low, numbers)
+
+    def value(self) -> float:
+        """The median; zero where nothing was counted."""
+        total = self._counts.cumsum()
+        if not total[-1]:
+            return 0.0
+        place = int(np.searchsorted(total, (total[-1] + 1) // 2))
+        return float(self._sums[place] / self._counts[place])
+
+
+class Spool:
+    """Takes rows in file order and gives them back in order of time.
+
+    Rows of a time that was there before are dropped. So are rows that a clock set back laid over
+    time already recorded, recognised as samples between samples; both are ``duplicates``.
+    ``out_of_order`` counts rows earlier than the one before.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.out_of_order = 0
+        self.duplicates = 0
+        self._column = Column(row_type(channels))
+        self._runs: list[int] = [0]  # bounds of the sorted runs in the column
+        self._pending: list[np.ndarray] = []
+        self._pending_rows = 0
+        self._last_s = -math.inf
+        self._steps = Median()
+        self._increasing = True
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append rows; their ``part`` is filled in."""
+        steps = np.diff(rows["time_s"], prepend=self._last_s)
+        back = steps < 0
+        rows["part"] = self.out_of_order + np.cumsum(back)
+        self.out_of_order += int(back.sum())
+        self._increasing &= bool((steps > 0).all())
+        self._steps.add(steps[(steps > 0) & np.isfinite(steps)])
+        self._last_s = rows["time_s"][-1] if len(rows) else self._last_s
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows >= RUN_ROWS:
+            self._write_runs()
+
+    def finish(self) -> Column:
+        """The rows in order of time, each time once."""
+        self._write_runs()
+        if self._increasing:
+            return self._column
+        merged = Column(self._column.dtype)
+        last = np.empty(0, merged.dtype)  # waits for the block after, whose first row may oust it
+        for block in self._merge():
+            rows = self._without_conflicts(self._ordered(np.concatenate([last, block])))
+            merged.append(rows[:-1])
+            last = rows[-1:]
+        merged.append(last)
+        return merged
+
+    def _write_runs(self) -> None:
+        if not self._pending_rows:
+            return
+        rows = np.concatenate(self._pending)
+        self._pending, self._pending_rows = [], 0
+        for start in range(0, len(rows), RUN_ROWS):
+            run = self._ordered(rows[start : start + RUN_ROWS])
+            self._column.append(run)
+            self._runs.append(len(self._column))
+
+    def _ordered(self, rows: np.ndarray) -> np.ndarray:
+        """Sort by time (equal times stay in file order), and keep the first of equal times."""
+        time_s = rows["time_s"]
+        if (np.diff(time_s) < 0).any():
+            rows = rows[np.argsort(time_s, kind="stable")]
+        first = np.diff(rows["time_s"], prepend=-math.inf) > 0
+        self.duplicates += len(rows) - int(first.sum())
+        return rows if first.all() else rows[first]
+
+    def _merge(self) -> Iterator[np.ndarray]:
+        """All rows in blocks of rising times, runs one after the other within a block."""
+        runs = list(itertools.pairwise(self._runs))
+        times = [self._column.read(*run)["time_s"][::PIVOT_ROWS].copy() for run in runs]
+        inner = np.sort(np.concatenate(times))[RUN_ROWS // PIVOT_ROWS :: RUN_ROWS // PIVOT_ROWS]
+        bounds = np.array([-math.inf, *np.unique(inner), math.inf])
+        places = [
+            start + np.searchsorted(self._column.read(start, stop)["time_s"], bounds)
+            for start, stop in runs
+        ]
+        for block in range(len(bounds) - 1):
+            parts = [run[block : block + 2].tolist() for run in places]
+            rows = [self._column.read(*part) for part in parts if part[0] < part[1]]
+            if rows:
+                yield np.concatenate(rows)
+
+    def _without_conflicts(self, rows: np.ndarray) -> np.ndarray:
+        """Drop samples that lie between those of an earlier part of the file (ordered rows)."""
+        if self.out_of_order > ORDERLY * self._runs[-1]:
+            return rows  # the order of the file says nothing
+        near = np.diff(rows["time_s"]) < NEAR * self._steps.value()
+        parts = np.diff(rows["part"])
+        keep = np.ones(len(rows), bool)
+        keep[1:] &= ~(near & (parts > 0))
+        keep[:-1] &= ~(near & (parts < 0))
+        self.duplicates += len(rows) - int(keep.sum())
+        return rows[keep]
