@@ -13,13 +13,14 @@ import hashlib
 import importlib.util
 import io
 import itertools
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+
+from shards.unpickle import NumpyUnpickler
 
 RATE_HZ = 50.0
 STANDARD_GRAVITY = 9.80665  # m/s2 in one g, the file's unit of acceleration
@@ -66,7 +67,7 @@ def load_hapt(path: str | Path | None = None) -> list[HaptRecording]:
     digest = hashlib.sha256(content).hexdigest()
     if digest != _SHA256:
         raise ValueError(f"{path}: sha256 is {digest}, not {_SHA256}; remove it and {_INSTALL}")
-    frames_by_person = _NumpyUnpickler(io.BytesIO(gzip.decompress(content))).load()
+    frames_by_person = _HaptUnpickler(io.BytesIO(gzip.decompress(content))).load()
     recordings: list[HaptRecording] = []
     for person in sorted(frames_by_person):
         for frame in frames_by_person[person]:
@@ -126,21 +127,11 @@ def _inert(*_: Any) -> _Inert:
     return _Inert()
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """How protocol-2 pickles written by Python 3 hold bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected text encoding {encoding!r}")
-    return text.encode("latin1")
+class _HaptUnpickler(NumpyUnpickler):
+    """Builds numpy arrays; pandas objects become inert."""
 
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Builds numpy arrays; pandas objects become inert; any other name is refused."""
-
-    _known: dict[tuple[str, str], Any] = {  # noqa: RUF012 (constant)
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np.ndarray.__new__,
-        ("_codecs", "encode"): _latin1,
+    known: ClassVar[Mapping[tuple[str, str], Any]] = {
+        **NumpyUnpickler.known,
         ("__builtin__", "slice"): slice,
         ("__builtin__", "object"): _Inert,
         ("copy_reg", "_reconstructor"): _inert,
@@ -150,12 +141,6 @@ class _NumpyUnpickler(pickle.Unpickler):
         ("pandas.core.indexes.base", "_new_Index"): _inert,
         ("pandas.core.indexes.range", "RangeIndex"): _Inert,
     }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._known[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
 
 
 def _signals(frame: _Inert) -> tuple[np.ndarray, np.ndarray]:
