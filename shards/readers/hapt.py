@@ -1,0 +1,134 @@
+"""UCI HAPT, raw data: a phone at the waist, 30 people, 6 activities and 6 transitions, 50 Hz.
+
+Source: Reyes-Ortiz et al., "Transition-Aware Human Activity Recognition Using Smartphones",
+Neurocomputing 2016; UCI repository, "Smartphone-Based Recognition of Human Activities and Postural
+Transitions", README.txt. ``RawData/acc_exp01_user01.txt`` has a row for each sample, x, y and z
+between spaces in g, ``gyro_exp01_user01.txt`` one in rad/s; both were sampled together. A line of
+``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of a stretch,
+counted from 1. The people, and what they did, are those of UCI HAR: never test on one of the two
+what was trained on the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar
+
+from shards.readers.base import Reader
+from shards.readers.rows import checked_listing, regular_samples
+from shards.recording import (
+    ACCELEROMETER,
+    GYROSCOPE,
+    Device,
+    LabelSpan,
+    Recording,
+    RecordingRef,
+    Sensor,
+)
+from shards.tables import read_matrix
+
+RATE_HZ = 50.0
+ACTIVITIES = {
+    1: "walking",
+    2: "walking upstairs",
+    3: "walking downstairs",
+    4: "sitting",
+    5: "standing",
+    6: "lying",
+    7: "stand to sit",
+    8: "sit to stand",
+    9: "sit to lie",
+    10: "lie to sit",
+    11: "stand to lie",
+    12: "lie to stand",
+}
+_FILE = re.compile(
+    r"(?P<folder>(?:.*/)?)acc_(?P<rest>exp(?P<experiment>\d+)_user(?P<person>\d+)\.txt)"
+)
+
+
+class HaptReader(Reader):
+    """One recording for each experiment, named ``exp01-user01``."""
+
+    name: ClassVar[str] = "hapt"
+
+    def recordings(self) -> list[RecordingRef]:
+        """The experiments that have an accelerometer file; opens none."""
+        beside = {*self.source.find("**/gyro_exp*_user*.txt"), *self.source.find("**/labels.txt")}
+        refs = []
+        for path in self.source.find("**/acc_exp*_user*.txt"):
+            if match := _FILE.fullmatch(path):
+                gyroscope = f"{match['folder']}gyro_{match['rest']}"
+                labels = f"{match['folder']}labels.txt"
+                details = {
+                    "experiment": int(match["experiment"]),
+                    "person": int(match["person"]),
+                    "gyroscope": gyroscope if gyroscope in beside else None,
+                    "labels": labels,
+                }
+                name = f"exp{match['experiment']}-user{match['person']}"
+                files = (path, *sorted({gyroscope, labels} & beside))
+                refs.append(RecordingRef(name, files, details))
+        return checked_listing(self.source, refs, "RawData/acc_exp01_user01.txt (nor of others)")
+
+    @contextmanager
+    def open(self, ref: RecordingRef) -> Iterator[Recording]:
+        """The recording; FileNotFoundError where labels.txt is missing, which all of them need."""
+        acc = read_matrix(self.source, ref.files[0], 3)
+        sensors = [Sensor(ACCELEROMETER, "g", partial(regular_samples, acc, RATE_HZ))]
+        notes = []
+        if gyroscope := ref.details["gyroscope"]:
+            gyr = read_matrix(self.source, gyroscope, 3)
+            if len(gyr) != len(acc):
+                raise ValueError(
+                    f"{self.source.locate(gyroscope)} has {len(gyr)} rows, and "
+                    f"{ref.files[0]} beside it {len(acc)}; download both again"
+                )
+            sensors.append(Sensor(GYROSCOPE, "rad/s", partial(regular_samples, gyr, RATE_HZ)))
+        else:
+            notes.append("no gyroscope file")
+        labels = self._labels(ref, len(acc))
+        if not labels:
+            notes.append("labels.txt has no line for this experiment")
+        yield Recording(
+            dataset=self.name,
+            name=ref.name,
+            person=f"{self.name}-{ref.details['person']}",
+            devices=(Device("phone", "waist", tuple(sensors), RATE_HZ),),
+            labels=labels,
+            sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",
+            notes=tuple(notes),
+        )
+
+    def _labels(self, ref: RecordingRef, samples: int) -> tuple[LabelSpan, ...]:
+        """The experiment's lines of labels.txt, in order of time."""
+        path, spans = ref.details["labels"], []
+        where = self.source.locate(path)
+        if path not in ref.files:
+            raise FileNotFoundError(f"no {where}, which holds the activities; download it again")
+        table = read_matrix(self.source, path, 5)
+        experiment, user = ref.details["experiment"], ref.details["person"]
+        for number, (*codes, first, last) in enumerate(table.tolist(), start=1):
+            if codes[:2] != [experiment, user]:
+                continue
+            row = f"{where}: row {number}"
+            if codes[2] not in ACTIVITIES:
+                raise ValueError(
+                    f"{row} has the unknown activity code {codes[2]:g}; known are 1 to "
+                    f"{len(ACTIVITIES)}. Correct the file, or download it again"
+                )
+            if not 1 <= first <= last <= samples:
+                raise ValueError(
+                    f"{row} has samples {first:g} to {last:g} of the {samples} in {ref.files[0]}; "
+                    "download both again"
+                )
+            # Up to the next activity's first sample, but not past the last one of the file.
+            end_s = min(last, samples - 1) / RATE_HZ
+            spans.append(LabelSpan((first - 1) / RATE_HZ, end_s, ACTIVITIES[int(codes[2])]))
+        return tuple(sorted(spans))
+
+
+READER = HaptReader
