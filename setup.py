@@ -40,7 +40,7 @@ setup(
         "gpu": ["faiss-gpu-cu12>=1.12"],
         "s3": ["s3fs>=2026.1"],
         "ingest": [  # and requirements-ingest.txt
-            "av>=15.0",  # decodes video
+            "av>=18.0",  # decodes video
             "telemetry-parser>=0.3",  # motion data in MP4 files of GoPro, Sony, Insta360
             "opencv-python-headless>=4.10",  # motion between pictures, for the check of clocks
             "pyarrow>=20.0",  # CSV and Parquet, in chunks

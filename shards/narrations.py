@@ -11,6 +11,7 @@ without such markers come out as they went in, but for white space.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from shards.cues import read_cues
 from shards.recording import Narration
@@ -97,15 +98,25 @@ def read_narrations(source: Source, path: str) -> tuple[tuple[Narration, ...], t
 
     Files and errors: `shards.cues.read_cues`.
     """
-    narrations, others, empty = [], 0, 0
-    for cue in read_cues(source, path):
-        text = clean_text(cue.text)
+    return clean_narrations(read_cues(source, path))
+
+
+def clean_narrations(
+    narrations: Iterable[Narration],
+) -> tuple[tuple[Narration, ...], tuple[str, ...]]:
+    """The narrations with their texts cleaned, in their order; and notes that count those left out.
+
+    Left out are those of which ``clean_text`` makes nothing.
+    """
+    cleaned, others, empty = [], 0, 0
+    for narration in narrations:
+        text = clean_text(narration.text)
         if text is not None:
-            narrations.append(cue._replace(text=text))
-        elif is_other_person(cue.text):
+            cleaned.append(narration._replace(text=text))
+        elif is_other_person(narration.text):
             others += 1
         else:
             empty += 1
     counts = ((others, "of another person"), (empty, "without text"))
     notes = (f"narrations left out: {count}, {what}" for count, what in counts if count)
-    return tuple(narrations), tuple(notes)
+    return tuple(cleaned), tuple(notes)

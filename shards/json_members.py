@@ -1,0 +1,178 @@
+"""Where the members of a large JSON file lie, so that each can be read by itself.
+
+for member in find_members(source, "narration.json", inside="videos"):
+    places[member.keys[-1]] = member.place
+narrations = read_member(source, "narration.json", places[uid])
+
+Annotations of egocentric data sets come as one JSON file of up to hundreds of megabytes for
+thousands of videos. Parsed whole it takes gigabytes, in every process that opens one video. So the
+listing goes over it once, in pieces, and hands a place of two numbers to whoever opens a video.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+from shards.source import Source
+
+MEMBER_BYTES = 64 * 2**20  # longest member; beyond it the file is taken to be damaged
+_BLOCK_BYTES = 4 * 2**20
+_SPACE = " \t\r\n"
+_DECODER = json.JSONDecoder()
+_AGAIN = "download it again"
+
+
+class Place(NamedTuple):
+    """First byte of a value in its file, and its number of bytes."""
+
+    offset: int
+    size: int
+
+
+class Member(NamedTuple):
+    """A value of an object or list. keys: names or numbers that lead to it from the outermost."""
+
+    keys: tuple[str | int, ...]
+    place: Place
+    data: bytes
+
+    def value(self) -> Any:
+        """The value itself."""
+        return json.loads(self.data)
+
+
+def find_members(source: Source, path: str, *, inside: str | None = None) -> Iterator[Member]:
+    """The members of the outermost object or list of the JSON file at ``path``, in file order.
+
+    inside: instead of the outermost object's member of this name, its own members. Memory holds one
+    member and a few megabytes. ValueError naming the file, and the byte where there is one, where
+    it is empty, damaged, truncated, or neither an object nor a list; it comes after the members
+    before that place.
+    """
+    with source.open(path) as stream:
+        scanner = _Scanner(stream, source.locate(path))
+        yield from scanner.members((), inside)
+        if scanner.next():
+            scanner.fail("text after the end")
+
+
+def read_member(source: Source, path: str, place: Place) -> Any:
+    """The value at a place that ``find_members`` gave; ValueError where the file has changed."""
+    with source.open(path) as stream:
+        stream.seek(place.offset)
+        data = stream.read(place.size)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ValueError(
+            f"{source.locate(path)}: its {place.size} bytes from {place.offset} on are no JSON "
+            f"({error}); the file was damaged, or changed since it was listed: check it, and start "
+            "again"
+        ) from None
+
+
+def field_of(record: Any, name: str, where: str) -> Any:
+    """The field of a JSON object; ValueError, saying where, if it has none or is no object."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is no object with a field {name}, but {record!r:.80}; {_AGAIN}")
+    if name not in record:
+        raise ValueError(f"{where} has no field {name}, but {', '.join(record)[:500]}; {_AGAIN}")
+    return record[name]
+
+
+class _Scanner:
+    """Goes over JSON text in pieces.
+
+    Bytes are taken as Latin-1: the characters that give JSON its structure are ASCII, no byte of a
+    longer UTF-8 character is, and so a place in the text is a place in the file.
+    """
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self._stream = stream
+        self._where = where
+        self._text = ""
+        self._at = 0  # in the text
+        self._base = 0  # of the text in the file
+        self._ended = False
+        self._read()
+        if self._text.startswith("\xef\xbb\xbf"):  # a byte order mark
+            self._at = 3
+
+    def members(self, keys: tuple[str | int, ...], inside: str | None = None) -> Iterator[Member]:
+        """Those of the object or list that begins here."""
+        opening = self.next()
+        if opening not in ("{", "["):
+            self.fail("neither an object nor a list begins here")
+        self._at += 1
+        closing, number = "}" if opening == "{" else "]", 0
+        if self.next() == closing:
+            self._at += 1
+            return
+        while True:
+            key: str | int = self._name() if opening == "{" else number
+            if inside is not None and key == inside:
+                yield from self.members((*keys, key))
+            else:
+                self.next()
+                offset = self._base + self._at
+                text = self._value()
+                yield Member((*keys, key), Place(offset, len(text)), text.encode("latin-1"))
+            number += 1
+            after = self.next()
+            if after not in (",", closing):
+                self.fail(f"neither a comma nor {closing} follows a value")
+            self._at += 1
+            if after == closing:
+                return
+
+    def next(self) -> str:
+        """Go to the next character that is no white space; "" at the end of the file."""
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in _SPACE:
+                    return self._text[self._at]
+                self._at += 1
+            if not self._read():
+                return ""
+
+    def fail(self, fault: str) -> NoReturn:
+        """ValueError naming file and byte."""
+        if self._ended and self._at >= len(self._text):
+            fault = "it ends too early" if self._base + self._at else "it is empty"
+        raise ValueError(f"{self._where}, byte {self._base + self._at}: {fault}; {_AGAIN}")
+
+    def _name(self) -> str:
+        if self.next() != '"':
+            self.fail("no name in quotation marks")
+        name = json.loads(self._value().encode("latin-1"))
+        if self.next() != ":":
+            self.fail("no colon after a name")
+        self._at += 1
+        return str(name)
+
+    def _value(self) -> str:
+        """The text of the value that begins here."""
+        while True:
+            try:
+                _, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if len(self._text) - self._at > MEMBER_BYTES or not self._read():
+                    self.fail(error.msg)
+                continue
+            # Of a number that the text ends in, such as 1.5e+, there may be more.
+            if end > len(self._text) - 3 and self._read():
+                continue
+            text, self._at = self._text[self._at : end], end
+            return text
+
+    def _read(self) -> bool:
+        """Take more of the file in, at least as much as is pending; False at its end."""
+        pending = self._text[self._at :]
+        block = self._stream.read(max(_BLOCK_BYTES, len(pending)))
+        self._ended = not block
+        if block:
+            self._base, self._at = self._base + self._at, 0
+            self._text = pending + block.decode("latin-1")
+        return bool(block)

@@ -1,0 +1,319 @@
+"""Ego-Exo4D v2: takes of skilled activities in Aria glasses, with atomic descriptions, 740 people.
+
+Source: Grauman et al., CVPR 2024; documentation at docs.ego-exo4d-data.org ("Metadata", "Takes",
+"Downscaled Takes", "Atomic Action Descriptions", tutorials). Point --src at what ``egoexo --parts
+metadata annotations captures take_vrs_noimagestream downscaled_takes/448`` downloads.
+
+- ``takes.json``: a list; whose a take is, of which task and capture, and its timesync rows.
+- ``takes/<take>/aria0N.vrs``, ``aria0N_noimagestreams.vrs``: two IMUs, in device time.
+- ``takes/<take>/frame_aligned_videos/aria0N_214-1.mp4``, smaller in ``downscaled/448/`` there: the
+  RGB camera at 30 fps. It stands turned by 90 degrees against the sensor (tutorial "Undistort
+  frames" turns it back to use the sensor's calibration), and that is upright.
+- ``captures/<capture>/timesync.csv``: a row for each moment, with the device times of all cameras.
+  Frame i of a take is row timesync_start_idx + 1 + i, up to timesync_end_idx (excluded).
+- ``annotations/atomic_descriptions_{train,val}.json``: what people do, by several annotators for
+  each take, at seconds of the video, right to 1 or 2 s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from shards.json_members import Place, field_of, find_members, read_member
+from shards.narrations import clean_narrations
+from shards.readers.base import Reader
+from shards.readers.rows import checked_listing
+from shards.recording import Device, FrameSource, LabelSpan, Narration, Recording, RecordingRef
+from shards.source import Source
+from shards.tables import read_table
+from shards.video import Video
+from shards.vrs import open_vrs
+
+RATE_FPS = 30.0
+TASKS = {  # parent_task_id
+    1000: "cooking",
+    2000: "health",
+    4000: "bike repair",
+    5000: "music",
+    6000: "basketball",
+    7000: "climbing",
+    8000: "soccer",
+    9000: "dance",
+}
+PLACEMENTS = {"imu-left": "head", "imu-right": "head"}
+_SPLITS = ("train", "val")
+_VRS = re.compile(r"(?P<take>takes/[^/]+)/(?P<camera>aria\d+)(?P<kind>_noimagestreams)?\.vrs")
+_VIDEO = re.compile(
+    r"(?P<take>takes/[^/]+)/frame_aligned_videos/(?P<kind>downscaled/448/)?"
+    r"(?P<camera>aria\d+)_214-1\.mp4"
+)
+
+
+class EgoExo4dReader(Reader):
+    """One recording for each take of which IMU or video is here, named as the take is.
+
+    timesync_offset: rows from timesync_start_idx to that of the first frame. full_scale: decode the
+    video as it was recorded where the downscaled one is there too. quarter_turns: how often
+    pictures are turned by 90 degrees anticlockwise, should they not be upright.
+    """
+
+    name: ClassVar[str] = "egoexo4d"
+
+    def __init__(
+        self,
+        source: Source,
+        timesync_offset: int = 1,
+        full_scale: bool = False,
+        quarter_turns: int = 0,
+    ) -> None:
+        super().__init__(source)
+        self._timesync_offset = timesync_offset
+        self._full_scale = full_scale
+        self._quarter_turns = quarter_turns
+
+    def recordings(self) -> list[RecordingRef]:
+        """The takes, but those dropped; opens none.
+
+        takes.json and the descriptions are gone over once, in pieces.
+        """
+        if not self.source.exists("takes.json"):
+            raise FileNotFoundError(
+                f"no {self.source.locate('takes.json')}; point --src at the folder that the egoexo "
+                "command downloads to, or download it with --parts metadata"
+            )
+        cameras = self._cameras()
+        timesyncs = set(self.source.find("captures/*/timesync.csv"))
+        descriptions = self._descriptions()
+        refs = []
+        for member in find_members(self.source, "takes.json"):
+            take = member.value()
+            where = f"{self.source.locate('takes.json')}: take number {member.keys[0]}"
+            name = field_of(take, "take_name", where)
+            found = cameras.get(field_of(take, "root_dir", where))
+            if not found or take.get("is_dropped"):
+                continue
+            # The wearer's glasses, where others recorded too.
+            named = {
+                key: found[key] for key in take.get("frame_aligned_videos") or () if key in found
+            }
+            timesync = f"captures/{(take.get('capture') or {}).get('capture_name')}/timesync.csv"
+            uid = field_of(take, "take_uid", where)
+            details = {
+                "person": take.get("participant_uid"),
+                "task": take.get("parent_task_id"),
+                "cameras": named or found,
+                "timesync": timesync if timesync in timesyncs else None,
+                "rows": [take.get("timesync_start_idx"), take.get("timesync_end_idx")],
+                "descriptions": None if descriptions is None else descriptions.get(uid, []),
+            }
+            files = [path for paths in (named or found).values() for path in paths.values()]
+            files += [details["timesync"], *(path for path, *_ in details["descriptions"] or ())]
+            refs.append(RecordingRef(name, tuple(filter(None, files)), details))
+        return checked_listing(self.source, refs, "takes/<take>/aria01_noimagestreams.vrs")
+
+    @contextmanager
+    def open(self, ref: RecordingRef) -> Iterator[Recording]:
+        """The take; its VRS file is open inside the block."""
+        cameras = ref.details["cameras"]
+        if len(cameras) > 1:
+            raise ValueError(
+                f"{self.source.locate(ref.files[0])}: {' and '.join(cameras)} recorded this take, "
+                "and takes.json does not tell the wearer's; take the files of the others out"
+            )
+        [(camera, paths)] = cameras.items()
+        notes: list[str] = []
+        times_s = self._frame_times(ref, camera, notes)
+        with ExitStack() as stack:
+            devices: tuple[Device, ...] = ()
+            frames: FrameSource | None = None
+            if vrs := paths.get("vrs"):
+                file = stack.enter_context(open_vrs(self.source, vrs))
+                devices, frames = file.imu_devices(PLACEMENTS), file.camera()
+                notes += file.notes
+            else:
+                notes.append("no VRS file; download it with --parts take_vrs_noimagestream")
+            if (video := paths.get("video")) and times_s is not None:
+                frames = Video(
+                    partial(self.source.open, video),
+                    self.source.locate(video),
+                    quarter_turns=self._quarter_turns,
+                    times_s=times_s,
+                )
+            elif video is None:
+                notes.append("no aligned video" + ("; pictures of the VRS file" if frames else ""))
+            yield Recording(
+                dataset=self.name,
+                name=ref.name,
+                person=_person(ref, notes),
+                devices=devices,
+                frames=frames,
+                narrations=self._narrations(ref, times_s, notes),
+                labels=_labels(ref, devices, times_s, notes),
+                sync=self._sync(times_s),
+                notes=tuple(notes),
+            )
+
+    def _cameras(self) -> dict[str, dict[str, dict[str, str]]]:
+        """The files to use, "vrs" and "video", by the take's folder and the glasses' name."""
+        found: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+        scale = "" if self._full_scale else "downscaled/448/"
+        for pattern in ("*_214-1.mp4", "downscaled/448/*_214-1.mp4"):
+            for path in self.source.find(f"takes/*/frame_aligned_videos/{pattern}"):
+                if match := _VIDEO.fullmatch(path):
+                    files = found[match["take"]][match["camera"]]
+                    if "video" not in files or (match["kind"] or "") == scale:
+                        files["video"] = path
+        for path in self.source.find("takes/*/aria*.vrs"):
+            if match := _VRS.fullmatch(path):
+                files = found[match["take"]][match["camera"]]
+                # The smaller file will do, unless pictures have to come out of it.
+                if "vrs" not in files or bool(match["kind"]) == ("video" in files):
+                    files["vrs"] = path
+        return {take: dict(cameras) for take, cameras in found.items()}
+
+    def _descriptions(self) -> dict[str, list[tuple[str, int, int]]] | None:
+        """File and place of each take's descriptions, by its uid; None where there is no file."""
+        paths = [f"annotations/atomic_descriptions_{split}.json" for split in _SPLITS]
+        present = [path for path in paths if self.source.exists(path)]
+        found = defaultdict(list)
+        for path in present:
+            for member in find_members(self.source, path, inside="annotations"):
+                found[str(member.keys[-1])].append((path, *member.place))
+        return found if present else None
+
+    def _frame_times(self, ref: RecordingRef, camera: str, notes: list[str]) -> np.ndarray | None:
+        """Device times of the take's frames, s, NaN where unusable; None where there are none."""
+        path, (start, end) = ref.details["timesync"], ref.details["rows"]
+        if path is None or start is None or end is None:
+            what = "timesync.csv of its capture" if path is None else "timesync rows in takes.json"
+            notes.append(f"no {what}: no times of frames and descriptions")
+            return None
+        if (first := start + self._timesync_offset) < 0:
+            raise ValueError(
+                f"{self.source.locate(path)}: take {ref.name} would begin before its first row; "
+                f"correct option timesync_offset={self._timesync_offset}"
+            )
+        column = f"{camera}_214-1_capture_timestamp_ns"
+        row, pieces = 0, [np.empty(0)]
+        for piece in read_table(self.source, path, columns=(column,)):
+            pieces.append(piece[column][max(first - row, 0) : max(end - row, 0)])
+            row += len(piece[column])
+            if row >= end:
+                break
+        times_s = np.concatenate(pieces) / 1e9
+        before_s = np.fmax.accumulate(np.concatenate([[-math.inf], times_s]))[:-1]
+        late = times_s <= before_s
+        times_s[late] = np.nan
+        for count, what in (
+            (max(end - row, 0), "after the end of timesync.csv"),
+            (int(late.sum()), "not later than one before"),
+            (int(np.isnan(times_s).sum() - late.sum()), "without a device time"),
+        ):
+            if count:
+                notes.append(f"frames left out: {count}, {what}")
+        if np.isfinite(times_s).any():
+            return times_s
+        notes.append("no frame of the take has a device time")
+        return None
+
+    def _narrations(
+        self, ref: RecordingRef, times_s: np.ndarray | None, notes: list[str]
+    ) -> tuple[Narration, ...]:
+        """What the wearer does, in device time, by time; of all annotators."""
+        places = ref.details["descriptions"]
+        if places is None:
+            notes.append("no atomic descriptions; download them with --parts annotations")
+        elif not places:
+            notes.append("no atomic descriptions of this take")
+        if not places or times_s is None:
+            return ()
+        frames = np.flatnonzero(np.isfinite(times_s))
+        frames_s = times_s[frames]
+        kept, unseen, left_out = [], 0, Counter[str]()
+        for path, *place in places:
+            where = f"{self.source.locate(path)}: a description of {ref.name}"
+            for annotation in read_member(self.source, path, Place(*place)):
+                entries = field_of(annotation, "descriptions", where)
+                rejected = _is_set(annotation.get("rejected"))
+                for entry in entries:
+                    fault = "rejected" if rejected else _fault(entry, where)
+                    frame = math.nan if fault else entry["timestamp"] * RATE_FPS
+                    if not fault and not frames[0] <= frame <= frames[-1]:
+                        fault = "outside the frames"
+                    if fault:
+                        left_out[fault] += 1
+                        continue
+                    time_s = float(np.interp(frame, frames, frames_s))
+                    kept.append(Narration(time_s, time_s, entry["text"]))
+                    unseen += not _is_set(entry.get("ego_visible", True))
+        narrations, cleaned = clean_narrations(sorted(kept))
+        notes += [f"descriptions left out: {n}, {what}" for what, n in sorted(left_out.items())]
+        notes += cleaned
+        if unseen:
+            notes.append(f"descriptions of what the wearer's camera does not see: {unseen}")
+        return narrations
+
+    def _sync(self, times_s: np.ndarray | None) -> str:
+        if times_s is None:
+            return "device time of the glasses"
+        return (
+            "device time of the glasses; frame i of the video taken as row timesync_start_idx + "
+            f"{self._timesync_offset} + i of timesync.csv, descriptions (right to 1 or 2 s) as "
+            f"seconds of the video at {RATE_FPS:g} fps"
+        )
+
+
+def _is_set(flag: Any) -> bool:
+    """Flags stand as true and false, 1 and 0, or as text of these."""
+    return str(flag).lower() in ("1", "true")
+
+
+def _fault(entry: Any, where: str) -> str | None:
+    """Why a description is not to be used, if so."""
+    text, time_s = field_of(entry, "text", where), field_of(entry, "timestamp", where)
+    subject = entry.get("subject", entry.get("narration_subject"))  # the name in the documentation
+    if _is_set(entry.get("unsure")):
+        return "unsure"
+    if subject != "C":
+        return "of another person" if subject else "without a subject"
+    if not isinstance(text, str):
+        return "without text"
+    if not isinstance(time_s, int | float) or not math.isfinite(time_s):
+        return "without a time"
+    return None
+
+
+def _person(ref: RecordingRef, notes: list[str]) -> str:
+    person = ref.details["person"]
+    if person is None:
+        notes.append("person unknown: taken to be in no other take")
+    return f"egoexo4d-{ref.name if person is None else person}"
+
+
+def _labels(
+    ref: RecordingRef, devices: tuple[Device, ...], times_s: np.ndarray | None, notes: list[str]
+) -> tuple[LabelSpan, ...]:
+    """The task over the whole take: its frames, or its IMU records where frames have no times."""
+    task = ref.details["task"]
+    if task not in TASKS:
+        notes.append(f"no label: parent_task_id is {task}, known are {', '.join(map(str, TASKS))}")
+        return ()
+    if times_s is not None:
+        span_s = np.nanmin(times_s), np.nanmax(times_s)
+    elif devices:
+        chunks = [chunk.time_s for chunk in devices[0].sensors[0].read()]
+        span_s = min(map(np.min, chunks)), max(map(np.max, chunks))
+    else:
+        return ()
+    return (LabelSpan(float(span_s[0]), float(span_s[1]), TASKS[task]),)
+
+
+READER = EgoExo4dReader
