@@ -1,0 +1,316 @@
+"""Project Aria recordings (VRS) of both generations of glasses: IMUs and pictures, by label.
+
+with open_vrs(source, "take/aria01.vrs") as file:
+    devices = file.imu_devices(dict.fromkeys(imu_labels("both"), "head"))
+    frames = file.camera()  # upright
+
+Read through projectaria-tools, whose documentation (facebookresearch.github.io/projectaria_tools)
+is the source of what stands here. All times are device time: seconds on the one clock of a device.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from projectaria_tools.core import data_provider
+from projectaria_tools.core.calibration import DeviceVersion, from_device_class_name
+from projectaria_tools.core.sensor_data import TimeDomain
+
+from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
+from shards.signal import DEGREE, GRAVITY
+from shards.source import Source
+
+SYNC = "IMU records and pictures carry capture times of one clock, the device's"
+CHUNK_RECORDS = 2**14
+CAMERA = "camera-rgb"
+_IMUS = {
+    "both": ("imu-left", "imu-right"),
+    "left": ("imu-left",),
+    "right": ("imu-right",),
+}
+
+# The read-out of accelerometer (g) and gyroscope (deg/s) at which they saturate: "Sensor
+# Measurement Models in Project Aria Devices", one page for each generation. That of Gen 1 has 5000
+# for the left gyroscope; the steps of its values are those of 16 bits over 500.
+_FULL_SCALE = {
+    (DeviceVersion.Gen1, "imu-left"): (4.0, 500.0),
+    (DeviceVersion.Gen1, "imu-right"): (8.0, 1000.0),
+    (DeviceVersion.Gen2, "imu-left"): (8.0, 2000.0),
+    (DeviceVersion.Gen2, "imu-right"): (16.0, 2000.0),
+}
+# The camera of Gen 1 lies on its side in the frame, so that the sky is at the left of its pictures.
+_QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
+# What the library reports of damage it then passes over: it drops records or guesses an index. Only
+# records that are out of order are no damage.
+_DAMAGE = re.compile(
+    r"\[(?:VRS\w+|RecordFileReader)\]\[(?:WARNING|ERROR)\]: "
+    r"(?!\d+ record\(s\) not sorted)([^\x1b]+)"
+)
+_AGAIN = "download it again, or copy it off the device again"
+
+
+def imu_labels(choice: str) -> tuple[str, ...]:
+    """Labels of the IMUs by the readers' option ``imu``: both, left or right; or ValueError."""
+    if choice not in _IMUS:
+        raise ValueError(f"option imu={choice}: expected {', '.join(_IMUS)}")
+    return _IMUS[choice]
+
+
+@contextmanager
+def open_vrs(source: Source, path: str) -> Iterator[VrsFile]:
+    """The file at ``path``, usable inside the ``with`` block; a remote one is copied to a disk.
+
+    FileNotFoundError where there is none. ValueError naming the file and the next step where it is
+    empty, no VRS, truncated, or damaged in its description or index.
+    """
+    where = source.locate(path)
+    if not source.exists(path):
+        raise FileNotFoundError(f"no {where}; {_AGAIN}")
+    with source.local(path) as local:
+        file = VrsFile(_open(str(local), where), where)
+        try:
+            yield file
+        finally:
+            file.close()
+
+
+class VrsFile:
+    """An open VRS file; ``open_vrs`` makes it. notes: what its user should know of it."""
+
+    def __init__(self, provider: Any, where: str) -> None:
+        self.notes: list[str] = []
+        self._where = where
+        self._provider = provider
+        kind = provider.get_file_tags().get("device_type", "")
+        self._generation = from_device_class_name(kind)
+        if self._generation not in _QUARTER_TURNS:
+            self.notes.append(
+                f"device_type {kind!r} is of no known glasses: full scale of the IMUs not known, "
+                "pictures as stored"
+            )
+        if "ppg" in self._labels():
+            self.notes.append("PPG stream left out: its windows would have no IMU channels")
+
+    def close(self) -> None:
+        """Close the file; devices and pictures cannot be read any more."""
+        self._provider = None
+
+    def imu_devices(
+        self, placements: Mapping[str, str], *, clock: VrsFile | None = None
+    ) -> tuple[Device, ...]:
+        """The IMUs of these labels ("imu-left", "imu-right"), each at the placement given for it.
+
+        Values are in m/s2 and rad/s, NaN where the record says they are invalid, to be rectified
+        with the calibration in the file. Times are this device's, or those of the device of
+        ``clock``, by time code, which both must have. Notes tell of a label or a calibration that
+        is missing. ValueError where the file has none of the labels; reading the samples raises
+        one where a record is damaged.
+        """
+        devices = []
+        for label, placement in placements.items():
+            stream = self._stream(label)
+            if stream is None:
+                self._note(f"no {label} stream")
+                continue
+            sensors = self._sensors(label, stream, clock)
+            rate_hz = self._provider.get_nominal_rate_hz(stream)
+            devices.append(Device(label, placement, sensors, rate_hz if rate_hz > 0 else None))
+        if not devices:
+            raise self._lacks(placements)
+        return tuple(devices)
+
+    def camera(self, label: str = CAMERA) -> FrameSource | None:
+        """Pictures of the camera of this label, upright; None where the file has none."""
+        stream = self._stream(label)
+        if stream is None:
+            return None
+        return _Camera(self, label, stream, _QUARTER_TURNS.get(self._generation, 0))
+
+    def start_s(self) -> float:
+        """Device time of the first picture; of the first IMU record where there is no picture.
+
+        ValueError where there is neither.
+        """
+        for label in (CAMERA, *_IMUS["both"]):
+            if (stream := self._stream(label)) is not None:
+                return float(self._provider.get_first_time_ns(stream, TimeDomain.DEVICE_TIME) / 1e9)
+        raise self._lacks((CAMERA, *_IMUS["both"]))
+
+    def has_time_code(self) -> bool:
+        """Whether device time can be told in time code, the clock of all that recorded together."""
+        return any(
+            self._provider.supports_time_domain(stream, TimeDomain.TIME_CODE)
+            for stream in self._provider.get_all_streams()
+        )
+
+    def _on_clock_of(self, other: VrsFile, time_ns: np.ndarray) -> np.ndarray:
+        """Device times of this file, int64 ``(n,)``, as device times of another."""
+        to_code = self._provider.convert_from_device_time_to_timecode_ns
+        from_code = other._provider.convert_from_timecode_to_device_time_ns
+        return np.array([from_code(to_code(time)) for time in time_ns.tolist()], np.int64)
+
+    def _stream(self, label: str) -> Any:
+        """The stream of this label, None where there is none or it is empty."""
+        if label not in self._labels():  # the library complains of labels that it does not know
+            return None
+        stream = self._provider.get_stream_id_from_label(label)
+        return stream if self._provider.get_num_data(stream) else None
+
+    def _lacks(self, labels: Iterable[str]) -> ValueError:
+        return ValueError(
+            f"{self._where} has no record of {' or '.join(labels)}; its streams are: "
+            f"{', '.join(self._labels()) or 'none'}. Record with a profile that has them"
+        )
+
+    def _sensors(self, label: str, stream: Any, clock: VrsFile | None) -> tuple[Sensor, ...]:
+        limits = _FULL_SCALE.get((self._generation, label))
+        calibration = self._provider.get_sensor_calibration(stream)
+        if calibration is None:
+            self._note(f"no calibration of {label}: its values are not rectified")
+            models = (None, None)
+        else:
+            imu = calibration.imu_calibration()
+            models = (imu.get_accel_model(), imu.get_gyro_model())
+        read = partial(self._samples, label, stream, clock)
+        return (
+            Sensor(
+                ACCELEROMETER,
+                "m/s2",
+                partial(read, "accel_msec2", "accel_valid"),
+                limit=limits and limits[0] * GRAVITY,
+                rectify=models[0] and _rectification(models[0]),
+            ),
+            Sensor(
+                GYROSCOPE,
+                "rad/s",
+                partial(read, "gyro_radsec", "gyro_valid"),
+                limit=limits and limits[1] * DEGREE,
+                rectify=models[1] and _rectification(models[1]),
+            ),
+        )
+
+    def _samples(
+        self, label: str, stream: Any, clock: VrsFile | None, value: str, valid: str
+    ) -> Iterator[Samples]:
+        """One sensor of an IMU's records, ``value`` and ``valid`` being their fields."""
+        read, count = self._provider.get_imu_data_by_index, self._provider.get_num_data(stream)
+        for start in range(0, count, CHUNK_RECORDS):
+            numbers = range(start, min(start + CHUNK_RECORDS, count))
+            records = [read(stream, number) for number in numbers]
+            time_ns = np.array([record.capture_timestamp_ns for record in records], np.int64)
+            # For a record that it cannot read the library returns one of zeros.
+            if not time_ns.all():
+                number = start + int(np.flatnonzero(time_ns == 0)[0])
+                raise ValueError(f"{self._where}: record {number} of {label} is damaged; {_AGAIN}")
+            values = np.array([getattr(record, value) for record in records], np.float64)
+            values[[not getattr(record, valid) for record in records]] = np.nan
+            if clock is not None:
+                time_ns = self._on_clock_of(clock, time_ns)
+            yield Samples(time_ns / 1e9, values)
+
+    def _labels(self) -> list[str]:
+        streams = self._provider.get_all_streams()
+        return sorted(self._provider.get_label_from_stream_id(stream) for stream in streams)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+class _Camera:
+    """A `shards.recording.FrameSource` over one camera of an open file."""
+
+    def __init__(self, file: VrsFile, label: str, stream: Any, quarter_turns: int) -> None:
+        self._file = file
+        self._label = label
+        self._stream = stream
+        self._quarter_turns = quarter_turns  # anticlockwise
+
+    def times_s(self) -> np.ndarray:
+        """Capture time of every picture, float64 ``(frames,)``, ascending."""
+        provider = self._file._provider
+        times = provider.get_timestamps_ns(self._stream, TimeDomain.DEVICE_TIME)
+        times_s = np.array(times, np.int64) / 1e9
+        # A record that cannot be read has the time of the one before it.
+        if not (np.diff(times_s) > 0).all():
+            number = int(np.flatnonzero(np.diff(times_s) <= 0)[0]) + 1
+            raise ValueError(self._damaged(number))
+        return times_s
+
+    def pictures(
+        self, numbers: Iterable[int], *, short_side: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The pictures with these numbers, upright, uint8 RGB ``(height, width, 3)``.
+
+        short_side: scale so that the shorter side has that many pixels (None: as stored).
+        ValueError naming file and picture where one is damaged.
+        """
+        for number in numbers:
+            try:
+                data, _ = self._file._provider.get_image_data_by_index(self._stream, number)
+                picture = Image.fromarray(data.to_numpy_array()).convert("RGB")
+            except RuntimeError:
+                raise ValueError(self._damaged(number)) from None
+            if short_side is not None:
+                scale = short_side / min(picture.size)
+                width, height = (round(side * scale) for side in picture.size)
+                picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+            yield np.ascontiguousarray(np.rot90(np.asarray(picture), self._quarter_turns))
+
+    def _damaged(self, number: int) -> str:
+        return f"{self._file._where}: picture {number} of {self._label} is damaged; {_AGAIN}"
+
+
+def _open(path: str, where: str) -> Any:
+    """The library's reader of a file; ValueError where it says that the file is damaged."""
+    with _stderr_lines() as lines:
+        try:
+            provider = data_provider.create_vrs_data_provider(path)
+            reason = "no VRS file"
+        except RuntimeError as error:
+            provider, reason = None, str(error)
+    damage = [match[1].strip() for line in lines if (match := _DAMAGE.search(line))]
+    if provider is None or damage:
+        raise ValueError(
+            f"{where} is empty, truncated, damaged or no VRS file "
+            f"({damage[0] if damage else reason}); {_AGAIN}"
+        )
+    return provider
+
+
+@contextmanager
+def _stderr_lines() -> Iterator[list[str]]:
+    """What is written to standard error meanwhile, by C++ code too; in the list after the block.
+
+    The library tells nowhere else that records are missing, and reports every stream it opens.
+    """
+    lines: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            log.seek(0)
+            lines += log.read().decode(errors="replace").splitlines()
+
+
+def _rectification(model: Any) -> Any:
+    """The function from read-outs ``(n, 3)`` to rectified values: inverse(matrix) (raw - bias)."""
+    return partial(_rectify, np.linalg.inv(model.get_rectification()), model.get_bias())
+
+
+def _rectify(inverse: np.ndarray, bias: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return (values - bias) @ inverse.T
