@@ -1,0 +1,166 @@
+"""How far the picture lags behind the IMU, for the synchronisation report.
+
+outcome = measure_lag(signal, recording.frames, device.name, settings)
+if isinstance(outcome, LagReport) and outcome.flagged:
+    frames = shift_frames(recording.frames, outcome.lag_s)
+
+The motion of the picture (``shards.picture_motion``) is compared with the rotation that the
+gyroscope felt, at all lags up to 5 s; ``shards.lag_evidence`` says how, and what confidence means.
+
+A few ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
+of its last (exposure, rolling shutter): a lag of -20 to 0 ms is none. One lag is taken to hold for
+the whole recording; clocks that drift apart lower the confidence, and so does film that the camera
+has stabilised, for its picture no longer moves as the camera did.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from shards.lag_evidence import REACH_S, MotionPair, find_lag
+from shards.picture_motion import SHORT_SIDE, picture_motion
+from shards.recording import GYROSCOPE, FrameSource
+from shards.report import LagReport
+from shards.settings import IngestSettings
+from shards.signal import Conditioned
+
+CONFIDENT = 0.95  # from here on a lag may be flagged
+
+_STRETCHES = 6  # of film that are decoded
+_STRETCH_S = 20.0
+_FEWEST_S = 5.0  # of film that something can be said from
+_RATE_HZ = 30.0  # about that of the frames decoded
+_LONGEST_S = 0.25  # between frames that motion can be followed over
+
+
+def measure_lag(
+    signal: Conditioned, frames: FrameSource, device: str, settings: IngestSettings
+) -> LagReport | str:
+    """How much later the picture shows a motion than the gyroscope among ``signal.channels``.
+
+    A string says why nothing can be compared (no gyroscope, too little film or motion), for the
+    notes on the recording. Flagged are lags above ``settings.max_lag_s`` with a confidence of
+    ``CONFIDENT`` or more.
+
+    At most six stretches of 20 s are decoded, small, at some 30 frames/s: where the device turns
+    most in each sixth of the time that film and gyroscope have in common. Errors of decoding are
+    those of ``frames``.
+    """
+    unknown = f"lag of the picture behind {device} not measured: "
+    if not set(GYROSCOPE) <= set(signal.channels) or not signal.stretches:
+        return unknown + "no signal of a gyroscope"
+    gyroscope = _Gyroscope(signal)
+    pairs = list(_pairs(frames, gyroscope))
+    seconds = sum(pair.known_s for pair in pairs)
+    if seconds < _FEWEST_S:
+        return unknown + f"motion can be followed in {seconds:.1f} s of film only"
+    found = find_lag(pairs)
+    if found is None:
+        return unknown + "nothing moves in the film, or in the gyroscope"
+    return LagReport(
+        device=device,
+        lag_s=round(found.lag_s, 4),
+        correlation=round(found.correlation, 4),
+        confidence=round(found.confidence, 4),
+        seconds=round(seconds, 3),
+        flagged=abs(found.lag_s) > settings.max_lag_s and found.confidence >= CONFIDENT,
+    )
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    frames: FrameSource
+    lag_s: float
+
+    def times_s(self) -> np.ndarray:
+        return self.frames.times_s() - self.lag_s
+
+    def pictures(
+        self, numbers: Iterable[int], *, short_side: int | None = None
+    ) -> Iterator[np.ndarray]:
+        return self.frames.pictures(numbers, short_side=short_side)
+
+
+def shift_frames(frames: FrameSource, lag_s: float) -> FrameSource:
+    """The same frames, each ``lag_s`` earlier: in step with the IMU where that is their lag."""
+    return _Shifted(frames, lag_s)
+
+
+class _Gyroscope:
+    """The rotation of a signal, read by parts. start_s, end_s: of its first and last sample."""
+
+    def __init__(self, signal: Conditioned) -> None:
+        self._rate_hz = signal.rate_hz
+        self._stretches = signal.stretches
+        self._rows = [signal.channels.index(name) for name in GYROSCOPE]
+        self.start_s = signal.stretches[0].start / signal.rate_hz
+        self.end_s = (signal.stretches[-1].stop - 1) / signal.rate_hz
+
+    def energy(self, start_s: float, end_s: float) -> float:
+        """Sum of squared deviations from the mean rate; what gaps hide counts as nothing."""
+        _, rates = self._rates(start_s, end_s)
+        known = rates[~np.isnan(rates[:, 0])]
+        return float(np.square(known - known.mean(axis=0)).sum()) if len(known) else 0.0
+
+    def angle(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """``grid_s`` and ``angle`` of a `MotionPair`, over this span."""
+        grid_s, rates = self._rates(start_s, end_s)
+        missing = np.isnan(rates[:, 0])
+        rates[missing] = 0.0
+        angle = np.zeros((len(rates), 4))
+        angle[1:, :3] = np.cumsum((rates[1:] + rates[:-1]) / (2 * self._rate_hz), axis=0)
+        angle[1:, 3] = np.cumsum(missing[1:] | missing[:-1])
+        return grid_s, angle
+
+    def _rates(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Grid times ``(m,)`` that enclose the span, and rates ``(m, 3)`` in rad/s, NaN in gaps."""
+        first = math.floor(start_s * self._rate_hz)
+        stop = math.ceil(end_s * self._rate_hz) + 1
+        rates = np.full((stop - first, 3), np.nan)
+        place = bisect.bisect_right(self._stretches, first, key=lambda stretch: stretch.stop)
+        for stretch in itertools.islice(self._stretches, place, None):
+            if stretch.start >= stop:
+                break
+            low, high = max(first, stretch.start), min(stop, stretch.stop)
+            part = stretch.values[self._rows, low - stretch.start : high - stretch.start]
+            rates[low - first : high - first] = part.T
+        return np.arange(first, stop) / self._rate_hz, rates
+
+
+def _spans(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, float]]:
+    """Where to look: in each part of the time in common, the stretch with the most rotation."""
+    if not len(times_s):
+        return
+    start_s = max(float(times_s[0]), gyroscope.start_s)
+    end_s = min(float(times_s[-1]), gyroscope.end_s)
+    if end_s <= start_s:
+        return
+    parts = min(_STRETCHES, math.ceil((end_s - start_s) / _STRETCH_S))
+    for low_s, high_s in itertools.pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
+        count = max(1, math.floor((high_s - low_s) / _STRETCH_S))
+        starts = [low_s + number * _STRETCH_S for number in range(count)]
+        spans = [(start, min(start + _STRETCH_S, high_s)) for start in starts]
+        yield max(spans, key=lambda span: gyroscope.energy(*span))
+
+
+def _pairs(frames: FrameSource, gyroscope: _Gyroscope) -> Iterator[MotionPair]:
+    """The stretches of film, decoded one after another, beside the gyroscope."""
+    times_s = frames.times_s()
+    for span in _spans(times_s, gyroscope):
+        first, stop = np.searchsorted(times_s, span).tolist()
+        spacings_s = np.diff(times_s[first:stop])
+        every = max(1, round(1 / (_RATE_HZ * np.median(spacings_s)))) if len(spacings_s) else 1
+        numbers = range(first, stop, every)
+        if len(numbers) < 2:
+            continue
+        time_s = times_s[numbers.start : numbers.stop : numbers.step]
+        motion = picture_motion(frames.pictures(numbers, short_side=SHORT_SIDE))
+        motion[np.diff(time_s) > _LONGEST_S] = np.nan
+        grid_s, angle = gyroscope.angle(time_s[0] - REACH_S, time_s[-1] + REACH_S)
+        yield MotionPair(time_s, motion, grid_s, angle)

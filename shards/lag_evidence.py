@@ -1,0 +1,189 @@
+"""At which lag a gyroscope explains the motion of a picture, and how surely.
+
+lag_s, correlation, confidence = find_lag([MotionPair(time_s, motion, grid_s, angle), ...])
+
+Where the device sits against the camera is unknown. So at every lag the picture's motion is
+regressed on all three axes of the gyroscope, a multiple correlation that no mounting changes (Mair
+et al., ROBIO 2011, and Qiu et al., IEEE T-RO 2021, align cameras and IMUs by such correlations).
+The picture moved *between* two frames; it is compared with the mean of the gyroscope over the very
+same interval, so no bias of half an interval arises, whatever the frame rate does. One filter takes
+slow changes from both (walking ahead, drift). Errors grow with the motion: times of much motion
+weigh less, so that no single jerk decides.
+
+Confidence is the probability, given the data, that the true lag lies within 0.1 s of the one found.
+Each lag is a hypothesis, and so is "the picture does not show this device's motion", which has the
+prior probability 1/2; the lags share the rest. Bayes factors are those of a regression under the
+g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008, section 2), with the
+number of samples that two autocorrelated series are worth (Bartlett, JRSS 1935: n over the sum of
+the products of their autocorrelations). So one figure tells of little film, of noise, and of the
+side peaks of periodic motion, which share the probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+from scipy.special import logsumexp
+
+REACH_S = 5.0  # lags that are tried, either way
+
+_STEP_S = 0.01
+_LAGS_S = _STEP_S * np.arange(-round(REACH_S / _STEP_S), round(REACH_S / _STEP_S) + 1)
+_NEAR_S = 0.1  # what the confidence speaks of
+_SLOW_S = 2.0  # changes over longer times are left out
+_CALM_S = 1.0  # over which the energy of motion is taken
+_NO_CALM = 0.1  # least energy that weighs, as a share of the mean
+_AXES = 3  # of the gyroscope; they come first in what follows
+_SINGULAR = 1e-9
+
+
+class Found(NamedTuple):
+    """lag_s: the picture is later by it. correlation: multiple, of all motion as weighted, 0..1."""
+
+    lag_s: float
+    correlation: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class MotionPair:
+    """A stretch of film, and a gyroscope around it.
+
+    time_s ``(n + 1,)`` of the frames. motion ``(n, 3)``: of the picture from each frame to the next
+    in any unit, NaN where unknown. angle ``(m, 4)``: the gyroscope's integral in rad at ``grid_s``
+    ``(m,)``, and a count that rises where samples are missing; ``REACH_S`` longer at either end.
+    """
+
+    time_s: np.ndarray
+    motion: np.ndarray
+    grid_s: np.ndarray
+    angle: np.ndarray
+    _known: np.ndarray = field(init=False, repr=False)
+    _rate: np.ndarray = field(init=False, repr=False)
+    _weights: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        known = ~np.isnan(self.motion).any(axis=1)
+        rate = np.where(known[:, None], self.motion, 0.0) / np.diff(self.time_s)[:, None]
+        energy = np.square(rate - _smooth(rate, known, _SLOW_S / self.interval_s))
+        energy = (energy / np.maximum(energy.mean(axis=0), 1e-12)).mean(axis=1)
+        calm = _smooth(energy[:, None], known, _CALM_S / self.interval_s)[:, 0]
+        object.__setattr__(self, "_known", known)
+        object.__setattr__(self, "_rate", rate)
+        object.__setattr__(self, "_weights", 1 / np.sqrt(calm + _NO_CALM))
+
+    @property
+    def interval_s(self) -> float:
+        """Usual time between frames."""
+        return float(np.median(np.diff(self.time_s)))
+
+    @property
+    def known_s(self) -> float:
+        """Length of the film whose motion is known."""
+        return float(np.diff(self.time_s)[self._known].sum())
+
+    def aligned(self, lag_s: float) -> tuple[np.ndarray, int]:
+        """Gyroscope and picture at this lag ``(n, 6)``, filtered and weighted; how many rows count.
+
+        The others are 0.
+        """
+        edges_s = self.time_s - lag_s
+        turned = np.diff([np.interp(edges_s, self.grid_s, each) for each in self.angle.T]).T
+        counts = self._known & (turned[:, _AXES] == 0)
+        both = np.hstack([turned[:, :_AXES] / np.diff(self.time_s)[:, None], self._rate])
+        quick = both - _smooth(both, counts, _SLOW_S / self.interval_s)
+        return quick * (counts * self._weights)[:, None], int(counts.sum())
+
+
+def find_lag(pairs: Sequence[MotionPair]) -> Found | None:
+    """The lag of all pairs together; None where nothing moves in the film or in the gyroscope.
+
+    Tried are lags at which at least half as much can be compared as at the best one. Confidence is
+    0 where the best is the last of them: the true one may lie beyond.
+    """
+    moments, counts = _moments(pairs)
+    tried = counts >= counts.max() / 2
+    shares, correlation = _explained(moments)
+    if not shares[tried].any():
+        return None
+    guess = int(np.where(tried, shares.sum(axis=1), -1.0).argmax())
+    repeats = _repeats(pairs, float(_LAGS_S[guess]), moments[guess])
+    evidence = _evidence(shares, counts[:, None] / repeats).sum(axis=1)
+    evidence[~tried] = -np.inf
+    best = int(evidence.argmax())
+    before, at, after = np.pad(evidence, 1, constant_values=-np.inf)[best : best + 3]
+    lag_s, confidence = float(_LAGS_S[best]), 0.0
+    if np.isfinite(before) and np.isfinite(after):
+        near = np.abs(_LAGS_S - lag_s) <= _NEAR_S
+        related, unrelated = logsumexp(evidence), np.log(tried.sum())
+        confidence = float(np.exp(logsumexp(evidence[near]) - np.logaddexp(related, unrelated)))
+        bend = 2 * at - before - after  # of the parabola through the three
+        lag_s += _STEP_S * float((after - before) / (2 * bend)) if bend > 0 else 0.0
+    return Found(lag_s, float(correlation[best]), confidence)
+
+
+def _smooth(values: np.ndarray, counts: np.ndarray, width: float) -> np.ndarray:
+    """Moving mean of values ``(n, c)`` over about ``width`` rows, of those that count."""
+    size = 2 * round(width / 2) + 1
+    total = uniform_filter1d(values * counts[:, None], size, axis=0, mode="constant")
+    share = uniform_filter1d(counts.astype(np.float64), size, mode="constant")
+    return np.asarray(total / np.maximum(share, 0.5 / size)[:, None])
+
+
+def _moments(pairs: Sequence[MotionPair]) -> tuple[np.ndarray, np.ndarray]:
+    """Products of gyroscope and picture ``(lags, 6, 6)``, and the rows that they are sums of."""
+    moments = np.zeros((len(_LAGS_S), 2 * _AXES, 2 * _AXES))
+    counts = np.zeros(len(_LAGS_S))
+    for pair in pairs:
+        for place, lag_s in enumerate(_LAGS_S.tolist()):
+            both, count = pair.aligned(lag_s)
+            moments[place] += both.T @ both
+            counts[place] += count
+    return moments, counts
+
+
+def _explained(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared multiple correlation of each direction of motion ``(lags, 3)``; that of all, rooted.
+
+    A direction in which nothing moves has 0.
+    """
+    inverse = np.linalg.pinv(moments[:, :_AXES, :_AXES], rcond=_SINGULAR, hermitian=True)
+    cross = moments[:, :_AXES, _AXES:]
+    explained = np.einsum("lij,lik,lkj->lj", cross, inverse, cross)
+    total = np.einsum("ljj->lj", moments[:, _AXES:, _AXES:])
+    floor = np.finfo(np.float64).tiny
+    shares = np.clip(explained / np.maximum(total, floor), 0, 1)
+    pooled = explained.sum(axis=1) / np.maximum(total.sum(axis=1), floor)
+    return shares, np.sqrt(np.clip(pooled, 0, 1))
+
+
+def _repeats(pairs: Sequence[MotionPair], lag_s: float, moments: np.ndarray) -> np.ndarray:
+    """How many rows are worth one independent sample, for each direction of motion ``(3,)``.
+
+    Bartlett's sum over products of autocorrelations, that of the gyroscope being the mean over its
+    three axes after decorrelation: what raises R^2 of series that have nothing in common.
+    """
+    rows = [pair.aligned(lag_s)[0] for pair in pairs]
+    inverse = np.linalg.pinv(moments[:_AXES, :_AXES], rcond=_SINGULAR, hermitian=True)
+    energy = np.maximum(np.diagonal(moments)[_AXES:], np.finfo(np.float64).tiny)
+    total = np.zeros(_AXES)
+    longest = round(REACH_S / max(pair.interval_s for pair in pairs))
+    for shift in range(longest + 1):
+        products = sum(
+            (each[: len(each) - shift].T @ each[shift:] for each in rows if len(each) > shift),
+            np.zeros_like(moments),
+        )
+        gyroscope = np.trace(inverse @ products[:_AXES, :_AXES]) / _AXES
+        picture = np.diagonal(products)[_AXES:] / energy
+        total += (1 if shift == 0 else 2) * gyroscope * picture
+    return np.maximum(total, 1.0)
+
+
+def _evidence(shares: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Logarithm of the Bayes factor of a regression with these R^2 against none, with g = n."""
+    gain = (samples - 1 - _AXES) / 2 * np.log1p(samples)
+    return np.asarray(gain - (samples - 1) / 2 * np.log1p(samples * (1 - shares)))
