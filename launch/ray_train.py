@@ -31,6 +31,7 @@ from primus_scale.config import Config, LaunchConfig, load_config, parse_config
 from primus_scale.files import check_writable
 from primus_scale.run import open_data
 from primus_scale.trainer import pretrain
+from shards.parallel import ray_cluster
 
 POLL_S = 0.5  # how often a worker asks whether to stop
 
@@ -168,23 +169,9 @@ def _stop_when_asked(mailbox: Any) -> Iterator[threading.Event]:
 def _connected(launch: LaunchConfig) -> Iterator[None]:
     """A connection to the cluster of ``RAY_ADDRESS``, or a local cluster of our own."""
     os.environ.update(RAY_SETTINGS)
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING)
-    else:
-        # A token in the home folder would bind all later clusters of this user to it.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-            _node_ip_address="127.0.0.1",
-        )
-    try:
+    with ray_cluster():
         _check_resources(launch)
         yield
-    finally:
-        ray.shutdown()
 
 
 def _check_resources(launch: LaunchConfig) -> None:

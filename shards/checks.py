@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,25 @@ NORM_TOLERANCE = 1e-2  # of a float16 embedding of up to a few thousand dimensio
 def describe(meta: WindowMeta) -> str:
     """A window's name for messages: where it comes from, and its uid."""
     return f"window {meta.uid} ({meta.dataset}/{meta.recording}, {meta.device}, {meta.start_s} s)"
+
+
+def check_imu(imu: np.ndarray, shape: tuple[int, int], names: Sequence[str]) -> None:
+    """Check imu ``(N, C, T)`` of the windows called ``names``; ``shape`` is ``(C, T)``.
+
+    ValueError naming the window where samples are not finite, not float32, or of another shape.
+    """
+    expected = (len(names), *shape)
+    if imu.shape != expected or imu.dtype != np.float32 or 0 in expected:
+        raise ValueError(
+            f"{names[0] if names else 'block'}: imu is {imu.dtype} {imu.shape}, expected "
+            f"float32 {expected}; cut and resample windows to one shape before writing"
+        )
+    finite = np.isfinite(imu).all(axis=(1, 2))
+    if not finite.all():
+        raise ValueError(
+            f"{names[int(np.argmin(finite))]}: imu holds NaN or infinite samples; "
+            "repair or drop the window before writing"
+        )
 
 
 def check_columns(block: Block, teachers: Mapping[str, TeacherSpace], classes: int) -> None:
@@ -67,6 +87,20 @@ class ChannelStatistics:
         self._count += imu.shape[0] * imu.shape[2]
         self._sum += values.sum(axis=(0, 2))
         self._sum_of_squares += np.square(values).sum(axis=(0, 2))
+
+    def sums(self) -> dict[str, Any]:
+        """What it has counted so far, as JSON."""
+        return {
+            "count": self._count,
+            "sum": self._sum.tolist(),
+            "sum_of_squares": self._sum_of_squares.tolist(),
+        }
+
+    def add_sums(self, sums: Mapping[str, Any]) -> None:
+        """Take in what another has counted (``sums``)."""
+        self._count += sums["count"]
+        self._sum += sums["sum"]
+        self._sum_of_squares += sums["sum_of_squares"]
 
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel."""

@@ -7,6 +7,7 @@ column = spool.finish()  # in order of time, no time twice
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import mmap
@@ -48,8 +49,9 @@ class Column:
             np.ascontiguousarray(rows, dtype=self.dtype.base).tofile(self._file)
         except OSError as error:
             raise OSError(
+                error.errno or errno.ENOSPC,  # numpy tells of a short write without a number
                 f"cannot write samples to the temporary folder {tempfile.gettempdir()} ({error}); "
-                "free space there, or set TMPDIR to a larger one"
+                "free space there, or set TMPDIR to a larger one",
             ) from error
         self._rows += len(rows)
 

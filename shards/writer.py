@@ -34,7 +34,7 @@ from primus_scale.data.index import (
 from primus_scale.data.record import Block, decode_window, encode_block, encode_window
 from primus_scale.data.storage import Folder, explain_write_errors
 from primus_scale.sample import CHANNELS, UNITS, Window
-from shards.checks import ChannelStatistics, check_columns, describe
+from shards.checks import ChannelStatistics, check_columns, check_imu, describe
 
 SHARD_BYTES = 64 * 2**20
 _SHARD_NAME = re.compile(r"shard-\d{6}\.tar")
@@ -66,11 +66,12 @@ class _ShardWriter:
         self._statistics = ChannelStatistics(len(self._channels))
         self._uids: set[int] = set()
         self._shards: list[ShardEntry] = []
-        self._shard: _OpenShard | None = None
+        self._shard: ShardFile | None = None
         self._labels: tuple[str, ...] = ()
         self._teachers: dict[str, TeacherSpace] = {}
         self._closed = False
-        self._prepare(overwrite)
+        open_output(url, overwrite)
+        remove_other_shards(url, ())
 
     def close(self) -> ShardIndex:
         """Finish the last shard and write the index, which is returned.
@@ -117,27 +118,10 @@ class _ShardWriter:
                 self.abort()
                 raise
 
-    def _prepare(self, overwrite: bool) -> None:
-        with explain_write_errors(self._folder.url):
-            names = self._folder.names()
-        if INDEX_NAME in names and not overwrite:
-            raise FileExistsError(
-                f"{self._folder.url} already holds shards; choose another folder, "
-                "or ask for it to be overwritten"
-            )
-        with explain_write_errors(self._folder.url):
-            self._folder.create()
-            # The index goes first: a stop in between leaves an unfinished folder, not a mix.
-            if INDEX_NAME in names:
-                self._folder.remove(INDEX_NAME)
-            for name in filter(_SHARD_NAME.fullmatch, names):
-                self._folder.remove(name)
-
     def _write_record(self, key: str, members: dict[str, bytes], windows: int) -> None:
         with explain_write_errors(self._folder.url):
             if self._shard is None:
-                name = f"shard-{len(self._shards):06d}.tar"
-                self._shard = _OpenShard(self._folder, name)
+                self._shard = ShardFile(self._folder, shard_name(len(self._shards)))
             self._shard.write(key, members, windows)
             if self._shard.size >= self._shard_bytes:
                 self._finish_shard()
@@ -151,18 +135,7 @@ class _ShardWriter:
         """Check imu ``(N, C, T)`` of the windows called ``names``."""
         if self._window_samples is None:
             self._window_samples = int(imu.shape[-1])
-        shape = (len(names), len(self._channels), self._window_samples)
-        if imu.shape != shape or imu.dtype != np.float32 or 0 in shape:
-            raise ValueError(
-                f"{names[0] if names else 'block'}: imu is {imu.dtype} {imu.shape}, expected "
-                f"float32 {shape}; cut and resample windows to one shape before writing"
-            )
-        finite = np.isfinite(imu).all(axis=(1, 2))
-        if not finite.all():
-            raise ValueError(
-                f"{names[int(np.argmin(finite))]}: imu holds NaN or infinite samples; "
-                "repair or drop the window before writing"
-            )
+        check_imu(imu, (len(self._channels), self._window_samples), names)
 
     def _check_uids(self, uids: Iterable[int], names: Sequence[str]) -> None:
         for uid, name in zip(uids, names, strict=True):
@@ -215,7 +188,7 @@ class WindowShardWriter(_ShardWriter):
         self._statistics.add(imu)
         if window.meta.label is not None and window.meta.label not in self._labels:
             self._labels = tuple(sorted({*self._labels, window.meta.label}))
-        self._write_record(f"{window.meta.uid % 2**64:016x}", members, windows=1)
+        self._write_record(window_key(window.meta.uid), members, windows=1)
 
 
 class PackedShardWriter(_ShardWriter):
@@ -265,11 +238,76 @@ class PackedShardWriter(_ShardWriter):
         check_columns(block, self._teachers, len(self._labels))
         self._check_uids(block.uid.tolist(), names)
         self._statistics.add(block.imu)
-        self._write_record(f"block-{self._blocks:08d}", encode_block(block), windows=len(block))
+        self._write_record(block_key(self._blocks), encode_block(block), windows=len(block))
         self._blocks += 1
 
 
-class _OpenShard:
+def open_output(url: str, overwrite: bool) -> None:
+    """Make the folder at ``url`` ready for shards; an old index goes, so that it is unfinished.
+
+    FileExistsError where it has an index and ``overwrite`` is not set; OSError naming ``url`` where
+    it cannot be written.
+    """
+    folder = Folder(url)
+    with explain_write_errors(folder.url):
+        names = folder.names()
+    if INDEX_NAME in names and not overwrite:
+        raise FileExistsError(
+            f"{folder.url} already holds shards; choose another folder, "
+            "or ask for it to be overwritten"
+        )
+    with explain_write_errors(folder.url):
+        folder.create()
+        if INDEX_NAME in names:
+            folder.remove(INDEX_NAME)
+
+
+def remove_other_shards(url: str, shards: Iterable[ShardEntry]) -> None:
+    """Delete the shards in the folder at ``url`` that are none of ``shards``: an earlier run's."""
+    folder = Folder(url)
+    keep = {shard.name for shard in shards}
+    with explain_write_errors(folder.url):
+        for name in filter(_SHARD_NAME.fullmatch, folder.names()):
+            if name not in keep:
+                folder.remove(name)
+
+
+def shard_name(number: int) -> str:
+    """Name of a shard by its place in the index."""
+    return f"shard-{number:06d}.tar"
+
+
+def window_key(uid: int) -> str:
+    """Base name of a window's files."""
+    return f"{uid % 2**64:016x}"
+
+
+def block_key(number: int) -> str:
+    """Base name of a block's files, by its place in the index."""
+    return f"block-{number:08d}"
+
+
+def write_shard(
+    folder: Folder, name: str, records: Iterable[tuple[str, dict[str, bytes], int]]
+) -> ShardEntry:
+    """Write a whole shard of records (key, members, windows); it appears when it is finished.
+
+    OSError naming the folder where it cannot be written; whatever ``records`` raises.
+    """
+    with explain_write_errors(folder.url):
+        shard = ShardFile(folder, name)
+    try:
+        for key, members, windows in records:
+            with explain_write_errors(folder.url):
+                shard.write(key, members, windows)
+        with explain_write_errors(folder.url):
+            return shard.finish()
+    except BaseException:
+        shard.discard()
+        raise
+
+
+class ShardFile:
     """A tar file being written to its staging place."""
 
     def __init__(self, folder: Folder, name: str) -> None:
@@ -288,6 +326,7 @@ class _OpenShard:
         return int(self._tar.tarstream.offset)
 
     def write(self, key: str, members: dict[str, bytes], windows: int) -> None:
+        """Append a record of so many windows."""
         start = self.size
         self._tar.write({"__key__": key, **members})
         self._records.append((start, self.size - start, windows))
@@ -319,4 +358,4 @@ class _OpenShard:
 
 
 class _DiscardError(Exception):
-    """Raised and caught in ``_OpenShard.discard`` only."""
+    """Raised and caught in ``ShardFile.discard`` only."""

@@ -129,6 +129,7 @@ class ShardIndex:
 
 
 _ADAPTER = TypeAdapter(ShardIndex)
+_ENTRY_ADAPTER = TypeAdapter(ShardEntry)
 
 
 def read_index(url: str) -> ShardIndex:
@@ -164,6 +165,11 @@ def read_index(url: str) -> ShardIndex:
         return _ADAPTER.validate_python(tree)
     except ValidationError as error:
         raise ValueError(f"{source}: {_explain(error)}; write the shards again") from None
+
+
+def parse_shard_entry(tree: Any) -> ShardEntry:
+    """The entry that was kept as JSON (``dataclasses.asdict``); ValueError where it is damaged."""
+    return _ENTRY_ADAPTER.validate_python(tree)
 
 
 def write_index(index: ShardIndex, url: str) -> None:

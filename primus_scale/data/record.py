@@ -106,12 +106,18 @@ def make_block(
 
 def encode_window(window: Window) -> dict[str, bytes]:
     """Members of a window record, by extension."""
-    imu = io.BytesIO()
-    np.save(imu, np.ascontiguousarray(window.imu, dtype=np.float32), allow_pickle=False)
-    members = {IMU_MEMBER: imu.getvalue(), META_MEMBER: _dump(asdict(window.meta))}
+    imu = encode_npy(np.ascontiguousarray(window.imu, dtype=np.float32))
+    members = {IMU_MEMBER: imu, META_MEMBER: _dump(asdict(window.meta))}
     for number, frame in enumerate(window.frames):
         members[f"frame{number:02d}.jpg"] = frame
     return members
+
+
+def encode_npy(array: np.ndarray) -> bytes:
+    """Content of an npy member."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
 
 
 def decode_window(members: Mapping[str, Data]) -> Window:

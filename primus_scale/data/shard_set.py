@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
@@ -25,13 +25,37 @@ _SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
-class _Location(NamedTuple):
-    """Where a record is: number of its folder, its shard, its place there."""
+class Place(NamedTuple):
+    """Where a record lies in a folder: name of its shard, its number and its bytes there."""
 
-    folder: int
     shard: str
     number: int
     entry: RecordEntry
+
+
+def list_places(shards: Iterable[ShardEntry]) -> list[Place]:
+    """The place of every record of ``shards``, in order."""
+    return [
+        Place(shard.name, number, entry)
+        for shard in shards
+        for number, entry in enumerate(shard.records)
+    ]
+
+
+def read_record(folder: Folder, place: Place) -> dict[str, memoryview]:
+    """Members of a record by extension, checked against its entry.
+
+    ValueError naming shard and record where the bytes are not those that were written.
+    """
+    shard, number, entry = place
+    data = folder.read_range(shard, entry.offset, entry.length)
+    if len(data) != entry.length or zlib.crc32(data) != entry.crc32:
+        raise ValueError(
+            f"{folder.url}/{shard}: record {number} (bytes {entry.offset} to "
+            f"{entry.offset + entry.length}) is not what was written; "
+            f"run primus-scale shards verify {folder.url}"
+        )
+    return decode_record(data)
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ class ShardSet:
     indexes: tuple[ShardIndex, ...]
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
-    _locations: list[_Location]
+    _places: list[tuple[int, Place]]  # each with the number of its folder
 
     @classmethod
     def open(cls, urls: str | Sequence[str]) -> Self:
@@ -68,17 +92,16 @@ class ShardSet:
             indexes=indexes,
             labels=tuple(dict.fromkeys(label for index in indexes for label in index.labels)),
             teachers=_join_teachers(folders, indexes),
-            _locations=[
-                _Location(folder, shard.name, number, entry)
+            _places=[
+                (folder, place)
                 for folder, index in enumerate(indexes)
-                for shard in index.shards
-                for number, entry in enumerate(shard.records)
+                for place in list_places(index.shards)
             ],
         )
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self._locations)
+        return len(self._places)
 
     @property
     def index(self) -> ShardIndex:
@@ -93,7 +116,7 @@ class ShardSet:
     @property
     def windows_per_record(self) -> np.ndarray:
         """Windows of each record, int64."""
-        return np.array([location.entry.windows for location in self._locations], dtype=np.int64)
+        return np.array([place.entry.windows for _, place in self._places], dtype=np.int64)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -107,20 +130,9 @@ class ShardSet:
         return tuple(np.sqrt(np.maximum(square - np.square(mean), 0.0)).tolist())
 
     def read_record(self, record: int) -> dict[str, memoryview]:
-        """Members of a record by extension, checked against the index.
-
-        ValueError naming shard and record where the bytes are not those that were written.
-        """
-        folder, shard, number, entry = self._locations[record]
-        data = self.folders[folder].read_range(shard, entry.offset, entry.length)
-        if len(data) != entry.length or zlib.crc32(data) != entry.crc32:
-            url = self.folders[folder].url
-            raise ValueError(
-                f"{url}/{shard}: record {number} (bytes {entry.offset} to "
-                f"{entry.offset + entry.length}) is not what was written; "
-                f"run primus-scale shards verify {url}"
-            )
-        return decode_record(data)
+        """Members of a record by extension, checked against the index; raises as `read_record`."""
+        folder, place = self._places[record]
+        return read_record(self.folders[folder], place)
 
     def read_window(self, record: int) -> Window:
         """The window of a record of window shards."""
@@ -132,7 +144,7 @@ class ShardSet:
             window = self.read_window(record)
             return make_block(window.imu[None], [window.meta], self.labels, frames=(window.frames,))
         block = decode_block(self.read_record(record))
-        own_labels = self.indexes[self._locations[record].folder].labels
+        own_labels = self.indexes[self._places[record][0]].labels
         if own_labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -64,6 +64,13 @@ class Folder:
         """Delete the file ``name``."""
         file_system, root = self._file_system()
         file_system.rm_file(f"{root}/{name}")
+
+    def remove_all(self) -> None:
+        """Delete the folder and all that lies in it, where it is there."""
+        file_system, root = self._file_system()
+        file_system.invalidate_cache()
+        with suppress(FileNotFoundError):
+            file_system.rm(root, recursive=True)
 
     def create(self) -> None:
         """Make the folder where the storage knows folders."""

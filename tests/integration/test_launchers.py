@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,34 +12,15 @@ from primus_scale.config import Config
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
-    ROOT,
     free_port,
     losses,
+    started,
     tiny_config,
     wait_for,
     wait_until,
     write_config,
     write_shards,
 )
-
-
-@contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A launcher in a process group of its own, which ends with the block, whatever happens."""
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as launcher:
-        try:
-            yield launcher
-        finally:
-            with suppress(ProcessLookupError):  # all of the group has ended
-                os.killpg(launcher.pid, signal.SIGKILL)
 
 
 def test_deepspeed_launcher(tmp_path: Path) -> None:

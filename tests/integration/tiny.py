@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,25 @@ def start_ranks(world: int, program: Path, *arguments: str) -> list[subprocess.P
         )
         for rank in range(world)
     ]
+
+
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A launcher in a process group of its own, which ends with the block, whatever happens."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as launcher:
+        try:
+            yield launcher
+        finally:
+            with suppress(ProcessLookupError):  # all of the group has ended
+                os.killpg(launcher.pid, signal.SIGKILL)
 
 
 def wait_for(ranks: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0) -> list[int]:

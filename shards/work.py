@@ -1,0 +1,111 @@
+"""Long work in small tasks, each of which is done once, whoever is killed in between.
+
+    workshop = Workshop(out_url)
+    for task, result, kept in workshop.run(tasks, make_worker, workers=8):
+        ...
+    workshop.remove()
+
+Results (JSON) are kept in ``.work`` below the output, beside whatever files the tasks write there,
+so a run that was stopped goes on where it was, on any machine that reaches the output. A result
+counts for as long as its task's fingerprint is the same: of everything that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from primus_scale.data.storage import Folder, explain_write_errors
+from shards.parallel import Failed, run_tasks
+
+WORK_NAME = ".work"
+_READERS = 16  # concurrent requests for kept results; object stores answer each in some 20 ms
+
+
+class Task(NamedTuple):
+    """key: names its files. fingerprint: of what its result depends on. item: given to a worker."""
+
+    key: str
+    fingerprint: str
+    item: Any
+
+
+class Done(NamedTuple):
+    """A task and its result. kept: by an earlier run."""
+
+    task: Task
+    result: Any
+    kept: bool
+
+
+def fingerprint(*parts: Any) -> str:
+    """32 hexadecimal digits of the JSON of ``parts``."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Workshop:
+    """The folder ``.work`` below the output at ``out_url``, which is made.
+
+    OSError naming it where that cannot be written.
+    """
+
+    def __init__(self, out_url: str) -> None:
+        self.folder = Folder(f"{Folder(out_url).url}/{WORK_NAME}")
+        with explain_write_errors(self.folder.url):
+            self.folder.create()
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        make_worker: Callable[[], Callable[[Any], Any]],
+        *,
+        workers: int,
+        threads: int = 1,
+        gpus: float = 0.0,
+        report: Callable[[str], None] = print,
+    ) -> Iterator[Done]:
+        """Every task with its result, those that were done before first, then as they end.
+
+        ``make_worker`` and the other settings: see ``shards.parallel.run_tasks``. A result is
+        JSON, or ``Failed``, which is not kept: the task is tried again by the next run.
+        """
+        kept = self._kept(tasks)
+        yield from (Done(task, kept[task.key], True) for task in tasks if task.key in kept)
+        rest = [task for task in tasks if task.key not in kept]
+        items = [task.item for task in rest]
+        options: dict[str, Any] = {"threads": threads, "gpus": gpus, "report": report}
+        for place, result in run_tasks(make_worker, items, workers=workers, **options):
+            if not isinstance(result, Failed):
+                self._keep(rest[place], result)
+            yield Done(rest[place], result, False)
+
+    def remove(self) -> None:
+        """Delete the folder and all that lies in it."""
+        with explain_write_errors(self.folder.url):
+            self.folder.remove_all()
+
+    def _keep(self, task: Task, result: Any) -> None:
+        text = json.dumps({"fingerprint": task.fingerprint, "result": result}, ensure_ascii=False)
+        with (
+            explain_write_errors(self.folder.url),
+            self.folder.staging(f"{task.key}.json") as path,
+        ):
+            path.write_text(text, encoding="utf-8")
+
+    def _kept(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Results that were kept and still count, by key; those that do not are deleted."""
+        names = {*self.folder.names()}
+        there = [task for task in tasks if f"{task.key}.json" in names]
+        kept = {}
+        with ThreadPoolExecutor(_READERS) as pool:
+            entries = pool.map(lambda task: self.folder.read(f"{task.key}.json"), there)
+            for task, entry in zip(there, map(json.loads, entries), strict=True):
+                if entry["fingerprint"] == task.fingerprint:
+                    kept[task.key] = entry["result"]
+                else:  # now, for the task's files will soon be others than it speaks of
+                    self.folder.remove(f"{task.key}.json")
+        return kept

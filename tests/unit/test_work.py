@@ -1,0 +1,88 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shards.parallel import Failed
+from shards.work import Task, Workshop, fingerprint
+
+
+def squares(done: list[int]) -> Callable[[], Callable[[int], object]]:
+    """A worker that squares numbers, notes them in ``done``, and fails on negative ones."""
+
+    def worker(number: int) -> object:
+        done.append(number)
+        return Failed(f"{number} is negative") if number < 0 else number * number
+
+    return lambda: worker
+
+
+def tasks(*numbers: int, version: int = 1) -> list[Task]:
+    return [Task(f"number-{n}", fingerprint("square", n, version), n) for n in numbers]
+
+
+def run(folder: Path, wanted: list[Task]) -> tuple[dict[str, object], list[int]]:
+    """Results by key, and the numbers that were worked on."""
+    done: list[int] = []
+    results = list(Workshop(str(folder)).run(wanted, squares(done), workers=1))
+    assert [one.task.item for one in results if not one.kept] == done
+    return {one.task.key: one.result for one in results}, done
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    assert run(tmp_path, tasks(2, 3)) == ({"number-2": 4, "number-3": 9}, [2, 3])
+    assert run(tmp_path, tasks(2, 3, 4)) == ({"number-2": 4, "number-3": 9, "number-4": 16}, [4])
+
+
+def test_a_task_with_another_fingerprint_is_done_again(tmp_path: Path) -> None:
+    run(tmp_path, tasks(2, 3))
+    assert run(tmp_path, tasks(2, 3, version=2))[1] == [2, 3]
+    assert run(tmp_path, tasks(2, 3, version=2))[1] == []
+
+
+def test_a_stale_result_is_gone_before_its_task_starts(tmp_path: Path) -> None:
+    """Or a kill would leave it beside files that the task has written anew."""
+    run(tmp_path, tasks(2))
+
+    def worker(number: int) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Workshop(str(tmp_path)).run(tasks(2, version=2), lambda: worker, workers=1))
+    assert list((tmp_path / ".work").iterdir()) == []
+
+
+def test_failed_tasks_are_tried_again(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, tasks(-1, 2))
+    assert results == {"number--1": Failed("-1 is negative"), "number-2": 4}
+    assert run(tmp_path, tasks(-1, 2))[1] == [-1]
+
+
+def test_work_is_kept_until_the_moment_of_an_error(tmp_path: Path) -> None:
+    def worker(number: int) -> int:
+        if number == 3:
+            raise OSError("the storage is gone")
+        return number
+
+    with pytest.raises(OSError, match="gone"):
+        list(Workshop(str(tmp_path)).run(tasks(1, 2, 3, 4), lambda: worker, workers=1))
+    assert run(tmp_path, tasks(1, 2, 3, 4))[1] == [3, 4]
+
+
+def test_results_are_kept_as_json_and_removed_with_the_folder(tmp_path: Path) -> None:
+    run(tmp_path, tasks(5))
+    (kept,) = (tmp_path / ".work").iterdir()
+    assert json.loads(kept.read_text())["result"] == 25
+    Workshop(str(tmp_path)).remove()
+    assert list(tmp_path.iterdir()) == []
+    Workshop(str(tmp_path)).remove()
+
+
+@pytest.mark.parametrize("changed", [("a", 1, 2.5), ("b", 1, 2.0), ("a", {"x": 1}, 2.0)])
+def test_fingerprints_differ_with_their_parts(changed: tuple) -> None:
+    assert fingerprint("a", 1, 2.0) != fingerprint(*changed)
+
+
+def test_fingerprints_do_not_depend_on_the_order_of_keys() -> None:
+    assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
