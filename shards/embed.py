@@ -1,38 +1,68 @@
 """``shards embed``: frozen teachers over window shards, written as packed shards.
 
-Windows are read in the order they lie in, embedded in groups, and kept on local disk; then they
-are packed in an order drawn from the seed, so that every block is a random sample of the whole
-set. Memory stays bounded by the group, whatever the size of the set.
+    embed("s3://bucket/windows", "s3://bucket/packed", video="openai/clip-vit-base-patch32",
+          device="cuda", workers=8)
+
+Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
+folder (``shards.work``); then they are packed in an order drawn from the seed, so that every block
+is a random sample of the whole set. Both steps are split among workers, go on where they were after
+a kill, and give the same bytes whatever the number of workers and threads.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from primus_scale.data.index import ShardIndex, TeacherSpace
-from primus_scale.data.record import Block, make_block
-from primus_scale.data.shard_set import ShardSet
-from primus_scale.sample import TEACHER_MODALITIES, Window, WindowMeta
-from primus_scale.teachers import Teacher, UnreadableFrameError, build_teacher, embed_windows
-from shards.writer import PackedShardWriter, describe
+from primus_scale.config import TeachersConfig
+from primus_scale.data.index import (
+    ShardEntry,
+    ShardIndex,
+    TeacherSpace,
+    parse_shard_entry,
+    write_index,
+)
+from primus_scale.data.shard_set import Place, ShardSet, list_places
+from primus_scale.teachers import Teacher, build_teachers
+from shards.group_embedder import GroupEmbedder
+from shards.packing import ShardPacker, count_row_bytes, plan_packed_shards
+from shards.parallel import Failed, stays_here
+from shards.progress import Progress
+from shards.work import Task, Workshop, fingerprint
+from shards.writer import open_output, remove_other_shards, shard_name
 
-GROUP_WINDOWS = 2048  # windows embedded together, fewer where their frames are large
-GROUP_BYTES = 64 * 2**20  # of encoded frames
-READ_AHEAD = 32  # windows read at once
-REMEMBERED = 16384  # units whose embeddings are kept, for those that occur again
-REPORT_S = 5.0  # seconds between progress lines
+GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
+GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who does the work. threads: of each worker. gpus: devices of each while it embeds."""
+
+    workers: int
+    threads: int
+    gpus: float
+    report: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Teachers:
+    """How workers build them, what they are by modality, and how they run."""
+
+    build: Callable[[], Mapping[str, Teacher]]
+    spaces: Mapping[str, TeacherSpace]
+    device: str
+    batch: int
 
 
 def embed(
@@ -45,43 +75,91 @@ def embed(
     seed: int = 0,
     device: str = "auto",
     batch: int = 64,
-    workers: int | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    gpus_per_worker: float = 1.0,
     overwrite: bool = False,
     report: Callable[[str], None] = print,
 ) -> ShardIndex:
     """Embed the window shards at ``windows_url`` and write packed shards to ``out_url``.
 
     video, text: names of teachers as in ``TeachersConfig``; at least one. block: windows a record.
-    seed: of the order of windows. batch: frames or texts in one forward pass. workers: threads
-    that decode pictures and run teachers (None: one a core). overwrite: replace shards that
-    already lie at ``out_url``. report: is told the progress in lines.
+    seed: of the order of windows. batch: frames or texts in one forward pass. workers: Ray workers
+    (``shards.parallel``). threads: of each worker, that decode pictures and run teachers (None:
+    this machine's cores divided by workers; 1 on an existing cluster). gpus_per_worker: share of a
+    device, with device cuda. overwrite: replace shards that already lie at ``out_url``. report: is
+    told the progress in lines. The same call goes on with a run that was stopped.
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
-    the window), and as ``ShardSet.open`` and ``PackedShardWriter``. Where it fails, ``out_url``
-    is left without an index.
+    the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
+    OSError where the output cannot be written; and as ``ShardSet.open``. Where it fails,
+    ``out_url`` is left without an index.
     """
-    workers = os.cpu_count() or 1 if workers is None else workers
-    for name, value in (("block", block), ("batch", batch), ("workers", workers)):
+    for name, value in {"block": block, "batch": batch, "workers": workers}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    device = _choose_device(device, workers)
+    gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
+    crew = _Crew(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
-    teachers = _build_teachers({"video": video, "text": text}, device, batch)
-    with (
-        _writer(source, out_url, teachers, seed, overwrite) as writer,
-        tempfile.TemporaryDirectory(prefix="primus-scale-") as scratch,
-        ThreadPoolExecutor(workers) as pool,
-        _one_torch_thread_each(),
-    ):
-        store = _Store(Path(scratch), source, teachers)
-        stage = _Stage(source, teachers, pool, report)
-        for group in stage.groups():
-            store.append(group, stage.embed(group))
-        order = np.random.Generator(np.random.Philox(seed)).permutation(len(source))
-        for start in range(0, len(order), block):
-            writer.write(store.block(order[start : start + block], source.labels))
-        index = writer.close()
+    teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, crew)
+    open_output(out_url, overwrite)
+    workshop = Workshop(out_url)
+    groups = _embed_groups(source, workshop, teachers, crew)
+    shards = _pack(source, out_url, workshop, groups, teachers.spaces, block, seed, crew)
+    remove_other_shards(out_url, shards)
+    index = replace(
+        source.index,
+        kind="packed",
+        shards=shards,
+        labels=source.labels,
+        teachers=dict(teachers.spaces),
+        provenance={**source.index.provenance, "packing_seed": seed},
+    )
+    write_index(index, out_url)
+    workshop.remove()
     report(f"{out_url}: {index.windows} windows packed")
     return index
+
+
+def _choose_device(device: str, workers: int) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and stays_here(workers) and not torch.cuda.is_available():
+        raise ValueError(
+            "device is cuda, but PyTorch finds none on this machine; set it to cpu, or "
+            "RAY_ADDRESS to a cluster that has some"
+        )
+    return device
+
+
+def _check_share(gpus: float) -> float:
+    if not 0 < gpus <= 1:
+        raise ValueError(
+            f"gpus_per_worker must be above 0 and at most 1, got {gpus:g}: a worker runs its "
+            "teachers on one device; raise workers to use more devices"
+        )
+    return gpus
+
+
+def _choose_threads(threads: int | None, workers: int) -> int:
+    if threads is None:
+        return 1 if "RAY_ADDRESS" in os.environ else max(1, (os.cpu_count() or 1) // workers)
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return threads
+
+
+def _set_up_teachers(config: TeachersConfig, device: str, crew: _Crew) -> _Teachers:
+    # On the CPU, to know what they are: the devices belong to the workers.
+    teachers = build_teachers(config, "cpu")
+    if not teachers:
+        raise ValueError("no teacher is named; give --video, --text or both")
+    spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
+    build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, device)
+    if device == "cpu" and stays_here(crew.workers):
+        build = partial(dict, teachers)  # the worker is this process
+    return _Teachers(build, spaces, device, config.batch)
 
 
 def _open_source(windows_url: str, out_url: str) -> ShardSet:
@@ -96,212 +174,114 @@ def _open_source(windows_url: str, out_url: str) -> ShardSet:
     return source
 
 
-def _build_teachers(names: Mapping[str, str | None], device: str, batch: int) -> dict[str, Teacher]:
-    if not any(names.values()):
-        raise ValueError("no teacher is named; give --video, --text or both")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {
-        modality: build_teacher(modality, name, device, batch=batch)
-        for modality in TEACHER_MODALITIES
-        if (name := names[modality])
-    }
-
-
-def _writer(
-    source: ShardSet, out_url: str, teachers: Mapping[str, Teacher], seed: int, overwrite: bool
-) -> PackedShardWriter:
+def _embed_groups(
+    source: ShardSet,
+    workshop: Workshop,
+    teachers: _Teachers,
+    crew: _Crew,
+) -> list[ShardEntry]:
+    """The tars of embedded windows, in the order of the source."""
     index = source.index
-    return PackedShardWriter(
-        out_url,
-        rate_hz=index.rate_hz,
-        channels=index.channels,
-        units=index.units,
-        labels=source.labels,
-        teachers={
-            modality: TeacherSpace(t.dim, t.key, t.space, t.name)
-            for modality, t in teachers.items()
-        },
-        provenance={**index.provenance, "packing_seed": seed},
-        overwrite=overwrite,
+    contents = fingerprint([shard.sha256 for shard in index.shards])
+    keys = {modality: space.key for modality, space in teachers.spaces.items()}
+    numerics = [version("primus-scale"), torch.__version__, teachers.device, teachers.batch]
+    tasks, start = [], 0
+    for number, group in enumerate(_groups(list_places(index.shards))):
+        key = f"group-{number:06d}"
+        depends = fingerprint(contents, keys, numerics, start, len(group))
+        tasks.append(Task(key, depends, (f"{key}.tar", group)))
+        start += len(group)
+    make_worker = partial(
+        GroupEmbedder,
+        source.folders[0].url,
+        workshop.folder.url,
+        teachers.build,
+        teachers.spaces,
+        (len(index.channels), index.window_samples),
+        crew.threads,
     )
+    groups = _run("embed", workshop, tasks, make_worker, crew, _parse_group)
+    _check_uids(np.concatenate([uids for _, uids in groups]))
+    return [file for file, _ in groups]
 
 
-class _Stage:
-    """Reads windows in groups, and turns a group into embeddings."""
-
-    def __init__(
-        self,
-        source: ShardSet,
-        teachers: Mapping[str, Teacher],
-        pool: Executor,
-        report: Callable[[str], None],
-    ) -> None:
-        self._source = source
-        self._teachers = teachers
-        self._pool = pool
-        self._encoders = {m: _Remembering(t, pool) for m, t in teachers.items()}
-        self._progress = _Progress(len(source), report)
-
-    def groups(self) -> Iterator[list[Window]]:
-        """All windows in their order, in groups of bounded size."""
-        group: list[Window] = []
-        size = 0
-        for window in self._windows():
-            group.append(window)
-            size += sum(map(len, window.frames))
-            if len(group) == GROUP_WINDOWS or size >= GROUP_BYTES:
-                yield group
-                group, size = [], 0
-        if group:
+def _groups(places: Sequence[Place]) -> Iterator[list[Place]]:
+    """All windows in their order, in groups of bounded size."""
+    group: list[Place] = []
+    size = 0
+    for place in places:
+        if group and (len(group) == GROUP_WINDOWS or size + place.entry.length > GROUP_BYTES):
             yield group
-
-    def embed(self, group: Sequence[Window]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Embeddings ``(n, D)`` float32 and mask ``(n,)`` of the group's windows, by modality."""
-        items: dict[str, list[tuple[Any, ...]]] = {
-            "video": [window.frames for window in group],
-            "text": [window.meta.texts for window in group],
-        }
-        result = {}
-        for modality, teacher in self._teachers.items():
-            try:
-                vectors, mask = embed_windows(teacher, items[modality], self._encoders[modality])
-            except UnreadableFrameError as error:
-                raise ValueError(f"{_owner(error.frame, group)}: {error}") from None
-            result[modality] = vectors.cpu().numpy(), mask.cpu().numpy()
-        self._progress.add(len(group))
-        return result
-
-    def _windows(self) -> Iterator[Window]:
-        for start in range(0, len(self._source), READ_AHEAD):
-            records = range(start, min(start + READ_AHEAD, len(self._source)))
-            yield from self._pool.map(self._source.read_window, records)
+            group, size = [], 0
+        group.append(place)
+        size += place.entry.length
+    yield group
 
 
-class _Remembering:
-    """A teacher's ``encode`` that keeps the latest units' embeddings, and runs passes at once."""
-
-    def __init__(self, teacher: Teacher, pool: Executor) -> None:
-        self._teacher = teacher
-        self._pool = pool
-        self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-
-    def __call__(self, units: Sequence[Any]) -> torch.Tensor:
-        digests = [_digest(unit) for unit in units]
-        found = {digest: self._known[digest] for digest in digests if digest in self._known}
-        new = {d: unit for d, unit in zip(digests, units, strict=True) if d not in found}
-        encoded = self._teacher.encode(list(new.values()), self._pool.map)
-        found.update(zip(new, encoded, strict=True))
-        for digest in new:
-            self._known[digest] = found[digest]
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return torch.stack([found[digest] for digest in digests]) if units else encoded
+def _parse_group(result: Any) -> tuple[ShardEntry, np.ndarray]:
+    return parse_shard_entry(result["file"]), np.array(result["uids"], dtype=np.int64)
 
 
-class _Store:
-    """Windows and embeddings on local disk, until they are packed."""
-
-    def __init__(self, folder: Path, source: ShardSet, teachers: Mapping[str, Teacher]) -> None:
-        shape = (len(source.index.channels), source.index.window_samples)
-        self._imu = _Column(folder / "imu", np.float32, shape)
-        self._embeddings = {
-            modality: _Column(folder / modality, np.float16, (teacher.dim,))
-            for modality, teacher in teachers.items()
-        }
-        self._present: dict[str, list[bool]] = {modality: [] for modality in teachers}
-        self._metas: list[WindowMeta] = []
-
-    def append(
-        self,
-        windows: Sequence[Window],
-        embedded: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    ) -> None:
-        """Add a group of windows with their embeddings and masks by modality."""
-        self._imu.append(np.stack([window.imu for window in windows]))
-        self._metas += [window.meta for window in windows]
-        for modality, (vectors, mask) in embedded.items():
-            self._embeddings[modality].append(vectors)
-            self._present[modality] += mask.tolist()
-
-    def block(self, rows: np.ndarray, labels: Sequence[str]) -> Block:
-        """The windows ``rows`` as one block."""
-        return make_block(
-            self._imu.read(rows),
-            [self._metas[row] for row in rows],
-            labels,
-            embeddings={m: column.read(rows) for m, column in self._embeddings.items()},
-            present={m: np.array(mask)[rows] for m, mask in self._present.items()},
-        )
+def _check_uids(uids: np.ndarray) -> None:
+    values, counts = np.unique(uids, return_counts=True)
+    if (counts > 1).any():
+        twice = values[np.argmax(counts)]
+        raise ValueError(f"window {twice} is in the source twice; drop the duplicate")
 
 
-class _Column:
-    """Rows of one shape and type in a file: appended, then read in any order."""
+def _pack(
+    source: ShardSet,
+    out_url: str,
+    workshop: Workshop,
+    groups: Sequence[ShardEntry],
+    spaces: Mapping[str, TeacherSpace],
+    block: int,
+    seed: int,
+    crew: _Crew,
+) -> tuple[ShardEntry, ...]:
+    """The packed shards, written from the groups' tars in random order."""
+    plan = plan_packed_shards(groups, seed, block, count_row_bytes(source.index, spaces))
+    contents = fingerprint([group.sha256 for group in groups])
+    settings = [version("primus-scale"), contents, list(source.labels), seed, block]
+    tasks, first = [], 0
+    for number, places in enumerate(plan):
+        name = shard_name(number)
+        depends = fingerprint(settings, first, len(places))
+        tasks.append(Task(name, depends, (name, first, places)))
+        first += -(-len(places) // block)
+    make_worker = partial(
+        ShardPacker, workshop.folder.url, out_url, block, source.labels, dict(spaces)
+    )
+    crew = replace(crew, threads=1, gpus=0.0)
+    return tuple(_run("pack", workshop, tasks, make_worker, crew, parse_shard_entry))
 
-    def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-        self._path = path
-        self._dtype = dtype
-        self._shape = shape
 
-    def append(self, rows: np.ndarray) -> None:
-        """Add ``rows``; OSError naming the place where the disk is full."""
-        try:
-            # Written, not mapped: on a full disk a write raises, and a mapping kills the process.
-            with self._path.open("ab") as file:
-                file.write(rows.astype(self._dtype).tobytes())
-        except OSError as error:
+def _run(
+    what: str,
+    workshop: Workshop,
+    tasks: Sequence[Task],
+    make_worker: Callable[[], Callable[[Any], Any]],
+    crew: _Crew,
+    parse: Callable[[Any], Result],
+) -> list[Result]:
+    """The parsed results of all tasks, in their order; OSError where one task has none."""
+    windows = sum(len(task.item[-1]) for task in tasks)
+    progress = Progress(what, windows, "windows", crew.report)
+    crew.report(f"{what}  {windows} windows  parts: {len(tasks)}")
+    results: dict[str, Result] = {}
+    for task, result, kept in workshop.run(
+        tasks,
+        make_worker,
+        workers=crew.workers,
+        threads=crew.threads,
+        gpus=crew.gpus,
+        report=crew.report,
+    ):
+        if isinstance(result, Failed):
             raise OSError(
-                error.errno,
-                f"cannot keep windows in {self._path.parent}: {error.strerror}; set TMPDIR to a "
-                "folder with as much free space as the packed shards need",
-            ) from error
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """The rows with these numbers."""
-        mapped = np.memmap(self._path, self._dtype, "r").reshape(-1, *self._shape)
-        return np.asarray(mapped[rows])
-
-
-class _Progress:
-    """Reports windows done, windows/s and time left, every few seconds."""
-
-    def __init__(self, total: int, report: Callable[[str], None]) -> None:
-        self._total = total
-        self._report = report
-        self._done = 0
-        self._start = self._last = time.monotonic()
-
-    def add(self, windows: int) -> None:
-        """Count ``windows`` more."""
-        self._done += windows
-        now = time.monotonic()
-        if now - self._last < REPORT_S and self._done < self._total:
-            return
-        self._last = now
-        rate = self._done / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / rate
-        self._report(
-            f"embed  {self._done} of {self._total} windows  {rate:.0f} windows/s  {left:.0f} s left"
-        )
-
-
-def _owner(frame: bytes, group: Sequence[Window]) -> str:
-    return next(describe(window.meta) for window in group if frame in window.frames)
-
-
-def _digest(unit: Any) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in unit if isinstance(unit, tuple) else (unit,):
-        digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
-    return digest.digest()
-
-
-@contextmanager
-def _one_torch_thread_each() -> Iterator[None]:
-    """The workers are the parallelism; threads within each would only fight over the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+                f"{workshop.folder.locate(task.key)}: {result.why}; lower threads or batch if "
+                "memory ran out, and run it again: it goes on where it was"
+            )
+        results[task.key] = parse(result)
+        progress.add(len(task.item[-1]), kept=kept)
+    return [results[task.key] for task in tasks]

@@ -13,6 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -78,25 +79,23 @@ class Teacher(ABC):
 
 
 def embed_windows(
-    teacher: Teacher, items: Sequence[tuple[Any, ...]], encode: Encode | None = None
+    teacher: Teacher, items: Sequence[tuple[Any, ...]], run: Run = map
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One embedding a window: the normalised mean of its units' normalised embeddings.
 
     ``items`` holds B tuples of JPEG frames (video) or of texts. Returns the embeddings ``(B, D)``
     float32, zero where a window has no item, and the mask ``(B,)`` bool of the windows that have
     one, both on the teacher's device. Units that occur several times are encoded once: windows of
-    one moment, worn at several places, share their frames. ``encode`` stands in for the teacher's.
+    one moment, worn at several places, share their frames. ``run``: see `Teacher.encode`.
     """
     units = [teacher.units(window) if window else () for window in items]
     flat = [unit for window in units for unit in window]
     places = {unit: place for place, unit in enumerate(dict.fromkeys(flat))}
-    encoded = (encode or teacher.encode)(list(places))
-    windows = [row for row, window in enumerate(units) for _ in window]
-    sources = [places[unit] for unit in flat]
-    sums = torch.zeros(len(items), teacher.dim, device=teacher.device)
-    sums.index_add_(
-        0, _indices(windows, teacher.device), encoded[_indices(sources, teacher.device)]
-    )
+    encoded = teacher.encode(list(places), run)
+    sources = _indices([places[unit] for unit in flat], teacher.device)
+    starts = _indices([0, *accumulate(map(len, units))][:-1], teacher.device)
+    # Adds in the order of the units on any device; atomic adds would not give equal bytes.
+    sums = functional.embedding_bag(sources, encoded, starts, mode="sum")
     present = torch.tensor([bool(window) for window in units], device=teacher.device)
     return functional.normalize(sums, dim=-1), present
 

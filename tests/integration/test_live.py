@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
     for part, seed in (("train", 0), ("validation", 1)):
         source, packed = str(root / "windows" / part), str(root / "packed" / part)
         write_windows(source, illustrate(make_windows(COUNT, seed=seed, samples=250)))
-        embed(source, packed, video=teacher, text=teacher, workers=1, report=str)
+        embed(source, packed, video=teacher, text=teacher, threads=1, report=str)
     return root
 
 

@@ -40,7 +40,7 @@ def folders(tmp_path, teachers):
     """Window shards, and the packed shards made of them."""
     urls = str(tmp_path / "windows"), str(tmp_path / "packed")
     write_windows(urls[0], illustrate(make_windows(COUNT)))
-    embed(*urls, video=teachers.video, text=teachers.text, block=6, workers=2, report=str)
+    embed(*urls, video=teachers.video, text=teachers.text, block=6, threads=2, report=str)
     return urls
 
 

@@ -1,6 +1,5 @@
 """The embedding stage: packed shards from window shards, and its commands."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +8,19 @@ import pytest
 import torch
 
 from primus_scale.cli import main
-from primus_scale.data.index import read_index
+from primus_scale.data.index import read_index, write_index
 from primus_scale.data.reader import load_windows
+from primus_scale.data.record import encode_window
 from primus_scale.data.shard_set import ShardSet
+from primus_scale.data.storage import Folder
 from primus_scale.sample import WindowMeta
 from primus_scale.teachers import build_teacher, embed_windows
 from shards import embed as stage
+from shards import packing, progress
 from shards.embed import embed
 from shards.verify import verify
+from shards.writer import write_shard
+from tests.full_disk import files_limited_to
 from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
 from tests.teacher_models import jpeg, save_model
 
@@ -53,8 +57,19 @@ def quiet(line: str) -> None:
 
 
 def run(source, out, clip, **options):
-    settings = {"video": clip, "text": clip, "block": 8, "workers": 2, "report": quiet}
+    settings = {"video": clip, "text": clip, "block": 8, "threads": 2, "report": quiet}
     return embed(source, str(out), **(settings | options))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def write_unchecked(url, windows):
+    """Window shards that the writer would refuse."""
+    index = write_windows(url, windows[:1])
+    records = [(f"{n}", encode_window(window), 1) for n, window in enumerate(windows)]
+    write_index(replace(index, shards=(write_shard(Folder(url), "bad.tar", records),)), url)
 
 
 def test_every_window_is_packed_once_with_its_embeddings(source, tmp_path, clip):
@@ -101,7 +116,7 @@ def test_order_is_drawn_from_the_seed(source, tmp_path, clip):
     assert first == (tmp_path / "b" / "index.json").read_bytes()
 
 
-def test_frames_seen_before_are_not_encoded_again(source, tmp_path, clip, monkeypatch):
+def test_frames_that_windows_of_a_group_share_are_encoded_once(source, tmp_path, clip, monkeypatch):
     from primus_scale.teachers.hub import FrameTower
 
     seen = []
@@ -109,19 +124,116 @@ def test_frames_seen_before_are_not_encoded_again(source, tmp_path, clip, monkey
     monkeypatch.setattr(
         FrameTower, "forward", lambda self, units: seen.extend(units) or encode(self, units)
     )
-    monkeypatch.setattr(stage, "GROUP_WINDOWS", 4)
+    monkeypatch.setattr(stage, "GROUP_WINDOWS", 10)
     run(source, tmp_path / "packed", clip, text=None)
-    assert len(seen) == len(set(seen))
-    assert set(seen) == {frame for window in windows() for frame in window.frames}
+    groups = [windows()[start : start + 10] for start in range(0, COUNT, 10)]
+    distinct = [{frame for window in group for frame in window.frames} for group in groups]
+    assert sorted(seen) == sorted(frame for frames in distinct for frame in frames)
+
+
+def test_groups_are_bounded_by_their_bytes(source, tmp_path, clip, monkeypatch):
+    lengths = [r.length for shard in read_index(source).shards for r in shard.records]
+    monkeypatch.setattr(stage, "GROUP_BYTES", 5 * max(lengths))
+    lines: list[str] = []
+    run(source, tmp_path / "packed", clip, video=None, report=lines.append)
+    assert lines[0] in {f"embed  30 windows  parts: {parts}" for parts in (5, 6)}
+
+
+def test_shards_are_full_but_for_the_last(source, tmp_path, clip, monkeypatch):
+    row = 6 * 40 * 4 + 2 * 12  # samples float32, one embedding float16
+    monkeypatch.setattr(packing, "SHARD_BYTES", 8 * row + 1)
+    index = run(source, tmp_path / "packed", clip, text=None)
+    assert [[r.windows for r in s.records] for s in index.shards] == [[8, 8], [8, 6]]
+    assert verify(str(tmp_path / "packed")).ok
+
+
+def test_shards_do_not_depend_on_threads_nor_on_how_they_are_cut(
+    source, tmp_path, clip, monkeypatch
+):
+    monkeypatch.setattr(stage, "GROUP_WINDOWS", 7)
+    for threads in (1, 3):
+        run(source, tmp_path / str(threads), clip, threads=threads, batch=3)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
+    run(source, tmp_path / "cut", clip, threads=1, batch=3)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    whole, cut = load_windows(str(tmp_path / "1")).batch, load_windows(str(tmp_path / "cut")).batch
+    assert torch.equal(whole.uid, cut.uid)
+    assert torch.equal(whole.embeddings["video"], cut.embeddings["video"])
 
 
 def test_progress_tells_windows_and_time_left(source, tmp_path, clip, monkeypatch):
     monkeypatch.setattr(stage, "GROUP_WINDOWS", 10)
-    monkeypatch.setattr(stage, "REPORT_S", 0.0)
+    monkeypatch.setattr(progress, "REPORT_S", 0.0)
     lines: list[str] = []
     run(source, tmp_path / "packed", clip, video=None, report=lines.append)
-    assert lines[0].startswith("embed  10 of 30 windows")
-    assert lines[2].endswith("  0 s left")
+    assert lines[0] == "embed  30 windows  parts: 3"
+    assert lines[1].startswith("embed  10 of 30 windows")
+    assert lines[3].endswith("  0s left")
+    assert lines[4] == "pack  30 windows  parts: 1"
+
+
+class _StoppedError(Exception):
+    """The user stopped the run."""
+
+
+@pytest.fixture
+def stopped(source, tmp_path, clip, monkeypatch):
+    """An output whose run was stopped after its first packed shard."""
+    monkeypatch.setattr(stage, "GROUP_WINDOWS", 10)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
+    monkeypatch.setattr(progress, "REPORT_S", 0.0)
+
+    def stop(line: str) -> None:
+        if line.startswith("pack  8 of 30"):
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        run(source, tmp_path / "packed", clip, report=stop)
+    assert not (tmp_path / "packed" / "index.json").exists()
+    return tmp_path / "packed"
+
+
+def test_a_stopped_run_goes_on_where_it_was(source, tmp_path, clip, stopped):
+    run(source, tmp_path / "fresh", clip)
+    work = {path.name: path.stat().st_mtime_ns for path in (stopped / ".work").glob("*.tar")}
+    assert len(work) == 3
+    lines: list[str] = []
+    run(source, stopped, clip, report=lines.append)
+    assert [line for line in lines if line.startswith("embed")][-1].startswith(
+        "embed  30 of 30 windows  0 windows/s"
+    ), "no group is embedded again"
+    assert contents(stopped) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("options", [{"seed": 1}, {"block": 4}, {"video": None}, {"text": "other"}])
+def test_work_of_other_settings_is_not_used(source, tmp_path, clip, stopped, options):
+    if "text" in options:
+        options = {"text": str(save_model(tmp_path / "other", "clip", seed=1))}
+    run(source, tmp_path / "fresh", clip, **options)
+    run(source, stopped, clip, **options)
+    assert contents(stopped) == contents(tmp_path / "fresh")
+
+
+def test_work_on_another_source_is_not_used(source, tmp_path, clip, stopped):
+    changed = windows()
+    changed[0] = replace(changed[0], imu=changed[0].imu + np.float32(1))
+    write_windows(source, changed, overwrite=True)
+    run(source, tmp_path / "fresh", clip)
+    run(source, stopped, clip)
+    assert contents(stopped) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_embeddings_of_the_cpu_and_equal_bytes_each_time(source, tmp_path, clip):
+    run(source, tmp_path / "cpu", clip, device="cpu")
+    for threads in (1, 4):
+        run(source, tmp_path / str(threads), clip, device="cuda", threads=threads, batch=3)
+    assert contents(tmp_path / "1") == contents(tmp_path / "4")
+    cpu, gpu = load_windows(str(tmp_path / "cpu")).batch, load_windows(str(tmp_path / "1")).batch
+    for modality in ("video", "text"):
+        torch.testing.assert_close(
+            gpu.embeddings[modality], cpu.embeddings[modality], atol=2e-3, rtol=0
+        )
 
 
 def test_an_unreadable_frame_names_its_window_and_leaves_no_index(tmp_path, clip):
@@ -142,6 +254,11 @@ def test_an_unreadable_frame_names_its_window_and_leaves_no_index(tmp_path, clip
         ({"block": 0}, "block must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        (
+            {"device": "cuda", "workers": 2, "gpus_per_worker": 2.0},
+            "gpus_per_worker must be above 0 and at most 1",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(
@@ -197,15 +314,38 @@ def test_commands_answer_a_bad_flag_with_the_nearest(capsys):
     assert "--video" in capsys.readouterr().err
 
 
-def test_a_full_disk_says_where_to_make_room(source, tmp_path, clip, monkeypatch):
-    class FullFolder(tempfile.TemporaryDirectory):
-        def __init__(self, **options):
-            super().__init__(**options)
-            (Path(self.name) / "imu").symlink_to("/dev/full")
-
-    monkeypatch.setattr(stage.tempfile, "TemporaryDirectory", FullFolder)
-    with pytest.raises(OSError, match=r"cannot keep windows in .*No space left.*set TMPDIR"):
+def test_a_full_disk_names_the_output(source, tmp_path, clip):
+    with (
+        files_limited_to(20_000),
+        pytest.raises(OSError, match=r"cannot write to .*packed/\.work: .*free space"),
+    ):
         run(source, tmp_path / "packed", clip, video=None)
+    assert not (tmp_path / "packed" / "index.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_says_what_to_do(source, tmp_path, clip):
+    with pytest.raises(ValueError, match="PyTorch finds none on this machine; set it to cpu"):
+        run(source, tmp_path / "packed", clip, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: replace(w, imu=w.imu * np.float32("nan")),
+            r"window -?\d+ \(random/.* holds NaN or infinite",
+        ),
+        (lambda w: replace(w, imu=w.imu[:, 1:]), r"imu is float32 \(1, 6, 39\), expected"),
+        (lambda w: make_windows(1)[0], "is in the source twice"),
+    ],
+)
+def test_bad_windows_of_other_writers_are_refused(tmp_path, clip, change, message):
+    url = str(tmp_path / "windows")
+    good = make_windows(3)
+    write_unchecked(url, [*good[:2], change(good[2])])
+    with pytest.raises(ValueError, match=message):
+        run(url, tmp_path / "packed", clip, video=None)
     assert not (tmp_path / "packed" / "index.json").exists()
 
 
