@@ -26,11 +26,9 @@ import numpy as np
 from shards.lag_evidence import REACH_S, MotionPair, find_lag
 from shards.picture_motion import SHORT_SIDE, picture_motion
 from shards.recording import GYROSCOPE, FrameSource
-from shards.report import LagReport
+from shards.report import CONFIDENT, LagReport
 from shards.settings import IngestSettings
 from shards.signal import Conditioned
-
-CONFIDENT = 0.95  # from here on a lag may be flagged
 
 _STRETCHES = 6  # of film that are decoded
 _STRETCH_S = 20.0

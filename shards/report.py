@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+INGEST_NAME = "ingest.json"
+
 # Why a planned window was refused. The first that applies is counted.
 NO_SENSOR = "no sensor"  # the device lacks a sensor that the schema's channels need
 GRAVITY = "implausible gravity"  # median |a| of the whole recording outside 8 to 12 m/s2
@@ -71,6 +73,9 @@ class DeviceReport:
     sensors: tuple[SensorReport, ...]
     windows: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
+
+
+CONFIDENT = 0.95  # from here on a lag is taken for true
 
 
 @dataclass(frozen=True)

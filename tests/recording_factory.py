@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from primus_scale.sample import CHANNELS, UNITS
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, Recording, Samples, Sensor
+from shards.settings import IngestSettings
 
 Signal = Callable[[np.ndarray], np.ndarray]
 """From times (n,) to values (n, c)."""
@@ -86,3 +88,15 @@ def make_recording(
     """A recording of one device. parts: other fields of ``Recording``."""
     devices = parts.pop("devices", None) or (make_device(seconds),)
     return Recording(dataset="analytic", name=name, person=person, devices=devices, **parts)
+
+
+def make_settings(**changes: Any) -> IngestSettings:
+    """Settings of IMU windows of 2 s at 50 Hz, one after the other."""
+    defaults = {
+        "channels": CHANNELS,
+        "units": UNITS,
+        "rate_hz": 50.0,
+        "window_s": 2.0,
+        "hop_s": 2.0,
+    }
+    return IngestSettings(**(defaults | changes))

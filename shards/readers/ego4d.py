@@ -62,6 +62,7 @@ class Ego4dReader(Reader):
     """
 
     name: ClassVar[str] = "ego4d"
+    requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(self, source: Source, passes: str = "1,2", full_scale: bool = False) -> None:
         super().__init__(source)

@@ -66,6 +66,7 @@ class EgoExo4dReader(Reader):
     """
 
     name: ClassVar[str] = "egoexo4d"
+    requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ class NymeriaReader(Reader):
     """
 
     name: ClassVar[str] = "nymeria"
+    requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(self, source: Source, imu: str = "both") -> None:
         super().__init__(source)

@@ -12,10 +12,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.lag import CONFIDENT, measure_lag, shift_frames
+from shards.lag import measure_lag, shift_frames
 from shards.readers import create_reader
 from shards.recording import GYROSCOPE, Device, FrameSource
-from shards.report import LagReport
+from shards.report import CONFIDENT, LagReport
 from shards.settings import IngestSettings
 from shards.signal import Conditioned, condition
 from shards.video import Video
