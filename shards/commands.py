@@ -1,68 +1,28 @@
-"""``primus-scale shards build|embed|verify``: raw data to shards that training reads."""
+"""``primus-scale shards build|embed|verify|stats``: raw data to shards that training reads."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
+
+from shards.build_commands import add_build
 
 
 def add_commands(commands: Any) -> None:
     """Add ``shards`` and its subcommands to the ``primus-scale`` parser's ``commands``."""
     parser = commands.add_parser(
         "shards",
-        help="build, embed and verify shard folders",
+        help="build, embed, verify and describe shard folders",
         description="From raw data to shards: build writes window shards, embed runs the frozen "
         "teachers over them and writes packed shards, verify reads a folder again against its "
-        "index. Folders are local paths or any URL that fsspec knows (s3://, gs://, ...).",
+        "index, stats draws its data card. Folders are local paths or any URL that fsspec knows "
+        "(s3://, gs://, ...).",
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    _add_build(steps)
+    add_build(steps)
     _add_embed(steps)
     _add_verify(steps)
-
-
-def _add_build(steps: Any) -> None:
-    parser = steps.add_parser(
-        "build",
-        help="write the window shards of a data set",
-        description="Write window shards. demo: the built-in data, made from installed packages: "
-        "synthetic triplets of IMU, pictures and narrations from motion capture, and real IMU of "
-        "30 people (UCI HAPT). It writes windows/train, windows/validation, few_shot/label and "
-        "few_shot/test below --out.",
-    )
-    parser.add_argument("data", choices=["demo"], help="which data set")
-    parser.add_argument("--out", required=True, metavar="URL", help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    parser.add_argument(
-        "--split", type=int, default=0, help="which of the 30 people are for the few-shot test"
-    )
-    parser.add_argument(
-        "--moments", type=int, default=1200, help="synthetic training moments of 5 s"
-    )
-    parser.add_argument(
-        "--placements", type=int, default=2, help="places on the body that record each moment"
-    )
-    parser.add_argument("--frames", type=int, default=2, help="pictures of each moment")
-    _add_workers(parser, "processes that render")
-    _add_overwrite(parser)
-    parser.set_defaults(run=_build)
-
-
-def _build(args: argparse.Namespace) -> int:
-    from shards.demo.build import build_demo
-
-    build_demo(
-        args.out,
-        seed=args.seed,
-        split=args.split,
-        moments=args.moments,
-        placements=args.placements,
-        frames=args.frames,
-        workers=args.workers,
-        overwrite=args.overwrite,
-    )
-    return 0
+    _add_stats(steps)
 
 
 def _add_embed(steps: Any) -> None:
@@ -72,7 +32,9 @@ def _add_embed(steps: Any) -> None:
         description="Run frozen teachers over window shards and write packed shards with the "
         "embeddings in place of pictures and texts, in an order drawn from the seed. A teacher is "
         "a packaged one (efficientnet-lite0 for video, minilm for text), a CLIP, SigLIP or X-CLIP "
-        "model of the Hugging Face hub (owner/model), or a local folder of one.",
+        "model of the Hugging Face hub (owner/model), or a local folder of one. A run that was "
+        "stopped goes on where it was. Workers are those of the Ray cluster at RAY_ADDRESS, or of "
+        "a local one; their number and that of threads do not change the bytes that are written.",
     )
     parser.add_argument("--src", required=True, metavar="URL", help="folder of window shards")
     parser.add_argument("--out", required=True, metavar="URL", help="folder to write to")
@@ -86,7 +48,27 @@ def _add_embed(steps: Any) -> None:
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where teachers run"
     )
-    _add_workers(parser, "threads that decode pictures and run teachers")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        default=1,
+        help="Ray workers; 1 is this process, unless RAY_ADDRESS names a cluster",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of a worker, that decode pictures and run teachers (default: this machine's "
+        "cores divided by --workers; 1 on the cluster of RAY_ADDRESS)",
+    )
+    parser.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        default=1.0,
+        help="share of a GPU, with --device cuda; below 1 several workers keep one GPU busy",
+    )
     _add_overwrite(parser)
     parser.set_defaults(run=_embed)
 
@@ -104,6 +86,8 @@ def _embed(args: argparse.Namespace) -> int:
         device=args.device,
         batch=args.batch,
         workers=args.workers,
+        threads=args.threads,
+        gpus_per_worker=args.gpus_per_worker,
         overwrite=args.overwrite,
     )
     return 0
@@ -129,8 +113,33 @@ def _verify(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--workers", type=int, metavar="N", default=os.cpu_count(), help=what)
+def _add_stats(steps: Any) -> None:
+    parser = steps.add_parser(
+        "stats",
+        help="draw the data card of shard folders",
+        description="Write card.html, one page to look at, and card.json: hours by data set, "
+        "placement, person and label, what was refused and why, rates, gravity, rotation, lags "
+        "between picture and IMU, narrations, and a dozen windows.",
+    )
+    parser.add_argument(
+        "urls", nargs="+", metavar="URL", help="folder of window or packed shards; several: as one"
+    )
+    parser.add_argument("--out", metavar="URL", help="folder to write to (default: the first)")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=50_000,
+        metavar="N",
+        help="windows to read, evenly drawn where there are more",
+    )
+    parser.set_defaults(run=_stats)
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from shards.card import write_card
+
+    write_card(args.urls, args.out, most=args.most)
+    return 0
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:

@@ -9,13 +9,17 @@ from tests.integration.tiny import tiny_config, write_config, write_shards
 
 COMMANDS = (
     ["shards", "build"],
+    ["shards", "build", "demo"],
+    ["shards", "build", "gopro"],
     ["shards", "embed"],
     ["shards", "verify"],
+    ["shards", "stats"],
     ["pretrain"],
     ["evaluate"],
     ["export"],
     ["import-weights"],
     ["bench", "step"],
+    ["bench", "ingest"],
 )
 
 
@@ -69,10 +73,10 @@ def test_help_of_evaluate_lists_every_setting_with_its_default(capsys) -> None:
 
 def test_defaults_are_shown_where_there_are_any(capsys) -> None:
     with pytest.raises(SystemExit):
-        main(["shards", "build", "--help"])
+        main(["shards", "build", "demo", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "of everything that is drawn (default: 0)" in printed
-    assert "folder to write to --seed" in printed
+    assert "folder to write to --workers" in printed
     assert "replace shards that already lie in the folder" in printed
     assert "(default: False)" not in printed
 

@@ -1,0 +1,205 @@
+"""``primus-scale shards build NAME``: the built-in data, or raw recordings by a reader's name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict, fields
+from typing import Any
+
+from shards.readers import READERS, create_reader
+from shards.report import CONFIDENT, IngestReport, LagReport
+from shards.settings import IngestSettings
+
+MOST_NAMED = 20  # recordings that are printed; ingest.json has all
+
+
+def add_build(steps: Any) -> None:
+    """Add ``build`` and the names of what it builds to the ``shards`` parser's ``steps``."""
+    parser = steps.add_parser(
+        "build",
+        help="write the window shards of a data set",
+        description="Write window shards of the built-in data (demo) or of raw recordings. "
+        "primus-scale shards build NAME --help has the options of each.",
+    )
+    names = parser.add_subparsers(
+        dest="data", required=True, metavar="NAME", help="which data set, or kind of recording"
+    )
+    _add_demo(names)
+    for name, what in READERS.items():
+        _add_reader(names, name, what)
+
+
+def _add_demo(names: Any) -> None:
+    parser = names.add_parser(
+        "demo",
+        help="the built-in data: synthetic triplets, and real IMU of 30 people",
+        description="Write the built-in data, made from installed packages: synthetic triplets of "
+        "IMU, pictures and narrations from motion capture, and real IMU of 30 people (UCI HAPT). "
+        "It writes windows/train, windows/validation, few_shot/label and few_shot/test below "
+        "--out.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument(
+        "--split", type=int, default=0, help="which of the 30 people are for the few-shot test"
+    )
+    parser.add_argument(
+        "--moments", type=int, default=1200, help="synthetic training moments of 5 s"
+    )
+    parser.add_argument(
+        "--placements", type=int, default=2, help="places on the body that record each moment"
+    )
+    parser.add_argument("--frames", type=int, default=2, help="pictures of each moment")
+    _add_output(parser, "processes that render")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from shards.demo.build import build_demo
+
+    build_demo(
+        args.out,
+        seed=args.seed,
+        split=args.split,
+        moments=args.moments,
+        placements=args.placements,
+        frames=args.frames,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
+    return 0
+
+
+def _add_reader(names: Any, name: str, what: str) -> None:
+    parser = names.add_parser(
+        name,
+        help=what,
+        description=f"{what}. Recordings become windows on one signal path; a report of what was "
+        "found and refused lies beside them (ingest.json; see primus-scale shards stats). A run "
+        "that was stopped goes on where it was. Workers are those of the Ray cluster at "
+        "RAY_ADDRESS, or of a local one.",
+    )
+    parser.add_argument("--src", required=True, metavar="URL", help="folder, or a single file")
+    _add_output(parser, "recordings read at once")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the reader; may be given several times",
+    )
+    settings = parser.add_argument_group("windows")
+    for flag, kind, text in (
+        ("--rate-hz", float, "samples a second (default: the reader's, of an IMU 50)"),
+        ("--window-s", float, "length (default: the reader's, of an IMU 5)"),
+        ("--hop-s", float, "from one to the next where nothing is narrated (default: the length)"),
+        ("--max-overlap", float, "share that two windows may have in common"),
+        ("--frames", int, "pictures a window; 0 leaves video out"),
+        ("--short-side", int, "pixels of a picture's shorter side"),
+        ("--gap-s", float, "longest time between samples that is no gap"),
+        ("--max-lag-s", float, "lag between picture and IMU beyond which a recording is flagged"),
+        ("--seed", int, "of the order of windows"),
+    ):
+        default = _default(flag)
+        told = f"{text} (default: {default:g})" if default is not None else text
+        settings.add_argument(flag, type=kind, metavar="N", help=told)
+    settings.add_argument(
+        "--acc-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of a recording's median |acceleration| in m/s2 (default: 8 12)",
+    )
+    settings.add_argument(
+        "--require",
+        nargs="*",
+        choices=["video", "text"],
+        help="refuse windows without; no value: keep all (default: what the data set is made for)",
+    )
+    settings.add_argument(
+        "--correct-lag",
+        action="store_true",
+        default=None,
+        help="shift pictures and narrations of flagged recordings by the measured lag",
+    )
+    parser.set_defaults(run=_ingest)
+
+
+def _default(flag: str) -> float | None:
+    """Default of a setting, where it has one that does not depend on the reader."""
+    name = flag.removeprefix("--").replace("-", "_")
+    value = next(one.default for one in fields(IngestSettings) if one.name == name)
+    return value if isinstance(value, int | float) else None
+
+
+def _ingest(args: argparse.Namespace) -> int:
+    from shards.ingest import ingest
+    from shards.recording_maker import IngestJob
+
+    options = dict(_option(text) for text in args.option)
+    job = IngestJob(args.data, args.src, args.out, _settings(args, options), options)
+    found = ingest(job, workers=args.workers, overwrite=args.overwrite)
+    for line in summary(found):
+        print(line)
+    print(f"data card  primus-scale shards stats {args.out}")
+    return 0
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--option {text}: write it as KEY=VALUE")
+    return key, value
+
+
+def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettings:
+    """What the user says, then what the reader's schema says, then the defaults."""
+    reader = create_reader(args.data, args.src, options)
+    schema = asdict(reader.schema())
+    said = {one.name: getattr(args, one.name, None) for one in fields(IngestSettings)}
+    given = {name: value for name, value in said.items() if value is not None}
+    chosen: dict[str, Any] = {**schema, "require": sorted(reader.requires), **given}
+    chosen.setdefault("hop_s", chosen["window_s"])
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()
+    }
+    return IngestSettings(**values)
+
+
+def summary(found: IngestReport) -> list[str]:
+    """What a person wants to know at once of an ingestion; ``ingest.json`` has the rest."""
+    from shards.attention import failures, refusals
+
+    tree = asdict(found)
+    failed, refused = failures(tree), refusals(tree)
+    windows = sum(one.windows for one in found.recordings)
+    lines = [
+        f"ingest  {len(found.recordings)} recordings: {windows} windows, "
+        f"{refused.total()} refused, {len(failed)} recordings failed"
+    ]
+    lines += [f"  refused  {count:>7}  {reason}" for reason, count in refused.most_common()]
+    lags = [(one.name, one.lag) for one in found.recordings if one.lag]
+    lags.sort(key=lambda pair: not pair[1].flagged)
+    lines += [f"  lag      {name}: {_describe_lag(lag)}" for name, lag in lags[:MOST_NAMED]]
+    lines += [f"  FAILED   {name}: {why}" for name, why in failed[:MOST_NAMED]]
+    more = max(len(lags) - MOST_NAMED, 0) + max(len(failed) - MOST_NAMED, 0)
+    return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
+
+
+def _describe_lag(lag: LagReport) -> str:
+    measured = f"picture {lag.lag_s:+.3f} s behind {lag.device}"
+    if lag.confidence < CONFIDENT:
+        measured = f"uncertain, at best {measured}"
+    state = ", corrected" if lag.corrected else ", FLAGGED" if lag.flagged else ""
+    return (
+        f"{measured} (confidence {lag.confidence:.2f}, correlation {lag.correlation:.2f}, "
+        f"{lag.seconds:.0f} s compared){state}"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser, workers: str) -> None:
+    parser.add_argument("--out", required=True, metavar="URL", help="folder to write to")
+    parser.add_argument("--workers", type=int, metavar="N", default=os.cpu_count(), help=workers)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace shards that already lie in the folder"
+    )
