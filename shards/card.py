@@ -40,9 +40,10 @@ FRAME_PIXELS = 168
 MOST_ROWS = 15
 
 STYLE = """
-.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.4rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .8rem;
+         margin: 1.4rem 0; }
 body > img { width: 100%; }
-.tile { flex: 1 1 6.4rem; background: #f8f9fa; border-radius: 8px; padding: .7rem .9rem; }
+.tile { background: #f8f9fa; border-radius: 8px; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.25; }
 .tile span { color: #5c636a; font-size: .88rem; }
 .attention { background: #fff4e6; border-left: 4px solid #d9480f; padding: .5rem 1rem; }
@@ -56,20 +57,20 @@ td.text { white-space: normal; }
 
 
 def write_card(
-    url: str,
+    urls: Sequence[str],
     out_url: str | None = None,
     *,
     most: int = 50_000,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Write ``card.html`` and ``card.json`` of the shard folder at ``url``; return the figures.
+    """Write ``card.html`` and ``card.json`` of the shard folders at ``urls``; return the figures.
 
-    out_url: folder to write to (None: the shard folder itself). most: windows read; a larger set
-    is sampled evenly. Errors as ``ShardSet.open``; OSError naming ``out_url`` where it cannot be
+    out_url: folder to write to (None: the first of ``urls``). most: windows read; a larger set is
+    sampled evenly. Errors as ``ShardSet.open``; OSError naming ``out_url`` where it cannot be
     written.
     """
-    figures, windows = gather(url, most=most, report=report)
-    folder = Folder(out_url or url)
+    figures, windows = gather(urls, most=most, report=report)
+    folder = Folder(out_url or urls[0])
     contents = {
         JSON_NAME: json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         PAGE_NAME: render_card(figures, windows),
@@ -86,8 +87,9 @@ def write_card(
 def render_card(figures: Mapping[str, Any], windows: Sequence[Window]) -> str:
     """The page on ``figures`` (``stats.gather``) with ``windows`` to look at, as HTML."""
     ingest = figures["ingest"]
+    title = f"Data card: {', '.join(figures['urls'])}"
     sections = [
-        f"<h1>Data card: {html.escape(figures['url'])}</h1>",
+        f"<h1>{html.escape(title)}</h1>",
         _lead(figures),
         _tiles(figures),
         _attention(figures),
@@ -99,7 +101,7 @@ def render_card(figures: Mapping[str, Any], windows: Sequence[Window]) -> str:
         *_text(figures["text"]),
         *_examples(figures, windows),
     ]
-    return render_page(f"Data card: {figures['url']}", sections, STYLE)
+    return render_page(title, sections, STYLE)
 
 
 def _lead(figures: Mapping[str, Any]) -> str:
@@ -156,8 +158,10 @@ def _attention(figures: Mapping[str, Any]) -> str:
 
 def _origin(figures: Mapping[str, Any]) -> Iterator[str]:
     """What the data sets are, in the words of whoever wrote the shards."""
-    datasets = figures["provenance"].get("datasets")
-    if isinstance(datasets, Mapping):
+    datasets: dict[str, Any] = {}
+    for provenance in figures["provenance"]:
+        datasets |= provenance.get("datasets", {})
+    if datasets:
         items = "".join(
             f"<li><b>{html.escape(name)}</b>: {html.escape(str(note))}</li>"
             for name, note in datasets.items()

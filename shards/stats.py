@@ -19,9 +19,9 @@ import numpy as np
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.data.storage import Folder
 from primus_scale.sample import CHANNELS, Window, WindowMeta
+from shards.report import INGEST_NAME
 from shards.words import count_verbs
 
-INGEST_NAME = "ingest.json"
 MODALITIES = ("IMU, video and text", "IMU and video", "IMU and text", "IMU only")
 READ_AHEAD = 64
 SHOWN = 12  # windows drawn on the page
@@ -80,14 +80,18 @@ class _Rows:
 
 
 def gather(
-    url: str, *, most: int = 50_000, seed: int = 0, report: Callable[[str], None] = print
+    urls: Sequence[str],
+    *,
+    most: int = 50_000,
+    seed: int = 0,
+    report: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], list[Window]]:
-    """Figures of the shard folder at ``url`` as JSON, and a dozen of its windows to look at.
+    """Figures of the shard folders at ``urls`` as JSON, and a dozen of their windows to look at.
 
     most: windows that are read; a larger set is sampled evenly, and the figures say so. Packed
     shards keep no pictures, so their windows are shown without. Errors as ``ShardSet.open``.
     """
-    source = ShardSet.open(url)
+    source = ShardSet.open(urls)
     tally, shown = _Tally(), _Shown(SHOWN, seed)
     rows = _Rows.of(source.index.channels)
     records = _sample(len(source), most, source.windows)
@@ -96,7 +100,7 @@ def gather(
         shown.offer(window)
         if number % 5000 == 0:
             report(f"stats  {number} windows read")
-    return _figures(url, source, tally), shown.windows()
+    return _figures(urls, source, tally), shown.windows()
 
 
 def _sample(records: int, most: int, windows: int) -> np.ndarray:
@@ -147,11 +151,11 @@ class _Shown:
         return sorted(chosen, key=lambda w: (w.meta.dataset, w.meta.placement, w.meta.start_s))
 
 
-def _figures(url: str, source: ShardSet, tally: _Tally) -> dict[str, Any]:
+def _figures(urls: Sequence[str], source: ShardSet, tally: _Tally) -> dict[str, Any]:
     index = source.index
     scale = source.windows / tally.windows
     return {
-        "url": url,
+        "urls": list(urls),
         "kind": index.kind,
         "channels": list(index.channels),
         "units": list(index.units),
@@ -162,7 +166,7 @@ def _figures(url: str, source: ShardSet, tally: _Tally) -> dict[str, Any]:
         "hours": source.windows * index.window_s / 3600,
         "recordings": len(tally.recordings),
         "bytes": sum(shard.size for index in source.indexes for shard in index.shards),
-        "provenance": index.provenance,
+        "provenance": [one.provenance for one in source.indexes],
         # From here on in hours, or counts of windows read.
         **{
             f"hours_by_{name}": _hours(counter, index.window_s * scale)
@@ -175,7 +179,7 @@ def _figures(url: str, source: ShardSet, tally: _Tally) -> dict[str, Any]:
         "gravity": _histograms(tally.gravity, GRAVITY_EDGES),
         "gyroscope": _histograms(tally.gyroscope, GYROSCOPE_EDGES),
         "text": _text_figures(tally.texts),
-        "ingest": _read_ingest(url),
+        "ingest": _read_ingests(urls),
     }
 
 
@@ -220,8 +224,15 @@ def _text_figures(texts: Counter[str]) -> dict[str, Any] | None:
     }
 
 
+def _read_ingests(urls: Sequence[str]) -> dict[str, Any] | None:
+    """The recordings that ingestion reported; None for folders that were made another way."""
+    reports = [one for one in map(_read_ingest, urls) if one]
+    if not reports:
+        return None
+    return {"recordings": [recording for one in reports for recording in one["recordings"]]}
+
+
 def _read_ingest(url: str) -> dict[str, Any] | None:
-    """What ingestion reported; None for folders that were made another way."""
     folder = Folder(url)
     try:
         data = folder.read(INGEST_NAME)

@@ -68,7 +68,7 @@ def folder(tmp_path) -> Path:
 
 def test_hours_are_counted_by_what_the_windows_say(folder):
     windows = make_windows(50, frames=5)
-    figures, shown = gather(str(folder), report=quiet)
+    figures, shown = gather([str(folder)], report=quiet)
     assert figures["hours"] == pytest.approx(50 * WINDOW_H)
     for name in ("placement", "person", "label"):
         found = figures[f"hours_by_{name}"]
@@ -89,7 +89,7 @@ def test_hours_are_counted_by_what_the_windows_say(folder):
 
 
 def test_gravity_and_rotation_are_those_of_the_samples(folder):
-    figures, _ = gather(str(folder), report=quiet)
+    figures, _ = gather([str(folder)], report=quiet)
     chest = [w.imu.astype(float) for w in make_windows(50) if w.meta.placement == "chest"]
     medians = [np.median(np.sqrt((imu[:3] ** 2).sum(axis=0))) for imu in chest]
     rotation = [np.sqrt((imu[3:] ** 2).sum(axis=0).mean()) for imu in chest]
@@ -100,7 +100,7 @@ def test_gravity_and_rotation_are_those_of_the_samples(folder):
 
 def test_packed_shards_and_a_sample_of_them(tmp_path):
     write_packed(str(tmp_path), make_blocks(make_windows(64)))
-    figures, shown = gather(str(tmp_path), most=32, report=quiet)
+    figures, shown = gather([str(tmp_path)], most=32, report=quiet)
     assert (figures["windows"], figures["windows_read"]) == (64, 32)
     assert sum(figures["hours_by_placement"].values()) == pytest.approx(64 * WINDOW_H)
     assert figures["hours_by_modality"]["random"].keys() == {"IMU, video and text", "IMU only"}
@@ -115,14 +115,14 @@ def test_windows_without_acceleration_have_no_gravity(tmp_path):
     ) as writer:
         for window in make_windows(3, frames=0):
             writer.write(replace(window, imu=window.imu[:2]))
-    figures = write_card(str(tmp_path), report=quiet)
+    figures = write_card([str(tmp_path)], report=quiet)
     assert figures["gravity"] is None
     assert figures["gyroscope"] is None
     assert "emg_1 (V)" in (tmp_path / "card.html").read_text(encoding="utf-8")
 
 
 def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
-    figures = write_card(str(folder), str(tmp_path / "card"), report=quiet)
+    figures = write_card([str(folder)], str(tmp_path / "card"), report=quiet)
     page = (tmp_path / "card" / "card.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8")) == (
         json.loads(json.dumps(figures))
@@ -131,20 +131,20 @@ def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
     assert "two <b>" not in page
     assert "two.mp4 is empty; copy it again" in page
     assert "38 %" in page  # 30 refused of 80
-    pictures = sum(min(len(w.frames), 4) for w in gather(str(folder), report=quiet)[1])
+    pictures = sum(min(len(w.frames), 4) for w in gather([str(folder)], report=quiet)[1])
     assert page.count("data:image/jpeg") == pictures
     assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
 
 
 def test_equal_shards_give_equal_cards(folder, tmp_path):
     for name in ("a", "b"):
-        write_card(str(folder), str(tmp_path / name), report=quiet)
+        write_card([str(folder)], str(tmp_path / name), report=quiet)
     for name in ("card.html", "card.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_attention_names_what_stands_out(folder):
-    figures, _ = gather(str(folder), report=quiet)
+    figures, _ = gather([str(folder)], report=quiet)
     text = " ".join(attention(figures))
     assert "1 of 2 recordings could not be read" in text
     assert "38 % of the planned windows were refused, most for: gap (25)" in text
@@ -160,7 +160,7 @@ def test_attention_is_empty_where_nothing_stands_out(tmp_path):
         still[1] = 9.8 + 0.01 * np.sin(np.arange(SAMPLES) + number)
         windows.append(replace(window, imu=still, meta=meta))
     write_windows(str(tmp_path), windows)
-    assert attention(gather(str(tmp_path), report=quiet)[0]) == []
+    assert attention(gather([str(tmp_path)], report=quiet)[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_attention_is_empty_where_nothing_stands_out(tmp_path):
 def test_attention_to_people_and_texts(tmp_path, change, sentence):
     windows = [replace(w, meta=replace(w.meta, **change)) for w in make_windows(20)]
     write_windows(str(tmp_path), windows)
-    found = attention(gather(str(tmp_path), report=quiet)[0])
+    found = attention(gather([str(tmp_path)], report=quiet)[0])
     assert any(re.search(sentence, line) for line in found)
 
 
@@ -182,14 +182,14 @@ def test_acceleration_in_g_is_noticed(tmp_path):
         replace(w, imu=(w.imu / np.float32(9.8)).astype(np.float32)) for w in make_windows(20)
     ]
     write_windows(str(tmp_path), windows)
-    found = attention(gather(str(tmp_path), report=quiet)[0])
+    found = attention(gather([str(tmp_path)], report=quiet)[0])
     assert any("at chest" in line and "check units" in line for line in found)
 
 
 def test_damaged_report_is_named(folder):
     (folder / "ingest.json").write_text("{")
     with pytest.raises(ValueError, match=r"ingest\.json is damaged"):
-        gather(str(folder), report=quiet)
+        gather([str(folder)], report=quiet)
 
 
 @pytest.mark.parametrize(
@@ -223,5 +223,5 @@ def test_uid_of_shown_windows_is_not_lost(tmp_path):
         start_s=0.0,
     )
     write_windows(str(tmp_path), [replace(make_windows(1)[0], meta=meta)])
-    write_card(str(tmp_path), report=quiet)
+    write_card([str(tmp_path)], report=quiet)
     assert "ü &lt;i&gt;" in (tmp_path / "card.html").read_text(encoding="utf-8")
