@@ -11,7 +11,7 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure speed",
-        description="Measure speed on this machine, on data made for it.",
+        description="Measure speed on this machine.",
     )
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     step = subjects.add_parser(
@@ -30,9 +30,33 @@ def add_commands(commands: Any) -> None:
     step.add_argument("--encoder", default="stacked_rnn", help="encoder.name of the run")
     step.add_argument("--json", metavar="FILE", help="also write the figures there")
     step.set_defaults(run=_bench_step)
+    _add_ingest(subjects)
 
 
 def _bench_step(args: argparse.Namespace) -> int:
     from launch.bench_step import bench_step
 
     return bench_step(args)
+
+
+def _add_ingest(subjects: Any) -> None:
+    ingest = subjects.add_parser(
+        "ingest",
+        help="raw recordings to windows, IMU only",
+        description="Windows/s of one core, how much faster than real time that is (seconds of "
+        "each device over seconds of CPU time), and the shares of reading and decoding, signal "
+        "path, cutting and writing.",
+    )
+    ingest.add_argument(
+        "recording", nargs="+", metavar="READER=URL", help="such as gopro=ride.mp4 aria=walk.vrs"
+    )
+    ingest.add_argument("--window-s", type=float, default=5.0, metavar="N", help="of the windows")
+    ingest.add_argument("--rounds", type=int, default=5, help="rounds over all recordings")
+    ingest.add_argument("--json", metavar="FILE", help="also write the figures there")
+    ingest.set_defaults(run=_bench_ingest)
+
+
+def _bench_ingest(args: argparse.Namespace) -> int:
+    from launch.bench_ingest import bench_ingest
+
+    return bench_ingest(args)

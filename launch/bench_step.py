@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from launch.machine import describe_machine
 from primus_scale.accumulate import train_step
 from primus_scale.config import Config
 from primus_scale.data.index import TeacherSpace
@@ -53,7 +53,7 @@ def bench_step(args: argparse.Namespace) -> int:
         )
     if args.json:
         report = {
-            "machine": _machine(args.threads),
+            "machine": describe_machine(args.threads),
             "environment": describe_environment(),
             "encoder": args.encoder,
             "precision": args.precision,
@@ -193,17 +193,3 @@ def _timer(device: torch.device) -> Callable[[Callable[[], object], int], float]
         return clock() - start
 
     return measure
-
-
-def _machine(threads: int) -> str:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
-    return f"{device}, {threads} thread(s), torch {torch.__version__}"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,0 +1,175 @@
+"""How fast raw recordings become windows, and where the time goes (``primus-scale bench ingest``).
+
+One core does what a worker of ``shards build`` does with a recording, without its video: reading
+and decoding the samples, the signal path, cutting and judging windows, writing them. Times are CPU
+time of the process, medians over rounds in which the recordings take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.machine import describe_machine
+from primus_scale.data.record import encode_window
+from primus_scale.data.storage import Folder
+from primus_scale.provenance import describe_environment
+from primus_scale.sample import Window
+from shards.readers import create_reader
+from shards.readers.base import Reader
+from shards.recording import Device, Recording, Samples
+from shards.settings import IngestSettings
+from shards.windows import RecordingWindows
+from shards.writer import window_key, write_shard
+
+STAGES = ("decode", "resample", "cut", "write")
+
+
+def bench_ingest(args: argparse.Namespace) -> int:
+    """Measure every recording, print the table and write the JSON file."""
+    torch.set_num_threads(1)
+    named = [_named(text) for text in args.recording]
+    rounds = [[_measure(*each, args.window_s) for each in named] for _ in range(args.rounds)]
+    rows = [_median(one) for one in zip(*rounds, strict=True)]
+    print(
+        f"{'recording':<28} {'minutes':>8} {'windows':>8} {'windows/s':>10} {'x real time':>12}  "
+        + "  ".join(f"{stage:>8}" for stage in STAGES)
+    )
+    for row in rows:
+        shares = "  ".join(f"{100 * row['share'][stage]:>6.0f} %" for stage in STAGES)
+        print(
+            f"{row['recording']:<28} {row['device_minutes']:>8.2f} {row['windows']:>8} "
+            f"{row['windows_per_s']:>10.0f} {row['real_time_factor']:>12.0f}  {shares}"
+        )
+    if args.json:
+        report = {
+            "machine": describe_machine(threads=1),
+            "environment": describe_environment(),
+            "window_s": args.window_s,
+            "rounds": args.rounds,
+            "rows": rows,
+        }
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _named(text: str) -> tuple[str, str]:
+    reader, equals, url = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text}: write READER=URL, such as gopro=ride.mp4")
+    return reader, url
+
+
+class _Clock:
+    """CPU time of the process, by what it is spent on; inner stages are taken off outer ones."""
+
+    def __init__(self) -> None:
+        self.spent = dict.fromkeys(STAGES, 0.0)
+        self._stages: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block under ``name``."""
+        self._turn()
+        self._stages.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._stages.pop()
+
+    def each(self, name: str, items: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+        """The items; the time that making them takes is counted under ``name``."""
+        iterator = iter(items())
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def _turn(self) -> None:
+        now = time.process_time()
+        if self._stages:
+            self.spent[self._stages[-1]] += now - self._since
+        self._since = now
+
+
+def _measure(reader_name: str, url: str, window_s: float) -> dict[str, Any]:
+    """All recordings at ``url`` once."""
+    reader = create_reader(reader_name, url)
+    settings = _settings(reader, window_s)
+    clock = _Clock()
+    windows, seconds = 0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for ref in reader.recordings():
+            with clock.stage("decode"), reader.open(ref) as recording:
+                with clock.stage("resample"):
+                    made = RecordingWindows(_timed(recording, clock), settings)
+                with clock.stage("write"):
+                    records = map(_record, clock.each("cut", made.__iter__))
+                    write_shard(Folder(folder), "windows.tar", records)
+            windows += made.report.windows
+            seconds += sum(device.end_s - device.start_s for device in made.report.devices)
+    total = sum(clock.spent.values())
+    return {
+        "recording": f"{reader_name} {Path(url).name}",
+        "device_minutes": seconds / 60,
+        "windows": windows,
+        "cpu_s": total,
+        "windows_per_s": windows / total,
+        "real_time_factor": seconds / total,
+        "share": {stage: clock.spent[stage] / total for stage in STAGES},
+    }
+
+
+def _settings(reader: Reader, window_s: float) -> IngestSettings:
+    schema = reader.schema()
+    return IngestSettings(
+        channels=schema.channels,
+        units=schema.units,
+        rate_hz=schema.rate_hz,
+        window_s=window_s,
+        hop_s=window_s,
+        frames=0,
+    )
+
+
+def _timed(recording: Recording, clock: _Clock) -> Recording:
+    """The recording without video, whose sensors' reading is counted as decoding."""
+
+    def timed(device: Device) -> Device:
+        return replace(
+            device,
+            sensors=tuple(
+                replace(sensor, read=_reading(sensor.read, clock)) for sensor in device.sensors
+            ),
+        )
+
+    return replace(recording, frames=None, devices=tuple(map(timed, recording.devices)))
+
+
+def _reading(
+    read: Callable[[], Iterable[Samples]], clock: _Clock
+) -> Callable[[], Iterator[Samples]]:
+    return lambda: clock.each("decode", read)
+
+
+def _record(window: Window) -> tuple[str, dict[str, bytes], int]:
+    return window_key(window.meta.uid), encode_window(window), 1
+
+
+def _median(rounds: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """The round with the median CPU time."""
+    return sorted(rounds, key=lambda row: row["cpu_s"])[len(rounds) // 2]
