@@ -1,0 +1,210 @@
+"""Action cameras whose MP4 holds its own IMU: GoPro, Sony, Insta360; one recording a file.
+
+GoPro's telemetry is read here (`shards.readers.gopro_track`): it gives a time to each block of
+samples, and is read block by block, also from remote files, so memory is bounded.
+
+That of Sony and Insta360 is read by the ``telemetry-parser`` library. Source: its documentation:
+accelerometer in m/s2, gyroscope in deg/s, axes turned so that those of one maker agree, times in ms
+from the beginning of the video. A row has both sensors, or an empty cell for one. The library opens
+local paths only, and gives a file's telemetry whole: some 1.3 kB a sample while it is read, 0.9 GB
+for an hour at 200 Hz. Cameras cut longer recordings into files.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import telemetry_parser
+
+from shards.narrations import read_narrations
+from shards.readers.base import Reader
+from shards.readers.gopro_track import Telemetry, read_track
+from shards.readers.rows import CHUNK_ROWS, checked_listing
+from shards.recording import (
+    ACCELEROMETER,
+    GYROSCOPE,
+    Device,
+    Narration,
+    Recording,
+    RecordingRef,
+    Samples,
+    Sensor,
+)
+from shards.source import Source
+from shards.video import Video
+
+VIDEOS = (".mp4", ".360", ".insv")
+NARRATIONS = (".csv", ".srt", ".vtt", ".json")
+
+
+class _Kind(NamedTuple):
+    """A sensor, its key in a GoPro's track, and its name and unit in the library's rows."""
+
+    channels: tuple[str, ...]
+    called: str
+    gpmf_key: str
+    key: str
+    unit: str
+
+
+_KINDS = (
+    _Kind(ACCELEROMETER, "accelerometer", "ACCL", "accl", "m/s2"),
+    _Kind(GYROSCOPE, "gyroscope", "GYRO", "gyro", "deg/s"),
+)
+_SYNC_BLOCKS = (
+    "samples spread evenly over their telemetry blocks, whose times in the file are taken to be "
+    "presentation times of the video"
+)
+_SYNC_ROWS = "sample times of telemetry-parser taken to be presentation times of the video"
+
+
+class _Camera(NamedTuple):
+    """What a file's telemetry holds; ``sensors`` by their kind."""
+
+    name: str
+    sensors: dict[_Kind, Sensor]
+    rate_hz: float | None
+    sync: str
+    notes: tuple[str, ...] = ()
+
+
+class GoProReader(Reader):
+    """One recording for each video file, named by its path below the source.
+
+    placement: where the camera was worn. person: who wore it (empty: the folder of the file, or
+    where it has none the file's name). A file of the same name that ends in .csv, .srt, .vtt or
+    .json holds narrations, in the video's time; it is found where the source is a folder, not where
+    it is the one video.
+    """
+
+    name: ClassVar[str] = "gopro"
+
+    def __init__(self, source: Source, placement: str = "head", person: str = "") -> None:
+        super().__init__(source)
+        self._placement = placement
+        self._person = person
+
+    def recordings(self) -> list[RecordingRef]:
+        """The video files; those without telemetry are told when they are opened."""
+        paths = self.source.find("**/*")
+        by_stem: dict[str, list[str]] = {}
+        for path in paths:
+            stem, extension = posixpath.splitext(path)
+            if extension.lower() in NARRATIONS:
+                by_stem.setdefault(stem, []).append(path)
+        refs = []
+        for path in paths:
+            stem, extension = posixpath.splitext(path)
+            if extension.lower() in VIDEOS and not posixpath.basename(path).startswith("."):
+                refs.append(RecordingRef(path, (path, *by_stem.get(stem, ()))))
+        return checked_listing(self.source, refs, "video file (.mp4, .360, .insv)")
+
+    @contextmanager
+    def open(self, ref: RecordingRef) -> Iterator[Recording]:
+        """The recording; its telemetry is read here, its pictures when they are asked for.
+
+        ValueError naming the file and the next step where it is no video, has no IMU, or its
+        telemetry is damaged.
+        """
+        path, *beside = ref.files
+        narrations, notes = self._narrations(beside)
+        frames = Video(partial(self.source.open, path), self.source.locate(path))
+        try:
+            camera = self._camera(path)
+        except ValueError:
+            frames.times_s()  # tells it better where the whole file is damaged
+            raise
+        sensors = tuple(camera.sensors.values())
+        yield Recording(
+            dataset=self.name,
+            name=ref.name,
+            person=f"{self.name}-{self._person or _folder_or_name(path)}",
+            devices=(Device(camera.name, self._placement, sensors, camera.rate_hz),),
+            frames=frames,
+            narrations=narrations,
+            sync=camera.sync,
+            notes=(*camera.notes, *_missing(camera), *notes),
+        )
+
+    def _camera(self, path: str) -> _Camera:
+        where = self.source.locate(path)
+        telemetry = read_track(partial(self.source.open, path), where)
+        if telemetry is not None:
+            camera = _gopro(telemetry)
+        else:
+            with self.source.local(path) as local:
+                camera = _other_maker(local, where)
+        if not camera.sensors:
+            raise ValueError(
+                f"{where}: the telemetry of this {camera.name} holds no IMU samples; leave it out"
+            )
+        return camera
+
+    def _narrations(self, paths: list[str]) -> tuple[tuple[Narration, ...], tuple[str, ...]]:
+        if len(paths) > 1:
+            both = " and ".join(map(self.source.locate, paths))
+            raise ValueError(f"{both} are both named as narrations of one video; keep one")
+        return read_narrations(self.source, paths[0]) if paths else ((), ())
+
+
+def _gopro(telemetry: Telemetry) -> _Camera:
+    # Some models' names begin with the maker's.
+    model = telemetry.device.removeprefix("GoPro").strip()
+    found = {kind: telemetry.sensors.get(kind.gpmf_key) for kind in _KINDS}
+    held = {kind: sensor for kind, sensor in found.items() if sensor is not None}
+    rates_hz = [sensor.rate_hz() for sensor in held.values()] or [0.0]
+    return _Camera(
+        f"GoPro {model}".strip(),
+        {kind: Sensor(kind.channels, one.unit, one.read) for kind, one in held.items()},
+        # None where no two blocks tell, or sensors differ by over 1 %.
+        rates_hz[0] if 0 < max(rates_hz) < 1.01 * min(rates_hz) else None,
+        _SYNC_BLOCKS,
+        telemetry.notes,
+    )
+
+
+def _other_maker(path: Path, where: str) -> _Camera:
+    """What the library reads; ValueError naming a file that it does not read."""
+    try:
+        parser = telemetry_parser.Parser(str(path))
+        names = [parser.camera, *(parser.model or "").removeprefix(parser.camera).split()]
+        rows = parser.normalized_imu()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{where} has no telemetry that can be read ({error}); take the file as the camera "
+            "wrote it: cutting or converting a video loses its telemetry"
+        ) from None
+    sensors = {}
+    for kind in _KINDS:
+        held = [row for row in rows if row[kind.key] is not None]
+        if held:
+            time_s = np.array([row["timestamp_ms"] for row in held], np.float64) * 1e-3
+            values = np.array([row[kind.key] for row in held], np.float64)
+            sensors[kind] = Sensor(
+                kind.channels, kind.unit, partial(_chunks, Samples(time_s, values))
+            )
+    return _Camera(" ".join(names), sensors, None, _SYNC_ROWS)
+
+
+def _missing(camera: _Camera) -> list[str]:
+    """A note on each sensor that the telemetry lacks."""
+    return [f"no {kind.called} in its telemetry" for kind in _KINDS if kind not in camera.sensors]
+
+
+def _chunks(samples: Samples) -> Iterator[Samples]:
+    for start in range(0, len(samples.time_s), CHUNK_ROWS):
+        stop = start + CHUNK_ROWS
+        yield Samples(samples.time_s[start:stop], samples.values[start:stop])
+
+
+def _folder_or_name(path: str) -> str:
+    return posixpath.basename(posixpath.dirname(path)) or posixpath.splitext(path)[0]
+
+
+READER = GoProReader

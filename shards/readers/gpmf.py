@@ -1,0 +1,198 @@
+"""A block of GoPro's telemetry (GPMF), as it lies in an MP4 file: samples of the IMU in SI units.
+
+block = parse_block(packet)
+block.sensors["ACCL"].values  # (n, 3)
+
+Source: GoPro, "GPMF Introduction" (github.com/gopro/gpmf-parser, docs/README.md); for the order of
+axes the answers of its author there (issues 56 and 165). A block is nested entries of a key of four
+letters, a type, the size of a sample and the number of samples, 8 bytes in all, then the samples,
+big-endian, padded to 4 bytes. Entries tell of those that follow them in the same nest: SCAL (a
+divisor), SIUN or UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro means
+them to be used) and MTRX (a matrix from the former to the latter).
+
+Whatever a camera stores, values come out in the order Z, X, Y of the axes in that document, which
+all GoPro cameras recommend and HERO5 stores: up, right, back. These are x, y, z of the windows.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+SENSORS = ("ACCL", "GYRO")
+
+_NESTED = "\0"
+_DEEPEST = 8  # nests; cameras use two
+_TYPES = {"b": "i1", "B": "u1", "s": ">i2", "S": ">u2", "l": ">i4", "L": ">u4"}
+_FLOATS = {"f": ">f4", "d": ">f8"}
+_UNITS = {"m/s²": "m/s2", "rad/s": "rad/s"}
+_AXES = "ZXY"
+# The orders that the document gives for models that need not state theirs, by the beginning of the
+# device's name. "Camera" is what HERO5 is called there.
+_ORDERS = {"CAMERA": "ZXY", "HERO5": "ZXY", "HERO6": "YxZ", "FUSION": "yXZ"}
+_CALIBRATION = 0.1  # how far a matrix may turn axes away from those stated
+
+
+class Series(NamedTuple):
+    """A sensor's samples in a block.
+
+    values: float64 ``(n, 3)`` in ``unit``. total: samples delivered since the recording began, with
+    these (TSMP; None: not stated). note: what was assumed of the axes, or empty.
+    """
+
+    values: np.ndarray
+    unit: str
+    total: int | None
+    note: str
+
+
+class Block(NamedTuple):
+    """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds."""
+
+    device: str
+    sensors: dict[str, Series]
+
+
+class _Entry(NamedTuple):
+    key: str
+    kind: str
+    size: int
+    repeat: int
+    data: memoryview
+
+
+def parse_block(data: bytes) -> Block:
+    """The IMU samples of a block; where several devices have a sensor, those of the first.
+
+    ValueError (without the file's name) where the block is damaged, or does not say what its
+    samples mean.
+    """
+    device, sensors = "", dict[str, Series]()
+    devices = list(_entries(memoryview(data)))
+    for part in devices:
+        if (part.key, part.kind) != ("DEVC", _NESTED):
+            raise ValueError(f"{part.key} stands where a device (DEVC) should begin")
+        held = dict[str, Series]()
+        for entry, known in _walk(part.data, {}):
+            if entry.key in held:
+                raise ValueError(f"a device has {entry.key} twice")
+            name = _text(known, "DVNM")
+            held[entry.key] = _series(entry, known, name)
+            device = device or name
+        sensors = held | sensors
+    if not devices:
+        raise ValueError("it is empty")
+    return Block(device, sensors)
+
+
+def _entries(data: memoryview) -> Iterator[_Entry]:
+    """The entries of a nest."""
+    position = 0
+    while any(data[position:]):  # zeros may fill it up
+        if position + 8 > len(data):
+            raise ValueError(f"{len(data) - position} bytes are left over")
+        letters, kind, size, repeat = struct.unpack_from(">4scBH", data, position)
+        start, stop = position + 8, position + 8 + size * repeat
+        if not letters.isascii() or not letters.decode("ascii").isprintable():
+            raise ValueError(f"{letters!r} is no key")
+        key = letters.decode("ascii")
+        if stop > len(data):
+            raise ValueError(f"{key} is {stop - start} bytes long, and {len(data) - start} follow")
+        yield _Entry(key, kind.decode("latin-1"), size, repeat, data[start:stop])
+        position = start + -(-(stop - start) // 4) * 4
+
+
+def _walk(
+    data: memoryview, above: Mapping[str, _Entry], depth: int = 1
+) -> Iterator[tuple[_Entry, dict[str, _Entry]]]:
+    """The sensors' entries, each with what is known of it: the entries before it and above it."""
+    if depth > _DEEPEST:
+        raise ValueError(f"its entries are nested more than {_DEEPEST} deep")
+    known = dict(above)
+    for entry in _entries(data):
+        if entry.kind == _NESTED:
+            yield from _walk(entry.data, known, depth + 1)
+        elif entry.key in SENSORS:
+            yield entry, known
+        else:
+            known[entry.key] = entry
+
+
+def _series(entry: _Entry, known: Mapping[str, _Entry], device: str) -> Series:
+    stored = _numbers(entry)
+    if stored.shape[1] != 3:
+        raise ValueError(f"{entry.key} has {stored.shape[1]} axes instead of 3")
+    if scale := known.get("SCAL"):
+        divisor = _numbers(scale).ravel()
+        if len(divisor) not in (1, 3) or not divisor.all():
+            raise ValueError(f"SCAL of {entry.key} is {divisor.tolist()}")
+        stored = stored / divisor
+    elif entry.kind not in _FLOATS:
+        raise ValueError(f"{entry.key} has no scale (SCAL)")
+    turn, note = _turn(known, device)
+    total = int(_numbers(known["TSMP"]).max(initial=0)) if "TSMP" in known else None
+    return Series(stored @ turn.T, _unit(entry, known), total, note)
+
+
+def _unit(entry: _Entry, known: Mapping[str, _Entry]) -> str:
+    """The one unit of all axes."""
+    stated = known.get("SIUN") or known.get("UNIT")
+    if stated is None:
+        raise ValueError(f"{entry.key} has no unit (SIUN or UNIT)")
+    text = bytes(stated.data).decode("latin-1")
+    length = stated.size if stated.size > 1 else max(len(text), 1)  # one unit, or one for each axis
+    units = {text[start : start + length].strip("\0 ") for start in range(0, len(text), length)}
+    if len(units) != 1 or not units <= _UNITS.keys():
+        raise ValueError(f"the unit of {entry.key} is {text!r}; known are {', '.join(_UNITS)}")
+    return _UNITS[units.pop()]
+
+
+def _turn(known: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
+    """The matrix ``(3, 3)`` from the stored axes to ``_AXES``, and a note where none is stated."""
+    order, note = _text(known, "ORIN"), ""
+    if not order and "MTRX" not in known:
+        model = device.upper().removeprefix("GOPRO").strip()
+        order = next((o for name, o in _ORDERS.items() if model.startswith(name)), "")
+        if not order:
+            raise ValueError(
+                f"neither ORIN nor MTRX states the order of axes, and GoPro documents none for a "
+                f"camera called {device!r}"
+            )
+        note = f"order of axes not in its telemetry: {order}, as documented for {device} by GoPro"
+    turn = _axes(order).T if order else None
+    if "MTRX" in known:
+        matrix = _numbers(known["MTRX"]).ravel()
+        if matrix.size != 9:
+            raise ValueError(f"MTRX has {matrix.size} numbers instead of 9")
+        given = _axes(_text(known, "ORIO") or _AXES).T @ matrix.reshape(3, 3)
+        apart = given @ given.T - np.eye(3) if turn is None else given - turn
+        if not (np.abs(apart) < _CALIBRATION).all():
+            raise ValueError(f"MTRX {matrix.tolist()} is no rotation, or not that of ORIN {order}")
+        turn = given
+    assert turn is not None
+    return turn, note
+
+
+def _axes(order: str) -> np.ndarray:
+    """Unit vectors ``(3, 3)`` of the axes that letters name, a row each, in terms of ``_AXES``."""
+    if sorted(order.upper()) != sorted(_AXES):
+        raise ValueError(f"{order!r} is no order of axes")
+    rows = np.eye(3)[[_AXES.index(letter) for letter in order.upper()]]
+    return rows * np.where([letter.islower() for letter in order], -1.0, 1.0)[:, None]
+
+
+def _numbers(entry: _Entry) -> np.ndarray:
+    """The entry's samples, float64 ``(repeat, axes)``."""
+    dtype = np.dtype((_TYPES | _FLOATS).get(entry.kind, "V"))
+    if not dtype.itemsize or not entry.size or entry.size % dtype.itemsize:
+        raise ValueError(f"{entry.key} has samples of type {entry.kind!r} and {entry.size} bytes")
+    samples = np.frombuffer(entry.data, dtype).astype(np.float64)
+    return samples.reshape(entry.repeat, entry.size // dtype.itemsize)
+
+
+def _text(known: Mapping[str, _Entry], key: str) -> str:
+    """The text of an entry; empty where there is none."""
+    return bytes(known[key].data).decode("latin-1").strip("\0 ") if key in known else ""

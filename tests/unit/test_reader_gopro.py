@@ -1,0 +1,354 @@
+import pickle
+import struct
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import fsspec
+import numpy as np
+import pytest
+import telemetry_parser
+
+from primus_scale.sample import CHANNELS, UNITS
+from shards.readers import create_reader
+from shards.readers.gopro_track import TrackSensor, read_track
+from shards.readers.gpmf import Series
+from shards.recording import ACCELEROMETER, GYROSCOPE, Narration, Recording
+from shards.signal import condition
+from tests.reading import read_sensor, sensor_of
+from tests.recordings import recording_path
+from tests.video_factory import numbered_pictures, write_video
+
+SAMPLE = "gopro_max_hero.mp4"  # 10.543 s: 315 frames, 2082 samples in 11 blocks of telemetry
+
+
+@pytest.fixture
+def sample() -> bytes:
+    return recording_path(SAMPLE).read_bytes()
+
+
+def read(source: Path | str, use: Any = lambda recording: recording, **options: str) -> Any:
+    """What ``use`` makes of the only recording of the source."""
+    reader = pickle.loads(pickle.dumps(create_reader("gopro", str(source), options)))  # noqa: S301 (made here)
+    (ref,) = reader.recordings()
+    with reader.open(ref) as recording:
+        return use(recording)
+
+
+def test_the_imu_of_a_real_camera() -> None:
+    def use(recording: Recording) -> None:
+        (device,) = recording.devices
+        acc, gyr = device.sensors
+        assert (device.name, device.placement) == ("GoPro Max", "head")
+        assert (acc.channels, acc.unit) == (ACCELEROMETER, "m/s2")
+        assert (gyr.channels, gyr.unit) == (GYROSCOPE, "rad/s")
+        time_s, values = read_sensor(acc)
+        # The first stored sample is 198, -3593, 675 at 417 units per m/s2, axes turned by -y, x, z.
+        np.testing.assert_allclose(values[0], np.array([3593, 198, 675]) / 417, rtol=1e-9)
+        _, rotation = read_sensor(gyr)
+        np.testing.assert_allclose(rotation[0], np.array([-209, 68, -146]) / 939, rtol=1e-9)
+        # The first block has 198 samples in 1.001 s, ten of them 1977; the last one 105 in 0.533 s.
+        assert len(time_s) == 2082
+        expected_s = [0.0, 1.001, 1.001 + 1.001 / 198, 10.010, 10.543 - 0.533 / 105]
+        np.testing.assert_allclose(time_s[[0, 198, 199, 1977, 2081]], expected_s, atol=1e-9)
+        assert device.nominal_rate_hz == pytest.approx(1977 / 10.010, rel=1e-6)
+
+        signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
+        assert 9.5 < (signal.median_acc or 0) < 10.1
+        for sensor in signal.sensors:
+            assert sensor.rate_hz == pytest.approx(device.nominal_rate_hz, rel=0.01)
+            assert (sensor.invalid, sensor.out_of_order, sensor.duplicates) == (0, 0, 0)
+        (stretch,) = signal.stretches
+        assert stretch.values.shape == (6, 527) and signal.gaps == ()
+        expected = np.abs(rotation).mean(axis=0)
+        np.testing.assert_allclose(np.abs(stretch.values[3:]).mean(axis=1), expected, rtol=0.1)
+        assert recording.sync.startswith("samples spread evenly over their telemetry blocks, whose")
+        assert (recording.dataset, recording.notes, recording.narrations) == ("gopro", (), ())
+
+    read(recording_path(SAMPLE), use)
+
+
+def test_values_are_those_of_an_independent_library() -> None:
+    path = recording_path(SAMPLE)
+    rows = telemetry_parser.Parser(str(path)).normalized_imu()
+
+    def use(recording: Recording) -> None:
+        acc, gyr = (read_sensor(sensor)[1] for sensor in recording.devices[0].sensors)
+        np.testing.assert_allclose(acc, [row["accl"] for row in rows], rtol=1e-12, atol=1e-12)
+        expected = np.radians([row["gyro"] for row in rows])
+        np.testing.assert_allclose(gyr, expected, rtol=1e-12, atol=1e-12)
+
+    read(path, use)
+
+
+def test_the_pictures_of_a_real_camera() -> None:
+    def use(recording: Recording) -> list[np.ndarray]:
+        assert recording.frames is not None
+        times_s = recording.frames.times_s()
+        np.testing.assert_allclose(times_s, np.arange(315) * 1001 / 30000, atol=1e-9)
+        assert next(recording.frames.pictures([0], short_side=120)).shape == (120, 212, 3)
+        return list(recording.frames.pictures([0, 77, 314]))
+
+    pictures = read(recording_path(SAMPLE), use)
+    with av.open(str(recording_path(SAMPLE))) as file:
+        decoded = [frame.to_ndarray(format="rgb24")[::8, ::8] for frame in file.decode(video=0)]
+    for number, picture in zip((0, 77, 314), pictures, strict=True):
+        apart = [np.abs(other.astype(float) - picture[::8, ::8]).mean() for other in decoded]
+        assert np.argmin(apart) == number and apart[number] < 2
+        blue, below = picture[:120, :, 2].mean(), picture[-120:, :, 2].mean()
+        assert blue > below + 40  # the sky is at the top
+
+
+def test_names_people_and_narrations(tmp_path: Path, sample: bytes) -> None:
+    folder = tmp_path / "Zoë"
+    folder.mkdir()
+    for name in ("fahrt 1.MP4", "two.360", "._two.360"):
+        (folder / name).write_bytes(sample)
+    (folder / "notes.txt").write_text("no recording")
+    (folder / "fahrt 1.srt").write_text("1\n00:00:01,500 --> 00:00:03,000\n#C C öffnet die Tür\n")
+    reader = create_reader("gopro", str(tmp_path), {"placement": "chest"})
+    one, two = reader.recordings()
+    assert (one.name, two.name) == ("Zoë/fahrt 1.MP4", "Zoë/two.360")
+    assert one.files == ("Zoë/fahrt 1.MP4", "Zoë/fahrt 1.srt") and two.files == ("Zoë/two.360",)
+    with reader.open(one) as recording:
+        assert recording.narrations == (Narration(1.5, 3.0, "A person öffnet die Tür"),)
+        assert (recording.person, recording.devices[0].placement) == ("gopro-Zoë", "chest")
+    (folder / "two.csv").write_text("start_s,text\n1,one\n")
+    (folder / "two.json").write_text('[{"start_s": 1, "text": "one"}]')
+    with (
+        pytest.raises(ValueError, match=r"two\.csv and .*two\.json are both named as narrations"),
+        reader.open(reader.recordings()[1]),
+    ):
+        pass
+    single = folder / "fahrt 1.MP4"
+    assert read(single, lambda recording: recording.person) == "gopro-fahrt 1"
+    assert read(single, lambda recording: recording.person, person="007") == "gopro-007"
+
+
+def test_a_remote_file(sample: bytes) -> None:
+    fsspec.filesystem("memory").pipe("/gopro/anna/GX01.MP4", sample)
+
+    def use(recording: Recording) -> tuple[int, int]:
+        assert recording.frames is not None
+        time_s, _ = read_sensor(recording.devices[0].sensors[0])
+        return len(time_s), len(list(recording.frames.pictures([3, 4], short_side=32)))
+
+    assert read("memory://gopro", use) == (2082, 2)
+
+
+def entries(data: bytes, key: bytes) -> Iterator[tuple[int, int]]:
+    """Where the entries of a sensor begin in the file, and those of TSMP before them."""
+    start = data.find(key)
+    while start >= 0:
+        yield start, data.rindex(b"TSMP", 0, start)
+        start = data.find(key, start + 1)
+
+
+def test_the_way_of_other_makers_files(sample: bytes) -> None:
+    """There is no file of theirs; the library reads this one, whose track has a foreign type."""
+    foreign = sample.replace(b"gpmd", b"xpmd")
+    fsspec.filesystem("memory").pipe("/sony/ben/C0001.MP4", foreign)
+
+    def use(recording: Recording) -> None:
+        (device,) = recording.devices
+        acc, gyr = device.sensors
+        assert (device.name, device.nominal_rate_hz) == ("GoPro Max", None)
+        assert (acc.channels, acc.unit) == (ACCELEROMETER, "m/s2")
+        assert (gyr.channels, gyr.unit) == (GYROSCOPE, "deg/s")
+        time_s, values = read_sensor(acc)
+        assert len(time_s) == 2082 and time_s[0] == 0 and 10.53 < time_s[-1] < 10.543
+        np.testing.assert_allclose(values[0], np.array([3593, 198, 675]) / 417, rtol=1e-9)
+        _, rotation = read_sensor(gyr)
+        first = np.degrees(np.array([-209, 68, -146]) / 939)
+        np.testing.assert_allclose(rotation[0], first, rtol=1e-9)
+        assert recording.sync.startswith("sample times of telemetry-parser taken to be")
+
+    read("memory://sony", use)
+
+
+def halve(data: bytes, key: bytes) -> bytes:
+    """Telemetry in which a sensor has the first half of each block's samples, behind a filler."""
+    changed, total = bytearray(data), 0
+    for start, count in entries(data, key):
+        kind, size, repeat = struct.unpack_from(">cBH", data, start + 4)
+        kept = repeat // 4 * 2  # so that 6 bytes a sample need no padding
+        total += kept
+        struct.pack_into(">L", changed, count + 8, total)
+        stop = start + 8 + -(-size * repeat // 4) * 4
+        samples = data[start + 8 : start + 8 + kept * size]
+        entry = struct.pack(">4scBH", key, kind, size, kept) + samples
+        filler = stop - start - len(entry)
+        changed[start:stop] = (
+            struct.pack(">4scBH", b"FILL", b"b", 1, filler - 8).ljust(filler, b"\0") + entry
+        )
+    return bytes(changed)
+
+
+def test_sensors_of_different_rates(tmp_path: Path, sample: bytes) -> None:
+    path = tmp_path / "half.mp4"
+    path.write_bytes(halve(sample, b"ACCL"))
+
+    def use(recording: Recording) -> None:
+        (device,) = recording.devices
+        acc_s, acc = read_sensor(sensor_of(device, "acc_x"))
+        gyr_s, gyr = read_sensor(sensor_of(device, "gyr_x"))
+        assert (len(acc_s), len(gyr_s)) == (1032, 2082)
+        assert np.isfinite(acc).all() and np.isfinite(gyr).all()
+        for time_s in (acc_s, gyr_s):  # both over the whole recording
+            assert time_s[0] == 0 and 10.53 < time_s[-1] < 10.543
+        np.testing.assert_allclose(acc[0], np.array([3593, 198, 675]) / 417, rtol=1e-9)
+        assert device.nominal_rate_hz is None
+        signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
+        rates = [sensor.rate_hz for sensor in signal.sensors]
+        assert rates == pytest.approx([98.0, 197.5], rel=0.02)
+        assert len(signal.stretches) == 1
+
+    read(path, use)
+
+
+def test_a_missing_sensor_is_noted(tmp_path: Path, sample: bytes) -> None:
+    path = tmp_path / "one.mp4"
+    for key, called, first in (
+        (b"GYRO", "gyroscope", "acc_x"),
+        (b"ACCL", "accelerometer", "gyr_x"),
+    ):
+        path.write_bytes(sample.replace(key, b"XXXX"))
+        recording = read(path)
+        assert recording.notes == (f"no {called} in its telemetry",)
+        assert [sensor.channels[0] for sensor in recording.devices[0].sensors] == [first]
+
+
+def rename(data: bytes, key: bytes, name: bytes, blocks: slice) -> bytes:
+    """Telemetry in which a sensor's key is another one in these blocks."""
+    changed = bytearray(data)
+    for start, _ in [*entries(data, key)][blocks]:
+        changed[start : start + 4] = name
+    return bytes(changed)
+
+
+def count_anew(data: bytes, key: bytes, block: int) -> bytes:
+    """Telemetry in which TSMP counts a sensor's samples from this block on."""
+    changed, places = bytearray(data), [count for _, count in entries(data, key)]
+    (before,) = struct.unpack_from(">L", data, places[block - 1] + 8)
+    for place in places[block:]:
+        (total,) = struct.unpack_from(">L", data, place + 8)
+        struct.pack_into(">L", changed, place + 8, total - before)
+    return bytes(changed)
+
+
+def test_files_joined_from_two_count_samples_anew(tmp_path: Path, sample: bytes) -> None:
+    path = tmp_path / "joined.mp4"
+    path.write_bytes(count_anew(sample, b"ACCL", 4))
+
+    def use(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
+        return read_sensor(recording.devices[0].sensors[0])
+
+    for joined, whole in zip(read(path, use), read(recording_path(SAMPLE), use), strict=True):
+        np.testing.assert_array_equal(joined, whole)
+
+
+def test_a_block_without_duration_gives_no_times() -> None:
+    sensor = TrackSensor("m/s2")
+    sensor.add(Series(np.ones((2, 3)), "m/s2", None, ""), 0.5, 1.5)
+    sensor.add(Series(np.ones((3, 3)), "m/s2", None, ""), 1.5, 1.5)
+    (chunk,) = sensor.read()
+    np.testing.assert_array_equal(chunk.time_s, [0.5, 1.0, np.nan, np.nan, np.nan])
+    assert sensor.rate_hz() == 2
+
+
+def test_a_camera_that_does_not_state_its_axes(tmp_path: Path, sample: bytes) -> None:
+    path = tmp_path / "old.mp4"
+    untold = sample.replace(b"ORIN", b"XXXX").replace(b"MTRX", b"XXXX")
+    path.write_bytes(untold.replace(b"GoPro Max\0", b"Hero5 Blk\0"))
+
+    def use(recording: Recording) -> None:
+        _, values = read_sensor(recording.devices[0].sensors[0])
+        np.testing.assert_allclose(values[0], np.array([198, -3593, 675]) / 417)
+        assert recording.devices[0].name == "GoPro Hero5 Blk"
+        assert recording.notes == (
+            "order of axes not in its telemetry: ZXY, as documented for Hero5 Blk by GoPro",
+        )
+
+    read(path, use)
+    path.write_bytes(untold)
+    with pytest.raises(
+        ValueError,
+        match=r"old\.mp4: the telemetry block at 0\.000 s cannot be read: "
+        "neither ORIN nor MTRX states the order of axes, and GoPro documents none for a camera "
+        "called 'GoPro Max'",
+    ):
+        read(path)
+
+
+def test_damaged_files_are_named(tmp_path: Path, sample: bytes) -> None:
+    path = tmp_path / "ride.mp4"
+    write_video(tmp_path / "plain.mp4", numbered_pictures(5))
+    second = sample.index(b"DEVC", sample.index(b"ACCL"))
+    lost = "; copy the file from the camera again"
+    for content, message in (
+        (b"", r" is empty; download it again"),
+        (sample[: len(sample) // 2], r" is truncated: its index \(moov\) is missing or damaged"),
+        (b"no video " * 200, r" is no video that FFmpeg reads"),
+        (
+            (tmp_path / "plain.mp4").read_bytes(),
+            r" has no telemetry that can be read \(Unsupported file format\); take the file as",
+        ),
+        (
+            sample.replace(b"ACCL", b"XXXX").replace(b"GYRO", b"XXXX"),
+            r": the telemetry of this GoPro holds no IMU samples; leave it out",
+        ),
+        (  # a block that was never written
+            sample[:second] + bytes(6200) + sample[second + 6200 :],
+            rf": the telemetry block at 1\.001 s cannot be read: it is empty{lost}",
+        ),
+        (
+            sample[: second + 3000] + b"\xff" * 64 + sample[second + 3064 :],
+            r": the telemetry block at 1\.001 s cannot be read: .* is no key",
+        ),
+        (  # samples of one block went missing, which the count of the next one tells
+            rename(sample, b"ACCL", b"XXXX", slice(3, 4)),
+            r": the telemetry block at 4\.004 s does not go on with ACCL: its samples up to here "
+            rf"are 989 \(TSMP\), with 198 in this block, but 593 up to the one before{lost}",
+        ),
+        (
+            rename(sample, b"GYRO", b"XXXX", slice(9, 11)),
+            rf": GYRO has no samples in 2 of 11 telemetry blocks{lost}",
+        ),
+        (
+            rename(sample, b"ACCL", b"XXXX", slice(4, 5)).replace(b"TSMP", b"XXXX"),
+            rf": ACCL has no samples in 1 of 11 telemetry blocks{lost}",
+        ),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"ride\.mp4{message}"):
+            read(path)
+
+
+def test_a_track_that_ends_early_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "track.mp4"
+    faststart = {"movflags": "faststart"}  # its index comes first, so it opens when cut
+    with (
+        av.open(str(recording_path(SAMPLE))) as file,
+        av.open(str(path), "w", format="mp4", options=faststart) as copy,
+    ):
+        (track,) = (stream for stream in file.streams.data if stream.name == "bin_data")
+        copied = copy.add_stream_from_template(track)
+        for packet in file.demux(track):
+            if packet.size:
+                packet.stream = copied
+                copy.mux(packet)
+    opener = partial(path.open, "rb")
+    whole = read_track(opener, "track.mp4")
+    assert whole is not None and whole.sensors["ACCL"].blocks == 11
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"track\.mp4: its telemetry cannot be read \(it is trunc"):
+        read_track(opener, "track.mp4")
+
+
+def test_sources_and_options_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no video file \(\.mp4, \.360, \.insv\) below"):
+        create_reader("gopro", str(tmp_path)).recordings()
+    with pytest.raises(ValueError, match="reader gopro has no option place; the nearest is placem"):
+        create_reader("gopro", str(tmp_path), {"place": "chest"})
