@@ -1,0 +1,290 @@
+"""What a user writes of own recordings: ``recording.yaml``, and ``windows.yaml`` for other sensors.
+
+described = load_yaml(RecordingFile, source, "anna/recording.yaml")
+
+Every key is a field of a model below; `docs/folder.md` shows them. Keys are checked as those of a
+run's configuration are: an unknown one is an error that names the nearest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from primus_scale.config import ConfigModel
+from shards.recording import WindowSchema
+from shards.signal import UNIT_FACTORS
+from shards.source import Source
+
+TABLES = (".csv", ".parquet", ".npy")
+PERSON = "{person}"
+
+
+def _check_path(file: str) -> str:
+    if posixpath.isabs(file) or "://" in file or "\\" in file or ".." in file.split("/"):
+        raise ValueError(
+            f"{file!r} must lie in the folder or below, written with / between folders"
+        )
+    return posixpath.normpath(file)
+
+
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
+
+
+class TimeColumn(ConfigModel):
+    """Times of samples. column: by name, in npy by number; offset_s is added to what it says."""
+
+    column: str
+    unit: Literal["s", "ms", "us", "ns"]
+    offset_s: float = 0.0
+
+
+class SensorFile(ConfigModel):
+    """One sensor. columns: channel to column, by name, in npy by number (the first is 0).
+
+    Its samples are at the times of a column (``time``), or ``1 / rate_hz`` apart from ``start_s``
+    on. unit: of the values, a key of UNIT_FACTORS. limit: full scale in that unit.
+    """
+
+    file: FilePath
+    columns: dict[str, str] = Field(min_length=1)
+    unit: str
+    time: TimeColumn | None = None
+    rate_hz: float | None = Field(None, gt=0)
+    start_s: float | None = None
+    limit: float | None = Field(None, gt=0)
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it lies in an npy file, whose columns have numbers."""
+        return self.file.lower().endswith(".npy")
+
+    def clock(self) -> str:
+        """Where the samples' times come from, for the recording's ``sync``."""
+        if self.time is None:
+            return f"{self.file} at {self.rate_hz:g} Hz from {self.start_s or 0.0:g} s"
+        shift = f" {self.time.offset_s:+g} s" if self.time.offset_s else ""
+        return f"{self.file} by its column {self.time.column} ({self.time.unit}){shift}"
+
+    @field_validator("file")
+    @classmethod
+    def _check_file(cls, file: str) -> str:
+        if not file.lower().endswith(TABLES):
+            raise ValueError(f"{file!r} is none of {', '.join(TABLES)}; convert it to one")
+        return file
+
+    @field_validator("unit")
+    @classmethod
+    def _check_unit(cls, unit: str) -> str:
+        if unit not in UNIT_FACTORS:
+            raise ValueError(
+                f"unknown unit {unit!r}{nearest(unit, UNIT_FACTORS)}; known are "
+                f"{', '.join(UNIT_FACTORS)}"
+            )
+        return unit
+
+    @model_validator(mode="after")
+    def _check_clock(self) -> SensorFile:
+        if (self.time is None) == (self.rate_hz is None):
+            raise ValueError(
+                "give either time (the column and unit of the samples' times) or rate_hz (samples "
+                "are evenly spaced)"
+            )
+        if self.time is not None and self.start_s is not None:
+            raise ValueError("start_s goes with rate_hz; with time, write time.offset_s")
+        if self.is_array:
+            used = [*self.columns.values(), *([self.time.column] if self.time else [])]
+            for column in used:
+                if not column.isdecimal():
+                    raise ValueError(
+                        f"columns of an npy file are numbers, the first is 0; got {column!r}"
+                    )
+        return self
+
+
+class DeviceFile(ConfigModel):
+    """A body of sensors at one placement. rate_hz: nominal, for the report."""
+
+    name: str = Field(min_length=1)
+    placement: str = Field(min_length=1)
+    sensors: tuple[SensorFile, ...] = Field(min_length=1)
+    rate_hz: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> DeviceFile:
+        twice = _twice(channel for sensor in self.sensors for channel in sensor.columns)
+        if twice:
+            raise ValueError(f"two of its sensors have the channel {twice}; name each once")
+        return self
+
+
+class VideoFile(ConfigModel):
+    """A video. start_s: time of its beginning; quarter_turns: anticlockwise, to make it upright.
+
+    quarter_turns come after the rotation that the file itself states.
+    """
+
+    file: FilePath
+    start_s: float = 0.0
+    quarter_turns: int = Field(0, ge=0, le=3)
+
+
+class TimedFile(ConfigModel):
+    """Narrations or labels; ``offset_s`` is added to their times."""
+
+    file: FilePath
+    offset_s: float = 0.0
+
+
+class RecordingFile(ConfigModel):
+    """One recording, or with ``recordings`` all of those folders that are laid out alike.
+
+    recordings: pattern of the folders below that of the file, such as ``{person}/*``.
+    """
+
+    person: str | None = Field(None, min_length=1)
+    devices: tuple[DeviceFile, ...] = Field(min_length=1)
+    name: str | None = Field(None, min_length=1)
+    dataset: str = Field("folder", min_length=1)
+    recordings: str | None = Field(None, min_length=1)
+    video: VideoFile | None = None
+    narrations: TimedFile | None = None
+    labels: TimedFile | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> RecordingFile:
+        by_folder = self.recordings is not None and PERSON in self.recordings
+        if (self.person is None) != by_folder:
+            raise ValueError(
+                f"give either person or, where people have folders, recordings with {PERSON} in it"
+            )
+        if self.recordings is not None and self.name is not None:
+            raise ValueError("name is of one recording; those of recordings are named by folder")
+        twice = _twice(device.name for device in self.devices)
+        if twice:
+            raise ValueError(f"two devices are called {twice}; give each its own name")
+        return self
+
+    @field_validator("recordings")
+    @classmethod
+    def _check_pattern(cls, pattern: str) -> str:
+        if pattern.count(PERSON) > 1 or set(pattern.replace(PERSON, "")) & set("{}[]?\\"):
+            raise ValueError(f"{pattern!r} may hold names, * and one {PERSON}, such as {PERSON}/*")
+        return pattern.strip("/")
+
+    def files(self) -> dict[str, str]:
+        """All files it names, by the dotted field that does."""
+        named = {
+            f"devices.{d}.sensors.{s}.file": sensor.file
+            for d, device in enumerate(self.devices)
+            for s, sensor in enumerate(device.sensors)
+        }
+        for field in ("video", "narrations", "labels"):
+            if (entry := getattr(self, field)) is not None:
+                named[f"{field}.file"] = entry.file
+        return named
+
+
+class WindowsFile(ConfigModel):
+    """The windows to make. channels: each with its unit, in the order of the windows' rows."""
+
+    channels: dict[str, str] = Field(min_length=1)
+    rate_hz: float = Field(WindowSchema.rate_hz, gt=0)
+    window_s: float = Field(WindowSchema.window_s, gt=0)
+
+    @field_validator("channels")
+    @classmethod
+    def _check_units(cls, channels: dict[str, str]) -> dict[str, str]:
+        for channel, unit in channels.items():
+            kept, _ = UNIT_FACTORS.get(unit, ("", 1.0))
+            if unit != kept:
+                known = dict.fromkeys(kept for kept, _ in UNIT_FACTORS.values())
+                hint = f"write {kept}" if kept else f"known are {', '.join(known)}"
+                raise ValueError(f"{channel} cannot be in {unit!r} in windows; {hint}")
+        return channels
+
+
+ModelT = TypeVar("ModelT", bound=ConfigModel)
+
+
+def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
+    """The YAML file at ``path`` as ``model``.
+
+    ValueError naming file, field and the next step where it is no YAML, or a key is unknown (with
+    the nearest known one), missing, there twice or has a wrong value.
+    """
+    where = source.locate(path)
+    try:
+        with source.open(path) as stream:
+            tree = yaml.load(stream, _TextLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{where} holds no keys with values; docs/folder.md shows an example")
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problems = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise ValueError(f"{where}: {'; '.join(problems)}") from None
+
+
+def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """``; the nearest is …``, for the end of a message, or nothing where nothing is known."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"; the nearest is {near[0]!r}" if near else ""
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Leaves scalars as they are written, so that person 007 and a column called no stay so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        twice = _twice(str(key.value) for key, _ in node.value)
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _twice(names: Any) -> str:
+    """The first name that is there more than once, or nothing."""
+    return next((name for name, count in Counter(names).items() if count > 1), "")
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    location = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        *around, key = problem["loc"]
+        return f"unknown key {location}{nearest(str(key), list(_model_at(model, around)))}"
+    if problem["type"] == "missing":
+        return f"{location} is missing; write it"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    got = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    return f"{location}: {message}{got}" if location else message + got
+
+
+def _model_at(model: type[BaseModel], location: list[str | int]) -> Mapping[str, object]:
+    """Fields of the model that stands at ``location``, which goes through tuples and options."""
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(
+                kind
+                for kind in (annotation, *get_args(annotation))
+                if isinstance(kind, type) and issubclass(kind, BaseModel)
+            )
+    return model.model_fields
