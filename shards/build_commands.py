@@ -168,7 +168,7 @@ def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettin
 
 def summary(found: IngestReport) -> list[str]:
     """What a person wants to know at once of an ingestion; ``ingest.json`` has the rest."""
-    from shards.attention import failures, refusals
+    from shards.card.attention import failures, refusals
 
     tree = asdict(found)
     failed, refused = failures(tree), refusals(tree)

@@ -136,7 +136,7 @@ def _add_stats(steps: Any) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from shards.card import write_card
+    from shards.card.page import write_card
 
     write_card(args.urls, args.out, most=args.most)
     return 0

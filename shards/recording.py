@@ -2,7 +2,7 @@
 
 A reader turns files into a `Recording`: timed sensor streams, a frame source, narrations, labels,
 and notes on its clocks. It converts nothing and repairs nothing: order, duplicates, gaps, units,
-filtering and cutting are the signal path's, in one place for all (`shards.signal`, `shards.cut`).
+filtering and cutting are the signal path's, in one place for all (`shards.signal`).
 
 All times are seconds on one clock, the *recording's clock*; a reader that finds several clocks
 (device, video, narrations) puts them on it and says how in `Recording.sync`.
@@ -38,9 +38,10 @@ class Sensor:
     """One sensor: a stream of samples of ``c = len(channels)`` axes with a clock of its own.
 
     channels: names in the window, such as ``ACCELEROMETER``. unit: of the values as they are read
-    (a key of ``shards.signal.UNIT_FACTORS``). read: iterates over the samples in file order, in
-    chunks of bounded size, anew at each call. limit: full scale in ``unit``, at which a value is
-    saturated (None: not known). rectify: calibration of values ``(n, c)`` in SI units, if any.
+    (a key of ``shards.signal.condition.UNIT_FACTORS``). read: iterates over the samples in file
+    order, in chunks of bounded size, anew at each call. limit: full scale in ``unit``, at which a
+    value is saturated (None: not known). rectify: calibration of values ``(n, c)`` in SI units, if
+    there is one.
     """
 
     channels: tuple[str, ...]

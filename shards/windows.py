@@ -17,10 +17,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from primus_scale.sample import Window, WindowMeta, window_uid
-from shards.cut import PlannedWindow, plan_windows
 from shards.film import Film
-from shards.gates import check_window, implausible_gravity
-from shards.lag import measure_lag, shift_frames
+from shards.lag.measure import measure_lag, shift_frames
 from shards.recording import Device, FrameSource, Narration, Recording
 from shards.report import (
     GRAVITY,
@@ -32,7 +30,9 @@ from shards.report import (
     RecordingReport,
 )
 from shards.settings import IngestSettings
-from shards.signal import Conditioned, condition
+from shards.signal.condition import Conditioned, condition
+from shards.signal.cut import PlannedWindow, plan_windows
+from shards.signal.gates import check_window, implausible_gravity
 
 
 @dataclass(frozen=True)

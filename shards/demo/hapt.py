@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shards.unpickle import NumpyUnpickler
+from shards.files.unpickle import NumpyUnpickler
 
 RATE_HZ = 50.0
 STANDARD_GRAVITY = 9.80665  # m/s2 in one g, the file's unit of acceleration

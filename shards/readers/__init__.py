@@ -15,8 +15,8 @@ from typing import get_type_hints
 
 import yaml
 
+from shards.files.source import Source
 from shards.readers.base import Reader
-from shards.source import Source
 
 # What each reads, for the command's help. Modules are imported when asked for: some need packages
 # of the `ingest` extra.

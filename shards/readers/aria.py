@@ -2,7 +2,7 @@
 
 Each ``.vrs`` file is a recording: the glasses' two IMUs and the pictures of the RGB camera. Texts
 may lie beside ``walk.vrs`` as ``walk.csv``, ``walk.srt``, ``walk.vtt`` or ``walk.json`` (see
-`shards.cues`). What the streams hold, and where that is documented: `shards.vrs`.
+`shards.files.cues`). What the streams hold, and where that is documented: `shards.files.vrs`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from shards.narrations import read_narrations
+from shards.files.narrations import read_narrations
+from shards.files.source import Source
+from shards.files.vrs import SYNC, VrsFile, imu_labels, open_vrs
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing
 from shards.recording import Narration, Recording, RecordingRef
-from shards.source import Source
-from shards.vrs import SYNC, VrsFile, imu_labels, open_vrs
 
 PLACEMENT = "head"
 NARRATIONS = (".csv", ".json", ".srt", ".vtt")

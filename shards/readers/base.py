@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
+from shards.files.source import Source
 from shards.recording import Recording, RecordingRef, WindowSchema
-from shards.source import Source
 
 
 class Reader(ABC):

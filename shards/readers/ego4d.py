@@ -25,8 +25,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shards.json_members import Place, field_of, find_members, read_member
-from shards.narrations import clean_narrations
+from shards.files.json_members import Place, field_of, find_members, read_member
+from shards.files.narrations import clean_narrations
+from shards.files.source import Source
+from shards.files.tables import NULLS, read_table
+from shards.files.video import Video
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing
 from shards.recording import (
@@ -40,9 +43,6 @@ from shards.recording import (
     Samples,
     Sensor,
 )
-from shards.source import Source
-from shards.tables import NULLS, read_table
-from shards.video import Video
 
 _UID = re.compile(r"(?:.*/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(csv|mp4)")
 _CANONICAL, _COMPONENT = "canonical_timestamp_ms", "component_timestamp_ms"

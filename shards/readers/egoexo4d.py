@@ -27,15 +27,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shards.json_members import Place, field_of, find_members, read_member
-from shards.narrations import clean_narrations
+from shards.files.json_members import Place, field_of, find_members, read_member
+from shards.files.narrations import clean_narrations
+from shards.files.source import Source
+from shards.files.tables import read_table
+from shards.files.video import Video
+from shards.files.vrs import open_vrs
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing
 from shards.recording import Device, FrameSource, LabelSpan, Narration, Recording, RecordingRef
-from shards.source import Source
-from shards.tables import read_table
-from shards.video import Video
-from shards.vrs import open_vrs
 
 RATE_FPS = 30.0
 TASKS = {  # parent_task_id

@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from shards.narrations import read_narrations
+from shards.files.narrations import read_narrations
+from shards.files.source import Source
+from shards.files.tables import read_table
+from shards.files.video import Video
 from shards.readers.base import Reader
 from shards.readers.recording_yaml import (
     PERSON,
@@ -38,10 +41,7 @@ from shards.recording import (
     RecordingRef,
     WindowSchema,
 )
-from shards.signal import UNIT_FACTORS
-from shards.source import Source
-from shards.tables import read_table
-from shards.video import Video
+from shards.signal.condition import UNIT_FACTORS
 
 DESCRIPTION = "recording.yaml"
 WINDOWS = "windows.yaml"

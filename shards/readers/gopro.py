@@ -22,7 +22,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import telemetry_parser
 
-from shards.narrations import read_narrations
+from shards.files.narrations import read_narrations
+from shards.files.source import Source
+from shards.files.video import Video
 from shards.readers.base import Reader
 from shards.readers.gopro_track import Telemetry, read_track
 from shards.readers.rows import CHUNK_ROWS, checked_listing
@@ -36,8 +38,6 @@ from shards.recording import (
     Samples,
     Sensor,
 )
-from shards.source import Source
-from shards.video import Video
 
 VIDEOS = (".mp4", ".360", ".insv")
 NARRATIONS = (".csv", ".srt", ".vtt", ".json")

@@ -23,7 +23,7 @@ from av.stream import Discard
 from shards.readers.gpmf import Series, parse_block
 from shards.readers.rows import CHUNK_ROWS
 from shards.recording import Samples
-from shards.spool import Column
+from shards.signal.spool import Column
 
 _AGAIN = "copy the file from the camera again"
 _ROW = np.dtype([("time_s", "f8"), ("values", "f8", (3,))])

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
 
+from shards.files.tables import read_matrix
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, regular_samples
 from shards.recording import (
@@ -28,7 +29,6 @@ from shards.recording import (
     RecordingRef,
     Sensor,
 )
-from shards.tables import read_matrix
 
 RATE_HZ = 50.0
 ACTIVITIES = {

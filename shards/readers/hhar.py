@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from shards.files.source import Source
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
 from shards.recording import (
@@ -38,7 +39,6 @@ from shards.recording import (
     Samples,
     Sensor,
 )
-from shards.source import Source
 
 COLUMNS = (
     *("Index", "Arrival_Time", "Creation_Time", "x", "y", "z"),

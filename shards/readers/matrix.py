@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shards.files.source import Source
+from shards.files.tables import read_matrix
 from shards.readers.rows import CHUNK_ROWS, label_spans
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, LabelSpan, Samples, Sensor
-from shards.source import Source
-from shards.tables import read_matrix
 
 
 class Wearable(NamedTuple):

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from shards.files.tables import read_table
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, regular_samples
 from shards.recording import (
@@ -30,7 +31,6 @@ from shards.recording import (
     RecordingRef,
     Sensor,
 )
-from shards.tables import read_table
 
 RATE_HZ = 50.0
 ACTIVITIES = {

@@ -23,10 +23,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import scipy.io
 
+from shards.files.source import Source
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans, regular_samples
 from shards.recording import Device, Recording, RecordingRef, Sensor, WindowSchema
-from shards.source import Source
 
 
 class _Database(NamedTuple):

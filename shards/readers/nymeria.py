@@ -19,13 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from shards.narrations import clean_text
+from shards.files.narrations import clean_text
+from shards.files.source import Source
+from shards.files.tables import read_table
+from shards.files.vrs import VrsFile, imu_labels, open_vrs
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing
 from shards.recording import Device, FrameSource, Narration, Recording, RecordingRef
-from shards.source import Source
-from shards.tables import read_table
-from shards.vrs import VrsFile, imu_labels, open_vrs
 
 PLACEMENTS = {"head": "head", "lwrist": "left wrist", "rwrist": "right wrist"}
 TEXTS = {

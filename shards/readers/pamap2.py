@@ -25,7 +25,7 @@ from shards.readers.base import Reader
 from shards.readers.matrix import MatrixLayout, Wearable, read_rows
 from shards.readers.rows import checked_listing
 from shards.recording import Recording, RecordingRef
-from shards.signal import UNIT_FACTORS
+from shards.signal.condition import UNIT_FACTORS
 
 RATE_HZ = 100.0
 ACTIVITIES: dict[int, str | None] = {

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from shards.files.unpickle import load_numpy_pickle
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans, regular_samples
 from shards.recording import (
@@ -33,7 +34,6 @@ from shards.recording import (
     Sensor,
     WindowSchema,
 )
-from shards.unpickle import load_numpy_pickle
 
 BVP_RATE_HZ = 64.0
 ACC_RATE_HZ = 32.0

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
+from shards.files.source import Source
+from shards.files.tables import read_table
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
 from shards.recording import (
@@ -35,8 +37,6 @@ from shards.recording import (
     Samples,
     Sensor,
 )
-from shards.source import Source
-from shards.tables import read_table
 
 RATE_HZ = 50.0
 ACTIVITIES = {

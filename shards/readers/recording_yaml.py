@@ -25,9 +25,9 @@ from pydantic import (
 )
 
 from primus_scale.config import ConfigModel
+from shards.files.source import Source
 from shards.recording import WindowSchema
-from shards.signal import UNIT_FACTORS
-from shards.source import Source
+from shards.signal.condition import UNIT_FACTORS
 
 TABLES = (".csv", ".parquet", ".npy")
 PERSON = "{person}"

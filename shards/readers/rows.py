@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.files.source import Source
 from shards.recording import LabelSpan, RecordingRef, Samples
-from shards.source import Source
 
 CHUNK_ROWS = 2**16
 

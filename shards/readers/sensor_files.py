@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.files.source import Source
+from shards.files.tables import read_table
 from shards.readers.recording_yaml import SensorFile
 from shards.readers.rows import CHUNK_ROWS
 from shards.recording import Samples, Sensor
-from shards.source import Source
-from shards.tables import read_table
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 

@@ -24,6 +24,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from shards.files.tables import read_matrix
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
 from shards.recording import (
@@ -35,7 +36,6 @@ from shards.recording import (
     Samples,
     Sensor,
 )
-from shards.tables import read_matrix
 
 RATE_HZ = 50.0
 WINDOW = 128  # samples

@@ -12,13 +12,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.lag import measure_lag, shift_frames
+from shards.files.video import Video
+from shards.lag.measure import measure_lag, shift_frames
 from shards.readers import create_reader
 from shards.recording import GYROSCOPE, Device, FrameSource
 from shards.report import CONFIDENT, LagReport
 from shards.settings import IngestSettings
-from shards.signal import Conditioned, condition
-from shards.video import Video
+from shards.signal.condition import Conditioned, condition
 from tests.reading import read_sensor
 from tests.recording_factory import make_device, make_sensor
 from tests.recordings import recording_path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from shards.lag_evidence import REACH_S, MotionPair, find_lag
+from shards.lag.evidence import REACH_S, MotionPair, find_lag
 
 LAG_S = 0.3
 RATE_HZ = 100.0

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shards.picture_motion import picture_motion
+from shards.lag.picture_motion import picture_motion
 from tests.turning_camera import painted_sphere
 
 HEIGHT, WIDTH = 120, 160

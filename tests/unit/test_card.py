@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import WindowMeta, window_uid
-from shards.attention import attention
-from shards.card import write_card
+from shards.card.attention import attention
+from shards.card.page import write_card
+from shards.card.stats import gather
+from shards.card.words import count_verbs, narration_verb
 from shards.report import (
     DeviceReport,
     IngestReport,
@@ -18,8 +20,6 @@ from shards.report import (
     RecordingReport,
     SensorReport,
 )
-from shards.stats import gather
-from shards.words import count_verbs, narration_verb
 from shards.writer import WindowShardWriter
 from tests.shard_factory import (
     RATE_HZ,

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from shards.cues import read_cues
+from shards.files.cues import read_cues
+from shards.files.source import Source
 from shards.recording import Narration
-from shards.source import Source
 
 
 def read(folder: Path, name: str, content: str | bytes) -> tuple[Narration, ...]:

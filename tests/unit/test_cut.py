@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.cut import PlannedWindow, plan_windows
 from shards.recording import LabelSpan, Narration
 from shards.settings import IngestSettings
-from shards.signal import Gap
+from shards.signal.condition import Gap
+from shards.signal.cut import PlannedWindow, plan_windows
 
 WINDOW = 250  # samples: 5 s at 50 Hz
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.gates import check_window, implausible_gravity
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
 from shards.report import COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
-from shards.signal import Conditioned, condition
+from shards.signal.condition import Conditioned, condition
+from shards.signal.gates import check_window, implausible_gravity
 from tests.recording_factory import acceleration, make_device, make_sensor, rotation, sample_times
 
 SAMPLES = 250

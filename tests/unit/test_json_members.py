@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from shards import json_members
-from shards.json_members import Member, Place, field_of, find_members, read_member
-from shards.source import Source
+from shards.files import json_members
+from shards.files.json_members import Member, Place, field_of, find_members, read_member
+from shards.files.source import Source
 
 TEXTS = ("ascii", "Tomaten würfeln", "切る 🍅", 'a "quoted" \\ [brace} {', "tab\\tline\\n")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.narrations import clean_text, is_other_person, read_narrations
-from shards.source import Source
+from shards.files.narrations import clean_text, is_other_person, read_narrations
+from shards.files.source import Source
 
 UNTOUCHED = """
 The man performs CPR on the dummy

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.gates import check_window
 from shards.readers import create_reader
 from shards.readers.base import Reader
 from shards.recording import Recording, RecordingRef
 from shards.report import COPIED
-from shards.signal import condition
+from shards.signal.condition import condition
+from shards.signal.gates import check_window
 from tests.reading import find_ref, read_sensor, sensor_of, spans
 from tests.recording_factory import acceleration, rotation, sample_times
 from tests.video_factory import numbered_pictures, read_number, write_video

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shards.files.source import Source
+from shards.files.vrs import open_vrs
 from shards.readers import create_reader
 from shards.recording import Recording, RecordingRef
-from shards.source import Source
-from shards.vrs import open_vrs
 from tests.reading import find_ref, read_sensor, spans
 from tests.recordings import recording_path
 from tests.video_factory import numbered_pictures, read_number, write_video

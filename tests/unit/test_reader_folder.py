@@ -10,7 +10,7 @@ import pytest
 
 from shards.readers import create_reader
 from shards.recording import LabelSpan, Narration, Recording, WindowSchema
-from shards.signal import UNIT_FACTORS
+from shards.signal.condition import UNIT_FACTORS
 from tests.conftest import require
 from tests.folder_factory import ACC, NUMBERED, describe, description, read, sensor, write_csv
 from tests.reading import read_sensor, spans

@@ -16,7 +16,7 @@ from shards.readers import create_reader
 from shards.readers.gopro_track import TrackSensor, read_track
 from shards.readers.gpmf import Series
 from shards.recording import ACCELEROMETER, GYROSCOPE, Narration, Recording
-from shards.signal import condition
+from shards.signal.condition import condition
 from tests.reading import read_sensor, sensor_of
 from tests.recordings import recording_path
 from tests.video_factory import numbered_pictures, write_video

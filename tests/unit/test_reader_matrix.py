@@ -8,7 +8,7 @@ import pytest
 from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
 from shards.recording import Recording
-from shards.signal import condition
+from shards.signal.condition import condition
 from tests.reading import find_ref, read_sensor, sensor_of, spans
 
 RNG = np.random.default_rng(11)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from shards.files.source import Source
 from shards.readers.rows import CHUNK_ROWS, checked_listing, label_spans, regular_samples
 from shards.recording import LabelSpan, RecordingRef
-from shards.source import Source
 
 NAMES = {0: None, 1: "walking", 2: "sitting"}
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards import signal as signal_module
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
-from shards.signal import UNIT_FACTORS, Conditioned, Gap, Stretch, condition
+from shards.signal import condition as signal_module
+from shards.signal.condition import UNIT_FACTORS, Conditioned, Gap, Stretch, condition
 from tests.recording_factory import acceleration, make_device, make_sensor, rotation, sample_times
 
 ROOT = Path(__file__).parents[2]
@@ -363,7 +363,7 @@ def test_memory_is_bounded() -> None:
         import sys
         import numpy as np
         from shards.recording import ACCELEROMETER, Device, Samples, Sensor
-        from shards.signal import condition
+        from shards.signal.condition import condition
 
         def chunk(start):
             time_s = np.arange(start, start + 200_000) / 500

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from shards import spool as spool_module
-from shards.spool import Column, Median, Spool, row_type
+from shards.signal import spool as spool_module
+from shards.signal.spool import Column, Median, Spool, row_type
 from tests.full_disk import files_limited_to
 
 

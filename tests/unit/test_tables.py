@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import shards.tables
-from shards.source import Source
-from shards.tables import read_matrix, read_table
+import shards.files.tables
+from shards.files.source import Source
+from shards.files.tables import read_matrix, read_table
 
 RNG = np.random.default_rng(5)
 
@@ -103,7 +103,7 @@ def test_names_of_any_script(tmp_path: Path) -> None:
 
 
 def test_long_tables_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.tables, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 1000)
     values = RNG.normal(size=(500, 3))
     lines = [",".join(map(repr, row)) for row in values.tolist()]
     (tmp_path / "t.csv").write_text("\n".join(["x,y,z", *lines]))
@@ -122,7 +122,7 @@ def test_long_tables_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_texts_with_newlines_may_stand_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards.tables, "_BLOCK_BYTES", 200)
+    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 200)
     texts = [f"line {number}\nand, {'more ' * (number % 9)}" for number in range(200)]
     content = "t,text\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(texts))
     rows = table(tmp_path, content, text_columns=("text",))
@@ -229,7 +229,7 @@ def test_one_matrix_written_in_many_ways(tmp_path: Path, content: str) -> None:
 
 
 def test_some_rows_of_a_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.tables, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 100)
     values = RNG.normal(size=(300, 4))
     content = "\n".join(" ".join(map(repr, row)) for row in values.tolist())
     np.testing.assert_array_equal(matrix(tmp_path, content, 4), values)
@@ -269,8 +269,8 @@ def test_columns_that_are_not_used_may_hold_text(tmp_path: Path) -> None:
 
 MEASURE = """
 import resource, sys
-from shards.source import Source
-from shards.tables import read_matrix
+from shards.files.source import Source
+from shards.files.tables import read_matrix
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert read_matrix(Source(sys.argv[1]), "m.dat", 250, use=(0, 7)).shape == (50_000, 2)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.unpickle import NumpyUnpickler, load_numpy_pickle
+from shards.files.unpickle import NumpyUnpickler, load_numpy_pickle
 from tests import py2_pickle
 
 CONTENT: dict[str, Any] = {

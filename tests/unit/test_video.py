@@ -9,8 +9,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from shards.source import Source
-from shards.video import Video
+from shards.files.source import Source
+from shards.files.video import Video
 from tests.video_factory import (
     HEIGHT,
     WIDTH,

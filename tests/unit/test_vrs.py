@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
-from shards.signal import condition
-from shards.source import Source
-from shards.vrs import VrsFile, imu_labels, open_vrs
+from shards.files.source import Source
+from shards.files.vrs import VrsFile, imu_labels, open_vrs
+from shards.signal.condition import condition
 from tests.reading import read_sensor, sensor_of
 from tests.recordings import recording_path
 from tests.vrs_factory import IMU_LEFT, IMU_RIGHT, make_imu, write_vrs

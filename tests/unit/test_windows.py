@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from primus_scale.sample import window_uid
+from shards.files.video import Video
 from shards.recording import LabelSpan, Narration, Recording
 from shards.report import GAP, GRAVITY, NO_NARRATION, NO_VIDEO, LagReport
-from shards.video import Video
 from shards.windows import RecordingWindows
 from tests.recording_factory import (
     acceleration,

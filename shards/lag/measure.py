@@ -4,8 +4,8 @@ outcome = measure_lag(signal, recording.frames, device.name, settings)
 if isinstance(outcome, LagReport) and outcome.flagged:
     frames = shift_frames(recording.frames, outcome.lag_s)
 
-The motion of the picture (``shards.picture_motion``) is compared with the rotation that the
-gyroscope felt, at all lags up to 5 s; ``shards.lag_evidence`` says how, and what confidence means.
+The motion of the picture (``shards.lag.picture_motion``) is compared with the rotation that the
+gyroscope felt, at all lags up to 5 s; ``shards.lag.evidence`` says how, and what confidence means.
 
 A few ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
 of its last (exposure, rolling shutter): a lag of -20 to 0 ms is none. One lag is taken to hold for
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.lag_evidence import REACH_S, MotionPair, find_lag
-from shards.picture_motion import SHORT_SIDE, picture_motion
+from shards.lag.evidence import REACH_S, MotionPair, find_lag
+from shards.lag.picture_motion import SHORT_SIDE, picture_motion
 from shards.recording import GYROSCOPE, FrameSource
 from shards.report import CONFIDENT, LagReport
 from shards.settings import IngestSettings
-from shards.signal import Conditioned
+from shards.signal.condition import Conditioned
 
 _STRETCHES = 6  # of film that are decoded
 _STRETCH_S = 20.0

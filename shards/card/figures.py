@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from primus_scale.sample import Window
-from shards.stats import MODALITIES
+from shards.card.stats import MODALITIES
 
 BLUE, ORANGE, GREY, GREEN = "#1f6feb", "#d9480f", "#adb5bd", "#2b8a3e"
 AXIS_COLOURS = (BLUE, ORANGE, GREEN)

@@ -14,7 +14,7 @@ import numpy as np
 
 from shards.recording import ACCELEROMETER, Samples, Sensor
 from shards.report import SensorReport
-from shards.spool import Column, Median, Spool, row_type
+from shards.signal.spool import Column, Median, Spool, row_type
 
 GAP_PERIODS = 2.5  # spacings of samples up to this many usual ones are no gap at any rate
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it

@@ -25,9 +25,9 @@ from projectaria_tools.core import data_provider
 from projectaria_tools.core.calibration import DeviceVersion, from_device_class_name
 from projectaria_tools.core.sensor_data import TimeDomain
 
+from shards.files.source import Source
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
-from shards.signal import DEGREE, GRAVITY
-from shards.source import Source
+from shards.signal.condition import DEGREE, GRAVITY
 
 SYNC = "IMU records and pictures carry capture times of one clock, the device's"
 CHUNK_RECORDS = 2**14

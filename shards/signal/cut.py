@@ -14,7 +14,7 @@ import numpy as np
 
 from shards.recording import LabelSpan, Narration
 from shards.settings import IngestSettings
-from shards.signal import Gap
+from shards.signal.condition import Gap
 
 # A longer gap is a pause or a jump of the clock, in which nobody would look for windows; within
 # shorter ones windows are planned, refused and counted.

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from shards.source import Source
+from shards.files.source import Source
 
 MEMBER_BYTES = 64 * 2**20  # longest member; beyond it the file is taken to be damaged
 _BLOCK_BYTES = 4 * 2**20

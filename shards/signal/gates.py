@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from shards.report import COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
-from shards.signal import Conditioned
+from shards.signal.condition import Conditioned
 
 # Of a channel's largest value: resampling leaves a constant constant, and a copy a copy, up to the
 # rounding of float32.

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from shards.files.source import Source
 from shards.recording import Narration
-from shards.source import Source
 
 # CSV and JSON: names under which times and text may stand, the first being the one in the docs.
 _NAMES = {

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from shards.source import Source
+from shards.files.source import Source
 
 NULLS = ("", "NaN", "nan", "NA", "null")
 _BLOCK_BYTES = 4 * 2**20

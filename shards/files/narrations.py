@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from shards.cues import read_cues
+from shards.files.cues import read_cues
+from shards.files.source import Source
 from shards.recording import Narration
-from shards.source import Source
 
 _OTHER = re.compile(r"\s*#\s?O\b(?![-+#])", re.I)
 _MARKER = re.compile(r"(?:^#\s?|(?<!\S)#)(?:C|O|summary)(?![\w'’+#-])", re.I)

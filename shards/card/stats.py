@@ -1,7 +1,7 @@
 """Figures of a shard folder for the data card: how much there is, of whom, and whether it is sound.
 
 One pass over the windows (or over an even sample of a very large set), joined with ``ingest.json``
-where the folder was made by ingestion. The result is plain JSON; ``shards.card`` draws it.
+where the folder was made by ingestion. The result is plain JSON; ``shards.card.page`` draws it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.data.storage import Folder
 from primus_scale.sample import CHANNELS, Window, WindowMeta
+from shards.card.words import count_verbs
 from shards.report import INGEST_NAME
-from shards.words import count_verbs
 
 MODALITIES = ("IMU, video and text", "IMU and video", "IMU and text", "IMU only")
 READ_AHEAD = 64

@@ -18,8 +18,8 @@ from PIL import Image
 from primus_scale.data.storage import Folder, explain_write_errors
 from primus_scale.page import as_image, embed_image, render_page, scrolling_table
 from primus_scale.sample import Window
-from shards.attention import attention, failures, lags, rate_deviations, refusals
-from shards.card_figures import (
+from shards.card.attention import attention, failures, lags, rate_deviations, refusals
+from shards.card.figures import (
     GREY,
     ORANGE,
     STANDARD_GRAVITY,
@@ -32,7 +32,7 @@ from shards.card_figures import (
     window_figure,
     words_figure,
 )
-from shards.stats import gather
+from shards.card.stats import gather
 
 PAGE_NAME, JSON_NAME = "card.html", "card.json"
 SHOWN_FRAMES = 4

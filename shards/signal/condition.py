@@ -5,7 +5,7 @@ for stretch in signal.stretches:
     stretch.values  # (C, n), first sample at stretch.start / rate_hz on the recording's clock
 
 For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, drop
-duplicates, find gaps, resample every stretch between gaps whole (``shards.resample``). Then the
+duplicates, find gaps, resample every stretch between gaps whole (``resample``). Then the
 sensors are joined where all of them have a signal. Samples wait in temporary files (in ``TMPDIR``),
 so memory is bounded however long the recording is.
 """
@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shards.intake import Gap, SensorData, read_sensor
 from shards.recording import Device, Sensor
 from shards.report import SensorReport
-from shards.resample import Resampler
-from shards.spool import Column
+from shards.signal.intake import Gap, SensorData, read_sensor
+from shards.signal.resample import Resampler
+from shards.signal.spool import Column
 
 GRAVITY = 9.80665  # m/s2
 DEGREE = math.pi / 180
