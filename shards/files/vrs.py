@@ -14,9 +14,9 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from projectaria_tools.core.sensor_data import TimeDomain
 from shards.files.source import Source
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
 from shards.signal.condition import DEGREE, GRAVITY
+from shards.signal.spool import Column
 
 SYNC = "IMU records and pictures carry capture times of one clock, the device's"
 CHUNK_RECORDS = 2**14
@@ -54,6 +55,12 @@ _QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
 _DAMAGE = re.compile(
     r"\[(?:VRS\w+|RecordFileReader)\]\[(?:WARNING|ERROR)\]: "
     r"(?!\d+ record\(s\) not sorted)([^\x1b]+)"
+)
+_ROW = np.dtype([("time_s", "f8"), ("accelerometer", "f8", (3,)), ("gyroscope", "f8", (3,))])
+# Of each sensor, the library's names of a record's values, and of whether they are valid.
+_FIELDS = (
+    ("accelerometer", "accel_msec2", "accel_valid"),
+    ("gyroscope", "gyro_radsec", "gyro_valid"),
 )
 _AGAIN = "download it again, or copy it off the device again"
 
@@ -180,28 +187,27 @@ class VrsFile:
         else:
             imu = calibration.imu_calibration()
             models = (imu.get_accel_model(), imu.get_gyro_model())
-        read = partial(self._samples, label, stream, clock)
+        decode = cache(partial(self._decode, label, stream, clock))
         return (
             Sensor(
                 ACCELEROMETER,
                 "m/s2",
-                partial(read, "accel_msec2", "accel_valid"),
+                partial(_samples, decode, "accelerometer"),
                 limit=limits and limits[0] * GRAVITY,
                 rectify=models[0] and _rectification(models[0]),
             ),
             Sensor(
                 GYROSCOPE,
                 "rad/s",
-                partial(read, "gyro_radsec", "gyro_valid"),
+                partial(_samples, decode, "gyroscope"),
                 limit=limits and limits[1] * DEGREE,
                 rectify=models[1] and _rectification(models[1]),
             ),
         )
 
-    def _samples(
-        self, label: str, stream: Any, clock: VrsFile | None, value: str, valid: str
-    ) -> Iterator[Samples]:
-        """One sensor of an IMU's records, ``value`` and ``valid`` being their fields."""
+    def _decode(self, label: str, stream: Any, clock: VrsFile | None) -> Column:
+        """The records of an IMU, decoded once for both of its sensors: that is what takes long."""
+        column = Column(_ROW)
         read, count = self._provider.get_imu_data_by_index, self._provider.get_num_data(stream)
         for start in range(0, count, CHUNK_RECORDS):
             numbers = range(start, min(start + CHUNK_RECORDS, count))
@@ -211,11 +217,15 @@ class VrsFile:
             if not time_ns.all():
                 number = start + int(np.flatnonzero(time_ns == 0)[0])
                 raise ValueError(f"{self._where}: record {number} of {label} is damaged; {_AGAIN}")
-            values = np.array([getattr(record, value) for record in records], np.float64)
-            values[[not getattr(record, valid) for record in records]] = np.nan
             if clock is not None:
                 time_ns = self._on_clock_of(clock, time_ns)
-            yield Samples(time_ns / 1e9, values)
+            rows = np.empty(len(records), _ROW)
+            rows["time_s"] = time_ns / 1e9
+            for sensor, value, valid in _FIELDS:
+                rows[sensor] = [getattr(record, value) for record in records]
+                rows[sensor][[not getattr(record, valid) for record in records]] = np.nan
+            column.append(rows)
+        return column
 
     def _labels(self) -> list[str]:
         streams = self._provider.get_all_streams()
@@ -224,6 +234,12 @@ class VrsFile:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _samples(decode: Callable[[], Column], sensor: str) -> Iterator[Samples]:
+    """One sensor of an IMU's records."""
+    for rows in decode().blocks(CHUNK_RECORDS):
+        yield Samples(rows["time_s"], rows[sensor])
 
 
 class _Camera:

@@ -212,7 +212,7 @@ def test_damage_within_a_recording_is_told(tmp_path: Path) -> None:
 
 
 def test_invalid_records_are_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.vrs.CHUNK_RECORDS", 128)
+    monkeypatch.setattr("shards.files.vrs.CHUNK_RECORDS", 128)
     imu = make_imu(AT_800_HZ)
     imu.accelerometer_valid[[3, 10]] = False
     imu.gyroscope_valid[5:8] = False
