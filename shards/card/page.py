@@ -40,7 +40,7 @@ FRAME_PIXELS = 168
 MOST_ROWS = 15
 
 STYLE = """
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .8rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(6rem, 1fr)); gap: .8rem;
          margin: 1.4rem 0; }
 body > img { width: 100%; }
 .tile { background: #f8f9fa; border-radius: 8px; padding: .7rem .9rem; }
@@ -52,7 +52,7 @@ body > img { width: 100%; }
           gap: 1rem; }
 .window > div { flex: 1 1 24rem; min-width: 0; }
 .strip { display: flex; gap: 4px; } .strip img { width: calc(25% - 3px); border-radius: 4px; }
-td.text { white-space: normal; }
+th.text, td.text { white-space: normal; text-align: left; }
 """
 
 
@@ -129,13 +129,13 @@ def _tiles(figures: Mapping[str, Any]) -> str:
         return f"{100 * sum(v for row in kinds for k, v in row.items() if word in k) / total:.0f} %"
 
     tiles = {
-        "hours of IMU": _number(figures["hours"]),
+        **_duration(figures["hours"]),
         "recordings": f"{figures['recordings']:,}",
         "people": f"{len(figures['hours_by_person']):,}",
         "placements": f"{len(figures['hours_by_placement']):,}",
         "with video": share("video"),
         "with text": share("text"),
-        "on disk": f"{figures['bytes'] / 2**30:.3g} GiB",
+        **_size(figures["bytes"]),
     }
     if ingest := figures["ingest"]:
         refused = refusals(ingest).total()
@@ -301,7 +301,7 @@ def _thumbnail(frame: bytes) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    head = "".join(f'<th class="text">{name}</th>' for name in heads)
     body = "".join(
         "<tr>" + "".join(f'<td class="text">{html.escape(cell)}</td>' for cell in row) + "</tr>"
         for row in rows
@@ -312,6 +312,15 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _and_more(rows: Sequence[object]) -> str:
     more = len(rows) - MOST_ROWS
     return f'<p class="quiet">and {more:,} more, in {JSON_NAME}</p>' if more > 0 else ""
+
+
+def _duration(hours: float) -> dict[str, str]:
+    return {"hours of IMU": _number(hours)} if hours >= 1 else {"min of IMU": _number(60 * hours)}
+
+
+def _size(size: int) -> dict[str, str]:
+    unit, scale = ("GiB", 2**30) if size >= 2**30 else ("MiB", 2**20)
+    return {f"{unit} on disk": _number(size / scale)}
 
 
 def _number(value: float) -> str:
