@@ -70,7 +70,7 @@ class Narration(NamedTuple):
 
 
 class LabelSpan(NamedTuple):
-    """A stretch of one activity."""
+    """A stretch of one activity, from its first sample to its last; both belong to it."""
 
     start_s: float
     end_s: float

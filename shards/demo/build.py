@@ -20,6 +20,7 @@ import numpy as np
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window, WindowMeta, window_uid
+from shards import placements
 from shards.demo.hapt import (
     ACTIVITIES,
     HaptRecording,
@@ -32,6 +33,7 @@ from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.sensor import PLACEMENTS
 from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeOrder, perform_take
+from shards.readers.people import hapt_person
 from shards.writer import WindowShardWriter
 
 FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")
@@ -198,15 +200,16 @@ def _counted(
 
 def _unlabelled(recording: HaptRecording, hop_s: float) -> Iterator[Window]:
     for start in window_starts(recording.imu.shape[1], WINDOW, round(hop_s * RATE_HZ)):
-        yield _hapt_window(recording, start, label=None)
+        yield hapt_window(recording, start, label=None)
 
 
 def _labelled(recording: HaptRecording) -> Iterator[Window]:
     for start, label in labelled_windows(recording, WINDOW, round(LABELLED_HOP_S * RATE_HZ)):
-        yield _hapt_window(recording, start, ACTIVITIES[label])
+        yield hapt_window(recording, start, ACTIVITIES[label])
 
 
-def _hapt_window(recording: HaptRecording, start: int, label: str | None) -> Window:
+def hapt_window(recording: HaptRecording, start: int, label: str | None) -> Window:
+    """The window from sample ``start`` on, named as the reader ``hapt`` names it."""
     name = f"exp{recording.experiment:02d}"
     start_s = start / RATE_HZ
     meta = WindowMeta(
@@ -214,8 +217,8 @@ def _hapt_window(recording: HaptRecording, start: int, label: str | None) -> Win
         dataset="hapt",
         recording=name,
         device="smartphone",
-        placement="waist",
-        person=f"hapt-{recording.person:02d}",
+        placement=placements.WAIST,
+        person=hapt_person(recording.person),
         start_s=start_s,
         label=label,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from shards import placements
 from shards.demo.skeleton import BodyMotion
 
 GRAVITY = np.array([0.0, 0.0, -9.80665])  # m/s2, in a world with z up
@@ -26,23 +27,27 @@ MOUNTING_MAX_DEG = 30.0  # how far a sensor is worn from its nominal orientation
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a sensor is worn: its segment, and the place on it in the segment's frame (m)."""
+    """Where a sensor is worn: its segment, and the place on it in the segment's frame (m).
+
+    name: one of ``shards.placements``. device: what the sensor there is called.
+    """
 
     name: str
+    device: str
     segment: str
     offset: tuple[float, float, float]
 
 
 PLACEMENTS = (
-    Placement("pelvis", "root", (0.09, 0.07, 0.0)),
-    Placement("chest", "chest", (0.11, 0.14, 0.0)),
-    Placement("head", "neck", (0.10, 0.18, 0.05)),
-    Placement("left_wrist", "left_wrist", (0.0, 0.0, -0.03)),
-    Placement("right_wrist", "right_wrist", (0.0, 0.0, 0.03)),
-    Placement("left_thigh", "left_hip", (0.05, -0.20, -0.03)),
-    Placement("right_thigh", "right_hip", (0.05, -0.20, 0.03)),
-    Placement("left_ankle", "left_knee", (0.0, -0.36, -0.05)),
-    Placement("right_ankle", "right_knee", (0.0, -0.36, 0.05)),
+    Placement(placements.WAIST, "synthetic-pelvis", "root", (0.09, 0.07, 0.0)),
+    Placement(placements.CHEST, "synthetic-chest", "chest", (0.11, 0.14, 0.0)),
+    Placement(placements.HEAD, "synthetic-head", "neck", (0.10, 0.18, 0.05)),
+    Placement(placements.LEFT_WRIST, "synthetic-left_wrist", "left_wrist", (0.0, 0.0, -0.03)),
+    Placement(placements.RIGHT_WRIST, "synthetic-right_wrist", "right_wrist", (0.0, 0.0, 0.03)),
+    Placement(placements.LEFT_THIGH, "synthetic-left_thigh", "left_hip", (0.05, -0.20, -0.03)),
+    Placement(placements.RIGHT_THIGH, "synthetic-right_thigh", "right_hip", (0.05, -0.20, 0.03)),
+    Placement(placements.LEFT_ANKLE, "synthetic-left_ankle", "left_knee", (0.0, -0.36, -0.05)),
+    Placement(placements.RIGHT_ANKLE, "synthetic-right_ankle", "right_knee", (0.0, -0.36, 0.05)),
 )
 
 # Sensor axes in a segment's frame (x forward, y up, z right): x up along the body, y to the right,

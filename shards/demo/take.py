@@ -75,9 +75,7 @@ def perform_take(order: TakeOrder) -> list[Window]:
     seat_m = SEAT_M * performer.size if order.clip == "sit" else 0.0
     scene = random_scene(rng, motion.position["root"][::100, :2], seat_m)
     chosen = rng.choice(len(PLACEMENTS), size=order.placements, replace=False)
-    signals = {
-        PLACEMENTS[i].name: _signal(motion, PLACEMENTS[i], performer.size, rng) for i in chosen
-    }
+    signals = {PLACEMENTS[i]: _signal(motion, PLACEMENTS[i], performer.size, rng) for i in chosen}
     azimuth = rng.uniform(0, 2 * np.pi)
     windows: list[Window] = []
     if order.frames:
@@ -139,20 +137,19 @@ def _camera(i: int, pose: Pose, size: float, azimuth: float, rng: np.random.Gene
 
 
 def _windows(
-    order: TakeOrder, person: str, signals: dict[str, np.ndarray], moment: _Moment
+    order: TakeOrder, person: str, signals: dict[Placement, np.ndarray], moment: _Moment
 ) -> Iterator[Window]:
     """One moment as each of the sensors felt it."""
     recording = f"seed{order.seed}-{order.number:05d}-{order.clip}"
     first = round(moment.start_s * RATE_HZ)
     inside = slice(first, first + round(WINDOW_S * RATE_HZ))
     for placement, signal in signals.items():
-        device = f"synthetic-{placement}"
         meta = WindowMeta(
-            uid=window_uid(DATASET, recording, device, moment.start_s),
+            uid=window_uid(DATASET, recording, placement.device, moment.start_s),
             dataset=DATASET,
             recording=recording,
-            device=device,
-            placement=placement,
+            device=placement.device,
+            placement=placement.name,
             person=person,
             start_s=moment.start_s,
             texts=moment.texts,

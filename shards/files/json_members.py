@@ -12,6 +12,7 @@ listing goes over it once, in pieces, and hands a place of two numbers to whoeve
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -22,6 +23,7 @@ _BLOCK_BYTES = 4 * 2**20
 _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 _AGAIN = "download it again"
+_KINDS = {str: "text", float: "number", int: "whole number", dict: "object", list: "list"}
 
 
 class Place(NamedTuple):
@@ -73,13 +75,27 @@ def read_member(source: Source, path: str, place: Place) -> Any:
         ) from None
 
 
-def field_of(record: Any, name: str, where: str) -> Any:
-    """The field of a JSON object; ValueError, saying where, if it has none or is no object."""
+def field_of(record: Any, name: str, where: str, kind: type = object) -> Any:
+    """The field of a JSON object; ValueError, saying where, if it has none or is no object.
+
+    kind: what it should be, or ValueError: str, float (any finite number), int, dict or list.
+    """
     if not isinstance(record, dict):
         raise ValueError(f"{where} is no object with a field {name}, but {record!r:.80}; {_AGAIN}")
     if name not in record:
         raise ValueError(f"{where} has no field {name}, but {', '.join(record)[:500]}; {_AGAIN}")
-    return record[name]
+    value = record[name]
+    number = kind is float and isinstance(value, int | float) and math.isfinite(value)
+    if not number and (kind is float or not isinstance(value, kind)):
+        raise ValueError(f"{where}: its field {name} is {value!r:.80}, no {_KINDS[kind]}; {_AGAIN}")
+    return value
+
+
+def optional_field(record: Any, name: str, where: str, kind: type) -> Any:
+    """As ``field_of``, but None where the object has no such field, or null."""
+    if isinstance(record, dict) and record.get(name) is None:
+        return None
+    return field_of(record, name, where, kind)
 
 
 class _Scanner:

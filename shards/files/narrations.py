@@ -96,7 +96,7 @@ def _person(match: re.Match[str]) -> str:
 def read_narrations(source: Source, path: str) -> tuple[tuple[Narration, ...], tuple[str, ...]]:
     """The narrations of a file, cleaned, by time; and notes that count those left out.
 
-    Files and errors: `shards.cues.read_cues`.
+    Files and errors: `shards.files.cues.read_cues`.
     """
     return clean_narrations(read_cues(source, path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,17 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+# Names under which storages tell that a file is another one now, the surest first.
+_STAMPS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "created",
+)
 _COPY_BYTES = 8 * 2**20
 
 
@@ -28,6 +40,10 @@ class Source:
         """URL of the file at ``path``, for messages."""
         return self._single() or f"{self.url}/{path}"
 
+    def folder(self, path: str) -> str:
+        """Name of the folder that the file at ``path`` lies in, the source's or one below it."""
+        return PurePosixPath(self._path(path)).parent.name
+
     def check(self) -> None:
         """FileNotFoundError naming the URL where nothing lies there (any more)."""
         file_system, root = self._file_system()
@@ -42,7 +58,7 @@ class Source:
         if single:
             name = PurePosixPath(single).name
             return [name] if fnmatch(name, PurePosixPath(pattern).name) else []
-        found = file_system.glob(f"{root}/{pattern}")
+        found = file_system.glob(f"{glob.escape(root)}/{pattern}")
         prefix = root.rstrip("/") + "/"
         return sorted(str(path).removeprefix(prefix) for path in found)
 
@@ -55,6 +71,16 @@ class Source:
         """Size of the file in bytes; FileNotFoundError where there is none."""
         file_system, _ = self._file_system()
         return int(file_system.info(self._path(path))["size"])
+
+    def version(self, path: str) -> str:
+        """Text that is another when the file has changed: its size, and its ETag or time of change.
+
+        FileNotFoundError where there is none.
+        """
+        file_system, _ = self._file_system()
+        info = file_system.info(self._path(path))
+        stamps = (info[name] for name in _STAMPS if info.get(name))
+        return f"{info['size']} {next(stamps, '')}"
 
     def open(self, path: str) -> BinaryIO:
         """A seekable stream over the file, read in ranges where it is remote."""

@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import ClassVar
 
+from shards import placements
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
 from shards.files.vrs import SYNC, VrsFile, imu_labels, open_vrs
 from shards.readers.base import Reader
+from shards.readers.people import person_or_unknown
 from shards.readers.rows import checked_listing
 from shards.recording import Narration, Recording, RecordingRef
 
-PLACEMENT = "head"
 NARRATIONS = (".csv", ".json", ".srt", ".vtt")
 _CLOCKS = {
     "start": "seconds from the first picture (from the first IMU record where there is none)",
@@ -30,9 +31,9 @@ _CLOCKS = {
 class AriaReader(Reader):
     """One recording for each VRS file, named by its path without the extension.
 
-    imu: both, left or right. person: who wore the glasses in all recordings; by default each
-    recording is taken to be of a person of its own. narration_clock: what times of narrations
-    count from: start (the first picture) or device (the glasses' own clock).
+    imu: both, left or right. person: who wore the glasses in all recordings (empty: one unknown
+    person). narration_clock: what times of narrations count from: start (the first picture) or
+    device (the glasses' own clock).
     """
 
     name: ClassVar[str] = "aria"
@@ -58,6 +59,8 @@ class AriaReader(Reader):
         beside = {path for kind in NARRATIONS for path in self.source.find(f"**/*{kind}")}
         refs = []
         for path in self.source.find("**/*.vrs"):
+            if PurePosixPath(path).name.startswith("._"):
+                continue  # what macOS writes beside files on foreign disks
             bare = str(PurePosixPath(path).with_suffix(""))
             texts = (f"{bare}{kind}" for kind in NARRATIONS if f"{bare}{kind}" in beside)
             refs.append(RecordingRef(bare.replace("/", "-"), (path, *texts)))
@@ -68,7 +71,7 @@ class AriaReader(Reader):
         """The recording; ValueError where two files of narrations lie beside it."""
         path, *texts = ref.files
         with open_vrs(self.source, path) as file:
-            devices = file.imu_devices(dict.fromkeys(self.labels, PLACEMENT))
+            devices = file.imu_devices(dict.fromkeys(self.labels, placements.HEAD))
             frames = file.camera()
             narrations, left_out = self._narrations(file, texts)
             notes = [*file.notes, *left_out]
@@ -77,12 +80,10 @@ class AriaReader(Reader):
                 notes.append("no camera-rgb stream: no pictures")
             if texts:
                 sync += f"; narrations' times are taken to be {_CLOCKS[self.narration_clock]}"
-            if not self.person:
-                notes.append("person not given: taken to be one of its own")
             yield Recording(
                 dataset=self.name,
                 name=ref.name,
-                person=f"{self.name}-{self.person or ref.name}",
+                person=person_or_unknown(self.name, self.person, notes),
                 devices=devices,
                 frames=frames,
                 narrations=narrations,

@@ -10,7 +10,7 @@ joined to one video), component_timestamp_ms, canonical_timestamp_ms (in the joi
 be empty), gyro_x..z in rad/s, accl_x..z in m/s2. Known of these files: rows out of order, absurd
 times, components without IMU, files without acceleration, no calibration.
 
-Videos that took place in one scenario are labelled with it.
+Videos that took place in one scenario are labelled with it, in small letters as all activities are.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shards.files.json_members import Place, field_of, find_members, read_member
+from shards import placements
+from shards.files.json_members import Place, field_of, find_members, optional_field, read_member
 from shards.files.narrations import clean_narrations
 from shards.files.source import Source
 from shards.files.tables import NULLS, read_table
 from shards.files.video import Video
 from shards.readers.base import Reader
-from shards.readers.rows import checked_listing
+from shards.readers.people import person_or_unknown
+from shards.readers.rows import activity_name, checked_listing
 from shards.recording import (
     ACCELEROMETER,
     GYROSCOPE,
@@ -104,6 +106,8 @@ class Ego4dReader(Reader):
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
         """The recording. Its IMU file is read once here, for what its components have."""
         details = ref.details
+        if "fault" in details:
+            raise ValueError(details["fault"])
         notes = _notes(details)
         devices, sync = _devices(self.source, details, notes)
         frames = None
@@ -116,7 +120,7 @@ class Ego4dReader(Reader):
         yield Recording(
             dataset=self.name,
             name=ref.name,
-            person=_person(ref, notes),
+            person=person_or_unknown(self.name, details.get("person"), notes),
             devices=devices,
             frames=frames,
             narrations=narrations,
@@ -167,10 +171,11 @@ class Ego4dReader(Reader):
         entry = read_member(self.source, path, Place(*place))
         raw, untimed = [], 0
         for number in self._passes:
-            of_pass = entry.get(f"narration_pass_{number}") or {}
-            for narration in of_pass.get("narrations") or []:
+            of_pass = optional_field(entry, f"narration_pass_{number}", where, dict) or {}
+            for narration in optional_field(of_pass, "narrations", where, list) or []:
                 time_s = field_of(narration, "timestamp_sec", where)
-                text = field_of(narration, "narration_text", where) or ""
+                field_of(narration, "narration_text", where)  # it has to be there, if only as null
+                text = optional_field(narration, "narration_text", where, str) or ""
                 if isinstance(time_s, int | float) and math.isfinite(time_s):
                     raw.append(Narration(float(time_s), float(time_s), text))
                 else:
@@ -187,26 +192,40 @@ class Ego4dReader(Reader):
 def _metadata(source: Source, path: str | None, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """What ego4d.json says of the videos wanted, as far as it matters here."""
     assert path is not None
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for member in find_members(source, path, inside="videos"):
         if len(member.keys) != 2:
             continue
         video = member.value()
-        uid = field_of(video, "video_uid", f"{source.locate(path)}: video {member.keys[1]}")
+        uid = field_of(video, "video_uid", f"{source.locate(path)}: video {member.keys[1]}", str)
         if uid in wanted:
-            intervals = video.get("redacted_intervals") or []
-            found[uid] = {
-                "metadata": True,
-                "has_imu": bool(video.get("has_imu")),
-                "person": video.get("fb_participant_id"),
-                "device": video.get("device"),
-                "duration_s": video.get("duration_sec"),
-                "scenarios": video.get("scenarios") or [],
-                "components": len(video.get("video_components") or []),
-                "stereo": bool(video.get("is_stereo")),
-                "redacted_s": sum(one["end_sec"] - one["start_sec"] for one in intervals),
-            }
+            found[uid] = {"metadata": True, "has_imu": bool(video.get("has_imu"))}
+            try:
+                found[uid] |= _described(video, f"{source.locate(path)}: video {uid}")
+            except ValueError as error:  # told when it is opened, so that others are read
+                found[uid]["fault"] = str(error)
     return found
+
+
+def _described(video: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What its entry says of a video; ValueError naming a field that is of another kind."""
+    intervals = optional_field(video, "redacted_intervals", where, list) or []
+    scenarios = optional_field(video, "scenarios", where, list) or []
+    if not all(isinstance(scenario, str) for scenario in scenarios):
+        raise ValueError(f"{where}: its scenarios {scenarios} are not all text; download it again")
+    return {
+        "person": video.get("fb_participant_id"),
+        "device": optional_field(video, "device", where, str),
+        "duration_s": optional_field(video, "duration_sec", where, float),
+        "scenarios": [activity_name(scenario) for scenario in scenarios],
+        "components": len(optional_field(video, "video_components", where, list) or []),
+        "stereo": bool(video.get("is_stereo")),
+        "redacted_s": sum(
+            field_of(one, "end_sec", f"{where}: a redacted interval", float)
+            - field_of(one, "start_sec", f"{where}: a redacted interval", float)
+            for one in intervals
+        ),
+    }
 
 
 def _places(source: Source, path: str, wanted: set[str]) -> dict[str, Place]:
@@ -228,13 +247,6 @@ def _notes(details: Mapping[str, Any]) -> list[str]:
     if details["redacted_s"]:
         notes.append(f"{details['redacted_s']:.1f} s of the video are redacted")
     return notes
-
-
-def _person(ref: RecordingRef, notes: list[str]) -> str:
-    person = ref.details.get("person")
-    if person is None:
-        notes.append("person unknown: taken to be in no other video")
-    return f"ego4d-{ref.name if person is None else person}"
 
 
 def _labels(details: Mapping[str, Any], notes: list[str]) -> tuple[LabelSpan, ...]:
@@ -278,7 +290,7 @@ def _devices(
         for name, (channels, unit, columns) in _SENSORS.items()
         if name not in empty
     )
-    device = Device(details.get("device") or "camera", "head", sensors)
+    device = Device(details.get("device") or "camera", placements.HEAD, sensors)
     return (device,), f"{clock} of the IMU taken as time in the video; {_LAG}"
 
 

@@ -20,20 +20,22 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from shards.files.json_members import Place, field_of, find_members, read_member
+from shards import placements
+from shards.files.json_members import Place, field_of, find_members, optional_field, read_member
 from shards.files.narrations import clean_narrations
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.files.video import Video
 from shards.files.vrs import open_vrs
 from shards.readers.base import Reader
+from shards.readers.people import person_or_unknown
 from shards.readers.rows import checked_listing
 from shards.recording import Device, FrameSource, LabelSpan, Narration, Recording, RecordingRef
 
@@ -48,7 +50,7 @@ TASKS = {  # parent_task_id
     8000: "soccer",
     9000: "dance",
 }
-PLACEMENTS = {"imu-left": "head", "imu-right": "head"}
+PLACEMENTS = {"imu-left": placements.HEAD, "imu-right": placements.HEAD}
 _SPLITS = ("train", "val")
 _VRS = re.compile(r"(?P<take>takes/[^/]+)/(?P<camera>aria\d+)(?P<kind>_noimagestreams)?\.vrs")
 _VIDEO = re.compile(
@@ -62,7 +64,8 @@ class EgoExo4dReader(Reader):
 
     timesync_offset: rows from timesync_start_idx to that of the first frame. full_scale: decode the
     video as it was recorded where the downscaled one is there too. quarter_turns: how often
-    pictures are turned by 90 degrees anticlockwise, should they not be upright.
+    pictures are turned by 90 degrees anticlockwise, should they not be upright. only_visible: leave
+    out descriptions of what the wearer's camera does not see, by their mark (``ego_visible``).
     """
 
     name: ClassVar[str] = "egoexo4d"
@@ -74,11 +77,13 @@ class EgoExo4dReader(Reader):
         timesync_offset: int = 1,
         full_scale: bool = False,
         quarter_turns: int = 0,
+        only_visible: bool = False,
     ) -> None:
         super().__init__(source)
         self._timesync_offset = timesync_offset
         self._full_scale = full_scale
         self._quarter_turns = quarter_turns
+        self._only_visible = only_visible
 
     def recordings(self) -> list[RecordingRef]:
         """The takes, but those dropped; opens none.
@@ -97,25 +102,22 @@ class EgoExo4dReader(Reader):
         for member in find_members(self.source, "takes.json"):
             take = member.value()
             where = f"{self.source.locate('takes.json')}: take number {member.keys[0]}"
-            name = field_of(take, "take_name", where)
-            found = cameras.get(field_of(take, "root_dir", where))
-            if not found or take.get("is_dropped"):
+            name = field_of(take, "take_name", where, str)
+            if take.get("is_dropped"):
                 continue
-            # The wearer's glasses, where others recorded too.
-            named = {
-                key: found[key] for key in take.get("frame_aligned_videos") or () if key in found
-            }
-            timesync = f"captures/{(take.get('capture') or {}).get('capture_name')}/timesync.csv"
-            uid = field_of(take, "take_uid", where)
-            details = {
-                "person": take.get("participant_uid"),
-                "task": take.get("parent_task_id"),
-                "cameras": named or found,
-                "timesync": timesync if timesync in timesyncs else None,
-                "rows": [take.get("timesync_start_idx"), take.get("timesync_end_idx")],
-                "descriptions": None if descriptions is None else descriptions.get(uid, []),
-            }
-            files = [path for paths in (named or found).values() for path in paths.values()]
+            try:
+                found = cameras.get(field_of(take, "root_dir", where, str))
+                details = _described(take, found, where) if found else None
+            except ValueError as error:  # told when it is opened, so that others are read
+                refs.append(RecordingRef(name, ("takes.json",), {"fault": str(error)}))
+                continue
+            if details is None:
+                continue
+            timesync = f"captures/{details.pop('capture')}/timesync.csv"
+            details["timesync"] = timesync if timesync in timesyncs else None
+            uid = details.pop("uid")
+            details["descriptions"] = None if descriptions is None else descriptions.get(uid, [])
+            files = [path for paths in details["cameras"].values() for path in paths.values()]
             files += [details["timesync"], *(path for path, *_ in details["descriptions"] or ())]
             refs.append(RecordingRef(name, tuple(filter(None, files)), details))
         return checked_listing(self.source, refs, "takes/<take>/aria01_noimagestreams.vrs")
@@ -123,6 +125,8 @@ class EgoExo4dReader(Reader):
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
         """The take; its VRS file is open inside the block."""
+        if "fault" in ref.details:
+            raise ValueError(ref.details["fault"])
         cameras = ref.details["cameras"]
         if len(cameras) > 1:
             raise ValueError(
@@ -153,7 +157,7 @@ class EgoExo4dReader(Reader):
             yield Recording(
                 dataset=self.name,
                 name=ref.name,
-                person=_person(ref, notes),
+                person=person_or_unknown(self.name, ref.details["person"], notes),
                 devices=devices,
                 frames=frames,
                 narrations=self._narrations(ref, times_s, notes),
@@ -241,25 +245,31 @@ class EgoExo4dReader(Reader):
         kept, unseen, left_out = [], 0, Counter[str]()
         for path, *place in places:
             where = f"{self.source.locate(path)}: a description of {ref.name}"
-            for annotation in read_member(self.source, path, Place(*place)):
-                entries = field_of(annotation, "descriptions", where)
+            annotations = read_member(self.source, path, Place(*place))
+            if not isinstance(annotations, list):
+                raise ValueError(f"{where} stands in no list of annotations; download it again")
+            for annotation in annotations:
+                entries = field_of(annotation, "descriptions", where, list)
                 rejected = _is_set(annotation.get("rejected"))
                 for entry in entries:
                     fault = "rejected" if rejected else _fault(entry, where)
                     frame = math.nan if fault else entry["timestamp"] * RATE_FPS
                     if not fault and not frames[0] <= frame <= frames[-1]:
                         fault = "outside the frames"
+                    hidden = not fault and _is_unset(entry.get("ego_visible"))
+                    if hidden and self._only_visible:
+                        fault = "not visible to the wearer's camera"
                     if fault:
                         left_out[fault] += 1
                         continue
                     time_s = float(np.interp(frame, frames, frames_s))
                     kept.append(Narration(time_s, time_s, entry["text"]))
-                    unseen += not _is_set(entry.get("ego_visible", True))
+                    unseen += hidden
         narrations, cleaned = clean_narrations(sorted(kept))
         notes += [f"descriptions left out: {n}, {what}" for what, n in sorted(left_out.items())]
         notes += cleaned
         if unseen:
-            notes.append(f"descriptions of what the wearer's camera does not see: {unseen}")
+            notes.append(f"descriptions kept: {unseen}, not visible to the wearer's camera")
         return narrations
 
     def _sync(self, times_s: np.ndarray | None) -> str:
@@ -272,9 +282,37 @@ class EgoExo4dReader(Reader):
         )
 
 
+def _described(
+    take: Mapping[str, Any], found: Mapping[str, dict[str, str]], where: str
+) -> dict[str, Any]:
+    """What its entry says of a take; ValueError naming a field that is of another kind.
+
+    found: the files that are here, by camera.
+    """
+    capture = optional_field(take, "capture", where, dict) or {}
+    videos = optional_field(take, "frame_aligned_videos", where, dict) or {}
+    named = {key: found[key] for key in videos if key in found}
+    return {
+        "uid": field_of(take, "take_uid", where, str),
+        "person": take.get("participant_uid"),
+        "task": optional_field(take, "parent_task_id", where, int),
+        "capture": optional_field(capture, "capture_name", where, str),
+        # The wearer's glasses, where others recorded too.
+        "cameras": named or dict(found),
+        "rows": [
+            optional_field(take, f"timesync_{end}_idx", where, int) for end in ("start", "end")
+        ],
+    }
+
+
 def _is_set(flag: Any) -> bool:
     """Flags stand as true and false, 1 and 0, or as text of these."""
     return str(flag).lower() in ("1", "true")
+
+
+def _is_unset(flag: Any) -> bool:
+    """Whether a flag stands there, and says no."""
+    return str(flag).lower() in ("0", "false")
 
 
 def _fault(entry: Any, where: str) -> str | None:
@@ -290,13 +328,6 @@ def _fault(entry: Any, where: str) -> str | None:
     if not isinstance(time_s, int | float) or not math.isfinite(time_s):
         return "without a time"
     return None
-
-
-def _person(ref: RecordingRef, notes: list[str]) -> str:
-    person = ref.details["person"]
-    if person is None:
-        notes.append("person unknown: taken to be in no other take")
-    return f"egoexo4d-{ref.name if person is None else person}"
 
 
 def _labels(

@@ -22,11 +22,13 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import telemetry_parser
 
+from shards import placements
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
 from shards.files.video import Video
 from shards.readers.base import Reader
 from shards.readers.gopro_track import Telemetry, read_track
+from shards.readers.people import person_or_unknown
 from shards.readers.rows import CHUNK_ROWS, checked_listing
 from shards.recording import (
     ACCELEROMETER,
@@ -77,15 +79,16 @@ class _Camera(NamedTuple):
 class GoProReader(Reader):
     """One recording for each video file, named by its path below the source.
 
-    placement: where the camera was worn. person: who wore it (empty: the folder of the file, or
-    where it has none the file's name). A file of the same name that ends in .csv, .srt, .vtt or
-    .json holds narrations, in the video's time; it is found where the source is a folder, not where
-    it is the one video.
+    placement: where the camera was worn. person: who wore it (empty: the first folder below the
+    source that the file lies in; those beside all folders are of one unknown person, for a camera
+    cuts a ride into several files). A file of the same name that ends in .csv, .srt, .vtt or .json
+    holds narrations, in the video's time; it is found where the source is a folder, not where it is
+    the one video.
     """
 
     name: ClassVar[str] = "gopro"
 
-    def __init__(self, source: Source, placement: str = "head", person: str = "") -> None:
+    def __init__(self, source: Source, placement: str = placements.HEAD, person: str = "") -> None:
         super().__init__(source)
         self._placement = placement
         self._person = person
@@ -113,7 +116,7 @@ class GoProReader(Reader):
         telemetry is damaged.
         """
         path, *beside = ref.files
-        narrations, notes = self._narrations(beside)
+        narrations, left_out = self._narrations(beside)
         frames = Video(partial(self.source.open, path), self.source.locate(path))
         try:
             camera = self._camera(path)
@@ -121,15 +124,18 @@ class GoProReader(Reader):
             frames.times_s()  # tells it better where the whole file is damaged
             raise
         sensors = tuple(camera.sensors.values())
+        notes = [*camera.notes, *_missing(camera), *left_out]
+        folder, beneath, _ = path.partition("/")
+        person = self._person or (folder if beneath else None)
         yield Recording(
             dataset=self.name,
             name=ref.name,
-            person=f"{self.name}-{self._person or _folder_or_name(path)}",
+            person=person_or_unknown(self.name, person, notes),
             devices=(Device(camera.name, self._placement, sensors, camera.rate_hz),),
             frames=frames,
             narrations=narrations,
             sync=camera.sync,
-            notes=(*camera.notes, *_missing(camera), *notes),
+            notes=tuple(notes),
         )
 
     def _camera(self, path: str) -> _Camera:
@@ -201,10 +207,6 @@ def _chunks(samples: Samples) -> Iterator[Samples]:
     for start in range(0, len(samples.time_s), CHUNK_ROWS):
         stop = start + CHUNK_ROWS
         yield Samples(samples.time_s[start:stop], samples.values[start:stop])
-
-
-def _folder_or_name(path: str) -> str:
-    return posixpath.basename(posixpath.dirname(path)) or posixpath.splitext(path)[0]
 
 
 READER = GoProReader

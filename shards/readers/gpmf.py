@@ -4,14 +4,15 @@ block = parse_block(packet)
 block.sensors["ACCL"].values  # (n, 3)
 
 Source: GoPro, "GPMF Introduction" (github.com/gopro/gpmf-parser, docs/README.md); for the order of
-axes the answers of its author there (issues 56 and 165). A block is nested entries of a key of four
-letters, a type, the size of a sample and the number of samples, 8 bytes in all, then the samples,
-big-endian, padded to 4 bytes. Entries tell of those that follow them in the same nest: SCAL (a
-divisor), SIUN or UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro means
-them to be used) and MTRX (a matrix from the former to the latter).
+axes the answers of its author there (issues 56, 132 and 165). A block is nested entries of a key of
+four letters, a type, the size of a sample and the number of samples, 8 bytes in all, then the
+samples, big-endian, padded to 4 bytes. Entries tell of those that follow them in the same nest:
+SCAL (a divisor), SIUN or UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro
+means them to be used) and MTRX (a matrix from the former to the latter).
 
 Whatever a camera stores, values come out in the order Z, X, Y of the axes in that document, which
-all GoPro cameras recommend and HERO5 stores: up, right, back. These are x, y, z of the windows.
+all GoPro cameras recommend and HERO5 stores: right-handed, Z up (it reads 9.81 m/s2 at rest), X
+along the camera's width, Y along its line of sight. These are x, y, z of the windows.
 """
 
 from __future__ import annotations

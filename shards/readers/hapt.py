@@ -4,9 +4,11 @@ Source: Reyes-Ortiz et al., "Transition-Aware Human Activity Recognition Using S
 Neurocomputing 2016; UCI repository, "Smartphone-Based Recognition of Human Activities and Postural
 Transitions", README.txt. ``RawData/acc_exp01_user01.txt`` has a row for each sample, x, y and z
 between spaces in g, ``gyro_exp01_user01.txt`` one in rad/s; both were sampled together. A line of
-``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of a stretch,
-counted from 1. The people, and what they did, are those of UCI HAR: never test on one of the two
-what was trained on the other.
+``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of a stretch.
+They are taken to be counted from 1, as in MATLAB; the README does not say, and nothing in the data
+decides it. (In the demo's copy, ``shards.demo.hapt``, they were counted from 0, so its labels come
+20 ms later.) The people, and what they did, are those of UCI HAR, who have their names from here:
+never test on one of the two what was trained on the other.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
 
+from shards import placements
 from shards.files.tables import read_matrix
 from shards.readers.base import Reader
+from shards.readers.people import hapt_person
 from shards.readers.rows import checked_listing, regular_samples
 from shards.recording import (
     ACCELEROMETER,
@@ -51,7 +55,11 @@ _FILE = re.compile(
 
 
 class HaptReader(Reader):
-    """One recording for each experiment, named ``exp01-user01``."""
+    """One recording for each experiment, named ``exp01``.
+
+    Data set, names, people and times are those of the demo's windows, so that equal windows have
+    equal uids.
+    """
 
     name: ClassVar[str] = "hapt"
 
@@ -69,9 +77,8 @@ class HaptReader(Reader):
                     "gyroscope": gyroscope if gyroscope in beside else None,
                     "labels": labels,
                 }
-                name = f"exp{match['experiment']}-user{match['person']}"
                 files = (path, *sorted({gyroscope, labels} & beside))
-                refs.append(RecordingRef(name, files, details))
+                refs.append(RecordingRef(f"exp{int(match['experiment']):02d}", files, details))
         return checked_listing(self.source, refs, "RawData/acc_exp01_user01.txt (nor of others)")
 
     @contextmanager
@@ -96,8 +103,8 @@ class HaptReader(Reader):
         yield Recording(
             dataset=self.name,
             name=ref.name,
-            person=f"{self.name}-{ref.details['person']}",
-            devices=(Device("phone", "waist", tuple(sensors), RATE_HZ),),
+            person=hapt_person(ref.details["person"]),
+            devices=(Device("smartphone", placements.WAIST, tuple(sensors), RATE_HZ),),
             labels=labels,
             sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",
             notes=tuple(notes),
@@ -125,9 +132,8 @@ class HaptReader(Reader):
                     f"{row} has samples {first:g} to {last:g} of the {samples} in {ref.files[0]}; "
                     "download both again"
                 )
-            # Up to the next activity's first sample, but not past the last one of the file.
-            end_s = min(last, samples - 1) / RATE_HZ
-            spans.append(LabelSpan((first - 1) / RATE_HZ, end_s, ACTIVITIES[int(codes[2])]))
+            start_s, end_s = (first - 1) / RATE_HZ, (last - 1) / RATE_HZ
+            spans.append(LabelSpan(start_s, end_s, ACTIVITIES[int(codes[2])]))
         return tuple(sorted(spans))
 
 

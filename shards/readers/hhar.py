@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from shards import placements
 from shards.files.source import Source
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
@@ -63,7 +64,7 @@ RATES_HZ = {
     "lgwatch": 200.0,
     "gear": 100.0,
 }
-_PLACEMENTS = {"Phones": "waist", "Watch": "wrist"}
+_PLACEMENTS = {"Phones": placements.WAIST, "Watch": placements.WRIST}
 _SENSORS = {"accelerometer": (ACCELEROMETER, "m/s2"), "gyroscope": (GYROSCOPE, "rad/s")}
 _BLOCK_BYTES = 4 * 2**20
 _SAME_CLOCK_S = 1.0  # Arrival_Time comes at most some tenths of a second after Creation_Time
@@ -208,14 +209,17 @@ def _parse(block: bytes, columns: Sequence[str], where: str) -> tuple[pa.Table, 
     return table, malformed
 
 
-def _blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]]) -> Iterator[bytes]:
-    """The ranges in pieces of whole lines."""
+def _blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]], where: str) -> Iterator[bytes]:
+    """The ranges in pieces of whole lines; ValueError where the file ends before them."""
     for start, stop in ranges:
         stream.seek(start)
         while stream.tell() < stop:
             block = stream.read(min(_BLOCK_BYTES, stop - stream.tell()))
             if not block:
-                return  # the file became shorter since it was listed; its rows end here
+                raise ValueError(
+                    f"{where} ends at byte {stream.tell()}, before rows that it had when it was "
+                    "listed; download it again, and start again"
+                )
             yield block + stream.readline() if not block.endswith(b"\n") else block
 
 
@@ -230,7 +234,7 @@ def _rows(
     where = source.locate(blocks.path)
     malformed = 0
     with source.open(blocks.path) as stream:
-        for block in _blocks(stream, blocks.ranges):
+        for block in _blocks(stream, blocks.ranges, where):
             table, skipped = _parse(block, ("Index", *columns, "User", "Device"), where)
             malformed += skipped
             mine = pc.and_(

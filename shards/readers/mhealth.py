@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from shards import placements
 from shards.readers.base import Reader
 from shards.readers.matrix import MatrixLayout, Wearable, read_rows
 from shards.readers.rows import checked_listing
@@ -45,9 +46,9 @@ ACTIVITIES: dict[int, str | None] = {
 LAYOUT = MatrixLayout(
     columns=24,
     wearables=(
-        Wearable("chest", "chest", acc=0),
-        Wearable("ankle-left", "ankle", acc=5, gyr=8),
-        Wearable("wrist-right", "wrist", acc=14, gyr=17),
+        Wearable("chest", placements.CHEST, acc=0),
+        Wearable("ankle-left", placements.LEFT_ANKLE, acc=5, gyr=8),
+        Wearable("wrist-right", placements.RIGHT_WRIST, acc=14, gyr=17),
     ),
     label=23,
     activities=ACTIVITIES,

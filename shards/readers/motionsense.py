@@ -4,9 +4,9 @@ Source: Malekzadeh et al., "Mobile Sensor Data Anonymization", IoTDI 2019; the a
 "motion-sense", README. ``A_DeviceMotion_data/<activity>_<trial>/sub_<person>.csv`` is what Apple's
 CMDeviceMotion gives: columns ``attitude.*``, ``gravity.*`` and ``userAcceleration.*`` (g) and
 ``rotationRate.*`` (rad/s), after one without a name that counts the rows. Total acceleration is
-gravity plus that of the user. It has the sign of iOS: at rest it points down, where the
-accelerometers of the other data sets point up; each recording says so. Folders B and C hold raw
-data of the same trials, and are left out.
+gravity plus that of the user. It has the sign of iOS: at rest it points down, where that of all
+other data sets points up, so its unit is taken to be -g; rotation has the usual sign. Folders B and
+C hold raw data of the same trials, and are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from shards import placements
 from shards.files.tables import read_table
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, regular_samples
@@ -84,17 +85,17 @@ class MotionSenseReader(Reader):
 
         acc, gyr = vectors(_GRAVITY) + vectors(_USER), vectors(_ROTATION)
         sensors = (
-            Sensor(ACCELEROMETER, "g", partial(regular_samples, acc, RATE_HZ)),
+            Sensor(ACCELEROMETER, "-g", partial(regular_samples, acc, RATE_HZ)),
             Sensor(GYROSCOPE, "rad/s", partial(regular_samples, gyr, RATE_HZ)),
         )
         yield Recording(
             dataset=self.name,
             name=ref.name,
             person=f"{self.name}-{ref.details['person']}",
-            devices=(Device("phone", "pocket", sensors, RATE_HZ),),
+            devices=(Device("phone", placements.POCKET, sensors, RATE_HZ),),
             labels=(LabelSpan(0.0, (len(acc) - 1) / RATE_HZ, ACTIVITIES[activity]),),
             sync=f"no times in the file: rows taken to be {1000 / RATE_HZ:g} ms apart",
-            notes=("acceleration has the sign of iOS: it points down at rest",),
+            notes=("acceleration has the sign of iOS, down at rest: its sign was turned",),
         )
 
 

@@ -6,6 +6,7 @@ in all, 200 Hz, signed 8-bit counts). A file ``S<person>_E<exercise>_A1.mat`` is
 variables used here are
 
     emg (n, channels)     restimulus (n, 1): movement, relabelled to fit the muscle; 0 is rest
+    subject: the person's number, as in the file's name
 
 A movement is named with its exercise ("exercise 2 movement 05"), because DB5 numbers them anew in
 each. Rest fills the pauses after every movement, so it gets no label span: it is the null class.
@@ -23,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import scipy.io
 
+from shards import placements
 from shards.files.source import Source
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans, regular_samples
@@ -42,6 +44,7 @@ _DATABASES = {
     "db2": _Database(12, "V", 2000.0, None),
     "db5": _Database(16, "1", 200.0, 127.0),
 }
+_VARIABLES = ("emg", "restimulus", "subject")
 _FILE = re.compile(r"(?:.*/)?(S(\d+)_E(\d+)_A\d+)\.mat")
 
 
@@ -85,6 +88,7 @@ class NinaproReader(Reader):
         """The recording; its variables ``emg`` and ``restimulus`` are held in memory meanwhile."""
         where = self.source.locate(ref.files[0])
         variables = self._load(ref.files[0])
+        _check_person(variables, ref.details["person"], where)
         emg = self._emg(variables, where)
         movements = _column(variables, "restimulus", len(emg), where)
         schema, database = self.schema(), _DATABASES[self.database]
@@ -105,7 +109,7 @@ class NinaproReader(Reader):
             dataset=f"{self.name}-{self.database}",
             name=ref.name,
             person=f"{self.name}-{self.database}-{ref.details['person']}",
-            devices=(Device("forearm", "forearm", (sensor,), database.rate_hz),),
+            devices=(Device("forearm", placements.FOREARM, (sensor,), database.rate_hz),),
             labels=labels,
             sync="one file: EMG and movement labels share its rows",
             notes=(f"no times in the file: rows are {database.rate_hz:g} a second",),
@@ -116,7 +120,7 @@ class NinaproReader(Reader):
         with self.source.open(path) as stream:
             content = io.BytesIO(stream.read())  # first, so that a failing storage is told apart
         try:
-            return dict(scipy.io.loadmat(content, variable_names=["emg", "restimulus"]))
+            return dict(scipy.io.loadmat(content, variable_names=_VARIABLES))
         except NotImplementedError:
             raise ValueError(
                 f"{where} is a MATLAB 7.3 file (HDF5); save it again with `save -v7`"
@@ -140,6 +144,17 @@ class NinaproReader(Reader):
                 f"electrodes; {step}"
             )
         return emg
+
+
+def _check_person(variables: dict[str, Any], person: int, where: str) -> None:
+    """ValueError naming both where the file says that it is of another person than its name."""
+    if "subject" in variables:
+        inside = _variable(variables, "subject", where).ravel().tolist()
+        if inside != [person]:
+            raise ValueError(
+                f"{where} is named as of person {person}, but its variable subject says "
+                f"{', '.join(map(str, inside))}; give the file the name that it was published with"
+            )
 
 
 def _variable(variables: dict[str, Any], name: str, where: str) -> np.ndarray:

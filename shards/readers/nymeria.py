@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from shards import placements
 from shards.files.narrations import clean_text
 from shards.files.source import Source
 from shards.files.tables import read_table
@@ -27,7 +28,11 @@ from shards.readers.base import Reader
 from shards.readers.rows import checked_listing
 from shards.recording import Device, FrameSource, Narration, Recording, RecordingRef
 
-PLACEMENTS = {"head": "head", "lwrist": "left wrist", "rwrist": "right wrist"}
+PLACEMENTS = {
+    "head": placements.HEAD,
+    "lwrist": placements.LEFT_WRIST,
+    "rwrist": placements.RIGHT_WRIST,
+}
 TEXTS = {
     "atomic_action": ("Describe my atomic actions",),
     "motion_narration": (
@@ -126,8 +131,7 @@ class NymeriaReader(Reader):
                     "clock cannot be tied to the head's"
                 )
                 continue
-            placements = dict.fromkeys(self.labels, placement)
-            imus = file.imu_devices(placements, clock=head)
+            imus = file.imu_devices(dict.fromkeys(self.labels, placement), clock=head)
             devices += (replace(imu, name=f"{unit}-{imu.name}") for imu in imus)
             notes += (f"{unit}: {note}" for note in file.notes)
             head = head or file

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from shards import placements
 from shards.readers.base import Reader
 from shards.readers.matrix import MatrixLayout, Wearable, read_rows
 from shards.readers.rows import checked_listing
@@ -38,26 +39,26 @@ LOCOMOTION: dict[int, str | None] = {
 }
 # Places are counted from 0 here, as everywhere in the code.
 _UNITS = (
-    Wearable("back", "back", acc=37, gyr=40),
-    Wearable("upper-arm-right", "upper arm", acc=50, gyr=53),
-    Wearable("forearm-right", "forearm", acc=63, gyr=66),
-    Wearable("upper-arm-left", "upper arm", acc=76, gyr=79),
-    Wearable("forearm-left", "forearm", acc=89, gyr=92),
+    Wearable("back", placements.BACK, acc=37, gyr=40),
+    Wearable("upper-arm-right", placements.RIGHT_UPPER_ARM, acc=50, gyr=53),
+    Wearable("forearm-right", placements.RIGHT_FOREARM, acc=63, gyr=66),
+    Wearable("upper-arm-left", placements.LEFT_UPPER_ARM, acc=76, gyr=79),
+    Wearable("forearm-left", placements.LEFT_FOREARM, acc=89, gyr=92),
 )
 # In the names of columns a caret means the upper, an underscore the lower of two places.
 _ACCELEROMETERS = (
-    Wearable("acc-knee-right-upper", "thigh", acc=1),  # RKN^
-    Wearable("acc-hip", "hip", acc=4),  # HIP
-    Wearable("acc-upper-arm-left-upper", "upper arm", acc=7),  # LUA^
-    Wearable("acc-upper-arm-right-lower", "upper arm", acc=10),  # RUA_
-    Wearable("acc-hand-left", "hand", acc=13),  # LH
-    Wearable("acc-back", "back", acc=16),  # BACK
-    Wearable("acc-knee-right-lower", "shin", acc=19),  # RKN_
-    Wearable("acc-wrist-right", "wrist", acc=22),  # RWR
-    Wearable("acc-upper-arm-right-upper", "upper arm", acc=25),  # RUA^
-    Wearable("acc-upper-arm-left-lower", "upper arm", acc=28),  # LUA_
-    Wearable("acc-wrist-left", "wrist", acc=31),  # LWR
-    Wearable("acc-hand-right", "hand", acc=34),  # RH
+    Wearable("acc-knee-right-upper", placements.RIGHT_THIGH, acc=1),  # RKN^
+    Wearable("acc-hip", placements.HIP, acc=4),  # HIP
+    Wearable("acc-upper-arm-left-upper", placements.LEFT_UPPER_ARM, acc=7),  # LUA^
+    Wearable("acc-upper-arm-right-lower", placements.RIGHT_UPPER_ARM, acc=10),  # RUA_
+    Wearable("acc-hand-left", placements.LEFT_HAND, acc=13),  # LH
+    Wearable("acc-back", placements.BACK, acc=16),  # BACK
+    Wearable("acc-knee-right-lower", placements.RIGHT_SHIN, acc=19),  # RKN_
+    Wearable("acc-wrist-right", placements.RIGHT_WRIST, acc=22),  # RWR
+    Wearable("acc-upper-arm-right-upper", placements.RIGHT_UPPER_ARM, acc=25),  # RUA^
+    Wearable("acc-upper-arm-left-lower", placements.LEFT_UPPER_ARM, acc=28),  # LUA_
+    Wearable("acc-wrist-left", placements.LEFT_WRIST, acc=31),  # LWR
+    Wearable("acc-hand-right", placements.RIGHT_HAND, acc=34),  # RH
 )
 LAYOUT = MatrixLayout(
     columns=250,

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from shards import placements
 from shards.readers.base import Reader
 from shards.readers.matrix import MatrixLayout, Wearable, read_rows
 from shards.readers.rows import checked_listing
@@ -52,9 +53,9 @@ ACTIVITIES: dict[int, str | None] = {
 LAYOUT = MatrixLayout(
     columns=54,
     wearables=(
-        Wearable("hand", "wrist", acc=4, gyr=10),
-        Wearable("chest", "chest", acc=21, gyr=27),
-        Wearable("ankle", "ankle", acc=38, gyr=44),
+        Wearable("hand", placements.WRIST, acc=4, gyr=10),
+        Wearable("chest", placements.CHEST, acc=21, gyr=27),
+        Wearable("ankle", placements.ANKLE, acc=38, gyr=44),
     ),
     label=1,
     activities=ACTIVITIES,
@@ -64,11 +65,14 @@ LAYOUT = MatrixLayout(
     acc_limit=16 * UNIT_FACTORS["g"][1],
     time=0,
 )
-_FILE = re.compile(r"(?:(?:.*/)?(Protocol|Optional)/)?subject(\d+)\.dat")
+_FILE = re.compile(r"(?:.*/)?subject(\d+)\.dat")
 
 
 class Pamap2Reader(Reader):
-    """One recording for each file, named ``subject101-protocol`` or ``subject101-optional``."""
+    """One recording for each file, named ``subject101-protocol`` or ``subject101-optional``.
+
+    So by its folder, in small letters, and in any other folder by the name of that one.
+    """
 
     name: ClassVar[str] = "pamap2"
 
@@ -76,9 +80,9 @@ class Pamap2Reader(Reader):
         """The files of both folders; opens none."""
         refs = [
             RecordingRef(
-                f"subject{match[2]}-{(match[1] or 'protocol').lower()}",
+                f"subject{match[1]}-{self.source.folder(path).lower()}",
                 (path,),
-                {"person": int(match[2])},
+                {"person": int(match[1])},
             )
             for path in self.source.find("**/subject*.dat")
             if (match := _FILE.fullmatch(path))

@@ -4,6 +4,7 @@ Source: Reiss et al., "Deep PPG", Sensors 2019 (PPG-DaLiA: 15 people, daily acti
 et al., "Introducing WESAD", ICMI 2018 (WESAD: 15 people, states of stress), and their readmes.
 ``S<person>/S<person>.pkl`` is a pickle of Python 2, all signals in it start together:
 
+    subject: the person, as in the file's name
     signal/wrist/BVP (n, 1), 64 Hz, arbitrary unit      signal/wrist/ACC (n, 3), 32 Hz
     activity (n, 1), 4 Hz: PPG-DaLiA's activities       label (n,), 700 Hz: WESAD's states
 
@@ -22,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from shards import placements
 from shards.files.unpickle import load_numpy_pickle
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans, regular_samples
@@ -48,7 +50,7 @@ class _Study(NamedTuple):
     names: Mapping[int, str | None]
 
 
-_DALIA = _Study(
+DALIA = _Study(
     "ppg_dalia",
     "activity",
     4.0,
@@ -64,7 +66,7 @@ _DALIA = _Study(
         8: "working",
     },
 )
-_WESAD = _Study(
+WESAD = _Study(
     "wesad",
     "label",
     700.0,
@@ -106,10 +108,11 @@ class PpgDaliaReader(Reader):
         where = self.source.locate(ref.files[0])
         with self.source.open(ref.files[0]) as stream:
             content = load_numpy_pickle(stream, where)
+        _check_person(content, ref.name, where)
         bvp = _array(content, "signal/wrist/BVP", 1, where)
         acc = _array(content, "signal/wrist/ACC", 3, where)
         unit, scale = _acceleration_unit(acc, where)
-        study = _DALIA if "activity" in content else _WESAD
+        study = DALIA if "activity" in content else WESAD
         labels = _labels(content, study, where)
         del content  # above all the chest's signals, ten times as large
         pulse = Sensor(("bvp",), "1", partial(regular_samples, bvp, BVP_RATE_HZ))
@@ -127,10 +130,20 @@ class PpgDaliaReader(Reader):
             dataset=study.dataset,
             name=ref.name,
             person=f"{study.dataset}-{ref.name}",
-            devices=(Device("wrist", "wrist", (pulse, accelerometer), BVP_RATE_HZ),),
+            devices=(Device("wrist", placements.WRIST, (pulse, accelerometer)),),
             labels=labels,
             sync="one file: signals and labels start together, as its authors synchronised them",
             notes=tuple(notes),
+        )
+
+
+def _check_person(content: Any, person: str, where: str) -> None:
+    """ValueError naming both where the file says that it is of another person than its name."""
+    inside = content.get("subject", person) if isinstance(content, dict) else person
+    if inside != person:
+        raise ValueError(
+            f"{where} is named as of person {person}, but its field subject says {inside!r:.80}; "
+            "give the file the name that it was published with"
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
+from shards import placements
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.readers.base import Reader
@@ -50,13 +51,13 @@ ACTIVITIES = {
     "walking": "walking",
 }
 PLACEMENTS = {
-    "chest": "chest",
-    "forearm": "forearm",
-    "head": "head",
-    "shin": "shin",
-    "thigh": "thigh",
-    "upperarm": "upper arm",
-    "waist": "waist",
+    "chest": placements.CHEST,
+    "forearm": placements.FOREARM,
+    "head": placements.HEAD,
+    "shin": placements.SHIN,
+    "thigh": placements.THIGH,
+    "upperarm": placements.UPPER_ARM,
+    "waist": placements.WAIST,
 }
 _ZIP = re.compile(r"(?:.*/)?proband(\d+)/data/(?:acc|gyr)_([a-z]+)(?:_\d+)?_csv\.zip")
 _CSV = re.compile(r"(acc|gyr|gyroscope)_([a-z]+)(?:_\d+)?_([a-z]+)\.csv")

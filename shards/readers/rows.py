@@ -37,6 +37,11 @@ def checked_listing(
     return ordered
 
 
+def activity_name(text: str) -> str:
+    """An activity as all readers write it: in small letters, with single spaces."""
+    return " ".join(text.lower().split())
+
+
 def regular_samples(values: np.ndarray, rate_hz: float) -> Iterator[Samples]:
     """Rows ``(n, c)`` of a file without times, the first at 0 s, in chunks."""
     for start in range(0, len(values), CHUNK_ROWS):
@@ -55,10 +60,10 @@ def label_spans(
     """Stretches of one activity, from the times and activity codes ``(n,)`` of a file's rows.
 
     names: of all codes, None for those that are no activity (null, transient). Rows are taken in
-    order of time, those without a time are left out. A span reaches to the first row of another
-    code; it ends at its last row where the next one comes more than ``longest_gap_s`` later. So a
-    clock that jumps makes spans shorter, never longer. ValueError naming the file (``where``), row
-    and code for a code that is not in ``names``.
+    order of time, those without a time are left out. A span goes from its first row to its last; a
+    row that comes more than ``longest_gap_s`` after the one before begins another. So a clock that
+    jumps makes spans shorter, never longer. ValueError naming the file (``where``), row and code
+    for a code that is not in ``names``.
     """
     unique, number = np.unique(codes, return_inverse=True)
     distinct = unique.tolist()
@@ -73,15 +78,13 @@ def label_spans(
     timed = np.flatnonzero(np.isfinite(time_s))
     order = timed[np.argsort(time_s[timed], kind="stable")]
     time_s, number = time_s[order], number[order]
-    apart = np.diff(time_s) > longest_gap_s
-    breaks = np.flatnonzero(apart | (np.diff(number) != 0)) + 1
+    breaks = np.flatnonzero((np.diff(time_s) > longest_gap_s) | (np.diff(number) != 0)) + 1
     spans: list[LabelSpan] = []
     for start, stop in itertools.pairwise([0, *breaks.tolist(), len(number)]):
         if start == stop:
             continue  # no rows at all
-        ends_here = stop == len(number) or apart[stop - 1]
-        end_s = float(time_s[stop - 1 if ends_here else stop])
+        start_s, end_s = time_s[[start, stop - 1]].tolist()
         label = names[distinct[number[start]]]
-        if label is not None and end_s > time_s[start]:
-            spans.append(LabelSpan(float(time_s[start]), end_s, label))
+        if label is not None and end_s > start_s:
+            spans.append(LabelSpan(start_s, end_s, label))
     return tuple(spans)

@@ -10,8 +10,8 @@ A window begins with the second half of the one before, unless something was lef
 So the signal is put together again where halves agree exactly in all six channels, and windows of
 any length can be cut. The files tell no times: stretches follow each other in the files' order, far
 enough apart that no window reaches over two. Half a window has an activity where both windows that
-it belongs to agree on it. The people, and what they did, are those of HAPT: never test on one of
-the two what was trained on the other.
+it belongs to agree on it. The people, and what they did, are those of HAPT, whose names they have
+here: never test on one of the two what was trained on the other.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from shards import placements
 from shards.files.tables import read_matrix
 from shards.readers.base import Reader
+from shards.readers.people import hapt_person
 from shards.readers.rows import checked_listing, label_spans
 from shards.recording import (
     ACCELEROMETER,
@@ -77,11 +79,17 @@ class UciHarReader(Reader):
             beside.append(f"{folder}y_{split}.txt")
             there = [file for file in beside if self.source.exists(file)]
             people = read_matrix(self.source, path, 1)[:, 0]
-            for person in np.unique(people).tolist():
+            wrong = np.flatnonzero(~((people >= 1) & (people == np.rint(people))))
+            if len(wrong):
+                raise ValueError(
+                    f"{self.source.locate(path)}: line {wrong[0] + 1} holds {people[wrong[0]]:g}, "
+                    "which is no person's number; correct it, or download it again"
+                )
+            for person in np.unique(people).astype(int).tolist():
                 rows = np.flatnonzero(people == person)
                 first, count = int(rows[0]), int(rows[-1] - rows[0] + 1)
                 details = {"person": person, "first": first, "rows": count, "beside": beside}
-                name = f"{split}-subject{person:02.0f}"
+                name = f"{split}-subject{person:02d}"
                 refs.append(RecordingRef(name, (path, *there), details))
         return checked_listing(self.source, refs, "train/subject_train.txt (nor of test)")
 
@@ -105,8 +113,8 @@ class UciHarReader(Reader):
         yield Recording(
             dataset=self.name,
             name=ref.name,
-            person=f"{self.name}-{ref.details['person']:.0f}",
-            devices=(Device("phone", "waist", sensors, RATE_HZ),),
+            person=hapt_person(ref.details["person"]),
+            devices=(Device("phone", placements.WAIST, sensors, RATE_HZ),),
             labels=label_spans(np.concatenate(times), all_codes, mixed, ref.files[0]),
             sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",
             notes=(

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
+from shards import placements
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.readers.base import Reader
@@ -57,9 +58,9 @@ ACTIVITIES = {
     "P": "dribbling a basketball",
     "Q": "writing",
     "R": "clapping",
-    "S": "folding clothes",
+    "S": "folding laundry",  # "folding clothes" in the key
 }
-PLACEMENTS = {"phone": "pocket", "watch": "wrist"}
+PLACEMENTS = {"phone": placements.POCKET, "watch": placements.WRIST}
 _FILE = re.compile(r"(?:.*/)?data_(\d+)_(accel|gyro)_(phone|watch)\.txt")
 _SENSORS = {"accel": (ACCELEROMETER, "m/s2"), "gyro": (GYROSCOPE, "rad/s")}
 _COLUMNS = ("person", "activity", "time", "x", "y", "z")

@@ -31,11 +31,13 @@ from shards.signal.spool import Column
 GRAVITY = 9.80665  # m/s2
 DEGREE = math.pi / 180
 
-# Units that readers may state: the SI unit that windows have, and the factor to it. "1" is a number
-# of no known unit, kept as it is; "g/64" is the wrist unit of PPG-DaLiA and WESAD (Empatica E4).
+# Units that readers may state: the SI unit that windows have, and the factor to it. "-g" is that of
+# iOS, which gives -1 on the axis that points up at rest, where all others give 1. "g/64" is the
+# wrist unit of PPG-DaLiA and WESAD (Empatica E4). "1" is a number of no known unit, kept as it is.
 UNIT_FACTORS: dict[str, tuple[str, float]] = {
     "m/s2": ("m/s2", 1.0),
     "g": ("m/s2", GRAVITY),
+    "-g": ("m/s2", -GRAVITY),
     "mg": ("m/s2", GRAVITY * 1e-3),
     "g/64": ("m/s2", GRAVITY / 64),
     "rad/s": ("rad/s", 1.0),
@@ -74,9 +76,9 @@ class Stretch:
 class Conditioned:
     """What a device's samples became.
 
-    start_s, end_s: where all sensors have samples, gaps included (both 0 where one is missing).
-    gaps: those of all its sensors, by start. median_acc: median |a| in m/s2 before resampling
-    (None without accelerometer). missing: channels that no sensor has; then there are no stretches.
+    start_s, end_s: where all sensors that it has have samples, gaps included. gaps: those of all
+    its sensors, by start. median_acc: median |a| in m/s2 before resampling (None without
+    accelerometer). missing: channels that no sensor has; then there are no stretches.
     """
 
     rate_hz: float
@@ -123,7 +125,7 @@ def condition(
     is a spacing of samples above both ``gap_s`` and 2.5 usual ones.
 
     ValueError naming device and sensor where no usable sample is left, a unit is unknown or is not
-    that of the windows, or two sensors have the same channel.
+    that of the windows, two sensors have the same channel, or none has any of the channels.
     """
     wanted = dict(zip(channels, units, strict=True))
     used = [sensor for sensor in device.sensors if not wanted.keys().isdisjoint(sensor.channels)]
@@ -131,12 +133,15 @@ def condition(
     for name in present:
         if present.count(name) > 1:
             raise ValueError(f"device {device.name} has two sensors for {name}; choose one")
+    if not used:
+        raise ValueError(
+            f"device {device.name} has no sensor for any of {', '.join(wanted)}, the windows' "
+            "channels; leave it out, or name other channels"
+        )
     read = [_read(device, sensor, wanted, gap_s) for sensor in used]
     missing = tuple(name for name in wanted if name not in present)
     stretches: tuple[Stretch, ...] = ()
-    start_s = end_s = 0.0
     if not missing:
-        start_s, end_s = max(one.start_s for one in read), min(one.end_s for one in read)
         places = [_places(sensor, channels) for sensor in used]
         resampled = [_resample(one, rate_hz) for one in read]
         stretches = _join(resampled, places, len(channels))
@@ -145,8 +150,8 @@ def condition(
         channels=tuple(channels),
         stretches=stretches,
         gaps=tuple(sorted(gap for one in read for gap in one.gaps)),
-        start_s=start_s,
-        end_s=end_s,
+        start_s=max(one.start_s for one in read),
+        end_s=min(one.end_s for one in read),
         median_acc=next((one.median_acc for one in read if one.median_acc is not None), None),
         sensors=tuple(one.report for one in read),
         missing=missing,

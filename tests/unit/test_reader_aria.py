@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shards.readers import create_reader
+from shards.readers.people import UNKNOWN
 from tests.reading import find_ref, read_sensor
 from tests.recordings import recording_path
 from tests.vrs_factory import IMU_LEFT, IMU_RIGHT, make_imu, write_vrs
@@ -47,12 +48,12 @@ def test_real_recordings_of_both_generations(tmp_path: Path) -> None:
             assert time_s[0] < narration.start_s < narration.end_s < time_s[-1]
         assert "one clock, the device's; narrations' times are taken to be" in recording.sync
         assert recording.sync.endswith("from the first IMU record where there is none)")
-    assert recording.person == "aria-days-aria_gen1"
-    assert recording.notes == ("person not given: taken to be one of its own",)
+    assert (recording.person, recording.notes) == ("aria-unknown", (UNKNOWN,))
     with reader.open(second) as recording:
         assert recording.narrations == ()
         assert recording.notes[0].startswith("PPG stream left out")
         assert recording.sync.endswith("one clock, the device's")
+    assert recording.person == "aria-unknown"
 
 
 def test_options(tmp_path: Path) -> None:
@@ -82,6 +83,13 @@ def test_options(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             create_reader("aria", str(tmp_path), options)
+
+
+def test_files_that_macos_writes_beside_others_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "._walk.vrs").write_bytes(b"\0\5\x16\7")
+    refs = create_reader("aria", str(tmp_path)).recordings()
+    assert [ref.name for ref in refs] == ["walk"]
 
 
 def test_a_single_file(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,111 +8,31 @@ import pytest
 from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
 from shards.readers.base import Reader
-from shards.recording import Recording, RecordingRef
+from shards.readers.people import UNKNOWN
+from shards.recording import RecordingRef
 from shards.report import COPIED
 from shards.signal.condition import condition
 from shards.signal.gates import check_window
+from tests.ego4d_factory import (
+    OTHER,
+    UID,
+    narration,
+    opened,
+    refs_of,
+    video_entry,
+    write_imu,
+    write_metadata,
+    write_narrations,
+    write_pictures,
+)
 from tests.reading import find_ref, read_sensor, sensor_of, spans
 from tests.recording_factory import acceleration, rotation, sample_times
-from tests.video_factory import numbered_pictures, read_number, write_video
+from tests.video_factory import read_number
 
-UID = "3e08beb0-9108-4e77-b2ae-80f91ceac474"
-OTHER = "77cc4654-4eec-44c6-af05-dbdf71f9a401"
-HEADER = (
-    "component_idx,component_timestamp_ms,canonical_timestamp_ms,"
-    "gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
-)
 SYNC = (
     "canonical_timestamp_ms of the IMU taken as time in the video; "
     "video and IMU may be off by 0.5 to 1 s in some videos"
 )
-
-
-def write_imu(
-    root: Path,
-    time_s: np.ndarray,
-    *,
-    uid: str = UID,
-    component: np.ndarray | int = 0,
-    canonical_ms: Sequence[object] | None = None,
-    values: np.ndarray | None = None,
-    blank: Sequence[int] = (),
-) -> np.ndarray:
-    """An IMU file; returns gyroscope and accelerometer (n, 6). blank: columns without values."""
-    values = np.hstack([rotation(time_s), acceleration(time_s)]) if values is None else values
-    components = np.broadcast_to(component, time_s.shape).tolist()
-    canonical = (time_s * 1000).tolist() if canonical_ms is None else canonical_ms
-    lines = [HEADER]
-    for c, t, canon, row in zip(
-        components, time_s.tolist(), canonical, values.tolist(), strict=True
-    ):
-        cells = ["" if n in blank else repr(value) for n, value in enumerate(row)]
-        lines.append(",".join([str(c), repr(t * 1000), str(canon), *cells]))
-    path = root / "v2" / "imu" / f"{uid}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return values
-
-
-def video_entry(uid: str = UID, **fields: Any) -> dict[str, Any]:
-    """A video as ego4d.json has it, with fields that do not matter here."""
-    return {
-        "video_uid": uid,
-        "duration_sec": 12.5,
-        "scenarios": ["Cooking"],
-        "video_metadata": {"fps": 30.0, "num_frames": 375},
-        "split_em": None,
-        "device": "GoPro Hero 7",
-        "fb_participant_id": 42,
-        "is_stereo": False,
-        "has_imu": True,
-        "video_components": [{"component_idx": 0, "canonical_video_start_sec": 0.0}],
-        "redacted_intervals": [],
-        **fields,
-    }
-
-
-def write_metadata(root: Path, *videos: dict[str, Any]) -> None:
-    content = {
-        "date": "220216",
-        "version": "v2",
-        "videos": videos or (video_entry(),),
-        "clips": [{"clip_uid": OTHER, "video_uid": UID}],
-    }
-    (root / "v2").mkdir(exist_ok=True)
-    (root / "v2" / "ego4d.json").write_text(json.dumps(content, ensure_ascii=False))
-
-
-def narration(time_s: object, text: object) -> dict[str, object]:
-    return {
-        "timestamp_sec": time_s,
-        "timestamp_frame": 7,
-        "_unmapped_timestamp_sec": 0.1,
-        "narration_text": text,
-        "annotation_uid": "a",
-    }
-
-
-def write_narrations(root: Path, content: object) -> None:
-    path = root / "v2" / "annotations" / "narration.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-
-
-def write_pictures(root: Path, folder: str = "video_540ss", count: int = 12) -> None:
-    path = root / "v2" / folder / f"{UID}.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, numbered_pictures(count), rate_fps=30)
-
-
-def opened(root: Path, uid: str = UID, **options: str) -> Recording:
-    reader = create_reader("ego4d", str(root), options)
-    with reader.open(find_ref(reader, uid)) as recording:
-        return recording
-
-
-def refs_of(root: Path, **options: str) -> list[RecordingRef]:
-    return create_reader("ego4d", str(root), options).recordings()
 
 
 def test_a_video(tmp_path: Path) -> None:
@@ -172,7 +90,7 @@ def test_a_video(tmp_path: Path) -> None:
         (2.25, 2.25, "A person reads the CPR poster, Plakat „Erste Hilfe“ 心肺蘇生"),
         (9.5, 9.5, "A person dices something with the person's left hand"),
     ]
-    assert spans(recording) == [(0.0, 12.5, "Cooking")]
+    assert spans(recording) == [(0.0, 12.5, "cooking")]
     assert (recording.dataset, recording.name, recording.person) == ("ego4d", UID, "ego4d-42")
     assert recording.sync == SYNC
     assert recording.notes == (
@@ -181,8 +99,8 @@ def test_a_video(tmp_path: Path) -> None:
         "narrations left out: 1, without a time",
     )
     other = opened(tmp_path, OTHER)
-    assert other.person == f"ego4d-{OTHER}"
-    assert other.notes == ("no video file", "person unknown: taken to be in no other video")
+    assert other.person == "ego4d-unknown"
+    assert other.notes == ("no video file", UNKNOWN)
     assert [n.text for n in other.narrations] == ["A person hums"]
 
 
@@ -306,12 +224,12 @@ def test_which_videos_are_listed(tmp_path: Path) -> None:
     write_metadata(tmp_path, *entries)
     assert [ref.name for ref in refs_of(tmp_path)] == uids[:3]
     unknown = opened(tmp_path, uids[1])
-    assert (unknown.devices[0].name, unknown.person) == ("camera", f"ego4d-{uids[1]}")
+    assert (unknown.devices[0].name, unknown.person) == ("camera", "ego4d-unknown")
     assert unknown.notes == (
         "not in ego4d.json: person, scenario and components unknown",
         "no video file",
         "no narration.json",
-        "person unknown: taken to be in no other video",
+        UNKNOWN,
     )
     without = opened(tmp_path, uids[2])
     assert without.devices == () and without.frames is not None
@@ -323,7 +241,7 @@ def test_scenarios_and_what_the_metadata_say(tmp_path: Path) -> None:
     write_metadata(
         tmp_path,
         video_entry(
-            scenarios=["Cooking", "Putzen & Wäsche"],
+            scenarios=["Cooking", " Putzen  & Wäsche"],
             is_stereo=True,
             redacted_intervals=[{"start_sec": 1.0, "end_sec": 2.5}, {"start_sec": 5, "end_sec": 6}],
         ),
@@ -334,7 +252,7 @@ def test_scenarios_and_what_the_metadata_say(tmp_path: Path) -> None:
         "stereoscopic: each frame holds two pictures side by side",
         "2.5 s of the video are redacted",
     )
-    assert "no label, of several scenarios: Cooking; Putzen & Wäsche" in recording.notes
+    assert "no label, of several scenarios: cooking; putzen & wäsche" in recording.notes
     write_metadata(tmp_path, video_entry(scenarios=None, redacted_intervals=None))
     assert opened(tmp_path).labels == ()
 
@@ -365,74 +283,3 @@ def test_wrapped_narrations_and_passes(tmp_path: Path, passes: str, texts: list[
     }
     write_narrations(tmp_path, {"version": "2", "videos": {OTHER: {}, UID: entry}, "n": [UID]})
     assert [n.text for n in opened(tmp_path, passes=passes).narrations] == texts
-
-
-def test_narrations_that_are_not_there_are_told(tmp_path: Path) -> None:
-    write_imu(tmp_path, sample_times(200, 1))
-    write_metadata(tmp_path)
-    assert "no narration.json" in opened(tmp_path).notes
-    write_narrations(tmp_path, {OTHER: {}})
-    assert "no narrations: not in narration.json" in opened(tmp_path).notes
-    write_narrations(tmp_path, {UID: {"narration_pass_2": None, "status": "redacted"}})
-    assert "no narrations in pass 1 or 2" in opened(tmp_path).notes
-    write_narrations(tmp_path, {UID: {"narration_pass_1": {"narrations": [{"timestamp_sec": 1}]}}})
-    message = rf"narration\.json: a narration of {UID} has no field narration_text, but timestamp"
-    with pytest.raises(ValueError, match=message):
-        opened(tmp_path)
-
-
-def test_wrong_options_are_told(tmp_path: Path) -> None:
-    for passes in ("3", "", "one"):
-        with pytest.raises(ValueError, match=r"option passes=.*: write 1, 2 or 1,2"):
-            create_reader("ego4d", str(tmp_path), {"passes": passes})
-
-
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    time_s = sample_times(200, 1)
-    write_imu(tmp_path, time_s)
-    write_metadata(tmp_path)
-    write_narrations(tmp_path, {UID: {"narration_pass_1": {"narrations": []}}})
-    for name in ("v2/ego4d.json", "v2/annotations/narration.json"):
-        path = tmp_path / name
-        whole = path.read_bytes()
-        for data in (b"", whole[: len(whole) // 2], b"<html>"):
-            path.write_bytes(data)
-            with pytest.raises(ValueError, match=rf"{path.name}, byte \d+: .*download it again"):
-                refs_of(tmp_path)
-        path.write_bytes(whole)
-    write_metadata(tmp_path, {"uid": UID})
-    with pytest.raises(ValueError, match=r"ego4d\.json: video 0 has no field video_uid, but uid"):
-        refs_of(tmp_path)
-    write_metadata(tmp_path)
-    path = tmp_path / "v2" / "imu" / f"{UID}.csv"
-    lines = path.read_text().splitlines()
-    for content, message in (
-        ("", "no row, it is empty"),
-        (HEADER, "no row below line 1"),
-        ("\n".join([*lines[:9], lines[9][:30]]), r"line 10 has \d cells, not 9"),
-        (
-            "\n".join([*lines[:3], lines[3].replace("0,", "x,", 1)]),
-            "column component_idx holds 'x'",
-        ),
-        ("\n".join([*lines[:3], lines[3].replace("0,", ",", 1)]), "component_idx is empty or neg"),
-        ("\n".join([lines[0].replace("gyro_x", "gx"), *lines[1:]]), "has no column 'gyro_x'"),
-    ):
-        path.write_text(content)
-        with pytest.raises(ValueError, match=rf"{UID}\.csv.*{message}"):
-            opened(tmp_path)
-
-
-def test_missing_and_double_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no ego4d\.json below .*--metadata"):
-        refs_of(tmp_path)
-    write_metadata(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no imu/<video_uid>\.csv below"):
-        refs_of(tmp_path)
-    write_imu(tmp_path, sample_times(200, 1))
-    write_imu(tmp_path / "ältere", sample_times(200, 1))
-    with pytest.raises(ValueError, match=rf"video {UID} has two IMU files: .*v2/.* and .*ältere"):
-        refs_of(tmp_path)
-    (tmp_path / "ältere" / "v2" / "imu" / f"{UID}.csv").unlink()
-    write_metadata(tmp_path / "ältere")
-    with pytest.raises(ValueError, match=r"ego4d\.json and .*ego4d\.json are of two versions"):
-        refs_of(tmp_path)

@@ -1,10 +1,7 @@
 import json
 import pickle
-import shutil
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,115 +9,35 @@ import pytest
 from shards.files.source import Source
 from shards.files.vrs import open_vrs
 from shards.readers import create_reader
-from shards.recording import Recording, RecordingRef
+from shards.readers.people import UNKNOWN
+from shards.recording import RecordingRef
+from tests.egoexo4d_factory import (
+    CAPTURE,
+    FRAMES,
+    START,
+    TAKE,
+    TIMES_NS,
+    annotation,
+    copy_vrs,
+    describe,
+    device_s,
+    opened,
+    refs_of,
+    take_entry,
+    texts,
+    write_descriptions,
+    write_pictures,
+    write_takes,
+    write_timesync,
+)
 from tests.reading import find_ref, read_sensor, spans
 from tests.recordings import recording_path
 from tests.video_factory import numbered_pictures, read_number, write_video
 
-TAKE, CAPTURE = "unc_müsik_03_2", "unc_müsik_03"
-UID = "3c489f86-8896-4c86-8a5a-929999799d36"
-START = 20  # timesync_start_idx of TAKE
-FRAMES = 8
-COLUMN = "aria02_214-1_capture_timestamp_ns"
-TIMES_NS = [86_385_000_000 + 33_333_333 * n for n in range(FRAMES)]
 SYNC = (
     "device time of the glasses; frame i of the video taken as row timesync_start_idx + 1 + i of "
     "timesync.csv, descriptions (right to 1 or 2 s) as seconds of the video at 30 fps"
 )
-
-
-def take_entry(name: str = TAKE, **fields: Any) -> dict[str, Any]:
-    """A take as takes.json has it, with fields that do not matter here."""
-    videos = {
-        "aria02": {"rgb": {"cam_id": "aria02", "relative_path": "frame_aligned_videos/aria02.mp4"}},
-        "cam01": {"0": {"cam_id": "cam01", "relative_path": "frame_aligned_videos/cam01.mp4"}},
-    }
-    return {
-        "root_dir": f"takes/{name}",
-        "take_name": name,
-        "take_uid": UID,
-        "participant_uid": 657,
-        "is_dropped": False,
-        "is_narrated": False,
-        "task_id": 5001,
-        "parent_task_id": 5000,
-        "parent_task_name": "Music",
-        "duration_sec": FRAMES / 30,
-        "timesync_start_idx": START,
-        "timesync_end_idx": START + 1 + FRAMES,
-        "capture": {"capture_name": CAPTURE, "cameras": []},
-        "frame_aligned_videos": videos,
-        **fields,
-    }
-
-
-def write_takes(root: Path, *takes: dict[str, Any]) -> None:
-    (root / "takes.json").write_text(json.dumps(takes or [take_entry()], ensure_ascii=False))
-
-
-def write_timesync(root: Path, times_ns: Sequence[object] = TIMES_NS, after: int = 9) -> None:
-    """The take's rows among those of others, which are an hour away, and columns of others."""
-    hour_ns = 3600 * 10**9
-    column = [hour_ns + n for n in range(START + 1)]
-    column += [*times_ns, *(2 * hour_ns + n for n in range(after))]
-    lines = [f"cam01_pts,aria01_214-1_capture_timestamp_ns,{COLUMN},{COLUMN[:12]}_frame_number"]
-    lines += [f"{n},{n * 1000},{time},{n}" for n, time in enumerate(column)]
-    path = root / "captures" / CAPTURE / "timesync.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-
-
-def write_pictures(
-    root: Path, where: str = "", camera: str = "aria02", count: int = FRAMES
-) -> None:
-    path = root / "takes" / TAKE / "frame_aligned_videos" / where / f"{camera}_214-1.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, numbered_pictures(count), rate_fps=30)
-
-
-def copy_vrs(root: Path, name: str = "aria02.vrs") -> None:
-    target = root / "takes" / TAKE / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(recording_path("aria_gen1.vrs"), target)
-
-
-def describe(time_s: object, text: object = "C nods", **fields: object) -> dict[str, object]:
-    """A description as the data have it: flags as text or numbers, times as numbers."""
-    best = {"cam_id": "cam01"}
-    entry = {"text": text, "timestamp": time_s, "subject": "C", "ego_visible": "1"}
-    return {**entry, "unsure": "0", "best_exo": best, **fields}
-
-
-def annotation(*descriptions: object, **fields: object) -> dict[str, object]:
-    entry = {"annotation_uid": "a", "annotator_id": "1", "rejected": False, "reject_reason": None}
-    return {**entry, "descriptions": descriptions, **fields}
-
-
-def write_descriptions(root: Path, *annotations: object, split: str = "train") -> None:
-    path = root / "annotations" / f"atomic_descriptions_{split}.json"
-    path.parent.mkdir(exist_ok=True)
-    content = {"version": "v2", "annotations": {"other": [], UID: annotations}, "ds": "231205"}
-    path.write_text(json.dumps(content, ensure_ascii=False))
-
-
-def opened(root: Path, **options: str) -> Recording:
-    reader = create_reader("egoexo4d", str(root), options)
-    with reader.open(find_ref(reader, TAKE)) as recording:
-        return recording
-
-
-def refs_of(root: Path, **options: str) -> list[RecordingRef]:
-    return create_reader("egoexo4d", str(root), options).recordings()
-
-
-def texts(recording: Recording) -> list[tuple[float, str]]:
-    assert all(n.start_s == n.end_s for n in recording.narrations)
-    return [(round(n.start_s, 6), n.text) for n in recording.narrations]
-
-
-def device_s(frame: float) -> float:
-    """Device time of a (fractional) frame of the take."""
-    return round(float(np.interp(frame, range(FRAMES), TIMES_NS)) / 1e9, 6)
 
 
 @cache
@@ -207,7 +124,10 @@ def test_descriptions_that_are_not_to_be_used_are_counted(tmp_path: Path) -> Non
             describe(0.1, "C plays C major", ego_visible="0", unsure=False),
             rejected="0",
         ),
-        annotation(describe(0, "C bows"), {**describe(0.2, "C waves"), "ego_visible": False}),
+        annotation(
+            describe(0, "C bows", ego_visible=None),
+            {**describe(0.2, "C waves"), "ego_visible": False},
+        ),
     )
     # As the documentation's sample names the subject.
     older = {"text": "C jumps", "timestamp": 0.2, "narration_subject": "C", "unsure": "0"}
@@ -230,8 +150,16 @@ def test_descriptions_that_are_not_to_be_used_are_counted(tmp_path: Path) -> Non
         "descriptions left out: 2, without a time",
         "descriptions left out: 1, without text",
         "narrations left out: 1, without text",
-        "descriptions of what the wearer's camera does not see: 2",
+        "descriptions kept: 2, not visible to the wearer's camera",
     )
+    visible = opened(tmp_path, only_visible="true")
+    assert texts(visible) == [
+        (device_s(0), "A person bows"),
+        (device_s(3), "A person nods"),
+        (device_s(6), "A person jumps"),
+    ]
+    assert "descriptions left out: 2, not visible to the wearer's camera" in visible.notes
+    assert not any(note.startswith("descriptions kept") for note in visible.notes)
 
 
 def test_the_offset_is_an_option(tmp_path: Path) -> None:
@@ -300,11 +228,14 @@ def test_only_the_imu(tmp_path: Path) -> None:
         times, _ = read_sensor(recording.devices[0].sensors[0])
         assert spans(recording) == [(round(times[0], 6), round(times[-1], 6), "music")]
     assert recording.narrations == ()
-    assert (recording.person, recording.sync) == (f"egoexo4d-{TAKE}", "device time of the glasses")
+    assert (recording.person, recording.sync) == (
+        "egoexo4d-unknown",
+        "device time of the glasses",
+    )
     assert recording.notes[0] == (
         "no timesync.csv of its capture: no times of frames and descriptions"
     )
-    assert "person unknown: taken to be in no other take" in recording.notes
+    assert UNKNOWN in recording.notes
 
 
 def test_pictures_of_the_vrs_file_where_there_is_no_video(tmp_path: Path) -> None:
@@ -361,18 +292,6 @@ def test_pictures_are_turned_as_asked(tmp_path: Path) -> None:
     assert [read_number(picture) for picture in frames.pictures([5])] == [5]
 
 
-def test_glasses_of_others(tmp_path: Path) -> None:
-    write_takes(tmp_path)
-    write_timesync(tmp_path)
-    write_pictures(tmp_path)
-    write_pictures(tmp_path, camera="aria01", count=2)
-    frames = opened(tmp_path).frames
-    assert frames is not None and len(frames.times_s()) == FRAMES
-    write_takes(tmp_path, take_entry(frame_aligned_videos={}))
-    with pytest.raises(ValueError, match=r"aria01 and aria02 recorded this take, and takes\.json"):
-        opened(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("task", "label"),
     [
@@ -397,73 +316,3 @@ def test_labels(tmp_path: Path, task: int | None, label: str | None) -> None:
     assert spans(recording) == expected
     told = f"no label: parent_task_id is {task}, known are 1000, 2000, 4000"
     assert any(note.startswith(told) for note in recording.notes) == (label is None)
-
-
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no .*takes\.json; .*--parts metadata"):
-        refs_of(tmp_path)
-    write_takes(tmp_path, take_entry("another"))
-    with pytest.raises(
-        FileNotFoundError, match=r"no takes/<take>/aria01_noimagestreams\.vrs below"
-    ):
-        refs_of(tmp_path)
-    write_takes(tmp_path)
-    assert (
-        "no atomic descriptions; download them with --parts annotations" in opened(tmp_path).notes
-    )
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "atomic_descriptions_val.json").write_text('{"annotations": {}}')
-    assert "no atomic descriptions of this take" in opened(tmp_path).notes
-    write_timesync(tmp_path)
-    write_takes(tmp_path, take_entry(timesync_start_idx=None))
-    note = "no timesync rows in takes.json: no times of frames and descriptions"
-    assert note in opened(tmp_path).notes
-    write_takes(tmp_path, take_entry(), take_entry())
-    with pytest.raises(ValueError, match=rf"are both recording {TAKE}"):
-        refs_of(tmp_path)
-
-
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    write_takes(tmp_path)
-    write_timesync(tmp_path)
-    write_pictures(tmp_path)
-    write_descriptions(tmp_path, annotation(describe(0.1)))
-    for name in ("takes.json", "annotations/atomic_descriptions_train.json"):
-        path = tmp_path / name
-        whole = path.read_bytes()
-        for data in (b"", whole[: len(whole) // 2], b"\x00\x01"):
-            path.write_bytes(data)
-            with pytest.raises(ValueError, match=rf"{path.name}, byte \d+: .*download it again"):
-                refs_of(tmp_path)
-        path.write_bytes(whole)
-    for field in ("take_uid", "take_name", "root_dir"):
-        write_takes(tmp_path, {k: v for k, v in take_entry().items() if k != field})
-        with pytest.raises(ValueError, match=rf"takes\.json: take number 0 has no field {field}"):
-            refs_of(tmp_path)
-    write_takes(tmp_path)
-    timesync = tmp_path / "captures" / CAPTURE / "timesync.csv"
-    lines = timesync.read_text().splitlines()
-    for content, message in (
-        ("", "no row, it is empty"),
-        ("\n".join([lines[0].replace(COLUMN, "x"), *lines[1:]]), f"has no column '{COLUMN}'"),
-        ("\n".join([*lines[:24], lines[24][:4]]), r"line 25 has \d cells, not 4"),
-    ):
-        timesync.write_text(content)
-        with pytest.raises(ValueError, match=rf"timesync\.csv.*{message}"):
-            opened(tmp_path)
-    timesync.write_text("\n".join(lines))
-    for wrong, message in (
-        ({"descriptions": [{"text": "C nods"}]}, "has no field timestamp, but text"),
-        ({"annotator_id": "1"}, "has no field descriptions, but annotator_id"),
-        ("text", "is no object with a field descriptions"),
-    ):
-        write_descriptions(tmp_path, wrong)
-        with pytest.raises(ValueError, match=rf"train\.json: a description of {TAKE} {message}"):
-            opened(tmp_path)
-    write_descriptions(tmp_path)
-    vrs = tmp_path / "takes" / TAKE / "aria02_noimagestreams.vrs"
-    for data in (b"", b"no VRS at all, but some text"):
-        vrs.write_bytes(data)
-        with pytest.raises(ValueError, match=r"aria02_noimagestreams\.vrs is empty, truncated"):
-            opened(tmp_path)

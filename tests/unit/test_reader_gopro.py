@@ -15,6 +15,7 @@ from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
 from shards.readers.gopro_track import TrackSensor, read_track
 from shards.readers.gpmf import Series
+from shards.readers.people import UNKNOWN
 from shards.recording import ACCELEROMETER, GYROSCOPE, Narration, Recording
 from shards.signal.condition import condition
 from tests.reading import read_sensor, sensor_of
@@ -65,7 +66,8 @@ def test_the_imu_of_a_real_camera() -> None:
         expected = np.abs(rotation).mean(axis=0)
         np.testing.assert_allclose(np.abs(stretch.values[3:]).mean(axis=1), expected, rtol=0.1)
         assert recording.sync.startswith("samples spread evenly over their telemetry blocks, whose")
-        assert (recording.dataset, recording.notes, recording.narrations) == ("gopro", (), ())
+        assert (recording.dataset, recording.narrations) == ("gopro", ())
+        assert recording.notes == (UNKNOWN,)
 
     read(recording_path(SAMPLE), use)
 
@@ -122,9 +124,30 @@ def test_names_people_and_narrations(tmp_path: Path, sample: bytes) -> None:
         reader.open(reader.recordings()[1]),
     ):
         pass
-    single = folder / "fahrt 1.MP4"
-    assert read(single, lambda recording: recording.person) == "gopro-fahrt 1"
-    assert read(single, lambda recording: recording.person, person="007") == "gopro-007"
+
+
+def test_people_are_the_first_folders(tmp_path: Path, sample: bytes) -> None:
+    """Never a file: two chapters of a ride are of one person, whatever the split."""
+    for path in ("GX010001.MP4", "GX020001.MP4", "anna/GX01.MP4", "anna/monday/GX01.MP4"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(sample)
+
+    def people(source: Path, **options: str) -> dict[str, tuple[str, bool]]:
+        reader, found = create_reader("gopro", str(source), options), {}
+        for ref in reader.recordings():
+            with reader.open(ref) as recording:
+                found[ref.name] = recording.person, UNKNOWN in recording.notes
+        return found
+
+    assert people(tmp_path) == {
+        "GX010001.MP4": ("gopro-unknown", True),
+        "GX020001.MP4": ("gopro-unknown", True),
+        "anna/GX01.MP4": ("gopro-anna", False),
+        "anna/monday/GX01.MP4": ("gopro-anna", False),
+    }
+    single = tmp_path / "anna" / "GX01.MP4"
+    assert people(single) == {"GX01.MP4": ("gopro-unknown", True)}
+    assert people(single, person="007") == {"GX01.MP4": ("gopro-007", False)}
 
 
 def test_a_remote_file(sample: bytes) -> None:
@@ -208,6 +231,26 @@ def test_sensors_of_different_rates(tmp_path: Path, sample: bytes) -> None:
     read(path, use)
 
 
+def test_rows_of_other_makers_files_that_lack_a_sensor(tmp_path: Path, sample: bytes) -> None:
+    """The library gives a row for each moment of either sensor, and nothing for the other one."""
+    path = tmp_path / "C0001.MP4"
+    path.write_bytes(halve(sample, b"ACCL").replace(b"gpmd", b"xpmd"))
+    rows = telemetry_parser.Parser(str(path)).normalized_imu()
+    held = [row for row in rows if row["accl"] is not None]
+    assert 0 < len(held) < len(rows), "some rows are without acceleration"
+
+    def use(recording: Recording) -> None:
+        (device,) = recording.devices
+        acc_s, acc = read_sensor(sensor_of(device, "acc_x"))
+        gyr_s, gyr = read_sensor(sensor_of(device, "gyr_x"))
+        np.testing.assert_allclose(acc_s, [row["timestamp_ms"] / 1000 for row in held])
+        np.testing.assert_array_equal(acc, [row["accl"] for row in held])
+        assert len(gyr_s) == 2082
+        assert np.isfinite(acc).all() and np.isfinite(gyr).all()
+
+    read(path, use)
+
+
 def test_a_missing_sensor_is_noted(tmp_path: Path, sample: bytes) -> None:
     path = tmp_path / "one.mp4"
     for key, called, first in (
@@ -216,7 +259,7 @@ def test_a_missing_sensor_is_noted(tmp_path: Path, sample: bytes) -> None:
     ):
         path.write_bytes(sample.replace(key, b"XXXX"))
         recording = read(path)
-        assert recording.notes == (f"no {called} in its telemetry",)
+        assert recording.notes == (f"no {called} in its telemetry", UNKNOWN)
         assert [sensor.channels[0] for sensor in recording.devices[0].sensors] == [first]
 
 
@@ -269,6 +312,7 @@ def test_a_camera_that_does_not_state_its_axes(tmp_path: Path, sample: bytes) ->
         assert recording.devices[0].name == "GoPro Hero5 Blk"
         assert recording.notes == (
             "order of axes not in its telemetry: ZXY, as documented for Hero5 Blk by GoPro",
+            UNKNOWN,
         )
 
     read(path, use)

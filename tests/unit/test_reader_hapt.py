@@ -27,7 +27,7 @@ def write_labels(root: Path, *rows: tuple[object, ...]) -> None:
     (root / FOLDER / "labels.txt").write_text("".join(lines))
 
 
-def opened(root: Path, name: str = "exp01-user01") -> None:
+def opened(root: Path, name: str = "exp01") -> None:
     reader = create_reader("hapt", str(root))
     with reader.open(find_ref(reader, name)):
         pass
@@ -47,9 +47,9 @@ def test_an_experiment(tmp_path: Path) -> None:
         (1, 1, 4, 201, 300),
     )
     reader = create_reader("hapt", str(tmp_path))
-    names = ["exp01-user01", "exp02-user01", "exp40-user20"]
+    names = ["exp01", "exp02", "exp40"]
     assert [ref.name for ref in reader.recordings()] == names
-    ref = find_ref(reader, "exp01-user01")
+    ref = find_ref(reader, "exp01")
     assert ref.files == tuple(
         f"{FOLDER}/{name}"
         for name in ("acc_exp01_user01.txt", "gyro_exp01_user01.txt", "labels.txt")
@@ -61,18 +61,18 @@ def test_an_experiment(tmp_path: Path) -> None:
             np.testing.assert_allclose(time_s, 0.02 * np.arange(500), atol=1e-12)
             np.testing.assert_array_equal(values, expected)
             assert sensor.unit == unit
-    assert (device.name, device.placement, device.nominal_rate_hz) == ("phone", "waist", 50.0)
+    assert (device.name, device.placement, device.nominal_rate_hz) == ("smartphone", "waist", 50.0)
     assert spans(recording) == [
-        (1.0, 3.0, "standing"),
-        (3.0, 4.0, "stand to sit"),
-        (4.0, 6.0, "sitting"),
+        (1.0, 2.98, "standing"),
+        (3.0, 3.98, "stand to sit"),
+        (4.0, 5.98, "sitting"),
         (8.0, 9.98, "lying"),
     ]
-    assert (recording.dataset, recording.person, recording.notes) == ("hapt", "hapt-1", ())
+    assert (recording.dataset, recording.person, recording.notes) == ("hapt", "hapt-01", ())
     assert recording.sync == "no times in the files: rows taken to be 20 ms apart"
-    with reader.open(find_ref(reader, "exp02-user01")) as recording:
-        assert spans(recording) == [(0.0, 2.0, "walking downstairs")]
-    with reader.open(find_ref(reader, "exp40-user20")) as recording:
+    with reader.open(find_ref(reader, "exp02")) as recording:
+        assert spans(recording) == [(0.0, 1.98, "walking downstairs")]
+    with reader.open(find_ref(reader, "exp40")) as recording:
         assert recording.person == "hapt-20"
         assert recording.notes == (
             "no gyroscope file",
@@ -84,7 +84,7 @@ def test_all_activities_have_names(tmp_path: Path) -> None:
     write(tmp_path)
     write_labels(tmp_path, *((1, 1, code, code * 10, code * 10 + 9) for code in range(1, 13)))
     reader = create_reader("hapt", str(tmp_path))
-    with reader.open(find_ref(reader, "exp01-user01")) as recording:
+    with reader.open(find_ref(reader, "exp01")) as recording:
         assert [span.label for span in recording.labels] == [
             "walking",
             "walking upstairs",
@@ -163,5 +163,5 @@ def test_missing_and_double_files_are_told(tmp_path: Path) -> None:
         reader.recordings()
     write(tmp_path / "one")
     write(tmp_path / "twö")
-    with pytest.raises(ValueError, match=r"twö/.* are both recording exp01-user01"):
+    with pytest.raises(ValueError, match=r"twö/.* are both recording exp01"):
         reader.recordings()

@@ -83,8 +83,8 @@ def test_rows_of_one_user_and_device_are_a_recording(tmp_path: Path) -> None:
     assert (device.name, device.placement, device.nominal_rate_hz) == ("nexus4_1", "waist", 200)
     assert (recording.dataset, recording.person) == ("hhar", "hhar-a")
     assert [(s - start_s, e - start_s, label) for s, e, label in recording.labels] == [
-        (pytest.approx(0.0, abs=1e-6), pytest.approx(0.2, abs=1e-6), "standing"),
-        (pytest.approx(0.25, abs=1e-6), pytest.approx(0.4, abs=1e-6), "walking"),
+        (pytest.approx(0.0, abs=1e-6), pytest.approx(0.195, abs=1e-6), "standing"),
+        (pytest.approx(0.25, abs=1e-6), pytest.approx(0.395, abs=1e-6), "walking"),
         (pytest.approx(0.4, abs=1e-6), pytest.approx(0.5, abs=1e-6), "walking upstairs"),
     ]
     assert recording.notes == ()
@@ -94,7 +94,7 @@ def test_rows_of_one_user_and_device_are_a_recording(tmp_path: Path) -> None:
     assert (device.placement, device.nominal_rate_hz) == ("wrist", 100.0)
     assert recording.notes == ("no gyroscope rows",)
     first = spans(recording)[0]
-    assert first == (27920.678471, 27921.078471, "standing")
+    assert first == (27920.678471, 27921.068471, "standing")
 
 
 def test_only_the_blocks_of_a_recording_are_read(
@@ -131,7 +131,7 @@ def test_unordered_rows_stay_in_file_order_and_labels_follow_time(tmp_path: Path
     with reader.open(find_ref(reader, "a-s3_1")) as recording:
         time_s, _ = read_sensor(recording.devices[0].sensors[0])
     np.testing.assert_allclose(time_s, order / 100)
-    assert spans(recording) == [(0.0, 0.1, "sitting"), (0.1, 0.2, "cycling")]
+    assert spans(recording) == [(0.0, 0.09, "sitting"), (0.1, 0.2, "cycling")]
 
 
 def test_a_gyroscope_with_another_clock_is_put_on_the_accelerometers(tmp_path: Path) -> None:
@@ -205,6 +205,18 @@ def test_lines_cut_short_are_counted(tmp_path: Path) -> None:
         assert recording.notes[0].startswith("1 lines of Phones_accelerometer.csv without ten")
         _, values = read_sensor(recording.devices[0].sensors[0])
     np.testing.assert_array_equal(values, rows.xyz[:-1])
+
+
+def test_a_file_that_became_shorter_since_it_was_listed_is_told(tmp_path: Path) -> None:
+    lines = Rows("a", "nexus4_1", runs(("walk", 40))).lines()
+    path = write(tmp_path, "Phones_accelerometer.csv", lines)
+    reader = create_reader("hhar", str(tmp_path))
+    (ref,) = reader.recordings()
+    write(tmp_path, "Phones_accelerometer.csv", lines[:30])
+    size = path.stat().st_size
+    message = rf"Phones_accelerometer\.csv ends at byte {size}, before rows that it had when"
+    with pytest.raises(ValueError, match=message), reader.open(ref):
+        pass
 
 
 def test_files_of_another_format_are_named(tmp_path: Path) -> None:

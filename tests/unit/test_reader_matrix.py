@@ -90,7 +90,7 @@ def test_pamap2(tmp_path: Path) -> None:
         assert (acc.unit, gyr.unit, gyr.limit) == ("m/s2", "rad/s", None)
         assert acc.limit == pytest.approx(16 * 9.80665)
         assert (recording.dataset, recording.person) == ("pamap2", "pamap2-101")
-        assert spans(recording) == [(8.48, 8.68, "walking"), (8.68, 8.98, "rope jumping")]
+        assert spans(recording) == [(8.48, 8.67, "walking"), (8.68, 8.97, "rope jumping")]
         assert recording.notes == ()
 
     opened(tmp_path, PAMAP2, check)
@@ -129,8 +129,27 @@ def test_pamap2_optional_activities_are_recordings_of_their_own(tmp_path: Path) 
             "playing soccer",
         ]
         assert recording.person == "pamap2-101"
-    only = create_reader("pamap2", str(tmp_path / PAMAP2.path))
-    assert [ref.files for ref in only.recordings()] == [("subject101.dat",)]
+
+
+def test_pamap2_recordings_are_named_by_folder_wherever_the_source_begins(tmp_path: Path) -> None:
+    root = tmp_path / "PAMAP2_Dataset"
+    for folder in ("Protocol", "Optional", "Meine Daten"):
+        write(root, PAMAP2, rows_of(PAMAP2, [1] * 5), f"{folder}/subject101.dat")
+    (root / "subject102.dat").write_bytes((root / "Protocol" / "subject101.dat").read_bytes())
+
+    def names(source: Path) -> list[tuple[str, str]]:
+        refs = create_reader("pamap2", str(source)).recordings()
+        return [(ref.name, ref.files[0]) for ref in refs]
+
+    assert names(root) == [
+        ("subject101-meine daten", "Meine Daten/subject101.dat"),
+        ("subject101-optional", "Optional/subject101.dat"),
+        ("subject101-protocol", "Protocol/subject101.dat"),
+        ("subject102-pamap2_dataset", "subject102.dat"),
+    ]
+    for folder in ("Protocol", "Optional", "Meine Daten"):
+        for source in (root / folder, root / folder / "subject101.dat"):
+            assert names(source) == [(f"subject101-{folder.lower()}", "subject101.dat")]
 
 
 def test_mhealth(tmp_path: Path) -> None:
@@ -142,10 +161,11 @@ def test_mhealth(tmp_path: Path) -> None:
         check_values(recording, "chest", time_s, values[:, 0:3])
         check_values(recording, "ankle-left", time_s, values[:, 5:8], values[:, 8:11])
         check_values(recording, "wrist-right", time_s, values[:, 14:17], values[:, 17:20])
-        assert [d.placement for d in recording.devices] == ["chest", "ankle", "wrist"]
+        placed = [d.placement for d in recording.devices]
+        assert placed == ["chest", "left ankle", "right wrist"]
         assert {d.nominal_rate_hz for d in recording.devices} == {50.0}
         assert [s.unit for s in recording.devices[1].sensors] == ["m/s2", "deg/s"]
-        assert spans(recording) == [(1.0, 3.0, "standing"), (3.2, 3.98, "jumping")]
+        assert spans(recording) == [(1.0, 2.98, "standing"), (3.2, 3.98, "jumping")]
         assert recording.person == "mhealth-7"
         assert recording.sync == "no times in the file: rows taken to be 20 ms apart"
         assert recording.notes == ()
@@ -221,9 +241,9 @@ def test_opportunity(tmp_path: Path) -> None:
         assert (acc.unit, gyr.unit, acc.limit) == ("mg", "mrad/s", None)
         assert recording.person == "opportunity-2"
         assert spans(recording) == [
-            (0.0, 1.0, "standing"),
-            (1.5, 2.5, "walking"),
-            (2.5, 3.5, "sitting"),
+            (0.0, 0.967, "standing"),
+            (1.5, 2.467, "walking"),
+            (2.5, 3.467, "sitting"),
             (3.5, 4.0, "lying"),
         ]
         assert recording.notes == (

@@ -3,7 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
+from shards.signal.condition import condition
 from tests.reading import find_ref, read_sensor, spans
 
 RNG = np.random.default_rng(17)
@@ -52,12 +54,28 @@ def test_a_trial(tmp_path: Path) -> None:
             time_s, found = read_sensor(sensor)
             np.testing.assert_allclose(time_s, 0.02 * np.arange(120), atol=1e-12)
             np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert (acc.unit, gyr.unit) == ("g", "rad/s")
+    assert (acc.unit, gyr.unit) == ("-g", "rad/s")
     assert (device.name, device.placement, device.nominal_rate_hz) == ("phone", "pocket", 50.0)
     assert (recording.dataset, recording.person) == ("motionsense", "motionsense-1")
     assert spans(recording) == [(0.0, 2.38, "walking")]
     assert recording.sync == "no times in the file: rows taken to be 20 ms apart"
-    assert recording.notes == ("acceleration has the sign of iOS: it points down at rest",)
+    assert recording.notes == (
+        "acceleration has the sign of iOS, down at rest: its sign was turned",
+    )
+
+
+def test_acceleration_points_up_at_rest_as_everywhere(tmp_path: Path) -> None:
+    """iOS gives -1 g on the axis that points up; rotation has the usual sign."""
+    path = tmp_path / FOLDER / "std_6" / "sub_1.csv"
+    path.parent.mkdir(parents=True)
+    row = "0,0,0,0,0.0,-1.0,0.0,0.25,0.0,-0.5,0.0,0.0,0.0"
+    path.write_text("\n".join([HEADER, *[row] * 100]))
+    reader = create_reader("motionsense", str(tmp_path))
+    with reader.open(find_ref(reader, "std_6-sub01")) as recording:
+        signal = condition(recording.devices[0], channels=CHANNELS, units=UNITS, rate_hz=50.0)
+    assert signal.sensors[0].unit == "m/s2"
+    imu = signal.stretches[0].values[:, 50]
+    np.testing.assert_allclose(imu, [0, 9.80665, 0, 0.25, 0, -0.5], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_a_file_becomes_a_recording(tmp_path: Path) -> None:
     assert (sensor.unit, sensor.limit, device.placement) == ("1", 127.0, "forearm")
     assert sensor.channels == reader.schema().channels
     assert (recording.dataset, recording.person) == ("ninapro-db5", "ninapro-db5-3")
-    # 40, 140, 200, 320, 370, 450 rows of 5 ms; rest has no label.
+    # From rows 40, 200 and 370 to 139, 319 and 449, of 5 ms; rest has no label.
     assert spans(recording) == [
-        (0.2, 0.7, "exercise 2 movement 01"),
-        (1.0, 1.6, "exercise 2 movement 01"),
-        (1.85, 2.25, "exercise 2 movement 12"),
+        (0.2, 0.695, "exercise 2 movement 01"),
+        (1.0, 1.595, "exercise 2 movement 01"),
+        (1.85, 2.245, "exercise 2 movement 12"),
     ]
 
 
@@ -75,7 +75,7 @@ def test_db2_has_its_own_rate(tmp_path: Path) -> None:
     with reader.open(find_ref(reader, "db2-S3_E2_A1")) as recording:
         time_s, _ = read_sensor(recording.devices[0].sensors[0])
     assert time_s[-1] == pytest.approx(479 / 2000)
-    assert spans(recording)[0] == (0.02, 0.07, "exercise 2 movement 01")
+    assert spans(recording)[0] == (0.02, 0.0695, "exercise 2 movement 01")
 
 
 def test_electrodes_of_the_other_database_are_told(tmp_path: Path) -> None:
@@ -91,6 +91,10 @@ def test_electrodes_of_the_other_database_are_told(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"emg": None}, "S3_E2_A1.mat has no variable emg"),
+        (
+            {"subject": np.array([[7]], dtype=np.uint8)},
+            "S3_E2_A1.mat is named as of person 3, but its variable subject says 7; give the file",
+        ),
         ({"restimulus": None}, "S3_E2_A1.mat has no variable restimulus"),
         ({"emg": np.empty((0, 16))}, r"emg has shape \(0, 16\)"),
         ({"emg": "no signal"}, "emg holds .*, not numbers"),

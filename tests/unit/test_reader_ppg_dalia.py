@@ -77,10 +77,10 @@ def test_ppg_dalia(tmp_path: Path) -> None:
     assert (bvp.unit, acc.unit, acc.limit) == ("1", "g/64", 127.0)
     assert acc.channels == ("acc_x", "acc_y", "acc_z")
     assert (recording.dataset, recording.person) == ("ppg_dalia", "ppg_dalia-S1")
-    assert device.placement == "wrist"
-    assert spans(recording) == [  # rows 8, 48, 60, 120, 160 (the last is 159) of 0.25 s
-        (2.0, 12.0, "sitting"),
-        (15.0, 30.0, "walking"),
+    assert (device.placement, device.nominal_rate_hz) == ("wrist", None), "two rates"
+    assert spans(recording) == [  # rows 8 to 47, 60 to 119, 120 to 159, of 0.25 s
+        (2.0, 11.75, "sitting"),
+        (15.0, 29.75, "walking"),
         (30.0, 39.75, "working"),
     ]
 
@@ -91,8 +91,8 @@ def test_wesad(tmp_path: Path) -> None:
     with reader.open(find_ref(reader, "S2")) as recording:
         assert (recording.dataset, recording.person) == ("wesad", "wesad-S2")
     assert spans(recording) == [  # 8 s each; 0 is transient, 6 is to be ignored
-        (8.0, 16.0, "baseline"),
-        (16.0, 24.0, "stress"),
+        (8.0, round(16 - 1 / 700, 6), "baseline"),
+        (16.0, round(24 - 1 / 700, 6), "stress"),
         (32.0, round(40 - 1 / 700, 6), "meditation"),
     ]
 
@@ -138,6 +138,7 @@ def test_lengths_that_differ_are_noted(tmp_path: Path) -> None:
         ("signal/wrist/ACC", np.zeros((0, 3)), "signal/wrist/ACC is empty"),
         ("signal/wrist", {}, "S1.pkl has no signal/wrist/BVP"),
         ("signal", [1, 2], "S1.pkl has no signal/wrist/BVP"),
+        ("subject", "S7", "S1.pkl is named as of person S1, but its field subject says 'S7'; give"),
         ("activity", np.full((20, 1), 9.0), r"S1.pkl: activity: row 1 .*activity code 9\.0; known"),
         ("activity", np.array([[1.0], [np.nan]]), "row 2 has the unknown activity code"),
         ("activity", "sitting", "activity is no array of numbers"),

@@ -4,16 +4,18 @@ import pytest
 from shards.files.source import Source
 from shards.readers.rows import CHUNK_ROWS, checked_listing, label_spans, regular_samples
 from shards.recording import LabelSpan, RecordingRef
+from shards.signal.cut import plan_windows
+from tests.recording_factory import make_settings
 
 NAMES = {0: None, 1: "walking", 2: "sitting"}
 
 
-def test_spans_reach_to_the_next_activity_and_leave_null_out() -> None:
+def test_spans_end_at_their_own_last_row_and_leave_null_out() -> None:
     time_s = np.arange(8) / 10
     codes = np.array([0, 1, 1, 1, 2, 2, 0, 0])
     assert label_spans(time_s, codes, NAMES, "f") == (
-        LabelSpan(0.1, 0.4, "walking"),
-        LabelSpan(0.4, 0.6, "sitting"),
+        LabelSpan(0.1, 0.3, "walking"),
+        LabelSpan(0.4, 0.5, "sitting"),
     )
 
 
@@ -21,7 +23,7 @@ def test_rows_are_taken_in_order_of_time() -> None:
     time_s = np.array([0.3, 0.0, np.nan, 0.1, 0.2])
     codes = np.array([2, 1, 2, 1, 2])
     assert label_spans(time_s, codes, NAMES, "f") == (
-        LabelSpan(0.0, 0.2, "walking"),
+        LabelSpan(0.0, 0.1, "walking"),
         LabelSpan(0.2, 0.3, "sitting"),
     )
 
@@ -39,7 +41,17 @@ def test_codes_may_be_text_and_unknown_ones_are_named() -> None:
     with pytest.raises(ValueError, match=r"a/b\.csv: row 3 .* code 'fly'; known are walk, null"):
         label_spans(time_s, codes, known, "a/b.csv")
     codes[2] = "null"
-    assert label_spans(time_s, codes, known, "f") == (LabelSpan(0.0, 1.0, "walking"),)
+    assert label_spans(time_s, codes, known, "f") == (LabelSpan(0.0, 0.5, "walking"),)
+
+
+@pytest.mark.parametrize(("rows", "starts"), [(99, []), (100, [0])])
+def test_no_window_of_an_activity_holds_a_sample_of_the_next(rows: int, starts: list[int]) -> None:
+    """A window of 2 s at 50 Hz has 100 samples."""
+    codes = np.repeat([1, 2], [rows, 30])
+    time_s = np.arange(len(codes)) / 50
+    spans = label_spans(time_s, codes, NAMES, "f")
+    planned = plan_windows((0.0, float(time_s[-1])), (), spans, make_settings())
+    assert [(window.start, window.label) for window in planned] == [(s, "walking") for s in starts]
 
 
 def test_no_rows_have_no_spans() -> None:

@@ -65,7 +65,7 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
         (0.0, 6.38, "standing"),
         (start_s, round(start_s + 191 / 50, 6), "walking"),
     ]
-    assert (recording.dataset, recording.person) == ("uci_har", "uci_har-1")
+    assert (recording.dataset, recording.person) == ("uci_har", "hapt-01")
     assert recording.notes == (
         "6 windows of 128 samples put together to 2 stretches, 10 s apart by our choice",
     )
@@ -93,7 +93,7 @@ def test_halves_on_which_windows_do_not_agree_have_no_label(tmp_path: Path) -> N
     reader = create_reader("uci_har", str(tmp_path))
     with reader.open(find_ref(reader, "train-subject07")) as recording:
         assert spans(recording) == [
-            (0.0, 2 * 64 / 50, "walking"),
+            (0.0, (2 * 64 - 1) / 50, "walking"),
             (3 * 64 / 50, (5 * 64 - 1) / 50, "sitting"),
         ]
 
@@ -166,9 +166,15 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match=f"{name}{message}"):
                 opened(tmp_path)
         (folder / name).write_text(whole)
-    (folder / "subject_train.txt").write_text("1\none\n1\n1\n")
-    with pytest.raises(ValueError, match=r"subject_train\.txt: line 2, column 1 holds 'one'"):
-        opened(tmp_path)
+    for line, message in (
+        ("one", ", column 1 holds 'one'"),
+        ("NaN", " holds nan, which is no person's number"),
+        ("1.5", " holds 1.5, which is no person's number"),
+        ("-1", " holds -1, which is no person's number"),
+    ):
+        (folder / "subject_train.txt").write_text(f"1\n{line}\n1\n1\n")
+        with pytest.raises(ValueError, match=rf"subject_train\.txt: line 2{message}"):
+            opened(tmp_path)
 
 
 def test_two_copies_are_told(tmp_path: Path) -> None:

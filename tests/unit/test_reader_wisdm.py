@@ -68,8 +68,8 @@ def test_phone_and_watch_are_recordings_of_their_own(tmp_path: Path) -> None:
     assert recording.notes == ()
     seconds = acc_ns / 1e9  # labels are those of the accelerometer's file
     assert spans(recording) == [
-        (round(seconds[0], 6), round(seconds[40], 6), "walking"),
-        (round(seconds[40], 6), round(seconds[80], 6), "folding clothes"),
+        (round(seconds[0], 6), round(seconds[39], 6), "walking"),
+        (round(seconds[40], 6), round(seconds[80], 6), "folding laundry"),
     ]
     with reader.open(find_ref(reader, "1600-watch")) as recording:
         assert recording.devices[0].placement == "wrist"
@@ -85,8 +85,9 @@ def test_rows_out_of_order_are_labelled_by_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(time_s, time_ns / 1e9)
     np.testing.assert_array_equal(values, xyz)
     assert [label for _, _, label in recording.labels] == ["sitting", "kicking a ball"]
-    boundary = (START_NS + 10 * SPACING_NS) / 1e9
-    assert recording.labels[0].end_s == recording.labels[1].start_s == pytest.approx(boundary)
+    last, first = ((START_NS + row * SPACING_NS) / 1e9 for row in (9, 10))
+    assert recording.labels[0].end_s == pytest.approx(last)
+    assert recording.labels[1].start_s == pytest.approx(first)
 
 
 def test_a_pause_ends_a_span(tmp_path: Path) -> None:
