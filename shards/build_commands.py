@@ -99,9 +99,10 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         ("--gap-s", float, "longest time between samples that is no gap"),
         ("--max-lag-s", float, "lag between picture and IMU beyond which a recording is flagged"),
         ("--seed", int, "of the order of windows"),
+        ("--shard-bytes", int, "size of a shard"),
     ):
         default = _default(flag)
-        told = f"{text} (default: {default:g})" if default is not None else text
+        told = f"{text} (default: {default})" if default is not None else text
         settings.add_argument(flag, type=kind, metavar="N", help=told)
     settings.add_argument(
         "--acc-range",

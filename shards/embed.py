@@ -30,13 +30,14 @@ from primus_scale.data.index import (
     write_index,
 )
 from primus_scale.data.shard_set import Place, ShardSet, list_places
+from primus_scale.data.storage import Folder
 from primus_scale.teachers import Teacher, build_teachers
 from shards.group_embedder import GroupEmbedder
 from shards.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.parallel import Failed, stays_here
 from shards.progress import Progress
 from shards.work import Task, Workshop, fingerprint
-from shards.writer import open_output, remove_other_shards, shard_name
+from shards.writer import check_output, open_output, remove_other_shards, shard_name
 
 GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
 GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
@@ -98,14 +99,15 @@ def embed(
     for name, value in {"block": block, "batch": batch, "workers": workers}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    device = _choose_device(device, workers)
+    device = _choose_device(device, workers, report)
     gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
     crew = _Crew(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
     teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, crew)
-    open_output(out_url, overwrite)
+    check_output(out_url, overwrite)
     workshop = Workshop(out_url)
     groups = _embed_groups(source, workshop, teachers, crew)
+    open_output(out_url)
     shards = _pack(source, out_url, workshop, groups, teachers.spaces, block, seed, crew)
     remove_other_shards(out_url, shards)
     index = replace(
@@ -122,9 +124,11 @@ def embed(
     return index
 
 
-def _choose_device(device: str, workers: int) -> str:
+def _choose_device(device: str, workers: int, report: Callable[[str], None]) -> str:
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu" and "RAY_ADDRESS" in os.environ:
+            report("teachers run on CPUs, as this machine has no GPU; cuda uses the cluster's")
     if device == "cuda" and stays_here(workers) and not torch.cuda.is_available():
         raise ValueError(
             "device is cuda, but PyTorch finds none on this machine; set it to cpu, or "
@@ -200,7 +204,7 @@ def _embed_groups(
         (len(index.channels), index.window_samples),
         crew.threads,
     )
-    groups = _run("embed", workshop, tasks, make_worker, crew, _parse_group)
+    groups = _run("embed", workshop, workshop.folder, tasks, make_worker, crew, _parse_group)
     _check_uids(np.concatenate([uids for _, uids in groups]))
     return [file for file, _ in groups]
 
@@ -220,6 +224,10 @@ def _groups(places: Sequence[Place]) -> Iterator[list[Place]]:
 
 def _parse_group(result: Any) -> tuple[ShardEntry, np.ndarray]:
     return parse_shard_entry(result["file"]), np.array(result["uids"], dtype=np.int64)
+
+
+def _parse_shard(result: Any) -> ShardEntry:
+    return parse_shard_entry(result["file"])
 
 
 def _check_uids(uids: np.ndarray) -> None:
@@ -253,18 +261,22 @@ def _pack(
         ShardPacker, workshop.folder.url, out_url, block, source.labels, dict(spaces)
     )
     crew = replace(crew, threads=1, gpus=0.0)
-    return tuple(_run("pack", workshop, tasks, make_worker, crew, parse_shard_entry))
+    return tuple(_run("pack", workshop, Folder(out_url), tasks, make_worker, crew, _parse_shard))
 
 
 def _run(
     what: str,
     workshop: Workshop,
+    folder: Folder,
     tasks: Sequence[Task],
     make_worker: Callable[[], Callable[[Any], Any]],
     crew: _Crew,
     parse: Callable[[Any], Result],
 ) -> list[Result]:
-    """The parsed results of all tasks, in their order; OSError where one task has none."""
+    """The parsed results of tasks that write into ``folder``, in their order.
+
+    OSError where one task has none.
+    """
     windows = sum(len(task.item[-1]) for task in tasks)
     progress = Progress(what, windows, "windows", crew.report)
     crew.report(f"{what}  {windows} windows  parts: {len(tasks)}")
@@ -272,6 +284,7 @@ def _run(
     for task, result, kept in workshop.run(
         tasks,
         make_worker,
+        folder=folder,
         workers=crew.workers,
         threads=crew.threads,
         gpus=crew.gpus,

@@ -16,9 +16,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
+
+import numpy as np
 
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
 from primus_scale.data.storage import Folder, explain_write_errors
@@ -27,13 +29,13 @@ from shards.checks import ChannelStatistics
 from shards.parallel import Failed
 from shards.progress import Progress
 from shards.recording import RecordingRef
-from shards.recording_maker import IngestJob, Made, RecordingMaker
+from shards.recording_maker import IngestJob, Made, Order, RecordingMaker
 from shards.report import INGEST_NAME, IngestReport, RecordingReport
 from shards.shuffle import ShardCopier, plan_shards
 from shards.work import Task, Workshop, fingerprint
-from shards.writer import open_output, remove_other_shards, shard_name
+from shards.writer import check_output, open_output, remove_other_shards, shard_name
 
-_SIZE_READERS = 16  # concurrent requests for the sizes of files
+_VERSION_READERS = 16  # concurrent requests for the state of files
 _MOST_NAMED = 3  # recordings in an error
 
 
@@ -53,7 +55,9 @@ def ingest(
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
     all the same, and says why); OSError where the output cannot be written.
     """
-    open_output(job.out, overwrite)
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    check_output(job.out, overwrite)
     workshop = Workshop(job.out)
     refs = job.create_reader().recordings()
     report(f"{len(refs)} recordings in {job.source}")
@@ -64,12 +68,19 @@ def ingest(
         settings={**asdict(job.settings), "options": dict(job.options)},
         recordings=tuple(one.report for one in made),
     )
-    _write_report(found, job.out)
-    _check_made(made, job)
+    check_made(made, found, job)
+    open_output(job.out)
     shards = _deal(job, made, workshop, workers, report)
     remove_other_shards(job.out, shards)
+    _write_report(found, job.out)
     write_index(_index(job, made, shards), job.out)
-    workshop.remove()
+    if all(one.report.error is None for one in made):
+        workshop.remove()
+    else:
+        report(
+            f"what was read is kept in {workshop.folder.url}: mend the recordings that failed and "
+            "run it again with --overwrite, and only those are read; or delete it"
+        )
     return found
 
 
@@ -81,22 +92,45 @@ def _make_all(
     report: Callable[[str], None],
 ) -> list[Made]:
     """The windows of every recording, in the order of the listing."""
-    tasks = _tasks(job, refs)
+    tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
+    made = {
+        ref.name: _failed(job, ref, "its name is no UTF-8; rename it")
+        for ref in refs
+        if not _is_utf8(ref)
+    }
     progress = Progress("ingest", len(tasks), "recordings", report)
-    made: dict[str, Made] = {}
     windows = failed = 0
-    make_worker = partial(RecordingMaker, job, workshop.folder.url)
-    for task, result, kept in workshop.run(tasks, make_worker, workers=workers, report=report):
+    done = workshop.run(
+        tasks,
+        partial(RecordingMaker, job, workshop.folder.url),
+        folder=workshop.folder,
+        workers=min(workers, len(tasks)),
+        report=report,
+    )
+    for task, result, kept in done:
+        ref = task.item.ref
         if isinstance(result, Failed):
             failed += 1
-            _, ref = task.item
-            made[task.key] = Made(RecordingReport(job.reader, ref.name, error=result.why))
+            made[ref.name] = _failed(job, ref, result.why)
         else:
-            made[task.key] = Made.parse(result)
-        windows += made[task.key].report.windows
-        note = f"{windows} windows{f', {failed} failed' if failed else ''}"
-        progress.add(note=note, kept=kept)
-    return [made[task.key] for task in tasks]
+            made[ref.name] = Made.parse(result)
+        windows += made[ref.name].report.windows
+        progress.add(note=f"{windows} windows{f', {failed} failed' if failed else ''}", kept=kept)
+    return [made[ref.name] for ref in refs]
+
+
+def _failed(job: IngestJob, ref: RecordingRef, why: str) -> Made:
+    name = ref.name.encode("utf-8", "backslashreplace").decode()
+    return Made(RecordingReport(job.reader, name, error=why))
+
+
+def _is_utf8(ref: RecordingRef) -> bool:
+    """Whether its names can be written into reports; old archives give others."""
+    try:
+        "".join((ref.name, *ref.files)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
@@ -104,35 +138,40 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
     source = job.create_reader().source
     paths = sorted({path for ref in refs for path in ref.files})
 
-    def size(path: str) -> int:
+    def version_of(path: str) -> str:
         try:
-            return source.size(path)
-        except OSError:
-            return -1  # opening the recording will tell
+            return source.version(path)
+        except FileNotFoundError:
+            return "none"  # opening the recording will tell
 
-    with ThreadPoolExecutor(_SIZE_READERS) as pool:
-        sizes = dict(zip(paths, pool.map(size, paths), strict=True))
-    settings = [version("primus-scale"), job.reader, dict(job.options), asdict(job.settings)]
+    with ThreadPoolExecutor(_VERSION_READERS) as pool:
+        versions = dict(zip(paths, pool.map(version_of, paths), strict=True))
+    # What only the shuffle depends on is left out.
+    settings = asdict(replace(job.settings, seed=0, shard_bytes=0))
+    general = [version("primus-scale"), job.reader, dict(job.options), job.source, settings]
     tasks = []
     for ref in refs:
         key = f"recording-{hash64(ref.name) % 2**64:016x}"
-        files = [[path, sizes[path]] for path in ref.files]
-        depends = fingerprint(settings, job.source, ref.name, files, dict(ref.details))
-        tasks.append(Task(key, depends, (key, ref)))
+        own = {path: versions[path] for path in ref.files}
+        depends = fingerprint(general, ref.name, own, dict(ref.details))
+        there = {path: stamp for path, stamp in own.items() if stamp != "none"}
+        tasks.append(Task(key, depends, Order(key, ref, there)))
     return tasks
 
 
-def _check_made(made: Sequence[Made], job: IngestJob) -> None:
-    """ValueError where there is no window, or where one is there twice."""
-    counts = Counter(uid for one in made for uid in one.uids)
-    if not counts:
+def check_made(made: Sequence[Made], found: IngestReport, job: IngestJob) -> None:
+    """ValueError where there is no window (the report is written first), or one is there twice."""
+    uids = np.concatenate([np.array(one.uids, np.int64) for one in made] or [np.empty(0, np.int64)])
+    if not len(uids):
+        _write_report(found, job.out)
         raise ValueError(_why_nothing(made, job))
-    uid, count = counts.most_common(1)[0]
-    if count > 1:
-        names = sorted({one.report.name for one in made if uid in one.uids})
+    values, counts = np.unique(uids, return_counts=True)
+    if (counts > 1).any():
+        uid = int(values[np.argmax(counts)])
+        names = sorted(one.report.name for one in made if uid in one.uids)
         raise ValueError(
-            f"window {uid} was made {count} times, of {' and '.join(names)}; their data set, name "
-            "and devices must not be the same: give the recordings names of their own"
+            f"window {uid} was made of {' and of '.join(names)}; their data set, name and devices "
+            "must not be the same: give the recordings names of their own"
         )
 
 
@@ -143,9 +182,8 @@ def _why_nothing(made: Sequence[Made], job: IngestJob) -> str:
         for device in one.report.devices:
             refused.update(device.refused)
     reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
-    told = "; ".join([*errors[:_MOST_NAMED], *reasons]) or (
-        f"all recordings are shorter than a window ({job.settings.window_s:g} s)"
-    )
+    notes = [f"{one.report.name}: {note}" for one in made for note in one.report.notes]
+    told = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
     more = len(errors) - _MOST_NAMED
     return (
         f"no window came of {len(made)} recordings in {job.source}: {told}"
@@ -164,19 +202,25 @@ def _deal(
     """The shards, written from the recordings' tars in random order."""
     files = [one.file for one in made if one.file]
     plan = plan_shards(files, job.settings.seed, job.settings.shard_bytes)
-    contents = [file.sha256 for file in files]
+    contents = fingerprint([file.sha256 for file in files])
     tasks = []
     for number, places in enumerate(plan):
         name = shard_name(number)
-        depends = fingerprint(contents, job.settings.seed, job.settings.shard_bytes, name)
-        tasks.append(Task(name, depends, (name, places)))
+        settings = [job.settings.seed, job.settings.shard_bytes]
+        tasks.append(Task(name, fingerprint(contents, settings, name), (name, places)))
     progress = Progress("shuffle", sum(map(len, plan)), "windows", report)
-    make_worker = partial(ShardCopier, workshop.folder.url, job.out)
+    done = workshop.run(
+        tasks,
+        partial(ShardCopier, workshop.folder.url, job.out),
+        folder=Folder(job.out),
+        workers=min(workers, len(tasks)),
+        report=report,
+    )
     entries = {}
-    for task, result, kept in workshop.run(tasks, make_worker, workers=workers, report=report):
+    for task, result, kept in done:
         if isinstance(result, Failed):
             raise OSError(f"{Folder(job.out).locate(task.key)}: {result.why}; run it again")
-        entries[task.key] = parse_shard_entry(result)
+        entries[task.key] = parse_shard_entry(result["file"])
         progress.add(len(entries[task.key].records), kept=kept)
     return [entries[task.key] for task in tasks]
 

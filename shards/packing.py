@@ -59,9 +59,9 @@ class ShardPacker:
         self._spaces = spaces
 
     def __call__(self, item: tuple[str, int, Sequence[Place]]) -> dict[str, Any]:
-        """Write a shard of a name, whose first block has a number; its ``ShardEntry`` as JSON."""
+        """Write a shard of a name, whose first block has a number; its entry as JSON, ``file``."""
         name, first, places = item
-        return asdict(write_shard(self._out, name, self._records(first, places)))
+        return {"file": asdict(write_shard(self._out, name, self._records(first, places)))}
 
     def _records(
         self, first: int, places: Sequence[Place]

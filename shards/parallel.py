@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+STARTS = 5  # of processes that fail in a row, until the cluster is taken for broken
+PATIENCE_S = 30.0  # after which it is told that there is no room for a worker
 DEATHS = 2  # of the worker on one item: once may be chance (memory, a lost node), twice is the item
 
 
@@ -74,22 +76,24 @@ def run_tasks(
     """Apply a worker's function to every item; yields place and result as they come.
 
     workers: at most so many at once, each with ``threads`` cores and ``gpus`` devices (a share of
-    one, or several). Functions, items and results travel between processes, so they are pickled.
+    one, or several); those that the cluster has no room for now join when it has. report: is told
+    where there is room for none. Functions, items and results travel between processes, so they
+    are pickled.
 
     An exception of the function is raised here, and ends the others. Where a worker's process dies
-    twice on an item, its result is ``Failed``. ValueError where not one worker fits on the cluster.
+    twice on an item, its result is ``Failed``. ValueError where no machine can hold a worker.
     """
     if not items:
         return
-    workers = min(workers, len(items))
     if stays_here(workers):
         worker = make_worker()
         yield from ((place, worker(item)) for place, item in enumerate(items))
         return
+    workers = min(workers, len(items))
     with ray_cluster(workers * threads):
-        workers = _fitting(workers, threads, gpus, report)
+        _check_room(threads, gpus)
         actor = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-        yield from _run(lambda: actor.remote(make_worker), items, workers)
+        yield from _Crew(lambda: actor.remote(make_worker), workers, report).run(items)
 
 
 class _Worker:
@@ -99,6 +103,9 @@ class _Worker:
         self._make_worker = make_worker
         self._worker: Callable[[Any], Any] | None = None
 
+    def start(self) -> None:
+        """Answers as soon as the process runs."""
+
     def run(self, item: Any) -> Any:
         """The result of one item; the worker is built at the first, whose error it raises."""
         if self._worker is None:
@@ -106,47 +113,96 @@ class _Worker:
         return self._worker(item)
 
 
-def _fitting(workers: int, threads: int, gpus: float, report: Callable[[str], None]) -> int:
-    """How many of the workers the cluster can hold: those beyond would wait without a word."""
-    there = ray.cluster_resources()
+def _check_room(threads: int, gpus: float) -> None:
+    """ValueError where no machine of the cluster has what a worker needs: it would wait forever."""
     wanted = {"CPU": float(threads), **({"GPU": gpus} if gpus else {})}
-    fitting = min(int(there.get(kind, 0.0) / each) for kind, each in wanted.items())
-    if fitting < 1:
-        needs = " and ".join(f"{each:g} {kind}" for kind, each in wanted.items())
-        has = ", ".join(f"{there.get(kind, 0.0):g} {kind}" for kind in wanted)
-        raise ValueError(f"a worker needs {needs}, the cluster has {has}; lower one of them")
-    if fitting < workers:
-        report(f"the cluster has room for {fitting} of {workers} workers")
-    return min(workers, fitting)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(has.get(kind, 0.0) >= each for kind, each in wanted.items()) for has in nodes):
+        return
+    needs = " and ".join(f"{each:g} {kind}" for kind, each in wanted.items())
+    most = ", ".join(
+        f"{max(has.get(kind, 0.0) for has in nodes):g} {kind}" for kind in wanted if nodes
+    )
+    raise ValueError(f"a worker needs {needs}, machines of the cluster have up to {most}; lower it")
 
 
-def _run(start: Callable[[], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
-    waiting = deque(range(len(items)))
-    idle = [start() for _ in range(workers)]
-    running: dict[Any, tuple[int, Any]] = {}
-    deaths: Counter[int] = Counter()
-    while waiting or running:
-        while waiting and idle:
-            place, actor = waiting.popleft(), idle.pop()
-            running[actor.run.remote(items[place])] = place, actor
-        (done,), _ = ray.wait(list(running), num_returns=1)
-        place, actor = running.pop(done)
+class _Crew:
+    """Actors that take items from one queue, each as soon as its process runs."""
+
+    def __init__(
+        self, start: Callable[[], Any], workers: int, report: Callable[[str], None]
+    ) -> None:
+        self._start = start
+        self._report = report
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._running: dict[Any, tuple[int, Any]] = {}
+        self._stillborn = 0  # processes in a row that did not start
+        for _ in range(workers):
+            self._hire()
+
+    def run(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Place and result of every item, as they come."""
+        waiting = deque(range(len(items)))
+        deaths: Counter[int] = Counter()
+        while waiting or self._running:
+            while waiting and self._idle:
+                place, actor = waiting.popleft(), self._idle.pop()
+                self._running[actor.run.remote(items[place])] = place, actor
+            done = self._wait()
+            if done in self._starting:
+                self._welcome(done)
+            elif done is not None:
+                place, actor = self._running.pop(done)
+                try:
+                    yield place, self._result(done, actor)
+                except _DiedError as error:
+                    self._hire()
+                    deaths[place] += 1
+                    if deaths[place] < DEATHS:
+                        waiting.appendleft(place)
+                    else:
+                        yield place, Failed(f"its process died {DEATHS} times ({error})")
+
+    def _hire(self) -> None:
+        actor = self._start()
+        self._starting[actor.start.remote()] = actor
+
+    def _wait(self) -> Any:
+        """Something that has ended; None where nothing did for long, which is told."""
+        refs = [*self._running, *self._starting]
+        ended, _ = ray.wait(refs, num_returns=1, timeout=None if self._running else PATIENCE_S)
+        if ended:
+            return ended[0]
+        self._report("no worker runs: the cluster has no room for one now; waiting")
+        return None
+
+    def _welcome(self, ref: Any) -> None:
+        """Let an actor whose process runs take items; a process that does not start is replaced."""
+        actor = self._starting.pop(ref)
         try:
-            result = ray.get(done)
-        except RayTaskError as error:
-            raise error.cause from None
-        except RayActorError as error:
-            idle.append(start())
-            deaths[place] += 1
-            if deaths[place] < DEATHS:
-                waiting.appendleft(place)
-                continue
-            result = Failed(f"the process that worked on it died {DEATHS} times ({_first(error)})")
+            ray.get(ref)
+        except RayError:
+            self._stillborn += 1
+            if self._stillborn == STARTS:
+                raise
+            self._hire()
         else:
-            idle.append(actor)
-        yield place, result
+            self._stillborn = 0
+            self._idle.append(actor)
+
+    def _result(self, ref: Any, actor: Any) -> Any:
+        """What the actor made of an item; _DiedError where its process, node or memory ended."""
+        try:
+            result = ray.get(ref)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            # The other lines are of Ray's log files.
+            raise _DiedError(str(error).partition("\n")[0].strip()) from error
+        self._idle.append(actor)
+        return result
 
 
-def _first(error: Exception) -> str:
-    """The first line of Ray's message; the others tell of its log files."""
-    return str(error).partition("\n")[0].strip()
+class _DiedError(Exception):
+    """A worker's process is gone, with the item that it worked on."""

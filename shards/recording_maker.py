@@ -1,16 +1,18 @@
 """A worker of ingestion: makes the windows of one recording after the other.
 
 maker = RecordingMaker(job, work_url)
-made = maker((key, ref))  # Made as JSON, or Failed
+made = maker(Order(key, ref, versions))  # Made as JSON, or Failed
 """
 
 from __future__ import annotations
 
 import errno
+import json
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -25,10 +27,14 @@ from shards.readers.base import Reader
 from shards.recording import RecordingRef
 from shards.report import RecordingReport
 from shards.settings import IngestSettings
+from shards.signal.spool import ScratchError
 from shards.windows import RecordingWindows
 from shards.writer import window_key, write_shard
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Lack of space or of file handles.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,22 +78,48 @@ class _BrokenRecordingError(Exception):
     """A recording cannot be read; the others can."""
 
 
+class _OutputError(Exception):
+    """The output cannot be written; ``__cause__`` says why."""
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """What is raised while a recording is read concerns that recording alone.
 
-    Except a full disk, which concerns all. Files of strangers raise almost anything, and one of
-    thousands must not end the run.
+    Except what this machine or the output lacks, which concerns all. Files of strangers raise
+    almost anything, and one of thousands must not end the run; of what may be a bug of ours the
+    traceback is logged.
     """
     try:
         yield
+    except (_BrokenRecordingError, _OutputError, ScratchError):
+        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise
-        told = isinstance(error, ValueError | OSError) and str(error)
-        raise _BrokenRecordingError(
-            str(error) if told else f"{type(error).__name__}: {error}"
-        ) from error
+        if isinstance(error, ValueError | OSError) and str(error):
+            raise _BrokenRecordingError(str(error)) from error
+        logger.warning("unexpected error while a recording was read", exc_info=error)
+        raise _BrokenRecordingError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What is raised while the output is written concerns all recordings."""
+    try:
+        yield
+    except _BrokenRecordingError:
+        raise
+    except Exception as error:
+        raise _OutputError from error
+
+
+class Order(NamedTuple):
+    """A recording to be made. key: names its tar. versions: of its files, when it was listed."""
+
+    key: str
+    ref: RecordingRef
+    versions: Mapping[str, str]
 
 
 class RecordingMaker:
@@ -98,33 +130,52 @@ class RecordingMaker:
         self._reader = job.create_reader()
         self._folder = Folder(work_url)
 
-    def __call__(self, item: tuple[str, RecordingRef]) -> dict[str, Any] | Failed:
-        """What became of the recording ``item[1]``: ``Made`` as JSON; ``item[0]`` names its tar.
+    def __call__(self, order: Order) -> dict[str, Any] | Failed:
+        """What became of the recording: ``Made`` as JSON, or ``Failed`` where it cannot be read.
 
-        ``Failed`` where it cannot be read. OSError where the tar cannot be written, or where the
-        whole source is gone.
+        OSError where its tar cannot be written, or where its files are not there any more as they
+        were listed: the source is gone, or changes under our hands.
         """
-        key, ref = item
-        try:
-            return asdict(self._make(f"{key}.tar", ref))
-        except _BrokenRecordingError as error:
-            self._reader.source.check()
-            return Failed(str(error))
+        for last in (False, True):
+            try:
+                return asdict(self._make(order))
+            except _OutputError as error:
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
+            except _BrokenRecordingError as error:
+                self._check_source(order)
+                # Storage may answer the second time, a damaged file will not.
+                if last or not isinstance(error.__cause__, OSError):
+                    return Failed(str(error))
+        raise AssertionError("the second try returns")
 
-    def _make(self, file: str, ref: RecordingRef) -> Made:
-        with ExitStack() as stack:
-            with _reading():
-                recording = stack.enter_context(self._reader.open(ref))
-                windows = RecordingWindows(recording, self._settings)
+    def _make(self, order: Order) -> Made:
+        with _reading(), self._reader.open(order.ref) as recording:
+            windows = RecordingWindows(recording, self._settings)
+            json.dumps(asdict(windows.report), allow_nan=False)  # kept and published as it is
             records = _Records(windows, len(self._settings.channels))
-            entry = write_shard(self._folder, file, records) if windows.report.windows else None
+            entry = None
+            if windows.report.windows:
+                with _writing():
+                    entry = write_shard(self._folder, f"{order.key}.tar", records)
         return Made(
             report=windows.report,
             file=entry,
             sums=records.statistics.sums(),
             labels=tuple(sorted(records.labels)),
-            uids=tuple(records.uids),
+            uids=tuple(sorted(records.uids)),
         )
+
+    def _check_source(self, order: Order) -> None:
+        source = self._reader.source
+        source.check()
+        for path, version in order.versions.items():
+            if source.version(path) != version:
+                raise OSError(
+                    f"{source.locate(path)} is not there any more as it was listed; check that its "
+                    "storage is mounted and nobody writes to it, and run it again: it goes on "
+                    "where it was"
+                )
 
 
 class _Records:
@@ -133,19 +184,19 @@ class _Records:
     def __init__(self, windows: RecordingWindows, channels: int) -> None:
         self.statistics = ChannelStatistics(channels)
         self.labels: set[str] = set()
-        self.uids: list[int] = []
+        self.uids: set[int] = set()
         self._windows = windows
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, bytes], int]]:
         with _reading():
             for window in self._windows:
-                if not np.isfinite(window.imu).all():
+                assert np.isfinite(window.imu).all()
+                if window.meta.uid in self.uids:
                     raise ValueError(
-                        f"{describe(window.meta)} holds NaN or infinite samples; check the "
-                        "calibration of its sensors"
+                        f"{describe(window.meta)} is made twice; give its devices different names"
                     )
+                self.uids.add(window.meta.uid)
                 self.statistics.add(window.imu[None])
-                self.uids.append(window.meta.uid)
                 if window.meta.label is not None:
                     self.labels.add(window.meta.label)
                 yield window_key(window.meta.uid), encode_window(window), 1

@@ -40,7 +40,8 @@ REASONS = (
 class SensorReport:
     """What the signal path found in one sensor's samples.
 
-    samples: as read. untimed: without a time; invalid: with NaN; duplicates: of a time that was
+    samples: as read. untimed: without a time; invalid: with NaN, or beyond what any sensor gives;
+    duplicates: of a time that was
     there before; out_of_order: earlier than the sample before; these four are rows of the file.
     rate_hz: one over the median spacing. gaps and gap_s: number and total length. limit: full
     scale in SI units, where known; saturated: samples at it.

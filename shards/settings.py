@@ -41,6 +41,13 @@ class IngestSettings:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.max_overlap < 1:
             raise ValueError(f"max_overlap must lie in 0..1 (1 excluded), got {self.max_overlap}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        low, high = self.acc_range
+        if not low < high:
+            raise ValueError(
+                f"acc_range must be the lower and then the higher bound, got {low} {high}"
+            )
         if self.frames < 0 or self.short_side < 16:
             raise ValueError("frames must not be negative, and short_side at least 16 pixels")
         unknown = set(self.require) - {"video", "text"}

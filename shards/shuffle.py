@@ -69,9 +69,9 @@ class ShardCopier:
         self._to = Folder(to_url)
 
     def __call__(self, shard: tuple[str, Sequence[Place]]) -> dict[str, Any]:
-        """Write the shard of this name with the records of these places; its entry as JSON."""
+        """Write the shard of this name with the records of these places; ``file`` is its entry."""
         name, places = shard
-        return asdict(write_shard(self._to, name, self._records(places)))
+        return {"file": asdict(write_shard(self._to, name, self._records(places)))}
 
     def _records(self, places: Sequence[Place]) -> Iterator[tuple[str, dict[str, bytes], int]]:
         for views in self._reader.read(places):

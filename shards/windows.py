@@ -76,6 +76,7 @@ class RecordingWindows:
         self._film = Film(clocks.frames, settings) if clocks.frames else None
         self._sync = clocks.sync
         self._accepted: list[_Accepted] = []
+        self._notes: list[str] = []
         devices = [
             self._judge(number, signal, clocks.narrations)
             for number, signal in enumerate(self._signals)
@@ -89,7 +90,7 @@ class RecordingWindows:
             devices=tuple(devices),
             lag=clocks.lag,
             sync=clocks.sync,
-            notes=(*recording.notes, *notes, *clocks.notes),
+            notes=(*recording.notes, *notes, *clocks.notes, *self._notes),
         )
 
     def __iter__(self) -> Iterator[Window]:
@@ -110,6 +111,8 @@ class RecordingWindows:
             self._settings,
             gaps=conditioned.gaps,
         )
+        if not planned:
+            self._notes.append(self._why_nothing(signal))
         refused: Counter[str] = Counter()
         gravity = implausible_gravity(conditioned, self._settings.acc_range)
         for window in planned:
@@ -130,6 +133,15 @@ class RecordingWindows:
             windows=len(planned) - refused.total(),
             refused={reason: refused[reason] for reason in REASONS if refused[reason]},
         )
+
+    def _why_nothing(self, signal: _Signal) -> str:
+        """Why there is no place for a window."""
+        name, span_s = signal.device.name, signal.conditioned.end_s - signal.conditioned.start_s
+        if span_s < 0:
+            return f"no window of {name}: its sensors have no time in common; check their clocks"
+        if span_s < self._settings.window_s or not self._recording.labels:
+            return f"no window of {name}: it has {span_s:.1f} s, too little for one"
+        return f"no window of {name}: none fits into a label's span; check the clock of the labels"
 
     def _refusal(
         self, signal: Conditioned, window: PlannedWindow, frames: tuple[int, ...]

@@ -1,13 +1,14 @@
 """Long work in small tasks, each of which is done once, whoever is killed in between.
 
     workshop = Workshop(out_url)
-    for task, result, kept in workshop.run(tasks, make_worker, workers=8):
+    for task, result, kept in workshop.run(tasks, make_worker, folder=workshop.folder, workers=8):
         ...
     workshop.remove()
 
-Results (JSON) are kept in ``.work`` below the output, beside whatever files the tasks write there,
-so a run that was stopped goes on where it was, on any machine that reaches the output. A result
-counts for as long as its task's fingerprint is the same: of everything that it depends on.
+A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
+output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
+result counts as long as its task's fingerprint is the same, of everything that it depends on, and
+its file lies there as it was written.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Workshop:
         tasks: Sequence[Task],
         make_worker: Callable[[], Callable[[Any], Any]],
         *,
+        folder: Folder,
         workers: int,
         threads: int = 1,
         gpus: float = 0.0,
@@ -70,10 +72,11 @@ class Workshop:
     ) -> Iterator[Done]:
         """Every task with its result, those that were done before first, then as they end.
 
-        ``make_worker`` and the other settings: see ``shards.parallel.run_tasks``. A result is
-        JSON, or ``Failed``, which is not kept: the task is tried again by the next run.
+        A result is JSON with ``file``, the ``ShardEntry`` of what the task has written in
+        ``folder`` (None: nothing), or ``Failed``, which is not kept: the task is tried again by
+        the next run. ``make_worker`` and the other settings: see ``shards.parallel.run_tasks``.
         """
-        kept = self._kept(tasks)
+        kept = self._kept(tasks, folder)
         yield from (Done(task, kept[task.key], True) for task in tasks if task.key in kept)
         rest = [task for task in tasks if task.key not in kept]
         items = [task.item for task in rest]
@@ -84,28 +87,44 @@ class Workshop:
             yield Done(rest[place], result, False)
 
     def remove(self) -> None:
-        """Delete the folder and all that lies in it."""
+        """Delete the folder and all that lies in it; results first, then what they speak of."""
         with explain_write_errors(self.folder.url):
+            for name in self.folder.names():
+                if name.endswith(".json"):
+                    self.folder.remove(name)
             self.folder.remove_all()
 
     def _keep(self, task: Task, result: Any) -> None:
-        text = json.dumps({"fingerprint": task.fingerprint, "result": result}, ensure_ascii=False)
+        entry = {"fingerprint": task.fingerprint, "result": result}
         with (
             explain_write_errors(self.folder.url),
             self.folder.staging(f"{task.key}.json") as path,
         ):
-            path.write_text(text, encoding="utf-8")
+            path.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
 
-    def _kept(self, tasks: Sequence[Task]) -> dict[str, Any]:
+    def _kept(self, tasks: Sequence[Task], folder: Folder) -> dict[str, Any]:
         """Results that were kept and still count, by key; those that do not are deleted."""
-        names = {*self.folder.names()}
+        names, sizes = {*self.folder.names()}, folder.sizes()
         there = [task for task in tasks if f"{task.key}.json" in names]
         kept = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            entries = pool.map(lambda task: self.folder.read(f"{task.key}.json"), there)
-            for task, entry in zip(there, map(json.loads, entries), strict=True):
-                if entry["fingerprint"] == task.fingerprint:
-                    kept[task.key] = entry["result"]
+            texts = pool.map(lambda task: self.folder.read(f"{task.key}.json"), there)
+            for task, text in zip(there, texts, strict=True):
+                result = _still_true(text, task, sizes)
+                if result is not None:
+                    kept[task.key] = result
                 else:  # now, for the task's files will soon be others than it speaks of
                     self.folder.remove(f"{task.key}.json")
         return kept
+
+
+def _still_true(text: bytes, task: Task, sizes: dict[str, int]) -> dict[str, Any] | None:
+    """The result in ``text`` if it is of this task, and its file as it was written."""
+    try:
+        entry = json.loads(text)
+    except ValueError:  # a machine went down before it lay on the disk
+        return None
+    result: dict[str, Any] = entry["result"]
+    file = result["file"]
+    whole = file is None or sizes.get(file["name"]) == file["size"]
+    return result if whole and entry["fingerprint"] == task.fingerprint else None

@@ -32,7 +32,7 @@ from primus_scale.data.index import (
     write_index,
 )
 from primus_scale.data.record import Block, decode_window, encode_block, encode_window
-from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.data.storage import STAGED, Folder, explain_write_errors
 from primus_scale.sample import CHANNELS, UNITS, Window
 from shards.checks import ChannelStatistics, check_columns, check_imu, describe
 
@@ -70,7 +70,8 @@ class _ShardWriter:
         self._labels: tuple[str, ...] = ()
         self._teachers: dict[str, TeacherSpace] = {}
         self._closed = False
-        open_output(url, overwrite)
+        check_output(url, overwrite)
+        open_output(url)
         remove_other_shards(url, ())
 
     def close(self) -> ShardIndex:
@@ -242,12 +243,8 @@ class PackedShardWriter(_ShardWriter):
         self._blocks += 1
 
 
-def open_output(url: str, overwrite: bool) -> None:
-    """Make the folder at ``url`` ready for shards; an old index goes, so that it is unfinished.
-
-    FileExistsError where it has an index and ``overwrite`` is not set; OSError naming ``url`` where
-    it cannot be written.
-    """
+def check_output(url: str, overwrite: bool) -> None:
+    """FileExistsError where the folder at ``url`` has an index and ``overwrite`` is not set."""
     folder = Folder(url)
     with explain_write_errors(folder.url):
         names = folder.names()
@@ -256,19 +253,31 @@ def open_output(url: str, overwrite: bool) -> None:
             f"{folder.url} already holds shards; choose another folder, "
             "or ask for it to be overwritten"
         )
+
+
+def open_output(url: str) -> None:
+    """Make the folder at ``url`` ready for shards; an old index goes, so that it is unfinished.
+
+    OSError naming ``url`` where it cannot be written.
+    """
+    folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
-        if INDEX_NAME in names:
+        if INDEX_NAME in folder.names():
             folder.remove(INDEX_NAME)
 
 
 def remove_other_shards(url: str, shards: Iterable[ShardEntry]) -> None:
-    """Delete the shards in the folder at ``url`` that are none of ``shards``: an earlier run's."""
+    """Delete the shards in the folder at ``url`` that are none of ``shards``: an earlier run's.
+
+    And what a kill has left of shards that were being written.
+    """
     folder = Folder(url)
     keep = {shard.name for shard in shards}
     with explain_write_errors(folder.url):
-        for name in filter(_SHARD_NAME.fullmatch, folder.names()):
-            if name not in keep:
+        for name in folder.names():
+            staged = name.startswith(".") and name.endswith(STAGED)
+            if staged or (_SHARD_NAME.fullmatch(name) and name not in keep):
                 folder.remove(name)
 
 

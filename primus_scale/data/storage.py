@@ -7,6 +7,7 @@ come from the usual places of each (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOIN
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+
+STAGED = ".part"  # end of the names of files that are not whole yet, in local folders
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,20 @@ class Folder:
 
     def names(self) -> list[str]:
         """Names of what lies in the folder, sorted; empty where there is no such folder."""
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of each file in the folder, by name; empty where there is no folder."""
         file_system, root = self._file_system()
         file_system.invalidate_cache()  # listings of object stores are cached otherwise
         try:
-            paths = file_system.ls(root, detail=False)
+            entries = file_system.ls(root, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+            return {}
+        return {
+            str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: int(entry["size"] or 0)
+            for entry in entries
+        }
 
     def remove(self, name: str) -> None:
         """Delete the file ``name``."""
@@ -87,7 +97,8 @@ class Folder:
         """
         file_system, root = self._file_system()
         if _is_local(file_system):
-            staged = Path(root) / f".{name}.part"
+            # A name of its own: two that write the same file must not write into each other's.
+            staged = Path(root) / f".{name}.{uuid.uuid4().hex}{STAGED}"
             try:
                 yield staged
                 staged.replace(Path(root) / name)

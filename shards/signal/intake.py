@@ -20,6 +20,8 @@ GAP_PERIODS = 2.5  # spacings of samples up to this many usual ones are no gap a
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it
 CHUNK_ROWS = 2**15  # taken in at once
 LATEST_S = 1e11  # the year 5138; times beyond it, like those in ms or ns of a clock in s, are none
+# Values that no sensor on a body gives, by SI unit: damaged records, invalid like those with NaN.
+HIGHEST = {"m/s2": 1e4, "rad/s": 1e3}
 DENSEST = 4.0  # samples a period: where the median spacing is that of bursts, the mean rules
 
 
@@ -33,7 +35,7 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class SensorData:
-    """A sensor's rows (``shards.spool.row_type``) in order of time, its values in SI units.
+    """A sensor's rows (``shards.signal.spool.row_type``) in order of time, its values in SI units.
 
     stretches: first row of each, and the row after its last. period_s: spacing to resample by.
     median_acc: median |a| in m/s2 where the sensor is an accelerometer.
@@ -59,15 +61,15 @@ def read_sensor(
 
     ValueError where no sample has both a time and values.
     """
-    intake = _Intake(sensor, factor, gap_s)
+    intake = _Intake(sensor, unit, factor, gap_s)
     for samples in sensor.read():
         intake.add(samples)
     rows = intake.spool.finish()
     if not len(rows):
         raise ValueError(
             f"{where}: none of its {intake.samples} samples can be used ({intake.untimed} have no "
-            f"time in seconds, {intake.invalid} have NaN); check that its file is complete, and "
-            "the columns and units of its times and values"
+            f"time in seconds, {intake.invalid} hold NaN or impossible values); check that its "
+            "file is complete, and the columns and units of its times and values"
         )
     spacing = Median()
     for _, steps in _steps(rows):
@@ -95,7 +97,7 @@ def read_sensor(
             rate_hz=1 / spacing.value() if len(rows) > 1 else 0.0,
             gaps=len(gaps),
             gap_s=sum((gap.end_s - gap.start_s for gap in gaps), 0.0),
-            limit=None if sensor.limit is None else sensor.limit * factor,
+            limit=None if sensor.limit is None else sensor.limit * abs(factor),
         ),
     )
 
@@ -103,12 +105,13 @@ def read_sensor(
 class _Intake:
     """Takes a sensor's chunks: counts bad rows, converts the others and passes them on."""
 
-    def __init__(self, sensor: Sensor, factor: float, gap_s: float) -> None:
+    def __init__(self, sensor: Sensor, unit: str, factor: float, gap_s: float) -> None:
         self.samples = self.untimed = self.invalid = self.saturated = 0
         self.nan_times = _Times(gap_s)
         self.spool = Spool(len(sensor.channels))
         self._sensor = sensor
         self._factor = factor
+        self._highest = HIGHEST.get(unit, float(np.finfo(np.float32).max))
         self._acc = [sensor.channels.index(c) for c in ACCELEROMETER if c in sensor.channels]
         self._acc_median = Median()
 
@@ -125,26 +128,24 @@ class _Intake:
 
     def _add(self, time_s: np.ndarray, values: np.ndarray) -> None:
         timed = np.abs(time_s) < LATEST_S  # neither NaN nor infinite
-        finite = np.isfinite(values).all(axis=1)
-        self.samples += len(time_s)
-        self.untimed += len(time_s) - int(timed.sum())
-        self.invalid += int((timed & ~finite).sum())
-        self.nan_times.add(time_s[timed & ~finite])
-        good = timed & finite
-        rows = np.zeros(int(good.sum()), row_type(values.shape[1]))
-        if not len(rows):
-            return
-        values = values[good]
-        rows["time_s"] = time_s[good]
+        saturated = np.zeros(len(values), bool)
         if self._sensor.limit is not None:
-            rows["saturated"] = (np.abs(values) >= SATURATION * self._sensor.limit).any(axis=1)
-            self.saturated += int(rows["saturated"].sum())
+            saturated = (np.abs(values) >= SATURATION * self._sensor.limit).any(axis=1)
         values = values * self._factor
         if self._sensor.rectify is not None:
             values = self._sensor.rectify(values)
-        rows["values"] = values
+        possible = (np.abs(values) < self._highest).all(axis=1)  # neither NaN nor infinite
+        self.samples += len(time_s)
+        self.untimed += len(time_s) - int(timed.sum())
+        self.invalid += int((timed & ~possible).sum())
+        self.nan_times.add(time_s[timed & ~possible])
+        good = timed & possible
+        self.saturated += int(saturated[good].sum())
+        rows = np.zeros(int(good.sum()), row_type(values.shape[1]))
+        rows["time_s"], rows["values"] = time_s[good], values[good]
+        rows["saturated"] = saturated[good]
         if len(self._acc) == len(ACCELEROMETER):
-            self._acc_median.add(np.linalg.norm(values[:, self._acc], axis=1))
+            self._acc_median.add(np.linalg.norm(rows["values"][:, self._acc], axis=1))
         self.spool.add(rows)
 
 

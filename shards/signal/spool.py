@@ -7,7 +7,6 @@ column = spool.finish()  # in order of time, no time twice
 
 from __future__ import annotations
 
-import errno
 import itertools
 import math
 import mmap
@@ -15,6 +14,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -31,12 +31,20 @@ def row_type(channels: int) -> np.dtype:
     return np.dtype(fields)
 
 
+class ScratchError(OSError):
+    """The temporary folder cannot be used: the machine's trouble, not a recording's."""
+
+
 class Column:
-    """Rows of one type in a temporary file (in ``TMPDIR``) that vanishes with the object."""
+    """Rows of one type in a temporary file (in ``TMPDIR``) that vanishes with the object.
+
+    ScratchError naming the folder where the file cannot be made or written.
+    """
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = np.dtype(dtype)
-        self._file = tempfile.TemporaryFile(prefix="primus-scale-", buffering=0)  # noqa: SIM115
+        with _in_scratch():
+            self._file = tempfile.TemporaryFile(prefix="primus-scale-", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._rows = 0
 
@@ -44,15 +52,9 @@ class Column:
         return self._rows
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows at the end; OSError naming the folder where there is no space left."""
-        try:
+        """Write rows at the end."""
+        with _in_scratch():
             np.ascontiguousarray(rows, dtype=self.dtype.base).tofile(self._file)
-        except OSError as error:
-            raise OSError(
-                error.errno or errno.ENOSPC,  # numpy tells of a short write without a number
-                f"cannot write samples to the temporary folder {tempfile.gettempdir()} ({error}); "
-                "free space there, or set TMPDIR to a larger one",
-            ) from error
         self._rows += len(rows)
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -74,6 +76,17 @@ class Column:
 
     def _typed(self, data: bytes | mmap.mmap) -> np.ndarray:
         return np.frombuffer(data, self.dtype.base).reshape(-1, *self.dtype.shape)
+
+
+@contextmanager
+def _in_scratch() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScratchError(
+            f"cannot write samples to the temporary folder {tempfile.gettempdir()} ({error}); "
+            "free space there, or set TMPDIR to a larger one"
+        ) from error
 
 
 class Median:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import ray
 
+from shards import parallel
 from shards.parallel import Failed, run_tasks
 from tests.integration.tiny import ROOT, free_port, started, wait_until
 from tests.square_worker import make_worker
@@ -58,14 +60,56 @@ def test_an_item_that_kills_its_worker_twice_is_reported_and_the_others_are_done
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_beyond_the_cluster_are_left_out_with_a_word() -> None:
-    told: list[str] = []
-    assert run([1, 2, 3, 4], workers=4, report=told.append) == {0: 1, 1: 4, 2: 9, 3: 16}
-    assert told == ["the cluster has room for 2 of 4 workers"]
-    with pytest.raises(ValueError, match="a worker needs 3 CPU, the cluster has 2 CPU"):
+def test_workers_beyond_the_cluster_do_no_harm() -> None:
+    assert run([1, 2, 3, 4], workers=4) == {0: 1, 1: 4, 2: 9, 3: 16}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_no_machine_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs 3 CPU, machines of the cluster have up to 2 CPU"):
         run([1, 2], threads=3)
-    with pytest.raises(ValueError, match="needs 1 CPU and 1 GPU, the cluster has 2 CPU, 0 GPU"):
+    with pytest.raises(ValueError, match=r"needs 1 CPU and 1 GPU, .* up to 2 CPU, 0 GPU"):
         run([1, 2], gpus=1.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_that_there_is_no_room_is_told_and_the_work_done_when_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "PATIENCE_S", 0.5)
+    told: list[str] = []
+    with occupied_cluster(cpus=2) as leave:
+
+        def tell(line: str) -> None:
+            told.append(line)
+            leave()
+
+        assert run([1, 2, 3], report=tell) == {0: 1, 1: 4, 2: 9}
+    assert told
+    assert "no room for one now; waiting" in told[0]
+
+
+@contextmanager
+def occupied_cluster(cpus: int) -> Iterator[Callable[[], None]]:
+    """Another program that holds so many cores, until the function that is given is called."""
+    program = f"""
+import ray, sys
+ray.init(logging_level="ERROR")
+group = ray.util.placement_group([{{"CPU": {cpus}}}])
+ray.get(group.ready())
+print("held", flush=True)
+sys.stdin.readline()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        try:
+            yield other.stdin.close
+        finally:
+            other.kill()
 
 
 def test_one_worker_without_a_cluster_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

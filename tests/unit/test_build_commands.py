@@ -80,7 +80,7 @@ def test_an_output_that_exists_is_refused_and_replaced_if_asked(
         (("--max-overlap", "1.5"), "max_overlap must lie in 0..1"),
         (("--window-s", "0"), "window_s must be positive"),
         (("--frames", "-1"), "frames must not be negative"),
-        (("--window-s", "60"), "shorter than a window (60 s)"),
+        (("--window-s", "60"), "it has 20.0 s, too little for one"),
         (("--acc-range", "20", "30"), "windows refused: implausible gravity"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import ShardSet
-from shards.ingest import ingest
+from shards import progress
+from shards.ingest import check_made, ingest
 from shards.parallel import Failed
-from shards.recording_maker import IngestJob, RecordingMaker
+from shards.recording_maker import IngestJob, Made, Order, RecordingMaker
+from shards.report import IngestReport, RecordingReport
 from shards.verify import verify
 from tests.full_disk import files_limited_to
 from tests.permissions import bound_by_permissions
@@ -75,18 +78,80 @@ def test_small_shards_hold_all_windows(job: IngestJob) -> None:
     assert verify(job.out).ok
 
 
-def test_other_settings_use_nothing_of_an_unfinished_run(job: IngestJob, tmp_path: Path) -> None:
-    reader = job.create_reader()
-    maker = RecordingMaker(job, str(Path(job.out) / ".work"))
-    (Path(job.out) / ".work").mkdir(parents=True)
-    for number, ref in enumerate(reader.recordings()):
-        assert not isinstance(maker((f"recording-{number}", ref)), Failed)
-    other = replace(job, settings=replace(job.settings, window_s=4.0, hop_s=4.0))
-    run(other)
-    assert read_index(job.out).window_s == 4.0
-    fresh = replace(other, out=str(tmp_path / "fresh"))
+def interrupted(job: IngestJob, recordings: int = 2) -> None:
+    """A run that is stopped when so many recordings are done."""
+
+    def stop(line: str) -> None:
+        if line.startswith("ingest"):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "REPORT_S", 0.0)  # a line for each recording
+        for _ in range(recordings):
+            with pytest.raises(KeyboardInterrupt):
+                ingest(job, report=stop)
+
+
+def kept(job: IngestJob) -> list[Path]:
+    return sorted((Path(job.out) / ".work").glob("recording-*.tar"))
+
+
+def test_a_stopped_run_goes_on_where_it_was(job: IngestJob, tmp_path: Path) -> None:
+    interrupted(job)
+    before = {path: path.stat().st_mtime_ns for path in kept(job)}
+    assert before
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        ingest(job, report=lambda line: told.append(line) or _stop_at_shuffle(line))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    run(job)
+    fresh = replace(job, out=str(tmp_path / "fresh"))
     run(fresh)
-    assert shard(other) == shard(fresh)
+    assert shard(job) == shard(fresh)
+
+
+def _stop_at_shuffle(line: str) -> None:
+    if line.startswith("shuffle"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("what", ["settings", "description", "samples"])
+def test_what_changes_after_a_stop_is_made_anew(job: IngestJob, tmp_path: Path, what: str) -> None:
+    interrupted(job)
+    source = Path(job.source)
+    if what == "settings":
+        job = replace(job, settings=replace(job.settings, window_s=4.0, hop_s=4.0))
+    elif what == "description":  # of the same length
+        file = source / "recording.yaml"
+        text = file.read_text().replace("acc_x: 1, acc_y: 2", "acc_x: 2, acc_y: 1")
+        file.write_text(text)
+    else:
+        file = source / "person 0/walk 000/imu.npy"
+        table = np.load(file)
+        table[:, 1] += 0.5
+        np.save(file, table)
+    run(job)
+    fresh = replace(job, out=str(tmp_path / "fresh"))
+    run(fresh)
+    assert shard(job) == shard(fresh)
+
+
+def test_another_seed_after_a_stop_reads_nothing_again(job: IngestJob) -> None:
+    interrupted(job)
+    before = {path: path.stat().st_mtime_ns for path in kept(job)}
+    other = replace(job, settings=replace(job.settings, seed=5))
+    with pytest.raises(KeyboardInterrupt):
+        ingest(other, report=_stop_at_shuffle)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_shards_that_are_lost_after_a_stop_are_written_again(job: IngestJob) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ingest(job, report=_stop_at_shuffle)
+    for path in Path(job.out).glob("*.tar"):
+        path.unlink()
+    run(job)
+    assert verify(job.out).ok
 
 
 def shard(job: IngestJob) -> bytes:
@@ -100,18 +165,30 @@ def test_overwriting_leaves_no_shard_of_before(job: IngestJob) -> None:
     assert verify(job.out).ok
 
 
-def test_recordings_of_one_name_are_refused(job: IngestJob) -> None:
-    """The data set gives names below its own folders; another description may repeat one."""
-    source = Path(job.source)
-    shutil.copytree(source / "person 1", source / "again" / "person 1")
-    text = (source / "recording.yaml").read_text()
-    description = text.replace('"{person}/*"', '"person 1/*"')
-    (source / "again/recording.yaml").write_text(description)
+def test_overwriting_from_a_wrong_source_leaves_the_output_as_it_was(
+    job: IngestJob, tmp_path: Path
+) -> None:
     run(job)
-    names = [
-        r["name"] for r in json.loads((Path(job.out) / "ingest.json").read_text())["recordings"]
+    before = read_index(job.out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no recording\.yaml"):
+        run(replace(job, source=str(tmp_path / "empty")), overwrite=True)
+    assert read_index(job.out) == before
+    assert verify(job.out).ok
+
+
+def test_windows_that_two_recordings_share_are_refused(job: IngestJob) -> None:
+    made = [Made(RecordingReport("walks", name, windows=1), uids=(7,)) for name in ("one", "other")]
+    with pytest.raises(ValueError, match="window 7 was made of one and of other"):
+        check_made(made, IngestReport("folder", job.source, {}, ()), job)
+
+
+def orders(job: IngestJob) -> list[Order]:
+    source = job.create_reader().source
+    return [
+        Order(f"order-{number}", ref, {path: source.version(path) for path in ref.files})
+        for number, ref in enumerate(job.create_reader().recordings())
     ]
-    assert len(names) == len(set(names))
 
 
 def test_a_source_that_disappears_ends_the_run_and_keeps_what_is_done(
@@ -120,26 +197,62 @@ def test_a_source_that_disappears_ends_the_run_and_keeps_what_is_done(
     source, away = Path(job.source), tmp_path / "away"
 
     def tell(line: str) -> None:
-        if line.startswith("4 recordings"):
+        if line.startswith("ingest  1 "):
             source.rename(away)
 
-    with pytest.raises(FileNotFoundError, match="check --src"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(FileNotFoundError, match="--src"):
+        patch.setattr(progress, "REPORT_S", 0.0)
         ingest(job, report=tell)
     assert not (Path(job.out) / "index.json").exists()
+    assert len(kept(job)) == 1
     away.rename(source)
     run(job)
     assert verify(job.out).ok
 
 
-def test_a_source_that_disappears_between_two_recordings_is_no_broken_recording(
-    job: IngestJob, tmp_path: Path
-) -> None:
-    refs = job.create_reader().recordings()
+def test_storage_that_is_not_mounted_is_no_broken_recording(job: IngestJob, tmp_path: Path) -> None:
+    """Its mount point is still there, and empty."""
+    first, second, *_ = orders(job)
     maker = RecordingMaker(job, str(tmp_path))
-    assert maker(("first", refs[0]))["report"]["windows"] > 0  # type: ignore[index]
+    assert maker(first)["report"]["windows"] > 0  # type: ignore[index]
     Path(job.source).rename(tmp_path / "away")
-    with pytest.raises(FileNotFoundError, match="check --src"):
-        maker(("second", refs[1]))
+    Path(job.source).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"imu\.npy|recording\.yaml"):
+        maker(second)
+
+
+def test_a_file_that_changes_while_it_is_read_ends_the_run(job: IngestJob, tmp_path: Path) -> None:
+    first, *_ = orders(job)
+    (Path(job.source) / "person 0/walk 000/imu.npy").write_bytes(b"half")
+    with pytest.raises(OSError, match="not there any more as it was listed"):
+        RecordingMaker(job, str(tmp_path))(first)
+
+
+def test_a_bug_in_one_recording_is_logged_with_its_traceback(
+    job: IngestJob, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *_ = orders(job)
+
+    def no_reader(_ref: object) -> object:
+        raise TypeError("a bug of ours")
+
+    maker = RecordingMaker(job, str(tmp_path))
+    maker._reader.open = no_reader  # type: ignore[assignment, method-assign]
+    failed = maker(first)
+    assert failed == Failed("TypeError: a bug of ours")
+    assert caplog.records
+    assert caplog.records[0].exc_info is not None
+
+
+def test_a_name_that_is_no_utf8_is_a_failed_recording(job: IngestJob) -> None:
+    folder = Path(job.source) / "person 9" / os.fsdecode(b"J\xf6rg")
+    folder.mkdir(parents=True)
+    shutil.copy(Path(job.source) / "person 0/walk 000/imu.npy", folder / "imu.npy")
+    run(job)
+    report = json.loads((Path(job.out) / "ingest.json").read_text())["recordings"]
+    (failed,) = (r for r in report if r["error"])
+    assert failed["error"] == "its name is no UTF-8; rename it"
+    assert len([r for r in report if r["windows"]]) == 4
 
 
 def test_broken_recordings_are_listed_and_read_again_when_mended(
@@ -156,7 +269,13 @@ def test_broken_recordings_are_listed_and_read_again_when_mended(
     assert "imu.npy" in errors.pop("person 2-walk 002")
     assert set(errors.values()) == {None}
     file.write_bytes(whole)
+    before = {path: path.stat().st_mtime_ns for path in kept(job)}
+    assert len(before) == 3, "kept, so that only the mended one is read"
+    with pytest.raises(KeyboardInterrupt):
+        ingest(job, overwrite=True, report=_stop_at_shuffle)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     run(job, overwrite=True)
+    assert not kept(job)
     whole_again = replace(job, out=str(tmp_path / "fresh"))
     run(whole_again)
     assert shard(job) == shard(whole_again)

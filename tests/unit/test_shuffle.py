@@ -52,7 +52,8 @@ def test_copied_shards_are_those_that_the_writer_would_have_written(tmp_path: Pa
     parts, out = tmp_path / "parts", tmp_path / "out"
     (shard,) = plan_shards(write_tars(parts, windows), seed=3, shard_bytes=2**30)
     out.mkdir()
-    entry = parse_shard_entry(ShardCopier(str(parts), str(out))((shard_name(0), shard)))
+    made = ShardCopier(str(parts), str(out))((shard_name(0), shard))
+    entry = parse_shard_entry(made["file"])
     data = (out / entry.name).read_bytes()
 
     by_uid = {window.meta.uid: window for window in windows}

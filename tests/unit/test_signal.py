@@ -18,6 +18,7 @@ from tests.recording_factory import acceleration, make_device, make_sensor, rota
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 50.0
+G = 9.80665  # m/s2
 END = 15  # outputs next to a gap or an end, less exact
 
 
@@ -241,7 +242,7 @@ def test_clock_that_stands_still() -> None:
 
 @pytest.mark.parametrize(
     ("unit", "per_si"),
-    [("m/s2", 1.0), ("g", 1 / 9.80665), ("mg", 1000 / 9.80665), ("g/64", 64 / 9.80665)],
+    [("m/s2", 1.0), ("g", 1 / G), ("-g", -1 / G), ("mg", 1000 / G), ("g/64", 64 / G)],
 )
 def test_units_of_acceleration(unit: str, per_si: float) -> None:
     time_s = sample_times(100.0, 10.0)
@@ -296,10 +297,10 @@ def test_saturation_is_marked_where_it_reaches() -> None:
 
 
 def test_device_without_gyroscope() -> None:
-    signal = conditioned(make_device(10.0, gyroscope=False))
+    signal = conditioned(make_device(10.0, start_s=3.0, gyroscope=False))
     assert signal.missing == GYROSCOPE
     assert signal.stretches == ()
-    assert (signal.start_s, signal.end_s) == (0.0, 0.0)
+    assert (signal.start_s, signal.end_s) == (3.0, pytest.approx(12.99))
     assert [one.samples for one in signal.sensors] == [1000]
     alone = only_acc(make_device(10.0, gyroscope=False))
     assert alone.missing == ()
@@ -396,3 +397,16 @@ def test_memory_is_bounded() -> None:
         return int(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
 
     assert peak_mb(15) - peak_mb(3) < 30
+
+
+@pytest.mark.parametrize("value", [1e30, 1e39, 2e4, -1e8])
+def test_values_that_no_sensor_gives_are_invalid_records(value: float) -> None:
+    """A single one would pass for a spike, and ruin the mean and deviation of a whole data set."""
+    time_s = sample_times(100.0, 10.0)
+    values = acceleration(time_s)
+    values[500, 1] = value
+    device = Device("imu", "chest", (make_sensor(ACCELEROMETER, "m/s2", time_s, values),))
+    signal = condition(device, channels=ACCELEROMETER, units=("m/s2",) * 3, rate_hz=50.0)
+    (report,) = signal.sensors
+    assert report.invalid == 1
+    assert max(np.abs(stretch.values).max() for stretch in signal.stretches) < 20

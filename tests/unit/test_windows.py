@@ -8,8 +8,8 @@ from PIL import Image
 
 from primus_scale.sample import window_uid
 from shards.files.video import Video
-from shards.recording import LabelSpan, Narration, Recording
-from shards.report import GAP, GRAVITY, NO_NARRATION, NO_VIDEO, LagReport
+from shards.recording import Device, LabelSpan, Narration, Recording
+from shards.report import GAP, GRAVITY, NO_NARRATION, NO_SENSOR, NO_VIDEO, LagReport
 from shards.windows import RecordingWindows
 from tests.recording_factory import (
     acceleration,
@@ -110,6 +110,37 @@ def test_all_windows_of_a_device_with_implausible_gravity_are_refused() -> None:
     made = RecordingWindows(make_recording(devices=(in_g,)), make_settings())
     assert list(made) == []
     assert made.report.devices[0].refused == {GRAVITY: 5}
+
+
+def test_windows_of_a_device_that_lacks_a_sensor_are_counted() -> None:
+    time_s = sample_times(100.0, 10.0, start_s=4.0)
+    gyr = make_sensor(("gyr_x", "gyr_y", "gyr_z"), "rad/s", time_s, rotation(time_s))
+    devices = (
+        make_device(20.0, name="whole"),
+        make_device(10.0, name="no gyroscope", start_s=4.0, gyroscope=False),
+        Device("no accelerometer", "chest", (gyr,), 100.0),
+    )
+    made = RecordingWindows(make_recording(devices=devices), make_settings())
+    assert {window.meta.device for window in made} == {"whole"}
+    assert [dict(device.refused) for device in made.report.devices] == [
+        {},
+        {NO_SENSOR: 5},
+        {NO_SENSOR: 5},
+    ]
+    lacking = made.report.devices[1]
+    assert (lacking.start_s, lacking.end_s) == (4.0, pytest.approx(13.99))
+
+
+def test_a_device_of_other_sensors_is_noted() -> None:
+    time_s = sample_times(100.0, 4.0)
+    strap = Device("strap", "chest", (make_sensor(("ecg",), "mV", time_s, time_s[:, None]),))
+    devices = (strap, make_device(4.0))
+    made = RecordingWindows(make_recording(devices=devices), make_settings())
+    assert len(list(made)) == 2
+    (note,) = made.report.notes
+    assert note.startswith("device strap left out: device strap has no sensor for any of acc_x, ")
+    with pytest.raises(ValueError, match="device strap has no sensor for any of acc_x, "):
+        RecordingWindows(make_recording(devices=(strap,)), make_settings())
 
 
 def test_a_device_without_samples_is_noted_and_the_others_are_used() -> None:

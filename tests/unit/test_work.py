@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from primus_scale.data.storage import Folder
 from shards.parallel import Failed
 from shards.work import Task, Workshop, fingerprint
 
@@ -13,9 +14,13 @@ def squares(done: list[int]) -> Callable[[], Callable[[int], object]]:
 
     def worker(number: int) -> object:
         done.append(number)
-        return Failed(f"{number} is negative") if number < 0 else number * number
+        return Failed(f"{number} is negative") if number < 0 else square(number)
 
     return lambda: worker
+
+
+def square(number: int) -> dict[str, object]:
+    return {"file": None, "square": number * number}
 
 
 def tasks(*numbers: int, version: int = 1) -> list[Task]:
@@ -25,14 +30,19 @@ def tasks(*numbers: int, version: int = 1) -> list[Task]:
 def run(folder: Path, wanted: list[Task]) -> tuple[dict[str, object], list[int]]:
     """Results by key, and the numbers that were worked on."""
     done: list[int] = []
-    results = list(Workshop(str(folder)).run(wanted, squares(done), workers=1))
+    results = list(
+        Workshop(str(folder)).run(wanted, squares(done), folder=Folder(str(folder)), workers=1)
+    )
     assert [one.task.item for one in results if not one.kept] == done
     return {one.task.key: one.result for one in results}, done
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
-    assert run(tmp_path, tasks(2, 3)) == ({"number-2": 4, "number-3": 9}, [2, 3])
-    assert run(tmp_path, tasks(2, 3, 4)) == ({"number-2": 4, "number-3": 9, "number-4": 16}, [4])
+    assert run(tmp_path, tasks(2, 3)) == ({"number-2": square(2), "number-3": square(3)}, [2, 3])
+    assert run(tmp_path, tasks(2, 3, 4)) == (
+        {"number-2": square(2), "number-3": square(3), "number-4": square(4)},
+        [4],
+    )
 
 
 def test_a_task_with_another_fingerprint_is_done_again(tmp_path: Path) -> None:
@@ -49,31 +59,39 @@ def test_a_stale_result_is_gone_before_its_task_starts(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(Workshop(str(tmp_path)).run(tasks(2, version=2), lambda: worker, workers=1))
+        list(
+            Workshop(str(tmp_path)).run(
+                tasks(2, version=2), lambda: worker, folder=Folder(str(tmp_path)), workers=1
+            )
+        )
     assert list((tmp_path / ".work").iterdir()) == []
 
 
 def test_failed_tasks_are_tried_again(tmp_path: Path) -> None:
     results, _ = run(tmp_path, tasks(-1, 2))
-    assert results == {"number--1": Failed("-1 is negative"), "number-2": 4}
+    assert results == {"number--1": Failed("-1 is negative"), "number-2": square(2)}
     assert run(tmp_path, tasks(-1, 2))[1] == [-1]
 
 
 def test_work_is_kept_until_the_moment_of_an_error(tmp_path: Path) -> None:
-    def worker(number: int) -> int:
+    def worker(number: int) -> dict[str, object]:
         if number == 3:
             raise OSError("the storage is gone")
-        return number
+        return square(number)
 
     with pytest.raises(OSError, match="gone"):
-        list(Workshop(str(tmp_path)).run(tasks(1, 2, 3, 4), lambda: worker, workers=1))
+        list(
+            Workshop(str(tmp_path)).run(
+                tasks(1, 2, 3, 4), lambda: worker, folder=Folder(str(tmp_path)), workers=1
+            )
+        )
     assert run(tmp_path, tasks(1, 2, 3, 4))[1] == [3, 4]
 
 
 def test_results_are_kept_as_json_and_removed_with_the_folder(tmp_path: Path) -> None:
     run(tmp_path, tasks(5))
     (kept,) = (tmp_path / ".work").iterdir()
-    assert json.loads(kept.read_text())["result"] == 25
+    assert json.loads(kept.read_text())["result"] == square(5)
     Workshop(str(tmp_path)).remove()
     assert list(tmp_path.iterdir()) == []
     Workshop(str(tmp_path)).remove()
@@ -86,3 +104,36 @@ def test_fingerprints_differ_with_their_parts(changed: tuple) -> None:
 
 def test_fingerprints_do_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
+
+
+def file_tasks(*numbers: int) -> list[Task]:
+    return [Task(f"file-{n}", fingerprint(n), n) for n in numbers]
+
+
+def write_files(folder: Path, wanted: list[Task]) -> list[int]:
+    """Tasks that write a file each; the numbers of those that were worked on."""
+    done = []
+
+    def worker(number: int) -> dict[str, object]:
+        done.append(number)
+        (folder / f"{number}.txt").write_text("x" * number)
+        return {"file": {"name": f"{number}.txt", "size": number}}
+
+    run = Workshop(str(folder)).run(wanted, lambda: worker, folder=Folder(str(folder)), workers=1)
+    assert [one.result["file"]["size"] for one in run]
+    return done
+
+
+def test_a_result_does_not_count_without_its_whole_file(tmp_path: Path) -> None:
+    assert write_files(tmp_path, file_tasks(3, 4, 5)) == [3, 4, 5]
+    (tmp_path / "3.txt").unlink()
+    (tmp_path / "5.txt").write_text("xx")
+    assert write_files(tmp_path, file_tasks(3, 4, 5)) == [3, 5]
+    assert write_files(tmp_path, file_tasks(3, 4, 5)) == []
+
+
+@pytest.mark.parametrize("left", [b"", b'{"finger'])
+def test_a_result_that_did_not_reach_the_disk_is_made_again(tmp_path: Path, left: bytes) -> None:
+    run(tmp_path, tasks(2, 3))
+    (tmp_path / ".work/number-2.json").write_bytes(left)
+    assert run(tmp_path, tasks(2, 3))[1] == [2]
