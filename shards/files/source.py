@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -38,7 +39,7 @@ class Source:
 
     def locate(self, path: str) -> str:
         """URL of the file at ``path``, for messages."""
-        return self._single() or f"{self.url}/{path}"
+        return self._single or f"{self.url}/{path}"
 
     def folder(self, path: str) -> str:
         """Name of the folder that the file at ``path`` lies in, the source's or one below it."""
@@ -54,13 +55,14 @@ class Source:
     def find(self, pattern: str) -> list[str]:
         """Relative paths of the files that match a glob pattern (``**`` goes down), sorted."""
         file_system, root = self._file_system()
-        single = self._single()
+        single = self._single
         if single:
             name = PurePosixPath(single).name
             return [name] if fnmatch(name, PurePosixPath(pattern).name) else []
-        found = file_system.glob(f"{glob.escape(root)}/{pattern}")
+        found = file_system.glob(f"{glob.escape(root)}/{pattern}", detail=True)
         prefix = root.rstrip("/") + "/"
-        return sorted(str(path).removeprefix(prefix) for path in found)
+        files = (path for path, info in found.items() if info["type"] == "file")
+        return sorted(str(path).removeprefix(prefix) for path in files)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at ``path``."""
@@ -117,10 +119,11 @@ class Source:
 
     def _path(self, path: str) -> str:
         _, root = self._file_system()
-        return root if self._single() else f"{root}/{path}"
+        return root if self._single else f"{root}/{path}"
 
+    @cached_property
     def _single(self) -> str | None:
-        """The URL where it is that of one file."""
+        """The URL where it is that of one file; asked once, for object stores answer in 20 ms."""
         file_system, root = self._file_system()
         return self.url if file_system.isfile(root) else None
 
