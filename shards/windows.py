@@ -180,12 +180,12 @@ class RecordingWindows:
 def _synchronise(
     recording: Recording, signals: Sequence[_Signal], settings: IngestSettings
 ) -> _Clocks:
-    """Measure the lag between the first device and the picture; correct it if asked."""
+    """Measure the lag of the picture behind the first device with a signal; correct it if asked."""
     frames, narrations = recording.frames, recording.narrations
     clocks = _Clocks(frames if settings.frames else None, narrations, recording.sync)
     if clocks.frames is None:
         return clocks
-    first = signals[0]
+    first = next((s for s in signals if s.conditioned.stretches), signals[0])
     lag = measure_lag(first.conditioned, clocks.frames, first.device.name, settings)
     if isinstance(lag, str):
         return clocks._replace(notes=(lag,))
