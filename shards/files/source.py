@@ -61,7 +61,7 @@ class Source:
             return [name] if fnmatch(name, PurePosixPath(pattern).name) else []
         found = file_system.glob(f"{glob.escape(root)}/{pattern}", detail=True)
         prefix = root.rstrip("/") + "/"
-        files = (path for path, info in found.items() if info["type"] == "file")
+        files = (path for path, info in found.items() if info["type"] != "directory")  # links too
         return sorted(str(path).removeprefix(prefix) for path in files)
 
     def exists(self, path: str) -> bool:

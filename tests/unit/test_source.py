@@ -45,3 +45,11 @@ def test_the_folder_of_a_relative_source_is_named(
     (tmp_path / "Optional").mkdir()
     monkeypatch.chdir(tmp_path / "Optional")
     assert Source(".").folder("subject101.dat") == "Optional"
+
+
+def test_links_to_files_are_found_and_folders_are_not(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/walk.vrs").write_bytes(b"x")
+    (tmp_path / "source/folder.vrs").mkdir(parents=True)
+    (tmp_path / "source/link.vrs").symlink_to(tmp_path / "store/walk.vrs")
+    assert Source(str(tmp_path / "source")).find("**/*.vrs") == ["link.vrs"]
