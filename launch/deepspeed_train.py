@@ -16,6 +16,7 @@ a scheduler requeues by exit code, use ``srun`` or Ray.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -39,4 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: where the process group's C++ threads still run at the interpreter's end, it aborts,
+    # and the scheduler would see SIGABRT instead of the exit code.
+    os._exit(code)
