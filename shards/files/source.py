@@ -69,11 +69,6 @@ class Source:
         file_system, _ = self._file_system()
         return bool(file_system.exists(self._path(path)))
 
-    def size(self, path: str) -> int:
-        """Size of the file in bytes; FileNotFoundError where there is none."""
-        file_system, _ = self._file_system()
-        return int(file_system.info(self._path(path))["size"])
-
     def version(self, path: str) -> str:
         """Text that is another when the file has changed: its size, and its ETag or time of change.
 

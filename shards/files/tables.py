@@ -10,7 +10,6 @@ by the person who mends it, so errors name the file, the line (the first is 1) a
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from shards.files.source import Source
+from shards.nearest import nearest
 
 NULLS = ("", "NaN", "nan", "NA", "null")
 _BLOCK_BYTES = 4 * 2**20
@@ -201,9 +201,8 @@ def _wanted(
         if counts[name] > 1:
             raise ValueError(f"{where} has {counts[name]} columns called {name!r}; rename them")
         if not counts[name]:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise ValueError(
-                f"{where} has no column {name!r}{f'; the nearest is {near[0]!r}' if near else ''}. "
+                f"{where} has no column {name!r}{nearest(name, names)}. "
                 f"Its columns are: {', '.join(names)[:500]}"
             )
     return wanted

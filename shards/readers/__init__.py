@@ -7,7 +7,6 @@ with reader.open(ref) as recording: ...
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import get_type_hints
 import yaml
 
 from shards.files.source import Source
+from shards.nearest import nearest
 from shards.readers.base import Reader
 
 # What each reads, for the command's help. Modules are imported when asked for: some need packages
@@ -48,7 +48,7 @@ def create_reader(name: str, url: str, options: Mapping[str, str] | None = None)
     wrong type; ModuleNotFoundError with the next step where a package of the extra is missing.
     """
     if name not in READERS:
-        raise ValueError(f"no reader is called {name}{_nearest(name, READERS)}")
+        raise ValueError(f"no reader is called {name}{nearest(name, READERS)}")
     try:
         module = importlib.import_module(f"shards.readers.{name}")
     except ModuleNotFoundError as error:
@@ -70,14 +70,9 @@ def _typed(kind: type[Reader], options: Mapping[str, str]) -> dict[str, object]:
     typed: dict[str, object] = {}
     for key, text in options.items():
         if key not in known:
-            raise ValueError(f"reader {kind.name} has no option {key}{_nearest(key, known)}")
+            raise ValueError(f"reader {kind.name} has no option {key}{nearest(key, known)}")
         value = text if hints[key] is str else yaml.safe_load(text)
         if not isinstance(value, hints[key]):
             raise ValueError(f"option {key}={text}: expected a value of type {hints[key].__name__}")
         typed[key] = value
     return typed
-
-
-def _nearest(name: str, known: Mapping[str, str] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]}" if near else ""

@@ -21,6 +21,7 @@ from shards.files.narrations import read_narrations
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.files.video import Video
+from shards.nearest import nearest
 from shards.readers.base import Reader
 from shards.readers.recording_yaml import (
     PERSON,
@@ -30,7 +31,6 @@ from shards.readers.recording_yaml import (
     VideoFile,
     WindowsFile,
     load_yaml,
-    nearest,
 )
 from shards.readers.sensor_files import open_sensor, told
 from shards.recording import (

@@ -21,8 +21,8 @@ from typing import ClassVar
 
 from shards import placements
 from shards.files.tables import read_matrix
+from shards.readers import uci
 from shards.readers.base import Reader
-from shards.readers.people import hapt_person
 from shards.readers.rows import checked_listing, regular_samples
 from shards.recording import (
     ACCELEROMETER,
@@ -36,12 +36,7 @@ from shards.recording import (
 
 RATE_HZ = 50.0
 ACTIVITIES = {
-    1: "walking",
-    2: "walking upstairs",
-    3: "walking downstairs",
-    4: "sitting",
-    5: "standing",
-    6: "lying",
+    **uci.ACTIVITIES,
     7: "stand to sit",
     8: "sit to stand",
     9: "sit to lie",
@@ -103,7 +98,7 @@ class HaptReader(Reader):
         yield Recording(
             dataset=self.name,
             name=ref.name,
-            person=hapt_person(ref.details["person"]),
+            person=uci.hapt_person(ref.details["person"]),
             devices=(Device("smartphone", placements.WAIST, tuple(sensors), RATE_HZ),),
             labels=labels,
             sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",

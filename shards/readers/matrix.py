@@ -1,22 +1,34 @@
 """What readers share whose files are matrices: a row a moment, columns for all devices and labels.
 
-layout = MatrixLayout(columns=24, wearables=(Wearable("chest", "chest", acc=0),), label=23, ...)
+class MhealthReader(MatrixReader):
+    layout = MatrixLayout(columns=24, wearables=(Wearable("chest", "chest", acc=0),), label=23, ...)
 rows = read_rows(source, "mHealth_subject1.log", layout)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from shards.files.source import Source
 from shards.files.tables import read_matrix
+from shards.readers.base import Reader
 from shards.readers.rows import CHUNK_ROWS, label_spans
-from shards.recording import ACCELEROMETER, GYROSCOPE, Device, LabelSpan, Samples, Sensor
+from shards.recording import (
+    ACCELEROMETER,
+    GYROSCOPE,
+    Device,
+    LabelSpan,
+    Recording,
+    RecordingRef,
+    Samples,
+    Sensor,
+)
 
 
 class Wearable(NamedTuple):
@@ -47,6 +59,34 @@ class MatrixLayout:
     acc_limit: float | None = None
     time: int | None = None
     time_unit_s: float = 1.0
+
+
+class MatrixReader(Reader):
+    """A reader of such files; a recording is one of them, of the ``person`` in its details.
+
+    layout: of the files. sync: where their times come from.
+    """
+
+    layout: ClassVar[MatrixLayout]
+    sync: ClassVar[str]
+
+    @contextmanager
+    def open(self, ref: RecordingRef) -> Iterator[Recording]:
+        """The recording of all wearables, with its labels."""
+        rows = read_rows(self.source, ref.files[0], self.layout)
+        yield Recording(
+            dataset=self.name,
+            name=ref.name,
+            person=f"{self.name}-{ref.details['person']}",
+            devices=rows.devices,
+            labels=rows.labels,
+            sync=self.sync,
+            notes=(*rows.notes, *self.doubts(rows.devices)),
+        )
+
+    def doubts(self, devices: tuple[Device, ...]) -> Iterable[str]:
+        """Notes on what the data set's documentation leaves open."""
+        return ()
 
 
 class MatrixRows(NamedTuple):

@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
 
 from shards import placements
-from shards.readers.base import Reader
-from shards.readers.matrix import MatrixLayout, Wearable, read_rows
+from shards.readers.matrix import MatrixLayout, MatrixReader, Wearable
 from shards.readers.rows import checked_listing
-from shards.recording import GYROSCOPE, Device, Recording, RecordingRef
+from shards.recording import GYROSCOPE, Device, RecordingRef
 
 RATE_HZ = 50.0
 ACTIVITIES: dict[int, str | None] = {
@@ -60,10 +58,12 @@ SLOWEST_WALK = 50.0  # deg/s that a wrist or ankle exceeds now and then in any w
 _FILE = re.compile(r"(?:.*/)?mHealth_subject(\d+)\.log")
 
 
-class MhealthReader(Reader):
+class MhealthReader(MatrixReader):
     """One recording for each person, named ``subject01``."""
 
     name: ClassVar[str] = "mhealth"
+    layout: ClassVar[MatrixLayout] = LAYOUT
+    sync: ClassVar[str] = f"no times in the file: rows taken to be {1000 / RATE_HZ:g} ms apart"
 
     def recordings(self) -> list[RecordingRef]:
         """The files by person; opens none."""
@@ -74,32 +74,18 @@ class MhealthReader(Reader):
         ]
         return checked_listing(self.source, refs, "mHealth_subject1.log (nor of others)")
 
-    @contextmanager
-    def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording of three devices, labelled but for the null class."""
-        rows = read_rows(self.source, ref.files[0], LAYOUT)
-        yield Recording(
-            dataset=self.name,
-            name=ref.name,
-            person=f"{self.name}-{ref.details['person']}",
-            devices=rows.devices,
-            labels=rows.labels,
-            sync=f"no times in the file: rows taken to be {1000 / RATE_HZ:g} ms apart",
-            notes=(*rows.notes, *_slow_gyroscopes(rows.devices)),
-        )
-
-
-def _slow_gyroscopes(devices: tuple[Device, ...]) -> Iterator[str]:
-    for device in devices:
-        for sensor in device.sensors:
-            if sensor.channels != GYROSCOPE:
-                continue
-            largest = max(float(np.nanmax(np.abs(chunk.values))) for chunk in sensor.read())
-            if largest < SLOWEST_WALK:
-                yield (
-                    f"gyroscope of {device.name} stays within {largest:.3g} deg/s, too little for "
-                    "walking: its unit, deg/s after the data set's README, is doubtful"
-                )
+    def doubts(self, devices: tuple[Device, ...]) -> Iterator[str]:
+        """Gyroscopes whose values are too small for their unit."""
+        for device in devices:
+            for sensor in device.sensors:
+                if sensor.channels != GYROSCOPE:
+                    continue
+                largest = max(float(np.nanmax(np.abs(chunk.values))) for chunk in sensor.read())
+                if largest < SLOWEST_WALK:
+                    yield (
+                        f"gyroscope of {device.name} stays within {largest:.3g} deg/s, too little "
+                        "for walking: its unit, deg/s after the data set's README, is doubtful"
+                    )
 
 
 READER = MhealthReader

@@ -19,15 +19,12 @@ conventions, are left out. NaN is a record lost by radio.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 from shards import placements
-from shards.readers.base import Reader
-from shards.readers.matrix import MatrixLayout, Wearable, read_rows
+from shards.readers.matrix import MatrixLayout, MatrixReader, Wearable
 from shards.readers.rows import checked_listing
-from shards.recording import Recording, RecordingRef
+from shards.recording import Device, RecordingRef
 
 RATE_HZ = 30.0
 LOCOMOTION: dict[int, str | None] = {
@@ -74,10 +71,12 @@ LAYOUT = MatrixLayout(
 _FILE = re.compile(r"(?:.*/)?S([1-4])-(ADL[1-5]|Drill)\.dat")
 
 
-class OpportunityReader(Reader):
+class OpportunityReader(MatrixReader):
     """One recording for each run of a person, named ``S1-ADL1``."""
 
     name: ClassVar[str] = "opportunity"
+    layout: ClassVar[MatrixLayout] = LAYOUT
+    sync: ClassVar[str] = "time stamps of the file (ms), which all sensors share"
 
     def recordings(self) -> list[RecordingRef]:
         """The runs of all people; opens none."""
@@ -88,19 +87,9 @@ class OpportunityReader(Reader):
         ]
         return checked_listing(self.source, refs, "dataset/S1-ADL1.dat (nor of others)")
 
-    @contextmanager
-    def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording: five units with gyroscope, twelve accelerometers, locomotion labels."""
-        rows = read_rows(self.source, ref.files[0], LAYOUT)
-        yield Recording(
-            dataset=self.name,
-            name=ref.name,
-            person=f"{self.name}-{ref.details['person']}",
-            devices=rows.devices,
-            labels=rows.labels,
-            sync="time stamps of the file (ms), which all sensors share",
-            notes=(*rows.notes, "gyroscopes taken to be in mrad/s: column_names.txt gives no unit"),
-        )
+    def doubts(self, devices: tuple[Device, ...]) -> tuple[str, ...]:
+        """The unit of the gyroscopes."""
+        return ("gyroscopes taken to be in mrad/s: column_names.txt gives no unit",)
 
 
 READER = OpportunityReader

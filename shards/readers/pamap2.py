@@ -17,15 +17,12 @@ and jumping, and is less exactly calibrated, so the other one is read, as the au
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 from shards import placements
-from shards.readers.base import Reader
-from shards.readers.matrix import MatrixLayout, Wearable, read_rows
+from shards.readers.matrix import MatrixLayout, MatrixReader, Wearable
 from shards.readers.rows import checked_listing
-from shards.recording import Recording, RecordingRef
+from shards.recording import RecordingRef
 from shards.signal.condition import UNIT_FACTORS
 
 RATE_HZ = 100.0
@@ -68,13 +65,15 @@ LAYOUT = MatrixLayout(
 _FILE = re.compile(r"(?:.*/)?subject(\d+)\.dat")
 
 
-class Pamap2Reader(Reader):
+class Pamap2Reader(MatrixReader):
     """One recording for each file, named ``subject101-protocol`` or ``subject101-optional``.
 
     So by its folder, in small letters, and in any other folder by the name of that one.
     """
 
     name: ClassVar[str] = "pamap2"
+    layout: ClassVar[MatrixLayout] = LAYOUT
+    sync: ClassVar[str] = "time stamps of the file (s), which all three units share"
 
     def recordings(self) -> list[RecordingRef]:
         """The files of both folders; opens none."""
@@ -88,20 +87,6 @@ class Pamap2Reader(Reader):
             if (match := _FILE.fullmatch(path))
         ]
         return checked_listing(self.source, refs, "Protocol/subject101.dat (nor of others)")
-
-    @contextmanager
-    def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording of three devices, labelled but for transients."""
-        rows = read_rows(self.source, ref.files[0], LAYOUT)
-        yield Recording(
-            dataset=self.name,
-            name=ref.name,
-            person=f"{self.name}-{ref.details['person']}",
-            devices=rows.devices,
-            labels=rows.labels,
-            sync="time stamps of the file (s), which all three units share",
-            notes=rows.notes,
-        )
 
 
 READER = Pamap2Reader

@@ -17,8 +17,3 @@ def person_or_unknown(dataset: str, person: str | int | None, notes: list[str]) 
         notes.append(UNKNOWN)
         return f"{dataset}-unknown"
     return f"{dataset}-{person}"
-
-
-def hapt_person(number: int) -> str:
-    """One of the 30 volunteers of UCI HAPT, who are those of UCI HAR: one name in both sets."""
-    return f"hapt-{number:02d}"

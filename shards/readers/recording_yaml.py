@@ -8,7 +8,6 @@ run's configuration are: an unknown one is an error that names the nearest.
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -26,6 +25,7 @@ from pydantic import (
 
 from primus_scale.config import ConfigModel
 from shards.files.source import Source
+from shards.nearest import nearest
 from shards.recording import WindowSchema
 from shards.signal.condition import UNIT_FACTORS
 
@@ -240,12 +240,6 @@ def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
     except ValidationError as error:
         problems = [_explain(model, dict(problem)) for problem in error.errors()]
         raise ValueError(f"{where}: {'; '.join(problems)}") from None
-
-
-def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    """``; the nearest is …``, for the end of a message, or nothing where nothing is known."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}" if near else ""
 
 
 class _TextLoader(yaml.BaseLoader):

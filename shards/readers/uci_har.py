@@ -27,8 +27,8 @@ import numpy as np
 from shards import placements
 from shards.files.tables import read_matrix
 from shards.readers.base import Reader
-from shards.readers.people import hapt_person
 from shards.readers.rows import checked_listing, label_spans
+from shards.readers.uci import ACTIVITIES, hapt_person
 from shards.recording import (
     ACCELEROMETER,
     GYROSCOPE,
@@ -43,14 +43,6 @@ RATE_HZ = 50.0
 WINDOW = 128  # samples
 HOP = WINDOW // 2
 BETWEEN_S = 10.0  # from a stretch to the next, by our choice
-ACTIVITIES = {
-    1: "walking",
-    2: "walking upstairs",
-    3: "walking downstairs",
-    4: "sitting",
-    5: "standing",
-    6: "lying",
-}
 _MIXED = 0  # code of halves on which two windows do not agree
 _FILE = re.compile(r"(?P<folder>(?:.*/)?)subject_(?P<split>train|test)\.txt")
 _SIGNALS = tuple(f"{kind}_{axis}" for kind in ("total_acc", "body_gyro") for axis in "xyz")

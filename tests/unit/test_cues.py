@@ -136,8 +136,8 @@ def test_csv(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("start_s,txt\n1,a", "line 1: no text, the nearest is 'txt'; name it text"),
-        ("\nbegin,text\n1,a", "line 2: no start_s, the nearest is '.*'; name it start_s"),
+        ("start_s,txt\n1,a", "line 1: no text; the nearest is 'txt'; name it text"),
+        ("\nbegin,text\n1,a", "line 2: no start_s; the nearest is '.*'; name it start_s"),
         ("1.5,a cup\n2,b", "line 1: no start_s"),
         ("start_s,text\n1,a\n2,a, b", "line 3: 3 cells, not 2; put text that holds ',' in quot"),
         ("start_s,text\n1,a\n2", "line 3: 1 cells, not 2"),
@@ -178,7 +178,7 @@ def test_json(tmp_path: Path) -> None:
         ("[]", " holds no narration"),
         ('[\n{"start_s": 1, "text": "[{,"},\n\n 7]', ", line 4: 7 is no object with start_s"),
         ('[{"start_s": 1,\n"text": "a"},\n{"strat_s": 1, "text": "a"}]',
-         ", line 3: no start_s, the nearest is 'strat_s'"),
+         ", line 3: no start_s; the nearest is 'strat_s'"),
         ('[{"start_s": 1}]', ", line 1: no text"),
         ('[{"start_s": true, "text": "a"}]', ", line 1: start_s is True; write seconds"),
         ('[{"start_s": [1], "text": "a"}]', r", line 1: start_s is \[1\]"),

@@ -394,5 +394,5 @@ def test_a_track_that_ends_early_is_named(tmp_path: Path) -> None:
 def test_sources_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no video file \(\.mp4, \.360, \.insv\) below"):
         create_reader("gopro", str(tmp_path)).recordings()
-    with pytest.raises(ValueError, match="reader gopro has no option place; the nearest is placem"):
+    with pytest.raises(ValueError, match="no option place; the nearest is 'placem"):
         create_reader("gopro", str(tmp_path), {"place": "chest"})
