@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
-from primus_scale.config import load_config
+from primus_scale.config_file import load_config
 from primus_scale.trainer import pretrain
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
-from primus_scale.config import load_config
+from primus_scale.config_file import load_config
 from primus_scale.evaluate import pool_reports
 from primus_scale.files import check_writable
 

@@ -27,7 +27,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
-from primus_scale.config import Config, LaunchConfig, load_config, parse_config
+from primus_scale.config import Config, LaunchConfig
+from primus_scale.config_file import load_config, parse_config
 from primus_scale.files import check_writable
 from primus_scale.run import open_data
 from primus_scale.trainer import pretrain

@@ -21,7 +21,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
-from primus_scale.config import ConfigModel, FewShotConfig, apply_overrides, load_config
+from primus_scale.config import ConfigModel, FewShotConfig
+from primus_scale.config_file import apply_overrides, load_config
 
 COMMAND_GROUP = "primus_scale.commands"
 # A loss that stays not finite is the doing of a configuration, too; a missing module is a package

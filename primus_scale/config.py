@@ -1,23 +1,14 @@
 """The configuration of a run: one tree of frozen, typed models.
 
-A run is described by one YAML file and any number of ``key.sub=value`` overrides:
-
-    config = load_config("configs/demo.yaml", ["optimizer.lr=3e-4", "train.steps=100"])
-
-An unknown key is refused with the nearest known one. Every field below is read somewhere in the
-program (a test proves it); what a field means stands beside it and nowhere else.
+``config_file`` reads it from YAML. Every field below is read somewhere in the program (a test
+proves it); what a field means stands beside it and nowhere else.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ConfigModel(BaseModel):
@@ -293,106 +284,3 @@ class Config(ConfigModel):
                 "name a teacher, or use teachers.mode=embedded"
             )
         return self
-
-
-ModelT = TypeVar("ModelT", bound=ConfigModel)
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration from a YAML file and apply ``key.sub=value`` overrides.
-
-    Raises ValueError naming the file and the field where something is unknown or of a wrong type,
-    with the nearest known key, and FileNotFoundError where there is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration file {path}; the ready ones are in configs/")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
-    for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(Config, tree, source=str(path))
-
-
-def parse_config(model: type[ModelT], tree: Mapping[str, Any], source: str) -> ModelT:
-    """Validate ``tree`` as ``model``; errors are told as ``source: field: what is wrong``."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
-        raise ValueError(f"{source}: " + "; ".join(lines)) from None
-
-
-def apply_overrides(config: ModelT, overrides: Iterable[str]) -> ModelT:
-    """A copy of ``config`` with ``key.sub=value`` overrides applied and validated."""
-    tree = config.model_dump(mode="json")
-    for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(type(config), tree, source="overrides")
-
-
-def dump_config(config: ConfigModel) -> str:
-    """The whole resolved configuration as YAML, in the order of the fields."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ValueError(f"override {override!r} is not of the form key.sub=value")
-    *parents, last = key.split(".")
-    node: Any = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise ValueError(f"override {override!r}: {parent!r} has no fields below it")
-    try:
-        node[last] = _parse_value(text)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", error)  # without the lines that quote the place
-        raise ValueError(f"override {override!r} has no valid YAML value ({reason})") from None
-
-
-def _parse_value(text: str) -> Any:
-    """A YAML value; also numbers such as ``3e-4``, which YAML 1.1 takes for text."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = _dotted(problem["loc"]) or "configuration"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(location, known, n=1, cutoff=0.0)
-        return f"unknown key {location!r}; the nearest known key is {near[0]!r}"
-    return f"{location}: {problem['msg']} (got {problem.get('input')!r})"
-
-
-def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:
-    """Keys that may be meant in the place ``around``: those of an augmentation there, or all."""
-    if around and around[-1] in AUGMENT_OPS:
-        return _all_keys(AUGMENT_OPS[str(around[-1])], f"{_dotted(around)}.")
-    return _all_keys(model)
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += _all_keys(inner, f"{prefix}{name}.")
-    return keys
-
-
-def _dotted(location: Iterable[str | int]) -> str:
-    return ".".join(str(part) for part in location)

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from primus_scale.config import Config, dump_config
+from primus_scale.config import Config
+from primus_scale.config_file import dump_config
 from primus_scale.files import write_atomically
 
 CONFIG_FILE = "config.yaml"

@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 from pydantic import Field
 
-from primus_scale.config import ConfigModel, EncoderConfig, parse_config
+from primus_scale.config import ConfigModel, EncoderConfig
+from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.sample import CHANNELS, UNITS

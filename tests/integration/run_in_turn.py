@@ -7,7 +7,7 @@ import sys
 
 import torch.distributed as dist
 
-from primus_scale.config import load_config
+from primus_scale.config_file import load_config
 from primus_scale.trainer import pretrain
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.config import Config, apply_overrides, dump_config, parse_config
+from primus_scale.config import Config
+from primus_scale.config_file import apply_overrides, dump_config, parse_config
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
 from primus_scale.sample import WindowMeta, window_uid

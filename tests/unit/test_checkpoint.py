@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from primus_scale.checkpoint import Progress, StateFiles, newest_encoder
-from primus_scale.config import Config, TrainConfig, apply_overrides
+from primus_scale.config import Config, TrainConfig
+from primus_scale.config_file import apply_overrides
 from primus_scale.encoders.export import load_encoder
 from primus_scale.engine import Runtime, start_runtime, stop_runtime
 from primus_scale.run import Run, build_run

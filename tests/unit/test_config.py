@@ -3,14 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from primus_scale.config import (
-    Config,
-    FewShotConfig,
-    apply_overrides,
-    dump_config,
-    load_config,
-    parse_config,
-)
+from primus_scale.config import Config, FewShotConfig
+from primus_scale.config_file import apply_overrides, dump_config, load_config, parse_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ARMS = ("simclr", "imu2clip", "slip", "nnclr", "primus")

@@ -29,7 +29,7 @@ FENCES = {
 
 # Inside primus_scale a module imports from its own layer and the layers above it in this list.
 LAYERS = (
-    ("config", "files", "sample"),
+    ("config", "config_file", "files", "sample"),
     ("collectives", "augment", "encoders", "teachers"),
     ("losses", "measures", "support", "data"),
     ("objective",),
