@@ -19,6 +19,7 @@ from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders import Embeddings
 from primus_scale.engine import Engine
 from primus_scale.objective import (
+    Asked,
     LossOutput,
     ModelOutput,
     find_neighbours,
@@ -53,11 +54,13 @@ def train_step(
     support: SupportSet | None,
     objective: ObjectiveConfig,
     lr: float,
+    asked: Asked | None = None,
 ) -> StepResult:
     """Search neighbours, take the loss, update the weights at rate ``lr``, remember the batch.
 
-    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. Every rank calls this at
-    the same time. FloatingPointError as ``Engine.step``.
+    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. asked: see
+    ``find_neighbours``. Every rank calls this at the same time. FloatingPointError as
+    ``Engine.step``.
     """
     imu = torch.cat(views)
     encoding = OnePass(engine, imu) if engine.passes == 1 else SeveralPasses(engine, imu)
@@ -65,7 +68,7 @@ def train_step(
     temperatures = encoding.output.temperatures
     neighbours = None
     if support is not None:
-        neighbours = find_neighbours(view0, batch, support, objective.neighbours)
+        neighbours = find_neighbours(view0, batch, support, objective.neighbours, asked)
     loss = primus_loss(view0, view1, temperatures, batch, neighbours, objective)
 
     finite = _finite_on_all_ranks(loss.total)

@@ -3,7 +3,7 @@
     OUTPUT/checkpoints/step-00000250/
         manifest.json          progress, identity of the run, size and sha256 of every file
         state/                 DeepSpeed's files: weights and optimiser, in the pieces of its ranks
-        support.safetensors    the support set
+        support/               the support set, in the pieces of its parts
         encoder/               the encoder by itself, exported
 
 A checkpoint is written under a hidden name and renamed when every file and its manifest are on
@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from primus_scale.collectives import on_first_rank, sum_over_ranks
 from primus_scale.config import Config
@@ -38,7 +37,7 @@ from primus_scale.support import SupportSet
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state"
-SUPPORT = "support.safetensors"
+SUPPORT = "support"
 ENCODER = "encoder"
 SCHEMA_VERSION = 1
 
@@ -56,6 +55,14 @@ MAY_CHANGE = (
     "teachers.video",  # compared by embedding key instead, so that models may move
     "teachers.text",
     "teachers.batch",
+    "support.index",
+    "support.home",
+    "support.actors",
+    "support.cpus_per_actor",
+    "support.gpus_per_actor",
+    "support.threads",
+    "support.timeout_s",
+    "support.synchronous",
     "train.accumulation",
     "train.steps",
     "train.device",
@@ -118,11 +125,15 @@ class Checkpoints:
             return
         final = self._folder / f"step-{progress.step:08d}"
         partial = self._folder / f".{final.name}.partial"
+        if support is not None:
+            support.flush()
         weights = engine.encoder_state()
         self._attempt(final, lambda: self._begin(partial, weights, support))
         self._attempt(final, lambda: _save_state(engine, partial), all_ranks=True)
         self._attempt(final, lambda: self._finish(partial, final, progress))
         self._saved_step = progress.step
+        if support is not None:
+            support.saved(final / SUPPORT)
 
     def resume(self, engine: Engine, support: SupportSet | None) -> Progress:
         """Restore the newest checkpoint that is whole; ``Progress()`` where there is none yet.
@@ -138,7 +149,7 @@ class Checkpoints:
         self._check_fits(folder, manifest)
         _load_state(engine, folder)
         if support is not None:
-            support.load_state_dict(load_file(folder / SUPPORT))
+            support.load(folder / SUPPORT)
         progress = Progress(**manifest["progress"])
         self._saved_step = progress.step
         return progress
@@ -151,7 +162,8 @@ class Checkpoints:
         self._encoder.load_state_dict(weights)
         save_encoder(self._encoder, partial / ENCODER, self._card)
         if support is not None:
-            save_file(support.state_dict(), partial / SUPPORT)
+            (partial / SUPPORT).mkdir()
+            support.save(partial / SUPPORT)
 
     def _finish(self, partial: Path, final: Path, progress: Progress) -> None:
         files = sorted(path for path in partial.rglob("*") if path.is_file())

@@ -71,7 +71,7 @@ def broadcast_json(value: Any) -> Any:
     """Rank 0's ``value`` on every rank; it must survive JSON. Nothing is pickled."""
     if not is_distributed():
         return value
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    device = message_device()
     text = json.dumps(value).encode("utf-8") if rank() == 0 else b""
     length = torch.tensor([len(text)], dtype=torch.int64, device=device)
     dist.broadcast(length, src=0)
@@ -81,6 +81,26 @@ def broadcast_json(value: Any) -> Any:
         payload = torch.empty(int(length), dtype=torch.uint8, device=device)
     dist.broadcast(payload, src=0)
     return json.loads(payload.cpu().numpy().tobytes())
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Every rank's ``value``, in rank order, on every rank; all must survive JSON."""
+    if not is_distributed():
+        return [value]
+    text = torch.frombuffer(bytearray(json.dumps(value).encode("utf-8")), dtype=torch.uint8)
+    lengths = gather(torch.tensor([len(text)], device=message_device())).tolist()
+    row = torch.zeros(1, max(lengths), dtype=torch.uint8, device=message_device())
+    row[0, : len(text)] = text
+    rows = gather(row).cpu().numpy()
+    return [json.loads(rows[place, :length].tobytes()) for place, length in enumerate(lengths)]
+
+
+def message_device() -> str:
+    """Where tensors must lie that carry no results of the model: the CPU, wherever it can send.
+
+    A group of NCCL alone, as Ray may make it, takes tensors on the device only.
+    """
+    return "cuda" if _is_up() and dist.get_backend() == "nccl" else "cpu"
 
 
 def on_first_rank(action: Callable[[], Any]) -> Any:

@@ -176,10 +176,25 @@ class ObjectiveConfig(ConfigModel):
 
 
 class SupportConfig(ConfigModel):
-    """The support set: a ring of past windows that all ranks share."""
+    """The support set: a ring of past windows that all ranks share.
+
+    ``in_process``: each rank holds all of it. ``service``: Ray actors hold a part each, and answer
+    for the next step while this one computes.
+    """
 
     capacity: int = Field(8192, ge=2)
     minimum_fill: int = Field(1024, ge=1)  # neighbours are valid from this many entries on
+    storage: Literal["float32", "float16"] = "float32"  # of the unit vectors held
+    # flat is exact; ivf (CPU, GPU) and cagra (GPU) are quicker from some hundred thousand on
+    index: Literal["flat", "ivf", "cagra"] = "flat"
+    home: Literal["in_process", "service"] = "in_process"
+    actors: int = Field(2, ge=1)  # of the service, as all below
+    cpus_per_actor: float = Field(0.0, ge=0)
+    gpus_per_actor: float = Field(0.0, ge=0)  # with some, the set lies in device memory
+    threads: int = Field(1, ge=1)  # CPU threads of an actor
+    timeout_s: float = Field(30.0, gt=0)  # then a step goes on without an actor that is silent
+    # True: neighbours are searched after the step before is added, and equal the in-process ones
+    synchronous: bool = False
 
 
 class OptimizerConfig(ConfigModel):

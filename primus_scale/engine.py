@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from primus_scale.collectives import gather
+from primus_scale.collectives import gather, message_device
 from primus_scale.config import Config, OptimizerConfig, TrainConfig
 from primus_scale.encoders import Embeddings
 from primus_scale.objective import ModelOutput, PrimusModel
@@ -42,11 +42,22 @@ class Runtime:
 
 
 def start_runtime(config: TrainConfig) -> Runtime:
-    """Join this process to the run, however it was started.
+    """Join this process to the run, however it was started; see ``join_group``.
+
+    ValueError where ranks would share a GPU as well.
+    """
+    runtime = join_group(config)
+    if runtime.device.type == "cuda":
+        check_own_device(torch.cuda.get_device_properties(runtime.device).uuid)
+    return runtime
+
+
+def join_group(config: TrainConfig) -> Runtime:
+    """Join this process to the others, without a look at what devices they have.
 
     Takes its rank from the launcher's environment (``deepspeed``, ``torchrun``, ``srun``), from a
     process group that is already up (Ray), or runs alone. ValueError where ``train.device`` asks
-    for a device that this machine lacks, or where ranks would share a GPU.
+    for a device that this machine lacks.
     """
     kind = _device_kind(config.device)
     deepspeed = _import_deepspeed(kind)
@@ -65,8 +76,6 @@ def start_runtime(config: TrainConfig) -> Runtime:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     # Adopts the group; the discovery of MPI would need mpi4py.
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    if kind == "cuda":
-        check_own_device(torch.cuda.get_device_properties(device).uuid)
     return Runtime(dist.get_rank(), dist.get_world_size(), device, owns_group)
 
 
@@ -78,14 +87,19 @@ def stop_runtime(runtime: Runtime) -> None:
         deepspeed.comm.destroy_process_group()
 
 
+def is_launched() -> bool:
+    """Whether a launcher has started this process as a rank, by what it left in the environment."""
+    # Set by srun, but not in a batch script that runs us directly.
+    return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
 def check_own_device(uuid: object) -> None:
     """Refuse to compute where another rank does; every rank calls it with its device's UUID.
 
     ValueError on all ranks, which NCCL would fail with nothing but a code.
     """
-    # A group of NCCL alone, as Ray may make it, takes tensors on the device only.
-    place = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    devices = gather(torch.tensor([list(str(uuid).encode())], dtype=torch.uint8, device=place))
+    own = torch.tensor([list(str(uuid).encode())], dtype=torch.uint8, device=message_device())
+    devices = gather(own)
     distinct = len(devices.unique(dim=0))
     if distinct < len(devices):
         raise ValueError(
@@ -265,8 +279,7 @@ def _import_deepspeed(kind: str) -> Any:
 def _read_launcher() -> int:
     """The rank of this process on its machine; srun's names are mapped to torch's on the way."""
     environment = os.environ
-    # Set by srun, but not in a batch script that runs us directly.
-    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if is_launched() and "RANK" not in environment:
         environment["RANK"] = environment["SLURM_PROCID"]
         environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
         environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]

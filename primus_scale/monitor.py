@@ -46,7 +46,7 @@ class StepReport:
     over ranks is the loss on the global batch. rows: pairs of the global batch behind each term;
     a term of none is left out of the log. temperatures by family (``mm``, ``ss``).
     views: embeddings of view 0 and view 1 of the rank's rows. waited_s: seconds this rank has
-    waited for data since it started. support_fill: entries the support set holds.
+    waited for data since it started. support: figures of the support set, by name.
     skipped_steps: steps left out so far because their loss was not finite.
     """
 
@@ -59,7 +59,7 @@ class StepReport:
     batch: Batch
     views: tuple[Embeddings, Embeddings]
     neighbours: Neighbours | None
-    support_fill: int
+    support: Mapping[str, float]
     waited_s: float
     skipped_steps: int
 
@@ -324,7 +324,7 @@ def _figures_of_rank_0(report: StepReport) -> dict[str, float]:
         "optimizer/grad_norm": report.grad_norm,
         "optimizer/lr": report.lr,
         "optimizer/skipped_steps": report.skipped_steps,
-        "support/fill": report.support_fill,
+        **{f"support/{name}": value for name, value in report.support.items()},
         **_collapse_figures(report),
     }
 

@@ -12,7 +12,7 @@ Source: arXiv 2411.15127, section 3. A step is ``find_neighbours`` -> ``primus_l
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,9 +28,9 @@ from primus_scale.sample import Batch
 from primus_scale.support import (
     IMU,
     Neighbours,
-    RingSupportSet,
     SupportEntries,
     SupportSet,
+    SupportSpec,
 )
 
 FAMILIES = ("mm", "ss")  # of terms: multimodal and self-supervised, each with its temperature
@@ -161,48 +161,79 @@ def uses_neighbours(config: ObjectiveConfig) -> bool:
     return not active_weights(config).keys().isdisjoint(NEIGHBOUR_TERMS)
 
 
-def build_support_set(
-    config: Config, teacher_dims: Mapping[str, int], device: torch.device | str
-) -> SupportSet | None:
-    """The empty support set of a run, or None where the objective has no neighbour term.
+def support_spec(config: Config, teacher_dims: Mapping[str, int]) -> SupportSpec | None:
+    """What the support set of a run is, or None where the objective has no neighbour term.
 
     teacher_dims: width of the teachers' embeddings by modality. Only what is searched or used as
     a key is kept.
     """
-    objective = config.objective
+    objective, support = config.objective, config.support
     if not uses_neighbours(objective):
         return None
     keys = {_modality(term) for term in active_weights(objective) if term in NEIGHBOUR_TERMS}
     kept = {m: dim for m, dim in teacher_dims.items() if m in keys | {objective.neighbours.query}}
-    return RingSupportSet(
-        config.support.capacity,
+    return SupportSpec(
+        support.capacity,
         {IMU: config.encoder.ss_dim, **kept},
-        minimum_fill=config.support.minimum_fill,
+        minimum_fill=support.minimum_fill,
         imu_answers="all" if keys == {IMU} else "multimodal",
-        device=device,
+        storage=support.storage,
+        index=support.index,
+        wait=support.synchronous,
     )
+
+
+# The answers to questions asked ahead, by modality; see ``ask_ahead``.
+Asked = Mapping[str, Callable[[], Neighbours]]
+
+
+@torch.no_grad()
+def ask_ahead(batch: Batch, support: SupportSet, config: NeighboursConfig) -> Asked:
+    """Begin the searches for a rank's rows that need no encoder: teachers are frozen.
+
+    Give what comes of it to ``find_neighbours`` when the batch's turn has come. Every row of the
+    same batch must stand as it did.
+    """
+    return {
+        modality: support.ask(queries[rows], config.k, batch.uid[rows], modality)
+        for modality, queries, rows in _teacher_questions(batch, support, config)
+    }
 
 
 @torch.no_grad()
 def find_neighbours(
-    view0: Embeddings, batch: Batch, support: SupportSet, config: NeighboursConfig
+    view0: Embeddings,
+    batch: Batch,
+    support: SupportSet,
+    config: NeighboursConfig,
+    asked: Asked | None = None,
 ) -> Neighbours:
     """The neighbours of a rank's rows in the support set; call it before ``enqueue``.
 
     A row asks by its ``config.query`` embedding; one that lacks it asks by its IMU embedding (the
     self-supervision head of view 0), and its neighbours' video and text then supervise it.
+    asked: what ``ask_ahead`` gave for this batch; otherwise all is asked now.
     """
-    has_query = batch.present.get(config.query, torch.zeros_like(batch.valid))
-    if config.query not in support.dims:
-        has_query = torch.zeros_like(batch.valid)
-    questions = [(IMU, view0.ss, batch.valid & ~has_query)]
-    if config.query in batch.embeddings:
-        questions.append((config.query, batch.embeddings[config.query], batch.valid & has_query))
+    asked = ask_ahead(batch, support, config) if asked is None else asked
     found = Neighbours.none(len(batch), config.k, support.dims, batch.imu.device)
-    for modality, queries, asks in questions:
-        rows = asks.nonzero().squeeze(1)
-        found.put(rows, support.search(queries[rows], config.k, batch.uid[rows], modality))
+    by_imu = batch.valid.clone()
+    for modality, _, rows in _teacher_questions(batch, support, config):
+        by_imu[rows] = False
+        found.put(rows, asked[modality]())
+    rows = by_imu.nonzero().squeeze(1)
+    found.put(rows, support.search(view0.ss[rows], config.k, batch.uid[rows], IMU))
     return found
+
+
+def _teacher_questions(
+    batch: Batch, support: SupportSet, config: NeighboursConfig
+) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Modality, its embeddings ``(B, D)``, and the numbers of the rows that ask by it."""
+    modality = config.query
+    if modality not in batch.embeddings or modality not in support.dims:
+        return []
+    rows = (batch.valid & batch.present[modality]).nonzero().squeeze(1)
+    return [(modality, batch.embeddings[modality], rows)]
 
 
 @torch.no_grad()

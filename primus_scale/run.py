@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,9 +18,9 @@ from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine import Engine, Runtime, check_batch
-from primus_scale.objective import PrimusModel, build_support_set, check_objective
+from primus_scale.objective import Asked, PrimusModel, ask_ahead, check_objective, support_spec
 from primus_scale.sample import Batch
-from primus_scale.support import SupportSet
+from primus_scale.support import RingSupportSet, SupportSet
 from primus_scale.teachers import (
     Teacher,
     attach_teacher_embeddings,
@@ -46,6 +47,12 @@ class Run:
     checkpoints: Checkpoints
     validation: Batch | None
 
+    def close(self) -> None:
+        """Let go of what the parts hold beside memory."""
+        self.engine.close()
+        if self.support is not None:
+            self.support.close()
+
     def batches(self, start_step: int) -> BatchLoader:
         """The rank's share of the global batches from ``start_step`` to the end of the run."""
         return batches(
@@ -59,6 +66,23 @@ class Run:
             world=self.runtime.world,
             live=bool(self.teachers),
         )
+
+    def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Asked | None]]:
+        """Each batch, prepared, and its neighbours, asked for while the step before computes.
+
+        The second is for ``train_step``; None without a support set.
+        """
+        ahead: tuple[Batch, Asked | None] | None = None
+        for loaded in loader:
+            batch = self.prepare(loaded)
+            asked = None
+            if self.support is not None:
+                asked = ask_ahead(batch, self.support, self.config.objective.neighbours)
+            if ahead is not None:
+                yield ahead
+            ahead = batch, asked
+        if ahead is not None:
+            yield ahead
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch on the device, with its teacher embeddings."""
@@ -81,10 +105,18 @@ def open_data(config: Config, world: int) -> ShardSet:
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train)
+    check_embeddings(config, data)
+    return data
+
+
+def check_embeddings(config: Config, data: ShardSet) -> None:
+    """Check, in embedded mode, that ``data`` holds what objective and teachers are said to need.
+
+    ValueError as ``open_data``.
+    """
     if config.teachers.mode == "embedded":
         _check_named_teachers(config.teachers, data)
         check_objective(config.objective, data.teachers)
-    return data
 
 
 def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
@@ -100,9 +132,10 @@ def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
             )
 
 
-def build_run(config: Config, runtime: Runtime) -> Run:
+def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
     """Open the data, build the model and all around it.
 
+    placement: where Ray has room for the actors of a support service, if that was reserved.
     Whatever in the configuration, the data or the machine would break the run later raises
     ValueError, FileNotFoundError or OSError here, before the first step.
     """
@@ -112,11 +145,11 @@ def build_run(config: Config, runtime: Runtime) -> Run:
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
         teachers = build_teachers(config.teachers, runtime.device)
-    spaces = _spaces(teachers) or dict(data.teachers)
+    spaces = spaces_of(teachers) or dict(data.teachers)
     check_objective(config.objective, spaces)  # live teachers are known only now
     validation = _load_validation(config, data, teachers, spaces)
 
-    encoder = _build_encoder(config, data, spaces)
+    encoder = fresh_encoder(config, data, spaces)
     exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
     announce(_describe(data, spaces, exported))
     return Run(
@@ -126,9 +159,7 @@ def build_run(config: Config, runtime: Runtime) -> Run:
         teachers=teachers,
         augment=build_augment(config.augment),
         engine=Engine(PrimusModel(encoder, config.objective.temperature), config, runtime),
-        support=build_support_set(
-            config, {name: space.dim for name, space in spaces.items()}, runtime.device
-        ),
+        support=_build_support(config, spaces, runtime, placement),
         checkpoints=Checkpoints(
             config, runtime, data, exported, _describe_for_card(config, data, spaces, exported)
         ),
@@ -136,16 +167,27 @@ def build_run(config: Config, runtime: Runtime) -> Run:
     )
 
 
-def _spaces(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
+def _build_support(
+    config: Config, spaces: Mapping[str, TeacherSpace], runtime: Runtime, placement: Any
+) -> SupportSet | None:
+    """The empty support set in its home, or None where the objective needs none."""
+    spec = support_spec(config, {name: space.dim for name, space in spaces.items()})
+    if spec is None or config.support.home == "in_process":
+        return RingSupportSet(spec, runtime.device) if spec is not None else None
+    from primus_scale.support.service import ServiceSupportSet
+
+    return ServiceSupportSet(spec, config.support, runtime.device, placement)
+
+
+def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
+    """What an index would say of the embeddings of live ``teachers``, by modality."""
     return {
         modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
         for modality, t in teachers.items()
     }
 
 
-def _build_encoder(
-    config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]
-) -> ImuEncoder:
+def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:
     """The encoder with the same fresh weights on every rank."""
     torch.manual_seed(config.seed)
     return build_encoder(

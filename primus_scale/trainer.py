@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,10 +34,13 @@ SUMMARY_FILE = "train.json"
 ENCODER_FOLDER = "encoder"
 
 
-def pretrain(config: Config, stop: threading.Event | None = None) -> int:
+def pretrain(
+    config: Config, stop: threading.Event | None = None, placement: Any = None
+) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: set by the launcher to end the run after a checkpoint; by default SIGTERM does that.
+    placement: see ``build_run``.
     Returns the exit code: 0 when all steps are done, REQUEUE when stopped before. Raises
     ValueError, FileNotFoundError or OSError for what is wrong with configuration, data or output,
     and FloatingPointError where the loss stays not finite.
@@ -44,8 +48,8 @@ def pretrain(config: Config, stop: threading.Event | None = None) -> int:
     runtime = start_runtime(config.train)
     try:
         with _stop_on_sigterm(stop or threading.Event()) as stopping:
-            run = build_run(config, runtime)
-            with closing(run.engine):
+            run = build_run(config, runtime, placement)
+            with closing(run):
                 finished = train(run, stopping)
             barrier()
     finally:
@@ -62,11 +66,10 @@ def train(run: Run, stop: threading.Event) -> bool:
     monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)
 
     with closing(monitor), run.batches(progress.step) as loader:
-        for step, batch in enumerate(loader, start=progress.step + 1):
-            batch = run.prepare(batch)
+        for step, (batch, asked) in enumerate(run.inputs(loader), start=progress.step + 1):
             views = run.views(batch, step)
             lr = learning_rate(step - 1, config.optimizer, train.steps)
-            result = train_step(run.engine, views, batch, run.support, config.objective, lr)
+            result = train_step(run.engine, views, batch, run.support, config.objective, lr, asked)
             progress = _count(progress, result, train.max_nonfinite)
             last = step == train.steps
 
@@ -123,7 +126,7 @@ def _report(
         batch=batch,
         views=result.views,
         neighbours=result.neighbours,
-        support_fill=run.support.fill if run.support is not None else 0,
+        support=run.support.figures() if run.support is not None else {},
         waited_s=waited_s,
         skipped_steps=progress.skipped,
     )

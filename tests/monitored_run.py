@@ -89,7 +89,7 @@ def make_report(
             embeddings={},
             present={},
         ),
-        support_fill=123,
+        support={"fill": 123},
         waited_s=waited_s,
         skipped_steps=skipped_steps,
     )

@@ -7,14 +7,16 @@ lives (in each process, or in a service) is up to the classes that fulfil it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 IMU = "imu"
 NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
+ROW_FIELDS = ("uid", "recording", "age", "score", "valid")  # of Neighbours, in their order
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class SupportEntries:
 
     def __len__(self) -> int:
         return int(self.uid.shape[0])
+
+    def at(self, rows: torch.Tensor) -> SupportEntries:
+        """The entries at ``rows``, a mask ``(n,)`` bool or numbers ``(m,)`` int64."""
+        return SupportEntries(
+            self.uid[rows],
+            self.recording[rows],
+            {name: vectors[rows] for name, vectors in self.embeddings.items()},
+            {name: present[rows] for name, present in self.present.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,18 @@ class Neighbours:
             present={name: absent.clone() for name in dims},
         )
 
+    def to(self, device: torch.device | str) -> Neighbours:
+        """The same on ``device``."""
+        return replace(
+            self,
+            **{name: getattr(self, name).to(device) for name in ROW_FIELDS},
+            embeddings={name: vectors.to(device) for name, vectors in self.embeddings.items()},
+            present={name: rows.to(device) for name, rows in self.present.items()},
+        )
+
     def put(self, rows: torch.Tensor, found: Neighbours) -> None:
         """Write the neighbours ``found`` into the places ``rows`` ``(n,)`` int64, in place."""
-        for name in ("uid", "recording", "age", "score", "valid"):
+        for name in ROW_FIELDS:
             getattr(self, name)[rows] = getattr(found, name)
         for name in self.embeddings:
             self.embeddings[name][rows] = found.embeddings[name]
@@ -81,19 +101,26 @@ class Neighbours:
 
 
 class SupportSet(Protocol):
-    """What every home of the support set does; all ranks see the same content."""
+    """What every home of the support set does; all ranks see the same content.
+
+    Every rank calls ``enqueue``, ``flush``, ``saved`` and ``load`` at the same time.
+    """
 
     @property
     def capacity(self) -> int:
         """Entries it can hold; beyond that the oldest make room."""
 
     @property
-    def fill(self) -> int:
-        """Entries it holds now."""
-
-    @property
     def dims(self) -> Mapping[str, int]:
         """Width of the embeddings by modality."""
+
+    def ask(
+        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+    ) -> Callable[[], Neighbours]:
+        """Begin a search, and return what waits for its answer; see ``search``.
+
+        A home that may answer while the caller computes does so from what it holds meanwhile.
+        """
 
     def search(
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
@@ -102,14 +129,29 @@ class SupportSet(Protocol):
 
         queries ``(B, D)``; exclude_uids ``(B,)`` int64, the queries' own identities: a window is
         never its own neighbour. Only entries that hold the modality are returned, and none before
-        the set holds its minimum.
+        the set holds its minimum. ValueError where ``k`` exceeds that minimum.
         """
 
     def enqueue(self, entries: SupportEntries) -> None:
-        """Add entries; the oldest are evicted first."""
+        """Add entries, the same on every rank; the oldest are evicted first."""
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything it holds, as named tensors."""
+    def flush(self) -> None:
+        """Return when all that was enqueued is held."""
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore ``state_dict()``; ValueError where it is of another capacity or width."""
+    def save(self, folder: Path) -> None:
+        """Write everything held to files in ``folder``; one rank calls it, after ``flush``."""
+
+    def saved(self, folder: Path) -> None:
+        """Know that what was last saved lies in ``folder`` from now on."""
+
+    def load(self, folder: Path) -> None:
+        """Take in what ``save`` wrote, whatever home it was.
+
+        FileNotFoundError where files are missing, ValueError where they do not fit.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """What to watch, by name: ``fill``, the entries held, and what is the home's own."""
+
+    def close(self) -> None:
+        """Let go of threads and processes."""

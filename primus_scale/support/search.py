@@ -43,6 +43,11 @@ def search_with_torch(
     return torch.cat([piece.values for piece in pieces]), torch.cat([p.indices for p in pieces])
 
 
+def set_threads(threads: int) -> None:
+    """Have FAISS search with so many CPU threads in this process."""
+    _import_faiss().omp_set_num_threads(threads)
+
+
 def _import_faiss() -> Any:
     try:
         import faiss

@@ -18,7 +18,7 @@ from primus_scale.objective import (
     support_entries,
 )
 from primus_scale.sample import Batch
-from primus_scale.support import RingSupportSet, SupportEntries
+from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec
 
 ROWS = 16
 DIMS = {"video": 7, "text": 5, "imu": 6}
@@ -75,7 +75,7 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
 def make_support(objective: ObjectiveConfig) -> RingSupportSet:
     """A ring that has gone round, with some of the batch's own windows in it."""
     draw = torch.Generator().manual_seed(3)
-    support = RingSupportSet(24, DIMS, minimum_fill=4)
+    support = RingSupportSet(SupportSpec(24, DIMS, minimum_fill=4))
     uid = torch.arange(40)
     support.enqueue(
         SupportEntries(

@@ -11,7 +11,7 @@ from primus_scale.data.reader import batches, load_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import build_encoder
 from primus_scale.objective import PrimusModel, find_neighbours, primus_loss, support_entries
-from primus_scale.support import IMU, RingSupportSet
+from primus_scale.support import IMU, RingSupportSet, SupportSpec
 from primus_scale.teachers import attach_teacher_embeddings, build_teachers, check_teachers
 from shards.embed import embed
 from tests.conftest import require
@@ -85,7 +85,9 @@ def test_the_objective_agrees_to_float16(pairs):
     dims = {modality: rows.shape[1] for modality, rows in pairs[0][0].embeddings.items()}
     model = build_model(dims)
     supports = [
-        RingSupportSet(COUNT, {IMU: 8, **dims}, minimum_fill=4, imu_answers="multimodal")
+        RingSupportSet(
+            SupportSpec(COUNT, {IMU: 8, **dims}, minimum_fill=4, imu_answers="multimodal")
+        )
         for _ in range(2)
     ]
     for step, pair in enumerate(pairs):

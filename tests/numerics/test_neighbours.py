@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from primus_scale.support import RingSupportSet, SupportEntries
+from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec
 
 CAPACITY = 37
 DIMS = {"imu": 6, "video": 9, "text": 4}
@@ -73,7 +73,9 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_ring_finds_what_a_list_finds(backend, imu_answers):
     draws = np.random.default_rng(0)
-    ring = RingSupportSet(CAPACITY, DIMS, imu_answers=imu_answers, minimum_fill=5, backend=backend)
+    ring = RingSupportSet(
+        SupportSpec(CAPACITY, DIMS, imu_answers=imu_answers, minimum_fill=5, backend=backend)
+    )
     listed = ListOfEntries(CAPACITY, imu_answers)
     # partly filled, filled to the brim, gone round, and more entries at once than there is room
     for count in (5, 3, 29, 1, 20, 36, 50, 37, 90, 11):
@@ -103,7 +105,9 @@ def test_ring_finds_what_a_list_finds(backend, imu_answers):
 def test_faiss_equals_torch_at_a_real_size():
     draws = torch.Generator().manual_seed(0)
     rings = [
-        RingSupportSet(3000, {"imu": 64}, minimum_fill=4, imu_answers="all", backend=backend)
+        RingSupportSet(
+            SupportSpec(3000, {"imu": 64}, minimum_fill=4, imu_answers="all", backend=backend)
+        )
         for backend in ("faiss", "torch")
     ]
     for _ in range(5):  # each uid lies in the ring up to four times

@@ -56,7 +56,7 @@ def test_newest_is_resumed_and_only_the_last_are_kept(config: Config, runtime: R
 
 
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "support.safetensors", "state/mp_rank_00_model_states.pt"]
+    "name", ["manifest.json", "support/part-00000-of-00001.safetensors", "state/mp_rank_00_model_states.pt"]
 )
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
 def test_damaged_newest_is_passed_over_with_a_warning(

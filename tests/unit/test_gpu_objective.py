@@ -14,7 +14,7 @@ from primus_scale.objective import (
     support_entries,
 )
 from primus_scale.sample import Batch
-from primus_scale.support import RingSupportSet
+from primus_scale.support import RingSupportSet, SupportSpec
 
 pytestmark = pytest.mark.gpu
 
@@ -52,7 +52,7 @@ def make_view(seed: int, device: str) -> Embeddings:
 def run_steps(device: str) -> dict[str, torch.Tensor]:
     """Four batches through neighbours, loss and ring; everything of the last one."""
     temperatures = Temperatures(TemperatureConfig()).to(device)
-    support = RingSupportSet(200, DIMS, minimum_fill=50, device=device)
+    support = RingSupportSet(SupportSpec(200, DIMS, minimum_fill=50), device)
     for seed in range(4):
         batch = make_batch(seed).to(device)
         view0, view1 = make_view(seed + 10, device), make_view(seed + 20, device)

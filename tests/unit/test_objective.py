@@ -12,15 +12,15 @@ from primus_scale.objective import (
     TERMS,
     PrimusModel,
     Temperatures,
-    build_support_set,
     check_objective,
     find_neighbours,
     primus_loss,
     support_entries,
+    support_spec,
     uses_neighbours,
 )
 from primus_scale.sample import Batch
-from primus_scale.support import RingSupportSet
+from primus_scale.support import RingSupportSet, SupportSpec
 
 DIMS = {"imu": 4, "video": 3, "text": 5}
 TAU = {"mm": torch.tensor(0.1), "ss": torch.tensor(0.1)}
@@ -102,7 +102,7 @@ def test_terms_without_weight_are_not_computed(term):
     batch, view0, view1 = make_batch(), make_view(), make_view()
     neighbours = None
     if uses_neighbours(config):
-        support = RingSupportSet(16, DIMS)
+        support = RingSupportSet(SupportSpec(16, DIMS))
         support.enqueue(support_entries(view1, batch))
         neighbours = find_neighbours(view0, batch, support, config.neighbours)
     output = primus_loss(view0, view1, TAU, batch, neighbours, config)
@@ -120,7 +120,7 @@ def test_terms_without_weight_are_not_computed(term):
 def test_invalid_neighbours_give_zero_with_a_gradient():
     config = weights(neighbour_video=1.0)
     batch, view0 = make_batch(), make_view()
-    empty = RingSupportSet(16, DIMS, minimum_fill=2)
+    empty = RingSupportSet(SupportSpec(16, DIMS, minimum_fill=2))
     neighbours = find_neighbours(view0, batch, empty, config.neighbours)
     output = primus_loss(view0, make_view(), TAU, batch, neighbours, config)
     output.total.backward()
@@ -131,7 +131,7 @@ def test_invalid_neighbours_give_zero_with_a_gradient():
 def test_rows_without_the_query_modality_ask_by_imu():
     view, batch = make_view(), make_batch(video=[1, 1, 0, 1, 0, 1])
     batch.valid[5] = False
-    support = RingSupportSet(64, DIMS, minimum_fill=2)
+    support = RingSupportSet(SupportSpec(64, DIMS, minimum_fill=2))
     stored = make_batch(rows=30)
     stored.uid += 50
     support.enqueue(support_entries(make_view(30), stored))
@@ -151,7 +151,7 @@ def test_rows_without_the_query_modality_ask_by_imu():
 
 def test_a_set_without_the_query_modality_is_asked_by_imu():
     view, batch = make_view(), make_batch()
-    support = RingSupportSet(64, {"imu": 4}, imu_answers="all")
+    support = RingSupportSet(SupportSpec(64, {"imu": 4}, imu_answers="all"))
     support.enqueue(support_entries(make_view(), batch))
     assert find_neighbours(view, batch, support, NeighboursConfig(query="video")).valid.all()
 
@@ -202,10 +202,11 @@ def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
             },
         }
     )
-    support = build_support_set(config, {"video": 3, "text": 5}, "cpu")
+    spec = support_spec(config, {"video": 3, "text": 5})
     if kept is None:
-        assert support is None
+        assert spec is None
         return
+    support = RingSupportSet(spec)
     assert (support.capacity, support.fill) == (32, 0)
     assert support.dims == {name: DIMS[name] for name in kept}
     # Only neighbours that are to teach video or text must hold them.

@@ -18,7 +18,7 @@ MAX_LINES = 400
 
 # Module or package -> the places (path prefixes below the root) that may import it.
 FENCES = {
-    "ray": ("launch/", "shards/parallel.py", "primus_scale/support/service.py"),
+    "ray": ("launch/", "shards/parallel.py", "primus_scale/support/service"),
     "deepspeed": ("primus_scale/engine.py", "primus_scale/checkpoint.py"),
     "faiss": ("primus_scale/support/",),
     "webdataset": ("primus_scale/data/", "shards/writer.py"),

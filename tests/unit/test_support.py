@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import load, save
 
-from primus_scale.support import Neighbours, RingSupportSet, SupportEntries
+from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
+from primus_scale.support.part import RingPart
 from primus_scale.support.search import search_with_torch
 
 DIMS = {"imu": 3, "video": 2}
@@ -38,7 +38,7 @@ NOBODY = torch.tensor([-5])
 
 
 def test_answers_nothing_before_the_minimum_fill():
-    ring = RingSupportSet(8, DIMS, minimum_fill=4)
+    ring = RingSupportSet(SupportSpec(8, DIMS, minimum_fill=4))
     ring.enqueue(entries(0, 3))
     assert not ring.search(angle(1), 1, NOBODY, "video").valid.any()
     ring.enqueue(entries(3, 1))
@@ -48,7 +48,7 @@ def test_answers_nothing_before_the_minimum_fill():
 
 
 def test_oldest_entries_make_room_across_the_end():
-    ring = RingSupportSet(5, DIMS)
+    ring = RingSupportSet(SupportSpec(5, DIMS))
     for first in (0, 3, 6):
         ring.enqueue(entries(first, 3))
         ring_uids = {
@@ -58,7 +58,7 @@ def test_oldest_entries_make_room_across_the_end():
 
 
 def test_own_window_is_struck_out_however_often_it_lies_there():
-    ring = RingSupportSet(8, DIMS, minimum_fill=2)
+    ring = RingSupportSet(SupportSpec(8, DIMS, minimum_fill=2))
     for _ in range(3):
         ring.enqueue(entries(1, 1))
     ring.enqueue(entries(2, 1))
@@ -69,7 +69,7 @@ def test_own_window_is_struck_out_however_often_it_lies_there():
 def test_imu_queries_reach_entries_with_a_teacher_only():
     query = entries(1, 1).embeddings["imu"]
     for answers, expected in (("multimodal", 7), ("all", 1)):
-        ring = RingSupportSet(8, DIMS, imu_answers=answers)
+        ring = RingSupportSet(SupportSpec(8, DIMS, imu_answers=answers))
         ring.enqueue(entries(1, 1, video=False))
         ring.enqueue(entries(7, 1))
         assert ring.search(query, 1, NOBODY, "imu").uid.item() == expected
@@ -77,17 +77,17 @@ def test_imu_queries_reach_entries_with_a_teacher_only():
 
 def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match=r"support.minimum_fill is 9.*support.capacity \(8\)"):
-        RingSupportSet(8, DIMS, minimum_fill=9)
+        RingSupportSet(SupportSpec(8, DIMS, minimum_fill=9))
     with pytest.raises(ValueError, match="without teachers needs imu_answers='all'"):
-        RingSupportSet(8, {"imu": 3})
-    ring = RingSupportSet(8, DIMS, minimum_fill=2)
+        RingSupportSet(SupportSpec(8, {"imu": 3}))
+    ring = RingSupportSet(SupportSpec(8, DIMS, minimum_fill=2))
     with pytest.raises(ValueError, match=r"objective.neighbours.k is 3.*minimum_fill \(2\)"):
         ring.search(angle(0), 3, NOBODY, "video")
 
 
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_a_query_of_nan_has_no_neighbour_and_harms_no_other(backend):
-    ring = RingSupportSet(8, DIMS, backend=backend)
+    ring = RingSupportSet(SupportSpec(8, DIMS, backend=backend))
     ring.enqueue(entries(0, 6))
     queries = torch.cat([angle(3), torch.full((1, 2), torch.nan)])
     found = ring.search(queries, 1, NOBODY.repeat(2), "video")
@@ -95,16 +95,17 @@ def test_a_query_of_nan_has_no_neighbour_and_harms_no_other(backend):
 
 
 def test_no_question_gives_no_neighbours():
-    ring = RingSupportSet(8, DIMS)
+    ring = RingSupportSet(SupportSpec(8, DIMS))
     ring.enqueue(entries(0, 8))
     found = ring.search(torch.zeros(0, 2), 1, torch.zeros(0, dtype=torch.int64), "video")
     assert found.uid.shape == (0, 1) and found.embeddings["imu"].shape == (0, 1, 3)
 
 
-def test_state_survives_safetensors_and_goes_on_alike():
-    ring, copy = (RingSupportSet(8, DIMS, minimum_fill=2) for _ in range(2))
+def test_state_survives_files_and_goes_on_alike(tmp_path):
+    ring, copy = (RingSupportSet(SupportSpec(8, DIMS, minimum_fill=2)) for _ in range(2))
     ring.enqueue(entries(0, 11))
-    copy.load_state_dict(load(save(ring.state_dict())))
+    ring.save(tmp_path)
+    copy.load(tmp_path)
     for either in (ring, copy):
         either.enqueue(entries(20, 3))
     assert copy.fill == ring.fill == 8
@@ -115,22 +116,78 @@ def test_state_survives_safetensors_and_goes_on_alike():
         assert torch.equal(copy.state_dict()[name], tensor)
 
 
-@pytest.mark.parametrize(
-    ("capacity", "dims", "field"),
-    [(9, DIMS, "keys.imu"), (8, {"imu": 3, "video": 4}, "keys.video"), (8, {"imu": 3}, "keys.vid")],
-)
-def test_state_of_another_ring_is_refused_and_leaves_it_as_it_was(capacity, dims, field):
-    ring = RingSupportSet(8, DIMS)
+@pytest.mark.parametrize("dims", [{"imu": 3, "video": 4}, {"imu": 3}])
+def test_state_of_another_ring_is_refused_and_leaves_it_as_it_was(tmp_path, dims):
+    ring = RingSupportSet(SupportSpec(8, DIMS))
     ring.enqueue(entries(0, 3))
-    other = RingSupportSet(capacity, dims, imu_answers="all")
-    with pytest.raises(ValueError, match=rf"{field}.*support.capacity"):
-        ring.load_state_dict(other.state_dict())
+    other = RingSupportSet(SupportSpec(8, dims, imu_answers="all"))
+    other.save(tmp_path)
+    with pytest.raises(ValueError, match=r"widths.*expects.*encoder.ss_dim"):
+        ring.load(tmp_path)
     assert ring.fill == 3
+
+
+def part_states(parts):
+    """What several parts hold, by the number of the entry."""
+    held = {}
+    for part in parts:
+        state = part.state_dict()
+        for row, number in enumerate(state["number"].tolist()):
+            if number >= part.added - 10:
+                held[number] = [state[name][row].tolist() for name in sorted(state)[1:]]
+    return held
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(1, 3), (3, 2), (2, 1)])
+def test_parts_share_out_the_ring_and_a_snapshot_of_any_number_of_them(tmp_path, writers, readers):
+    spec = SupportSpec(10, DIMS)
+    written = [RingPart(spec, part, writers) for part in range(writers)]
+    for first in (0, 7, 14):
+        numbers = torch.arange(first, first + 7)
+        for part in written:
+            part.enqueue(entries(first, 7), numbers, first + 7)
+    for part in written:
+        part.save(tmp_path, 21)
+    read = [RingPart(spec, part, readers) for part in range(readers)]
+    for part in read:
+        part.load(tmp_path)
+    assert part_states(read) == part_states(written)
+    assert sorted(part_states(read)) == list(range(11, 21))
+    assert sum(part.held for part in read) == 10
+
+
+def test_a_part_refilled_from_a_snapshot_keeps_what_came_since_and_drops_what_is_old(tmp_path):
+    spec = SupportSpec(10, DIMS)
+    part = RingPart(spec)
+    part.enqueue(entries(0, 9), torch.arange(9), 9)
+    part.save(tmp_path, 9)
+    again = RingPart(spec)  # its process died, and 9 to 14 were lost on the way to it
+    again.enqueue(entries(15, 3), torch.arange(15, 18), 18)
+    again.load(tmp_path)
+    assert again.held == 3 + 1  # of the snapshot only 8 is among the last ten
+    found = again.search(angle(7), 4, torch.tensor([-5]), "video", 18)
+    assert set(found.number[0].tolist()) == {8, 15, 16, 17}
+
+
+def test_a_snapshot_that_lacks_a_part_is_refused(tmp_path):
+    for part in range(2):
+        RingPart(SupportSpec(8, DIMS), part, 3).save(tmp_path, 0)
+    with pytest.raises(FileNotFoundError, match=r"holds 2 parts"):
+        RingSupportSet(SupportSpec(8, DIMS)).load(tmp_path)
+
+
+def test_float16_holds_what_it_can_and_scores_it_in_float32():
+    ring = RingSupportSet(SupportSpec(8, DIMS, storage="float16"))
+    ring.enqueue(entries(0, 6))
+    found = ring.search(angle(3), 1, NOBODY, "video")
+    held = angle(3).half().float()
+    assert torch.equal(found.embeddings["video"][0], held)
+    assert found.score.item() == pytest.approx((angle(3) @ held.T).item(), abs=1e-7)
 
 
 def test_neighbours_are_put_into_their_rows():
     whole = Neighbours.none(4, 1, DIMS, "cpu")
-    ring = RingSupportSet(8, DIMS)
+    ring = RingSupportSet(SupportSpec(8, DIMS))
     ring.enqueue(entries(0, 6))
     found = ring.search(torch.cat([angle(4), angle(2)]), 1, NOBODY.expand(2), "video")
     whole.put(torch.tensor([3, 1]), found)

@@ -1,0 +1,117 @@
+"""What runs in an actor of the support service: a part of the ring, spoken to in numpy arrays.
+
+Ray carries numpy arrays without copying them. No Ray here: ``service`` makes an actor of the class.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from primus_scale.support.base import SupportEntries
+from primus_scale.support.part import Candidates, Fetched, RingPart, SupportSpec
+from primus_scale.support.search import set_threads
+
+
+class Status(NamedTuple):
+    """How an actor is. life: another one each time its process starts, and then it holds nothing.
+
+    added: entries ever added to the whole ring, as far as it has seen; held: those it holds. where:
+    host and process.
+    """
+
+    life: str
+    added: int
+    held: int
+    where: str
+
+
+class SupportActor:
+    """Part ``part`` of ``parts`` of the support set, computing with ``threads`` CPU threads."""
+
+    def __init__(self, spec: SupportSpec, part: int, parts: int, threads: int, device: str) -> None:
+        torch.set_num_threads(threads)
+        set_threads(threads)
+        self._part = RingPart(spec, part, parts, device)
+        self._device = device
+        self._life = uuid.uuid4().hex
+        self._where = f"{socket.gethostname()}, process {os.getpid()}"
+
+    def status(self) -> Status:
+        """How it is."""
+        return Status(self._life, self._part.added, self._part.held, self._where)
+
+    def search(
+        self, queries: np.ndarray, k: int, exclude_uids: np.ndarray, modality: str, added: int
+    ) -> tuple[Candidates, Status]:
+        """See ``RingPart.search``; arrays instead of tensors."""
+        asked = to_tensor(queries, self._device), to_tensor(exclude_uids, self._device)
+        found = self._part.search(asked[0], k, asked[1], modality, added)
+        return Candidates(*map(to_array, found)), self.status()
+
+    def fetch(self, places: np.ndarray, numbers: np.ndarray) -> Fetched:
+        """See ``RingPart.fetch``; arrays instead of tensors."""
+        found = self._part.fetch(to_tensor(places, self._device), to_tensor(numbers, self._device))
+        return Fetched(
+            embeddings=to_arrays(found.embeddings),
+            present=to_arrays(found.present),
+            held=to_array(found.held),
+        )
+
+    def enqueue(self, entries: dict[str, Any], numbers: np.ndarray, added: int) -> Status:
+        """Add what ``pack_entries`` has made of entries; see ``RingPart.enqueue``."""
+        unpacked = SupportEntries(
+            to_tensor(entries["uid"], self._device),
+            to_tensor(entries["recording"], self._device),
+            {name: to_tensor(x, self._device) for name, x in entries["embeddings"].items()},
+            {name: to_tensor(x, self._device) for name, x in entries["present"].items()},
+        )
+        self._part.enqueue(unpacked, to_tensor(numbers, self._device), added)
+        return self.status()
+
+    def save(self, folder: str, added: int) -> Status:
+        """Write the part to ``folder``, which must be the run's; ``added`` in all."""
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"a support actor on {self._where} does not see {folder}; set output to storage "
+                "that all machines share"
+            )
+        self._part.save(Path(folder), added)
+        return self.status()
+
+    def load(self, folder: str) -> Status:
+        """Take in what belongs here from the snapshot in ``folder``."""
+        self._part.load(Path(folder))
+        return self.status()
+
+
+def pack_entries(entries: SupportEntries) -> dict[str, Any]:
+    """Entries as nested arrays."""
+    return {
+        "uid": to_array(entries.uid),
+        "recording": to_array(entries.recording),
+        "embeddings": to_arrays(entries.embeddings),
+        "present": to_arrays(entries.present),
+    }
+
+
+def to_array(tensor: torch.Tensor) -> Any:
+    """A tensor as a numpy array."""
+    return tensor.detach().cpu().numpy()
+
+
+def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Tensors by name as numpy arrays."""
+    return {name: to_array(tensor) for name, tensor in tensors.items()}
+
+
+def to_tensor(array: Any, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A numpy array as a tensor of its own: what Ray hands over is read-only."""
+    return torch.tensor(array, device=device)

@@ -1,0 +1,149 @@
+"""Candidates for neighbours among the keys of one modality, found by brute force or approximately.
+
+A ``KeyIndex`` looks over ``Keys``, the rows that a part of the ring holds. Brute force (FAISS, or
+torch as its oracle) searches them where they lie. Approximate indexes keep a structure of their own
+beside them, and rank what they find again by the keys themselves, in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from primus_scale.support.search import SearchBackend, make_search
+
+IndexKind = Literal["flat", "ivf", "cagra"]
+
+# A row of keys has one element more than its embedding: 0 where the entry answers queries of that
+# modality, ABSENT where it does not. Queries have a 1 there, so that the inner product of an entry
+# that may not answer falls below that of any that may (cosines are -1 or more), and the ring is
+# searched where it lies, without copying the entries that answer.
+ABSENT = -4.0
+NO_PLACE = -1
+ROWS_AT_ONCE = 2**16  # of keys made float32 at a time
+RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
+
+
+@dataclass
+class Keys:
+    """Rows of one modality in a part of the ring.
+
+    matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: places
+    that have been written at all are those below it.
+    """
+
+    matrix: torch.Tensor
+    used: int = 0
+
+    @classmethod
+    def empty(cls, places: int, dim: int, dtype: torch.dtype, device: torch.device | str) -> Keys:
+        """Memory for ``places`` keys of width ``dim``, none of them written."""
+        return cls(torch.zeros(places, dim + 1, dtype=dtype, device=device))
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.matrix.shape[1] - 1
+
+    def unit(self, places: torch.Tensor) -> torch.Tensor:
+        """The embeddings at ``places`` ``(...)``, float32 ``(..., D)``."""
+        return self.matrix[places, : self.dim].float()
+
+    def answers(self, places: torch.Tensor) -> torch.Tensor:
+        """Whether the entries at ``places`` ``(...)`` answer queries, bool ``(...)``."""
+        return self.matrix[places, self.dim] == 0
+
+
+class KeyIndex(Protocol):
+    """Finds among ``Keys`` those most alike queries."""
+
+    def written(self, places: torch.Tensor) -> None:
+        """The rows at ``places`` ``(n,)`` int64, all different, hold other keys than before."""
+
+    def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and places of the ``k`` best keys that answer, best first.
+
+        queries ``(B, D)`` float32, of unit length. Scores ``(B, k)`` float32 are inner products
+        with the keys as they are held; places ``(B, k)`` int64 are NO_PLACE where there are fewer.
+        """
+
+
+class FlatIndex:
+    """Brute force over the keys themselves: exact, and nothing to maintain."""
+
+    def __init__(self, keys: Keys, backend: SearchBackend) -> None:
+        self._keys = keys
+        self._search = make_search(backend, keys.matrix.device)
+
+    def written(self, places: torch.Tensor) -> None:
+        """Nothing to do: keys are searched where they lie."""
+
+    def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``KeyIndex.search``."""
+        padded = torch.cat([queries, torch.ones_like(queries[:, :1])], dim=1)
+        keys = self._keys.matrix[: self._keys.used]
+        if keys.dtype == torch.float32 or keys.is_cuda:
+            scores, places = self._search(padded.to(keys.dtype), keys, min(k, len(keys)))
+        else:
+            scores, places = self._search_in_float32(padded, keys, k)
+        places = places.masked_fill(~(scores > ABSENT / 2), NO_PLACE)  # scores of NaN as well
+        return rank_again(queries, self._keys, places, k)
+
+    def _search_in_float32(
+        self, queries: torch.Tensor, keys: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Float16 keys on a CPU, some at a time: FAISS takes float32 alone there."""
+        found = []
+        for first in range(0, len(keys), ROWS_AT_ONCE):
+            some = keys[first : first + ROWS_AT_ONCE].float()
+            scores, places = self._search(queries, some, min(k, len(some)))
+            found.append((scores, places + first))
+        return torch.cat([s for s, _ in found], dim=1), torch.cat([p for _, p in found], dim=1)
+
+
+def rank_again(
+    queries: torch.Tensor, keys: Keys, places: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best ``k`` of the candidates at ``places`` ``(B, m)``, by float32 products with the keys.
+
+    As ``KeyIndex.search`` returns them, where ``places`` may hold NO_PLACE and m may be smaller
+    or larger than k. Of equal scores the lower place comes first: so one ring and several parts of
+    it choose alike.
+    """
+    if places.shape[1] < k:
+        missing = places.new_full((len(places), k - places.shape[1]), NO_PLACE)
+        places = torch.cat([places, missing], dim=1)
+    places = places.sort(dim=1).values
+    rows = max(1, RANKED_AT_ONCE // (places.shape[1] * keys.dim))
+    scores = (
+        torch.cat(
+            [
+                torch.einsum("bd,bmd->bm", some, keys.unit(at.clamp(min=0)))
+                for some, at in zip(queries.split(rows), places.split(rows), strict=True)
+            ]
+        )
+        if len(queries)
+        else queries.new_zeros(places.shape)
+    )
+    scores = scores.masked_fill(places == NO_PLACE, -torch.inf)
+    best = scores.sort(dim=1, descending=True, stable=True)
+    return best.values[:, :k], places.gather(1, best.indices)[:, :k]
+
+
+def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bool) -> KeyIndex:
+    """The index ``kind`` over ``keys``, which lie on a CPU or a CUDA device.
+
+    wait: have approximate indexes finish what they learn before they go on, so that the same
+    calls give the same answers; else they learn beside it and search by brute force until then.
+    """
+    flat = FlatIndex(keys, backend)
+    if kind == "flat":
+        return flat
+    from primus_scale.support.ivf import IvfIndex
+    from primus_scale.support.segments import SegmentIndex
+
+    if keys.matrix.is_cuda:
+        return SegmentIndex(keys, kind, wait=wait)
+    return IvfIndex(keys, wait=wait)

@@ -1,0 +1,319 @@
+"""One part of the ring of past windows: all of it in one process, or what one actor holds.
+
+Entries are numbered in the order they are added. Entry ``s`` belongs in slot ``s % capacity`` of
+the whole ring, which the parts share out in turn: slot ``i`` is place ``i // parts`` of part
+``i % parts``. So every part knows by itself which entry overwrites which, however many there are,
+and an entry is dropped exactly when ``capacity`` later ones have been added, also where some of
+them were lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from primus_scale.support.base import IMU, NO_NEIGHBOUR, SupportEntries
+from primus_scale.support.index import ABSENT, NO_PLACE, IndexKind, Keys, build_index
+from primus_scale.support.search import SearchBackend
+
+# Candidates fetched beyond those asked for: an index may score them a little wrong (float16 on a
+# GPU, equal keys in another order), and they are ranked again in float32.
+SURPLUS = 16
+STORAGE = {"float32": torch.float32, "float16": torch.float16}
+LOADED_AT_ONCE = 2**16  # entries of a snapshot put into place at a time
+
+
+@dataclass(frozen=True)
+class SupportSpec:
+    """What a support set is, wherever it lives.
+
+    dims: width of the embeddings by modality. minimum_fill: entries it must hold before it
+    answers. imu_answers: which entries answer an IMU query. ``multimodal`` means those that hold a
+    teacher's embedding, since an IMU-only window asks in order to learn from its neighbours' video
+    and text; ``all`` suits runs that use only the neighbours' IMU. storage: precision in which
+    unit vectors are held. index, backend: see ``build_index`` and ``make_search``. wait: see
+    ``build_index``. ValueError where the values do not fit together.
+    """
+
+    capacity: int
+    dims: Mapping[str, int]
+    minimum_fill: int = 1
+    imu_answers: Literal["multimodal", "all"] = "multimodal"
+    storage: Literal["float32", "float16"] = "float32"
+    index: IndexKind = "flat"
+    backend: SearchBackend = "faiss"
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum_fill <= self.capacity:
+            raise ValueError(
+                f"support.minimum_fill is {self.minimum_fill}, which is not within 1 and "
+                f"support.capacity ({self.capacity})"
+            )
+        if self.imu_answers == "multimodal" and set(self.dims) <= {IMU}:
+            raise ValueError("a support set without teachers needs imu_answers='all'")
+
+    def may_answer(self, added: int) -> bool:
+        """Whether a set to which ``added`` entries were ever added holds its minimum."""
+        return added >= self.minimum_fill
+
+    def check_k(self, k: int) -> None:
+        """ValueError where ``k`` exceeds the minimum fill."""
+        if k > self.minimum_fill:
+            raise ValueError(
+                f"objective.neighbours.k is {k}, more than support.minimum_fill "
+                f"({self.minimum_fill}); raise the latter"
+            )
+
+
+class Candidates(NamedTuple):
+    """The K best entries of a part for B queries; each ``(B, K)``, best first.
+
+    score float32; number, place, uid, recording int64. Where there are fewer, number is
+    NO_NEIGHBOUR and score -inf.
+    """
+
+    score: torch.Tensor
+    number: torch.Tensor
+    place: torch.Tensor
+    uid: torch.Tensor
+    recording: torch.Tensor
+
+
+class Fetched(NamedTuple):
+    """Embeddings of n entries by modality, ``(n, D)`` in the precision of the storage.
+
+    present ``(n,)`` bool by modality. held ``(n,)`` bool: the entry has not been overwritten yet.
+    """
+
+    embeddings: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
+    held: torch.Tensor
+
+
+class RingPart:
+    """Part ``part`` of ``parts`` of the ring, in memory allocated once."""
+
+    def __init__(
+        self,
+        spec: SupportSpec,
+        part: int = 0,
+        parts: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.spec, self.part, self.parts = spec, part, parts
+        places = len(range(part, spec.capacity, parts))
+        dtype = STORAGE[spec.storage]
+        self._added = 0  # highest number seen, and one; of the whole ring
+        self._extra = 0  # candidates that had to be fetched beyond SURPLUS so far
+        self._number = torch.full((places,), NO_NEIGHBOUR, dtype=torch.int64, device=device)
+        self._uid = torch.zeros(places, dtype=torch.int64, device=device)
+        self._recording = torch.zeros(places, dtype=torch.int64, device=device)
+        self._present = {
+            name: torch.zeros(places, dtype=torch.bool, device=device) for name in spec.dims
+        }
+        self._keys = {n: Keys.empty(places, dim, dtype, device) for n, dim in spec.dims.items()}
+        self._index = {
+            name: build_index(spec.index, keys, spec.backend, wait=spec.wait)
+            for name, keys in self._keys.items()
+        }
+
+    @property
+    def added(self) -> int:
+        """Entries that were ever added to the whole ring, as far as this part has seen."""
+        return self._added
+
+    @property
+    def held(self) -> int:
+        """Entries held now."""
+        return int((self._number >= self._oldest(self._added)).sum())
+
+    def enqueue(self, entries: SupportEntries, numbers: torch.Tensor, added: int) -> None:
+        """Add those of ``entries`` that belong here.
+
+        numbers ``(n,)`` int64: theirs in the whole ring, to which ``added`` entries were added with
+        them. Embeddings are stored L2-normalised.
+        """
+        mine = self._belongs(numbers) & (numbers >= self._oldest(added))
+        self._write(numbers[mine], entries.at(mine))
+        self._added = max(self._added, added)
+
+    def search(
+        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str, added: int
+    ) -> Candidates:
+        """The ``k`` entries most alike each query, without those of the excluded uids.
+
+        queries ``(B, D)`` of unit length; exclude_uids ``(B,)`` int64. added: entries that the
+        asker knows to be added; what has been dropped by then is not found.
+        """
+        keys, index = self._keys[modality], self._index[modality]
+        # A window may lie in the ring once for each epoch that has gone round: where striking
+        # it out leaves too few, more are fetched, also from then on.
+        while True:
+            wanted = min(k + SURPLUS + self._extra, max(keys.used, k))
+            if keys.used == 0:
+                return self._none(len(queries), k)
+            scores, places = index.search(queries, wanted)
+            numbers = self._number[places]
+            struck = (self._uid[places] == exclude_uids[:, None]) | (
+                numbers < self._oldest(max(added, self._added))
+            )
+            valid = (places != NO_PLACE) & ~struck
+            more = (valid.sum(1) < k) & (places != NO_PLACE).all(1)
+            if wanted >= keys.used or not more.any():
+                break
+            self._extra = 2 * self._extra + SURPLUS
+        order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
+        scores, places, valid = (t.gather(1, order) for t in (scores, places, valid))
+        places = places.clamp(min=0)
+        return Candidates(
+            score=scores.masked_fill(~valid, -torch.inf),
+            number=self._number[places].masked_fill(~valid, NO_NEIGHBOUR),
+            place=places,
+            uid=self._uid[places],
+            recording=self._recording[places],
+        )
+
+    def fetch(self, places: torch.Tensor, numbers: torch.Tensor) -> Fetched:
+        """The entries ``numbers`` ``(n,)``, which lie at ``places`` ``(n,)``."""
+        return Fetched(
+            embeddings={n: keys.matrix[places, : keys.dim] for n, keys in self._keys.items()},
+            present={name: present[places] for name, present in self._present.items()},
+            held=self._number[places] == numbers,
+        )
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything held, as named tensors that share its memory."""
+        used = min(len(self._number), max(keys.used for keys in self._keys.values()))
+        state = {
+            "added": torch.tensor(self._added),
+            "number": self._number[:used],
+            "uid": self._uid[:used],
+            "recording": self._recording[:used],
+        }
+        for name, keys in self._keys.items():
+            state[f"keys.{name}"] = keys.matrix[:used, : keys.dim].contiguous()
+            state[f"present.{name}"] = self._present[name][:used]
+        return state
+
+    def save(self, folder: Path, added: int) -> None:
+        """Write what is held to a file of its own in ``folder``; ``added``: to the whole ring."""
+        self._added = max(self._added, added)
+        state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / f"part-{self.part:05d}-of-{self.parts:05d}.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Take in what belongs here from the files of ``folder``, whatever parts wrote them.
+
+        Entries held already are kept where they are newer. ValueError, which leaves all as it
+        was, where the files are of other modalities or widths.
+        """
+        files = snapshot_files(folder)
+        for path in files:
+            _check_widths(path, self.spec.dims)
+        for path in files:
+            with safe_open(path, framework="pt") as file:
+                self._take(file)
+
+    def _take(self, file: safe_open) -> None:
+        all_numbers = file.get_tensor("number")
+        columns = {name: file.get_slice(name) for name in file.keys() if name != "added"}  # noqa: SIM118
+        for first in range(0, len(all_numbers), LOADED_AT_ONCE):
+            some = {
+                name: column[first : first + LOADED_AT_ONCE].to(self._number.device)
+                for name, column in columns.items()
+            }
+            numbers = some["number"]
+            mine = (numbers >= 0) & self._belongs(numbers)
+            mine &= numbers > self._number[self._places(numbers).clamp(max=len(self._number) - 1)]
+            entries = SupportEntries(
+                some["uid"],
+                some["recording"],
+                {name: some[f"keys.{name}"] for name in self.spec.dims},
+                {name: some[f"present.{name}"] for name in self.spec.dims},
+            )
+            self._write(numbers[mine], entries.at(mine), normalise=False)
+        self._added = max(self._added, int(file.get_tensor("added")))
+
+    def _write(
+        self, numbers: torch.Tensor, entries: SupportEntries, normalise: bool = True
+    ) -> None:
+        if not len(numbers):
+            return
+        places = self._places(numbers)
+        self._number[places] = numbers
+        self._uid[places] = entries.uid
+        self._recording[places] = entries.recording
+        for name, present in self._present.items():
+            present[places] = entries.present[name]
+        for name, keys in self._keys.items():
+            vectors = entries.embeddings[name].detach().float()
+            if normalise:
+                vectors = functional.normalize(vectors, dim=1)
+            penalty = torch.where(self._answers(name, entries), 0.0, ABSENT)
+            padded = torch.cat([vectors, penalty[:, None]], dim=1)
+            keys.matrix[places] = padded.to(keys.matrix.dtype)
+            keys.used = max(keys.used, int(places.max()) + 1)
+            self._index[name].written(places)
+
+    def _answers(self, modality: str, entries: SupportEntries) -> torch.Tensor:
+        """Whether entries answer queries of ``modality``, ``(n,)`` bool."""
+        answers = entries.present[modality]
+        if modality == IMU and self.spec.imu_answers == "multimodal":
+            teachers = [entries.present[name] for name in self.spec.dims if name != IMU]
+            answers = answers & torch.stack(teachers).any(dim=0)
+        return answers
+
+    def _belongs(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers % self.spec.capacity % self.parts == self.part
+
+    def _places(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers % self.spec.capacity // self.parts
+
+    def _oldest(self, added: int) -> int:
+        """The lowest number that is in the ring once ``added`` entries were added."""
+        return max(0, added - self.spec.capacity)
+
+    def _none(self, rows: int, k: int) -> Candidates:
+        nothing = torch.full((rows, k), NO_NEIGHBOUR, device=self._number.device)
+        place = torch.zeros_like(nothing)
+        return Candidates(
+            torch.full_like(nothing, -torch.inf, dtype=torch.float32),
+            nothing,
+            place,
+            nothing,
+            nothing,
+        )
+
+
+def snapshot_files(folder: Path) -> list[Path]:
+    """The files of a snapshot; FileNotFoundError where there is none, or one of them is missing."""
+    files = sorted(folder.glob("part-*-of-*.safetensors"))
+    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise FileNotFoundError(
+            f"{folder} holds {len(files)} parts of a support set, which is not all of one; restore "
+            "the checkpoint from a copy"
+        )
+    return files
+
+
+def _check_widths(path: Path, dims: Mapping[str, int]) -> None:
+    with safe_open(path, framework="pt") as file:
+        theirs = {
+            name.removeprefix("keys."): file.get_slice(name).get_shape()[1]
+            for name in file.keys()  # noqa: SIM118
+            if name.startswith("keys.")
+        }
+    if theirs != dict(dims):
+        raise ValueError(
+            f"{path} holds embeddings of widths {theirs} where this run expects {dict(dims)}; "
+            "resume with the same objective.neighbours, encoder.ss_dim and teachers, or start in a "
+            "new output"
+        )

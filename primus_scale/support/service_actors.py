@@ -1,0 +1,200 @@
+"""The support service's actors as clients see them: started, called, missed, welcomed back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from primus_scale.config import SupportConfig
+from primus_scale.support.actor import Status, SupportActor
+from primus_scale.support.part import SupportSpec
+
+NAMESPACE = "primus-scale"
+PATIENCE_S = 10.0  # after which it is told that actors do not start
+START_S = 600.0  # after which that is an error
+PING_S = 0.5  # between questions whether an actor is back
+
+log = logging.getLogger(__name__)
+
+
+def connect_to_ray() -> None:
+    """Make sure that this process speaks to a cluster; ValueError where none is named."""
+    if ray.is_initialized():
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        raise ValueError(
+            "support.home=service needs a Ray cluster: start with python -m launch.ray_train, or "
+            "set RAY_ADDRESS, or use support.home=in_process"
+        )
+    ray.init(logging_level=logging.WARNING)
+
+
+def start_actors(
+    spec: SupportSpec, config: SupportConfig, prefix: str, placement: Any
+) -> list[Any]:
+    """Start ``config.actors`` actors, named ``prefix-0`` and so on; they end with this process.
+
+    RuntimeError where they do not start.
+    """
+    actors = [
+        ray.remote(SupportActor)
+        .options(
+            name=f"{prefix}-{part}",
+            namespace=NAMESPACE,
+            num_cpus=config.cpus_per_actor,
+            num_gpus=config.gpus_per_actor,
+            max_restarts=-1,
+            scheduling_strategy=_strategy(placement, part),
+        )
+        .remote(
+            spec, part, config.actors, config.threads, "cuda" if config.gpus_per_actor else "cpu"
+        )
+        for part in range(config.actors)
+    ]
+    _wait_for(actors)
+    return actors
+
+
+def find_actors(prefix: str, count: int) -> list[Any]:
+    """The actors that another rank has started."""
+    return [ray.get_actor(f"{prefix}-{part}", NAMESPACE) for part in range(count)]
+
+
+def _strategy(placement: Any, part: int) -> Any:
+    if placement is None:
+        return "SPREAD"
+    return PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=part)
+
+
+def _wait_for(actors: Sequence[Any]) -> None:
+    """Return when all actors answer."""
+    start = time.monotonic()
+    waiting = [actor.status.remote() for actor in actors]
+    while True:
+        ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=PATIENCE_S)
+        ray.get(ready)
+        if not waiting:
+            return
+        problem = f"{len(waiting)} of {len(actors)} support actors have not started"
+        if time.monotonic() - start > START_S:
+            raise RuntimeError(
+                f"{problem} in {START_S:.0f} s; lower support.actors, support.cpus_per_actor or "
+                "support.gpus_per_actor, or give the cluster more room"
+            )
+        print(f"{problem}: waiting for room in the cluster", file=sys.stderr, flush=True)
+
+
+class Crew:
+    """Calls to the actors, in the order given, that go on without those that are out.
+
+    An actor is out from the moment a call to it fails or takes longer than ``timeout_s``, until it
+    answers a ping. began_anew: is told which actor has lost what it held. May be used by several
+    threads.
+    """
+
+    def __init__(
+        self, actors: Sequence[Any], timeout_s: float, began_anew: Callable[[int], None]
+    ) -> None:
+        self._actors = list(actors)
+        self._timeout_s = timeout_s
+        self._began_anew = began_anew
+        self._pings: dict[int, tuple[Any, float]] = {}  # of actors that are out, and since when
+        self._status: dict[int, Status] = {}
+        self._lock = threading.RLock()
+        for part, actor in enumerate(self._actors):
+            self._note(part, ray.get(actor.status.remote(), timeout=START_S))
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    @property
+    def parts(self) -> range:
+        """Numbers of the actors."""
+        return range(len(self._actors))
+
+    def call(self, part: int, method: str, *arguments: Any) -> Any:
+        """Begin a call; None where the actor is out. Give what comes of it to ``result``."""
+        if not self._is_in(part):
+            return None
+        return getattr(self._actors[part], method).remote(*arguments)
+
+    def result(self, part: int, ref: Any) -> Any:
+        """What a call returns; None where it was not made, or the actor dies or is silent.
+
+        An exception of the actor's own code is raised.
+        """
+        if ref is None:
+            return None
+        try:
+            answer = ray.get(ref, timeout=self._timeout_s)
+        except RayTaskError as error:
+            raise error.cause from error
+        except (RayActorError, GetTimeoutError) as error:
+            self._miss(part, error)
+            return None
+        for item in answer if type(answer) is tuple else (answer,):
+            if isinstance(item, Status):
+                self._note(part, item)
+        return answer
+
+    def await_all(self) -> None:
+        """Give actors that are out the time to come back, ``timeout_s`` at most."""
+        end = time.monotonic() + self._timeout_s
+        while not all(map(self._is_in, self.parts)) and time.monotonic() < end:
+            time.sleep(PING_S)
+
+    def figures(self) -> dict[str, float]:
+        """``fill``: entries held by those that are in; ``actors_out``."""
+        with self._lock:
+            held = [status.held for part, status in self._status.items() if part not in self._pings]
+            return {"fill": sum(held), "actors_out": len(self._pings)}
+
+    def _is_in(self, part: int) -> bool:
+        """Whether an actor may be called; looks whether it has come back."""
+        with self._lock:
+            if part not in self._pings:
+                return True
+            ping, sent = self._pings[part]
+            if not ray.wait([ping], timeout=0)[0]:
+                return False
+            try:
+                status = ray.get(ping)
+            except RayActorError:  # not yet
+                if time.monotonic() - sent > PING_S:
+                    self._pings[part] = self._actors[part].status.remote(), time.monotonic()
+                return False
+            del self._pings[part]
+            log.warning("support actor %d is back (%s)", part, status.where)
+            self._note(part, status)
+            return True
+
+    def _miss(self, part: int, error: Exception) -> None:
+        with self._lock:
+            if part in self._pings:
+                return
+            why = f"silent for {self._timeout_s:g} s"
+            if isinstance(error, RayActorError):
+                why = "dead"
+            log.warning(
+                "support actor %d (%s) is %s: going on without its neighbours until it is back",
+                part,
+                self._status[part].where,
+                why,
+            )
+            self._pings[part] = self._actors[part].status.remote(), time.monotonic()
+
+    def _note(self, part: int, status: Status) -> None:
+        with self._lock:
+            before = self._status.get(part)
+            self._status[part] = status
+        if before is not None and before.life != status.life:
+            self._began_anew(part)

@@ -1,0 +1,170 @@
+"""The support service on real Ray actors: equal to the ring in one process, and killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from primus_scale.config import SupportConfig
+from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSet, SupportSpec
+from primus_scale.support.base import ROW_FIELDS
+from primus_scale.support.service import ServiceSupportSet
+from shards.parallel import ray_cluster
+from tests.integration.tiny import wait_until
+
+DIMS = {"imu": 8, "video": 12}
+BATCH, K, STEPS = 10, 3, 200
+SPEC = SupportSpec(90, DIMS, minimum_fill=16, storage="float16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with ray_cluster(2):
+        yield
+
+
+def service(actors: int, synchronous: bool = True) -> ServiceSupportSet:
+    config = SupportConfig(home="service", actors=actors, synchronous=synchronous)
+    return ServiceSupportSet(SPEC, config)
+
+
+def make_entries(step: int) -> SupportEntries:
+    """A batch whose windows come again every 130 entries, some without video."""
+    draws = torch.Generator().manual_seed(step)
+    uid = (torch.arange(BATCH) + step * BATCH) % 130
+    return SupportEntries(
+        uid,
+        uid // 7,
+        {name: torch.randn(BATCH, dim, generator=draws) for name, dim in DIMS.items()},
+        {
+            "imu": torch.ones(BATCH, dtype=torch.bool),
+            "video": torch.rand(BATCH, generator=draws) < 0.7,
+        },
+    )
+
+
+def search(support: SupportSet, step: int, modality: str) -> Neighbours:
+    batch = make_entries(step)
+    return support.search(batch.embeddings[modality], K, batch.uid, modality)
+
+
+def assert_same(ours: Neighbours, theirs: Neighbours) -> None:
+    assert torch.equal(ours.valid, theirs.valid)
+    at = ours.valid
+    for name in ROW_FIELDS:
+        assert torch.equal(getattr(ours, name)[at], getattr(theirs, name)[at]), name
+    for name in DIMS:
+        assert torch.equal(ours.embeddings[name][at], theirs.embeddings[name][at])
+        assert torch.equal(ours.present[name][at], theirs.present[name][at])
+
+
+def test_equals_the_ring_in_the_process_over_200_steps_and_a_resume(tmp_path: Path) -> None:
+    ring, served = RingSupportSet(SPEC), service(3)
+    found = 0
+    for step in range(STEPS):
+        if step == STEPS // 2:  # another number of actors goes on, and the ring from their snapshot
+            with closing(served):
+                served.flush()
+                served.save(tmp_path)
+            ring, served = RingSupportSet(SPEC), service(2)
+            ring.load(tmp_path)
+            served.load(tmp_path)
+        for modality in DIMS:
+            ours, theirs = (search(each, step, modality) for each in (served, ring))
+            assert_same(ours, theirs)
+            found += int(ours.valid.sum())
+        for each in (served, ring):
+            each.enqueue(make_entries(step))
+    assert found > STEPS * BATCH * K, "hardly anything was compared"
+    assert served.figures()["fill"] == ring.figures()["fill"] == 90
+    served.close()
+
+
+def actor_processes(served: ServiceSupportSet) -> list[int]:
+    """Process numbers of the actors."""
+    statuses = ray.get([actor.status.remote() for actor in served._own])
+    return [int(status.where.rpartition(" ")[2]) for status in statuses]
+
+
+def search_until(served: ServiceSupportSet, figure: str, value: float) -> Neighbours:
+    """What the first search finds after which a figure of the service is ``value``."""
+    found: list[Neighbours] = []
+
+    def searched() -> bool:
+        found[:] = [search(served, 5, "imu")]
+        return served.figures()[figure] == value
+
+    wait_until(searched)
+    return found[0]
+
+
+def test_killed_actor_is_left_out_and_comes_back_with_what_it_held(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with closing(service(2, synchronous=False)) as served:
+        for step in range(9):
+            served.enqueue(make_entries(step))
+        served.flush()
+        served.save(tmp_path)
+        served.saved(tmp_path)
+        whole = search(served, 5, "imu")
+        assert whole.valid.all()
+
+        os.kill(actor_processes(served)[1], signal.SIGKILL)
+        halved = search_until(served, "actors_out", 1)
+        assert halved.valid.all(), "the other actor still answers"
+        assert (halved.score[:, 0] <= whole.score[:, 0]).all()
+        assert (halved.score[:, 0] < whole.score[:, 0]).any()
+        for name in DIMS:
+            assert (halved.embeddings[name].norm(dim=2) > 0.99).all()
+
+        search_until(served, "actors_out", 0)
+        assert_same(search_until(served, "fill", 90), whole)
+    assert "support actor 1" in caplog.text and "is dead" in caplog.text
+    assert "support actor 1 is back" in caplog.text
+
+
+def test_all_actors_dead_gives_no_neighbours_rather_than_zeros(tmp_path: Path) -> None:
+    with closing(service(1, synchronous=False)) as served:
+        for step in range(9):
+            served.enqueue(make_entries(step))
+        served.flush()
+        os.kill(actor_processes(served)[0], signal.SIGKILL)
+        assert not search_until(served, "actors_out", 1).valid.any()
+        served.enqueue(make_entries(9))  # lost or not, without an error
+        search_until(served, "actors_out", 0)
+        served.enqueue(make_entries(10))
+        served.flush()
+        found = search(served, 5, "imu")
+        assert int(found.valid.sum()) > 0, "traffic fills it again"
+        since = {*make_entries(9).uid.tolist(), *make_entries(10).uid.tolist()}
+        assert set(found.uid[found.valid].tolist()) <= since
+
+
+def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
+    with closing(service(2, synchronous=False)) as served:
+        for step in range(9):
+            served.enqueue(make_entries(step))
+        served.flush()
+        batch = make_entries(5)
+        answer = served.ask(batch.embeddings["imu"], K, batch.uid, "imu")
+        now = search(served, 5, "imu")
+        assert_same(answer(), now)
+        assert served.figures()["waited_s"] > 0
+
+
+def test_a_machine_that_does_not_see_the_run_is_named(tmp_path: Path) -> None:
+    with (
+        closing(service(1)) as served,
+        pytest.raises(FileNotFoundError, match="does not see .*gone; set output to storage"),
+    ):
+        served.save(tmp_path / "gone")
