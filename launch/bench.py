@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
     step.add_argument("--json", metavar="FILE", help="also write the figures there")
     step.set_defaults(run=_bench_step)
     _add_ingest(subjects)
+    _add_support(subjects)
 
 
 def _bench_step(args: argparse.Namespace) -> int:
@@ -60,3 +61,32 @@ def _bench_ingest(args: argparse.Namespace) -> int:
     from launch.bench_ingest import bench_ingest
 
     return bench_ingest(args)
+
+
+def _add_support(subjects: Any) -> None:
+    support = subjects.add_parser(
+        "support",
+        help="the support service beside the training step",
+        description="Milliseconds of a lookup and of an insert of a batch, the step beside it, and "
+        "the share of the step that waits for neighbours, with and without asking one step ahead; "
+        "for several sizes of the support set and numbers of ranks.",
+    )
+    support.add_argument(
+        "--entries", type=int, nargs="+", default=[8192, 65536, 1048576], help="sizes of the set"
+    )
+    support.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="of the training")
+    support.add_argument("--actors", type=int, default=2, help="that hold the set")
+    support.add_argument("--batch", type=int, default=256, help="windows a step, over all ranks")
+    support.add_argument("--threads", type=int, default=1, help="CPU threads of ranks and actors")
+    support.add_argument("--index", default="ivf", help="support.index of sets above 100,000")
+    support.add_argument("--rounds", type=int, default=5, help="rounds of each kind of step")
+    support.add_argument("--steps", type=int, default=4, help="steps in a round")
+    support.add_argument("--json", metavar="FILE", help="also write the figures there")
+    support.add_argument("--figure", metavar="FILE", help="draw cost against size there (.svg)")
+    support.set_defaults(run=_bench_support)
+
+
+def _bench_support(args: argparse.Namespace) -> int:
+    from launch.bench_support import bench_support
+
+    return bench_support(args)

@@ -178,6 +178,7 @@ def support_spec(config: Config, teacher_dims: Mapping[str, int]) -> SupportSpec
         minimum_fill=support.minimum_fill,
         imu_answers="all" if keys == {IMU} else "multimodal",
         storage=support.storage,
+        queried=(IMU, objective.neighbours.query),
         index=support.index,
         wait=support.synchronous,
     )

@@ -23,13 +23,14 @@ from primus_scale.support.search import set_threads
 class Status(NamedTuple):
     """How an actor is. life: another one each time its process starts, and then it holds nothing.
 
-    added: entries ever added to the whole ring, as far as it has seen; held: those it holds. where:
-    host and process.
+    added: entries ever added to the whole ring, as far as it has seen; held: those it holds.
+    learning: see ``KeyIndex.learning``. where: host and process.
     """
 
     life: str
     added: int
     held: int
+    learning: bool
     where: str
 
 
@@ -46,7 +47,8 @@ class SupportActor:
 
     def status(self) -> Status:
         """How it is."""
-        return Status(self._life, self._part.added, self._part.held, self._where)
+        part = self._part
+        return Status(self._life, part.added, part.held, part.learning, self._where)
 
     def search(
         self, queries: np.ndarray, k: int, exclude_uids: np.ndarray, modality: str, added: int
@@ -103,8 +105,9 @@ def pack_entries(entries: SupportEntries) -> dict[str, Any]:
 
 
 def to_array(tensor: torch.Tensor) -> Any:
-    """A tensor as a numpy array."""
-    return tensor.detach().cpu().numpy()
+    """A tensor as a numpy array; bfloat16, which numpy lacks, as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class Keys:
 class KeyIndex(Protocol):
     """Finds among ``Keys`` those most alike queries."""
 
+    @property
+    def learning(self) -> bool:
+        """Whether it prepares itself in the background, answering by brute force until then."""
+
     def written(self, places: torch.Tensor) -> None:
         """The rows at ``places`` ``(n,)`` int64, all different, hold other keys than before."""
 
@@ -77,18 +81,30 @@ class FlatIndex:
         self._keys = keys
         self._search = make_search(backend, keys.matrix.device)
 
+    @property
+    def learning(self) -> bool:
+        """It never does."""
+        return False
+
     def written(self, places: torch.Tensor) -> None:
         """Nothing to do: keys are searched where they lie."""
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
+        return self.search_between(queries, k, 0, self._keys.used)
+
+    def search_between(
+        self, queries: torch.Tensor, k: int, first: int, end: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same among the places from ``first`` to before ``end``, which have been written."""
         padded = torch.cat([queries, torch.ones_like(queries[:, :1])], dim=1)
-        keys = self._keys.matrix[: self._keys.used]
+        keys = self._keys.matrix[first:end]
         if keys.dtype == torch.float32 or keys.is_cuda:
             scores, places = self._search(padded.to(keys.dtype), keys, min(k, len(keys)))
         else:
             scores, places = self._search_in_float32(padded, keys, k)
-        places = places.masked_fill(~(scores > ABSENT / 2), NO_PLACE)  # scores of NaN as well
+        # Scores of NaN are not above it either.
+        places = (places + first).masked_fill(~(scores > ABSENT / 2), NO_PLACE)
         return rank_again(queries, self._keys, places, k)
 
     def _search_in_float32(
@@ -137,6 +153,7 @@ def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bo
 
     wait: have approximate indexes finish what they learn before they go on, so that the same
     calls give the same answers; else they learn beside it and search by brute force until then.
+    ValueError where the installed FAISS does not have it on that device.
     """
     flat = FlatIndex(keys, backend)
     if kind == "flat":
@@ -144,6 +161,6 @@ def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bo
     from primus_scale.support.ivf import IvfIndex
     from primus_scale.support.segments import SegmentIndex
 
-    if keys.matrix.is_cuda:
+    if keys.matrix.is_cuda or kind == "cagra":
         return SegmentIndex(keys, kind, wait=wait)
     return IvfIndex(keys, wait=wait)

@@ -38,7 +38,8 @@ class SupportSpec:
     answers. imu_answers: which entries answer an IMU query. ``multimodal`` means those that hold a
     teacher's embedding, since an IMU-only window asks in order to learn from its neighbours' video
     and text; ``all`` suits runs that use only the neighbours' IMU. storage: precision in which
-    unit vectors are held. index, backend: see ``build_index`` and ``make_search``. wait: see
+    unit vectors are held. queried: modalities that are searched, None for all; the others need no
+    index. index, backend: see ``build_index`` and ``make_search``. wait: see
     ``build_index``. ValueError where the values do not fit together.
     """
 
@@ -47,6 +48,7 @@ class SupportSpec:
     minimum_fill: int = 1
     imu_answers: Literal["multimodal", "all"] = "multimodal"
     storage: Literal["float32", "float16"] = "float32"
+    queried: tuple[str, ...] | None = None
     index: IndexKind = "flat"
     backend: SearchBackend = "faiss"
     wait: bool = True
@@ -123,6 +125,7 @@ class RingPart:
         self._index = {
             name: build_index(spec.index, keys, spec.backend, wait=spec.wait)
             for name, keys in self._keys.items()
+            if spec.queried is None or name in spec.queried
         }
 
     @property
@@ -134,6 +137,11 @@ class RingPart:
     def held(self) -> int:
         """Entries held now."""
         return int((self._number >= self._oldest(self._added)).sum())
+
+    @property
+    def learning(self) -> bool:
+        """Whether an index prepares itself in the background; see ``KeyIndex.learning``."""
+        return any(index.learning for index in self._index.values())
 
     def enqueue(self, entries: SupportEntries, numbers: torch.Tensor, added: int) -> None:
         """Add those of ``entries`` that belong here.
@@ -261,7 +269,8 @@ class RingPart:
             padded = torch.cat([vectors, penalty[:, None]], dim=1)
             keys.matrix[places] = padded.to(keys.matrix.dtype)
             keys.used = max(keys.used, int(places.max()) + 1)
-            self._index[name].written(places)
+            if name in self._index:
+                self._index[name].written(places)
 
     def _answers(self, modality: str, entries: SupportEntries) -> torch.Tensor:
         """Whether entries answer queries of ``modality``, ``(n,)`` bool."""

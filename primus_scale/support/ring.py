@@ -96,8 +96,8 @@ class RingSupportSet:
         self._part.load(folder)
 
     def figures(self) -> dict[str, float]:
-        """``fill``, the entries held."""
-        return {"fill": self.fill}
+        """``fill``, the entries held; ``learning``, 1 while its index prepares itself."""
+        return {"fill": self.fill, "learning": self._part.learning}
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -26,7 +26,7 @@ def make_search(backend: SearchBackend, device: torch.device) -> Search:
     """
     if backend == "torch":
         return search_with_torch
-    faiss = _import_faiss()
+    faiss = import_faiss()
     if device.type != "cuda":
         return _FaissOnCpu(faiss)
     if faiss.get_num_gpus() > 0:
@@ -45,10 +45,11 @@ def search_with_torch(
 
 def set_threads(threads: int) -> None:
     """Have FAISS search with so many CPU threads in this process."""
-    _import_faiss().omp_set_num_threads(threads)
+    import_faiss().omp_set_num_threads(threads)
 
 
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
+    """The module faiss; ValueError where it is not installed."""
     try:
         import faiss
     except ModuleNotFoundError:

@@ -159,7 +159,7 @@ class ServiceSupportSet:
         self.saved(folder)
 
     def figures(self) -> dict[str, float]:
-        """``fill``; ``actors_out``; ``waited_s``, which the last step waited for neighbours."""
+        """``fill``; how many actors are ``learning`` and out; ``waited_s``, since the last call."""
         waited_s, self._waited_s = self._waited_s, 0.0
         return {**self._crew.figures(), "waited_s": waited_s}
 

@@ -153,10 +153,14 @@ class Crew:
             time.sleep(PING_S)
 
     def figures(self) -> dict[str, float]:
-        """``fill``: entries held by those that are in; ``actors_out``."""
+        """``fill``: entries held by those that are in; ``learning``; ``actors_out``."""
         with self._lock:
-            held = [status.held for part, status in self._status.items() if part not in self._pings]
-            return {"fill": sum(held), "actors_out": len(self._pings)}
+            there = [status for part, status in self._status.items() if part not in self._pings]
+            return {
+                "fill": sum(status.held for status in there),
+                "learning": sum(status.learning for status in there),
+                "actors_out": len(self._pings),
+            }
 
     def _is_in(self, part: int) -> bool:
         """Whether an actor may be called; looks whether it has come back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -12,13 +13,23 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from primus_scale.config import SupportConfig
 from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSet, SupportSpec
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.service import ServiceSupportSet
 from shards.parallel import ray_cluster
-from tests.integration.tiny import wait_until
+from tests.integration.tiny import (
+    LAUNCHER,
+    losses,
+    start_ranks,
+    tiny_config,
+    wait_for,
+    wait_until,
+    write_config,
+    write_shards,
+)
 
 DIMS = {"imu": 8, "video": 12}
 BATCH, K, STEPS = 10, 3, 200
@@ -165,6 +176,32 @@ def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
 def test_a_machine_that_does_not_see_the_run_is_named(tmp_path: Path) -> None:
     with (
         closing(service(1)) as served,
-        pytest.raises(FileNotFoundError, match="does not see .*gone; set output to storage"),
+        pytest.raises(FileNotFoundError, match=r"does not see .*gone; set output to storage"),
     ):
         served.save(tmp_path / "gone")
+
+
+def test_training_with_the_service_equals_training_with_the_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks, a resume half-way, the ring in float16 as well: equal losses to the last bit."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    # Else Ray takes the machine's address for 127.0.0.1, on which the test's cluster listens.
+    monkeypatch.setenv(ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
+    shards = write_shards(tmp_path / "shards", windows=44)
+    common = ("train.steps=8", "support.storage=float16", "train.pictures_every=100")
+    overrides = {
+        "ring": (),
+        "served": ("support.home=service", "support.actors=2", "support.synchronous=true"),
+    }
+    for name, own in overrides.items():
+        config = tiny_config(tmp_path / name, shards, *common, *own)
+        file = str(write_config(config, tmp_path / f"{name}.yaml"))
+        for steps in (4, 8):
+            ranks = start_ranks(2, LAUNCHER, "--config", file, f"train.steps={steps}")
+            assert wait_for(ranks) == [0, 0]
+    assert losses(tmp_path / "served") == losses(tmp_path / "ring")
+    last = json.loads((tmp_path / "served/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["support/fill"] == 20
+    assert last["support/actors_out"] == 0
+    assert last["support/waited_s"] > 0

@@ -1,0 +1,191 @@
+"""How often approximate indexes of the support set find the nearest entry, and at what cost.
+
+    python -m launch.bench_recall --entries 65536 1000000
+
+Entries are clustered as in ``launch.synthetic``. Two kinds of queries: ``near``, an entry moved by
+noise, as a window alike a past one; ``fresh``, drawn as the entries are, so that the nearest entry
+is hardly nearer than the others of its cluster: the hardest case. Times are CPU time of the process
+on a CPU, wall time on CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+from torch.nn import functional
+
+from launch.machine import describe_machine
+from launch.synthetic import CLUSTERS, SPREAD
+from primus_scale.support.index import IndexKind, KeyIndex, Keys, build_index
+from primus_scale.support.part import STORAGE, SURPLUS
+from primus_scale.support.search import set_threads
+
+MOVED = 0.5  # a near query from its entry, relative to its length
+WRITTEN_AT_ONCE = 2**16
+UPDATED = 256  # rows written at a time once the set is full, as by a step of training
+
+
+class ClusteredKeys:
+    """``entries`` clustered unit vectors of width ``dim`` as keys, and queries to them."""
+
+    def __init__(
+        self,
+        entries: int,
+        dim: int,
+        *,
+        storage: str = "float16",
+        clusters: int = CLUSTERS,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._draws = torch.Generator(device).manual_seed(seed)
+        self._centres = self._normal(clusters, dim)
+        self.keys = Keys.empty(entries, dim, STORAGE[storage], device)
+        for first in range(0, entries, WRITTEN_AT_ONCE):
+            self.write(torch.arange(first, min(first + WRITTEN_AT_ONCE, entries), device=device))
+
+    def write(self, places: torch.Tensor) -> None:
+        """Put new entries at ``places`` ``(n,)``."""
+        self.keys.matrix[places, : self.keys.dim] = self.fresh(len(places)).to(
+            self.keys.matrix.dtype
+        )
+        self.keys.used = max(self.keys.used, int(places.max()) + 1)
+
+    def near(self, count: int) -> torch.Tensor:
+        """Queries ``(count, dim)``, each near an entry."""
+        shape = (count,)
+        device = self.keys.matrix.device
+        chosen = torch.randint(self.keys.used, shape, generator=self._draws, device=device)
+        noise = functional.normalize(self._normal(count, self.keys.dim), dim=1)
+        return functional.normalize(self.keys.unit(chosen) + MOVED * noise, dim=1)
+
+    def fresh(self, count: int) -> torch.Tensor:
+        """Vectors ``(count, dim)`` drawn as the entries are."""
+        shape = (count,)
+        device = self._draws.device
+        chosen = torch.randint(len(self._centres), shape, generator=self._draws, device=device)
+        centres = self._centres[chosen]
+        return functional.normalize(centres + SPREAD * self._normal(*centres.shape), dim=1)
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self._draws, device=self._draws.device)
+
+
+def measure_recall(
+    entries: int = 1_000_000,
+    dim: int = 512,
+    *,
+    kind: IndexKind = "ivf",
+    batch: int = 256,
+    queries: int = 2048,
+    storage: str = "float16",
+    device: str = "cpu",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Recall@1 of an index at its default settings, and its costs beside those of brute force.
+
+    Returns by name: ``recall_near`` and ``recall_fresh``; ``flat_ms`` and ``index_ms``, of a lookup
+    by ``batch`` queries; ``build_s``; ``write_ms``, of 256 rows; ``memory_mb``, beyond the keys.
+    """
+    torch.set_num_threads(threads)
+    set_threads(threads)
+    clock = _clock(device)
+    data = ClusteredKeys(entries, dim, storage=storage, device=device)
+    exact = build_index("flat", data.keys, "faiss", wait=True)
+    index = build_index(kind, data.keys, "faiss", wait=True)
+    index.written(torch.arange(entries, device=device))
+    count = max(queries, batch)
+    asked = {"near": data.near(count), "fresh": data.fresh(count)}
+    before, start = _memory(device), clock()
+    index.search(asked["near"][:1], 1)
+    build_s, memory = clock() - start, _memory(device) - before
+    figures: dict[str, Any] = {"entries": entries, "dim": dim, "kind": kind, "storage": storage}
+    for name, some in asked.items():
+        expected, flat_ms = _search(exact, some, batch, clock)
+        found, index_ms = _search(index, some, batch, clock)
+        figures[f"recall_{name}"] = (found == expected).float().mean().item()
+    return {
+        **figures,
+        "flat_ms": flat_ms,
+        "index_ms": index_ms,
+        "build_s": build_s,
+        "write_ms": _write(index, data, clock),
+        "memory_mb": memory / 2**20,
+        "batch": batch,
+        "machine": describe_machine(threads),
+    }
+
+
+def _search(
+    index: KeyIndex, queries: torch.Tensor, batch: int, clock: Callable[[], float]
+) -> tuple[torch.Tensor, float]:
+    """Nearest places ``(n,)``, and milliseconds a batch, as ``RingPart`` asks for one neighbour."""
+    index.search(queries[:batch], 1 + SURPLUS)  # the first one allocates
+    start = clock()
+    found = [index.search(some, 1 + SURPLUS)[1][:, 0] for some in queries.split(batch)]
+    return torch.cat(found), 1e3 * (clock() - start) / len(found)
+
+
+def _write(index: KeyIndex, data: ClusteredKeys, clock: Callable[[], float]) -> float:
+    """Milliseconds of the index when ``UPDATED`` rows are written."""
+    spent, rounds = 0.0, 10
+    for number in range(rounds):
+        places = UPDATED * number + torch.arange(UPDATED, device=data.keys.matrix.device)
+        data.write(places)
+        start = clock()
+        index.written(places)
+        spent += clock() - start
+    return 1e3 * spent / rounds
+
+
+def _clock(device: str) -> Callable[[], float]:
+    if device == "cpu":
+        return time.process_time
+
+    def now() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
+def _memory(device: str) -> int:
+    """Bytes in use, also by FAISS, whose allocations torch does not see."""
+    gc.collect()
+    if device == "cpu":
+        return psutil.Process().memory_info().rss
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def main() -> None:
+    """Measure several sizes, a line of JSON for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--entries", type=int, nargs="+", default=[65_536, 1_000_000])
+    parser.add_argument("--index", choices=["ivf", "cagra"], default="ivf")
+    parser.add_argument("--batch", type=int, default=256, help="queries in a lookup")
+    parser.add_argument("--storage", choices=sorted(STORAGE), default="float16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args()
+    for entries in args.entries:
+        figures = measure_recall(
+            entries,
+            kind=args.index,
+            batch=args.batch,
+            storage=args.storage,
+            device=args.device,
+            threads=args.threads,
+        )
+        print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

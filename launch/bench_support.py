@@ -1,0 +1,223 @@
+"""What the support service costs beside the training step (``primus-scale bench support``).
+
+Real ranks under Ray Train step on random windows, with the service full. A lookup and an insert
+are timed by themselves, while nothing else runs; then steps that ask one step ahead and steps that
+ask when they need the answer take turns. What a step waits for its neighbours is their share of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from launch.machine import describe_machine
+from launch.ray_cluster import RAY_SETTINGS
+from launch.ray_group import OwnGroup
+from launch.synthetic import fill_support, write_random_shards
+from primus_scale.accumulate import train_step
+from primus_scale.collectives import barrier
+from primus_scale.config import Config
+from primus_scale.config_file import parse_config
+from primus_scale.engine import start_runtime, stop_runtime
+from primus_scale.objective import Asked, support_entries
+from primus_scale.provenance import describe_environment
+from primus_scale.run import Run, build_run
+from primus_scale.sample import Batch
+from primus_scale.support import SupportEntries, SupportSet
+from shards.parallel import ray_cluster
+
+FLAT_UP_TO = 100_000  # entries that are searched by brute force; more with the index
+WARMUP_STEPS = 2
+
+
+def bench_support(args: argparse.Namespace) -> int:
+    """Measure every size with every number of ranks, print the table, write JSON and curve."""
+    os.environ.update(RAY_SETTINGS)
+    rows = []
+    print(
+        f"{'entries':>9} {'ranks':>5} {'index':>6} {'lookup':>9} {'insert':>9} {'step':>9} "
+        f"{'waits':>7} {'unasked':>8}"
+    )
+    with tempfile.TemporaryDirectory() as folder, ray_cluster():
+        write_random_shards(str(Path(folder) / "shards"))
+        for entries in args.entries:
+            for ranks in args.ranks:
+                row = _measure(Path(folder), entries, ranks, args)
+                rows.append(row)
+                print(
+                    f"{entries:>9} {ranks:>5} {row['index']:>6} {row['lookup_ms']:>6.1f} ms "
+                    f"{row['insert_ms']:>6.1f} ms {row['step_ms']:>6.0f} ms "
+                    f"{100 * row['share']:>5.1f} % {100 * row['unasked_share']:>6.1f} %",
+                    flush=True,
+                )
+    report = {
+        "machine": describe_machine(args.threads),
+        "environment": describe_environment(),
+        "batch": args.batch,
+        "actors": args.actors,
+        "rounds": args.rounds,
+        "steps": args.steps,
+        "rows": rows,
+    }
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.figure:
+        _draw(rows, Path(args.figure))
+    return 0
+
+
+def _measure(folder: Path, entries: int, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One size with one number of ranks."""
+    config = Config.model_validate(
+        {
+            "name": "bench",
+            "output": str(folder / "run"),
+            "data": {"train": [str(folder / "shards")]},
+            "support": {
+                "home": "service",
+                "capacity": entries,
+                "minimum_fill": 1,
+                "storage": "float16",
+                "index": "flat" if entries <= FLAT_UP_TO else args.index,
+                "actors": args.actors,
+                "threads": args.threads,
+                "timeout_s": 600,
+            },
+            "train": {"batch": args.batch, "steps": 100_000, "threads": args.threads},
+        }
+    )
+    trainer = TorchTrainer(
+        _work,
+        torch_config=OwnGroup(),
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "rounds": args.rounds,
+            "steps": args.steps,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=ranks, resources_per_worker={"CPU": (os.cpu_count() or 1) / ranks}
+        ),
+        run_config=RunConfig(name=f"bench-{entries}-{ranks}", storage_path=str(folder / "ray")),
+    )
+    result: Any = trainer.fit()
+    return {
+        "entries": entries,
+        "ranks": ranks,
+        "index": config.support.index,
+        **result.return_value,
+    }
+
+
+def _work(settings: dict[str, Any]) -> Any:
+    """One rank's part; rank 0's figures are those that are told."""
+    config = parse_config(Config, settings["config"], source="bench")
+    runtime = start_runtime(config.train)
+    try:
+        with closing(build_run(config, runtime)) as run, run.batches(start_step=0) as loader:
+            assert run.support is not None
+            fill_support(run.support, config.support.capacity)
+            batch = run.prepare(next(loader))
+            _await_learning(run.support, batch)
+            alone = _alone(run, batch, run.support, settings["rounds"])
+            return alone | _steps(run, loader, settings["rounds"], settings["steps"])
+    finally:
+        stop_runtime(runtime)
+
+
+def _await_learning(support: SupportSet, batch: Batch) -> None:
+    """An approximate index learns in the background; until then brute force answers."""
+    while True:
+        support.search(batch.embeddings["video"][:1], 1, batch.uid[:1], "video")  # news of actors
+        if not support.figures()["learning"]:
+            barrier()
+            return
+        time.sleep(1.0)
+
+
+def _alone(run: Run, batch: Batch, support: SupportSet, rounds: int) -> dict[str, float]:
+    """Milliseconds of a lookup and of an insert of a rank's batch, all ranks at once."""
+    videos = batch.embeddings["video"]
+    view0 = run.engine.embed(batch.imu)
+    entries = support_entries(view0, batch)
+    lookups, inserts = [], []
+    for _ in range(rounds):
+        lookups.append(_seconds(lambda: support.search(videos, 1, batch.uid, "video")))
+        inserts.append(_seconds(lambda: _insert(support, entries)))
+    return {
+        "lookup_ms": 1e3 * statistics.median(lookups),
+        "insert_ms": 1e3 * statistics.median(inserts),
+    }
+
+
+def _insert(support: SupportSet, entries: SupportEntries) -> None:
+    support.enqueue(entries)
+    support.flush()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    barrier()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _steps(run: Run, loader: Iterator[Batch], rounds: int, steps: int) -> dict[str, float]:
+    """Milliseconds of a step that asked ahead, and the share that steps wait, asked or not."""
+    inputs = run.inputs(loader)
+    for number in range(1, WARMUP_STEPS + 1):
+        _step(run, *next(inputs), number)
+    asked, unasked = [], []
+    for _ in range(rounds):
+        asked.append([_step(run, *next(inputs), 1) for _ in range(steps)])
+        unasked.append([_step(run, run.prepare(next(loader)), None, 1) for _ in range(steps)])
+    return {
+        "step_ms": 1e3 * statistics.median(took for each in asked for took, _ in each),
+        "share": statistics.median(_share(each) for each in asked),
+        "unasked_share": statistics.median(_share(each) for each in unasked),
+    }
+
+
+def _share(steps: list[tuple[float, float]]) -> float:
+    return sum(waited for _, waited in steps) / sum(took for took, _ in steps)
+
+
+def _step(run: Run, batch: Batch, asked: Asked | None, number: int) -> tuple[float, float]:
+    """Seconds that a step takes, and that it waits for neighbours."""
+    assert run.support is not None
+    run.support.figures()  # counts the waiting from here on
+    start = time.perf_counter()
+    views = run.views(batch, number)
+    objective, lr = run.config.objective, run.config.optimizer.lr
+    train_step(run.engine, views, batch, run.support, objective, lr, asked)
+    return time.perf_counter() - start, run.support.figures()["waited_s"]
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Cost against size: a lookup, an insert, and the share of the step that waits."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    times, shares = figure.subplots(1, 2)
+    for ranks in sorted({row["ranks"] for row in rows}):
+        mine = [row for row in rows if row["ranks"] == ranks]
+        sizes = [row["entries"] for row in mine]
+        for name, style in (("lookup", "-o"), ("insert", ":s")):
+            milliseconds = [row[f"{name}_ms"] for row in mine]
+            times.plot(sizes, milliseconds, style, label=f"{name}, {ranks} rank(s)")
+        shares.plot(sizes, [100 * row["share"] for row in mine], "-o", label=f"{ranks} rank(s)")
+    times.set(xscale="log", yscale="log", xlabel="entries", ylabel="ms", title="by itself")
+    shares.set(xscale="log", xlabel="entries", ylabel="% of step", title="waiting, asked ahead")
+    for axis in (times, shares):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    figure.savefig(path)

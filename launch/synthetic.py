@@ -1,0 +1,77 @@
+"""Input for benchmarks: random windows and support entries of realistic shape and geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.record import make_block
+from primus_scale.sample import CHANNELS, WindowMeta, window_uid
+from primus_scale.support import SupportEntries, SupportSet
+from shards.writer import PackedShardWriter
+
+RATE_HZ, SAMPLES, BLOCK = 50.0, 250, 256
+TEACHER_DIMS = {"video": 512, "text": 512}  # CLIP's, in one space: one shared head, as in the paper
+CLUSTERS = 20_000  # activities recur: embeddings of a real set are anything but uniform
+SPREAD = 0.5  # of an entry about its cluster, relative to the length of a centre
+FILLED_AT_ONCE = 8192
+
+
+def write_random_shards(url: str, blocks: int = 16) -> None:
+    """Random windows with random unit embeddings: contents do not change the cost of a step."""
+    rng = np.random.default_rng(0)
+    spaces = {
+        modality: TeacherSpace(dim=dim, key="bench", space="bench", teacher="bench")
+        for modality, dim in TEACHER_DIMS.items()
+    }
+    with PackedShardWriter(url, rate_hz=RATE_HZ, teachers=spaces) as writer:
+        for number in range(blocks):
+            metas = [_meta(number * BLOCK + row) for row in range(BLOCK)]
+            imu = rng.standard_normal((BLOCK, len(CHANNELS), SAMPLES)).astype(np.float32)
+            embeddings = {m: _unit_rows(rng, BLOCK, dim) for m, dim in TEACHER_DIMS.items()}
+            present = {m: np.ones(BLOCK, dtype=np.bool_) for m in TEACHER_DIMS}
+            writer.write(make_block(imu, metas, (), embeddings=embeddings, present=present))
+
+
+def fill_support(support: SupportSet, count: int, device: torch.device | str = "cpu") -> None:
+    """Add ``count`` clustered entries, the same on every rank: search costs what it does full."""
+    generator = torch.Generator(device).manual_seed(0)
+    centres = {
+        modality: _normal(CLUSTERS, dim, generator) for modality, dim in support.dims.items()
+    }
+    for first in range(0, count, FILLED_AT_ONCE):
+        rows = min(FILLED_AT_ONCE, count - first)
+        cluster = torch.randint(CLUSTERS, (rows,), generator=generator, device=device)
+        embeddings = {
+            modality: functional.normalize(
+                centre[cluster] + SPREAD * _normal(rows, centre.shape[1], generator), dim=1
+            )
+            for modality, centre in centres.items()
+        }
+        ids = torch.arange(first, first + rows, device=device)
+        there = torch.ones(rows, dtype=torch.bool, device=device)
+        support.enqueue(SupportEntries(ids, ids, embeddings, dict.fromkeys(embeddings, there)))
+    support.flush()
+
+
+def _normal(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(rows, dim, generator=generator, device=generator.device)
+
+
+def _meta(number: int) -> WindowMeta:
+    return WindowMeta(
+        uid=window_uid("bench", str(number), "none", 0.0),
+        dataset="bench",
+        recording=str(number),
+        device="none",
+        placement="none",
+        person="none",
+        start_s=0.0,
+    )
+
+
+def _unit_rows(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
+    values = rng.standard_normal((rows, dim))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
