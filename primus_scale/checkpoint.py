@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on bit for bit, made current in one step.
+"""Checkpoints: all that a run needs to go on, made current in one step.
 
     OUTPUT/checkpoints/step-00000250/
         manifest.json          progress, identity of the run, size and sha256 of every file
@@ -8,15 +8,14 @@
 
 A checkpoint is written under a hidden name and renamed when every file and its manifest are on
 disk. So a kill at any moment leaves the one before. Neither random generators nor the learning
-rate nor the order of data need saving: each is a pure function of the seed and the step.
+rate nor the order of data need saving: each is a pure function of the seed and the step. As many
+ranks go on bit for bit; for another number the state is converted (``zero_state``). Machines need
+not share the folder where ``train.storage`` is set (``checkpoint_folder``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,20 +25,26 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from primus_scale.collectives import on_first_rank, sum_over_ranks
+from primus_scale.checkpoint_folder import ENCODER, CheckpointFolder, partial_of
+from primus_scale.collectives import barrier, on_all_ranks
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, save_encoder
 from primus_scale.engine import Engine, Runtime
+from primus_scale.manifest import fingerprint, flush
+from primus_scale.run_storage import RunStorage
 from primus_scale.support import SupportSet
+from primus_scale.zero_state import (
+    STATE,
+    StateFiles,
+    convert_state,
+    load_converted,
+    load_state,
+    save_state,
+)
 
-FOLDER = "checkpoints"
-MANIFEST = "manifest.json"
-STATE = "state"
 SUPPORT = "support"
-ENCODER = "encoder"
-SCHEMA_VERSION = 1
 
 # OSError, and what torch and safetensors make of it; ValueError is an encoder that is not finite.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError)
@@ -52,6 +57,8 @@ MAY_CHANGE = (
     "data.validation",
     "data.reader_threads",
     "data.prefetch_batches",
+    "data.timeout_s",
+    "data.patience_s",
     "teachers.video",  # compared by embedding key instead, so that models may move
     "teachers.text",
     "teachers.batch",
@@ -73,11 +80,11 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.max_nonfinite",
+    "train.stuck_after_s",
+    "train.storage",
     "launch",
     "few_shot",
 )
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Checkpoints:
     """The checkpoints of one run. Every rank calls the same methods at the same time.
 
     encoder, card: what ``encoder/`` is written from; ``encoder`` is a copy on the CPU that takes
-    on the weights of the moment.
+    on the weights of the moment. storage: where checkpoints are copied to, if anywhere.
     """
 
     def __init__(
@@ -106,15 +113,15 @@ class Checkpoints:
         data: ShardSet,
         encoder: ImuEncoder,
         card: EncoderCard,
+        storage: RunStorage | None,
     ) -> None:
-        self._folder = Path(config.output) / FOLDER
-        self._keep = config.train.keep_checkpoints
+        self._folder = CheckpointFolder(config.output, storage, config.train.keep_checkpoints)
         self._zero_stage = config.train.zero_stage
         self._runtime = runtime
         self._identity = _identity(config, data, card)
         self._encoder = encoder
         self._card = card
-        self._saved_step: int | None = None
+        self._saved_step = 0  # a fresh run has nothing to save
 
     def save(self, engine: Engine, support: SupportSet | None, progress: Progress) -> None:
         """Write a checkpoint, make it current, and drop all but the last few.
@@ -123,14 +130,23 @@ class Checkpoints:
         """
         if progress.step == self._saved_step:
             return
-        final = self._folder / f"step-{progress.step:08d}"
-        partial = self._folder / f".{final.name}.partial"
+        leads = self._folder.leads()
+        final = self._folder.path / f"step-{progress.step:08d}"
+        partial = partial_of(final)
         if support is not None:
             support.flush()
         weights = engine.encoder_state()
-        self._attempt(final, lambda: self._begin(partial, weights, support))
-        self._attempt(final, lambda: _save_state(engine, partial), all_ranks=True)
-        self._attempt(final, lambda: self._finish(partial, final, progress))
+        self._write(final, lambda: self._begin(partial, weights, support, leads))
+        state = save_state(engine, partial)
+        written = self._write(final, lambda: self._finish_files(partial, state))
+        manifest = {
+            "progress": asdict(progress),
+            "world": self._runtime.world,
+            "identity": self._identity,
+            "files": {name: entry for files in written for name, entry in files.items()},
+        }
+        self._write(final, lambda: self._folder.make_current(final, manifest) if leads else None)
+        self._folder.copy(final, written[self._runtime.rank])
         self._saved_step = progress.step
         if support is not None:
             support.saved(final / SUPPORT)
@@ -138,16 +154,20 @@ class Checkpoints:
     def resume(self, engine: Engine, support: SupportSet | None) -> Progress:
         """Restore the newest checkpoint that is whole; ``Progress()`` where there is none yet.
 
-        A damaged one is passed over with a warning. ValueError where all are damaged, or where
-        the newest whole one is of another run (naming the fields) or number of ranks.
+        A damaged one is passed over with a warning, and one of another number of ranks converted.
+        ValueError where all are damaged, where the newest whole one is of another run (naming the
+        fields), or where ranks have different folders and no storage to bring them together.
         """
-        newest = on_first_rank(lambda: _newest_whole(self._folder))
+        leads = self._folder.leads()
+        newest = self._folder.find_whole(leads)
         if newest is None:
             return Progress()
-        name, manifest = newest
-        folder = self._folder / name
+        folder, manifest = newest
         self._check_fits(folder, manifest)
-        _load_state(engine, folder)
+        if self._zero_stage > 0 and manifest["world"] != self._runtime.world:
+            self._load_converted(engine, folder, manifest["world"], leads)
+        else:
+            load_state(engine, folder)
         if support is not None:
             support.load(folder / SUPPORT)
         progress = Progress(**manifest["progress"])
@@ -155,58 +175,61 @@ class Checkpoints:
         return progress
 
     def _begin(
-        self, partial: Path, weights: dict[str, torch.Tensor], support: SupportSet | None
+        self,
+        partial: Path,
+        weights: dict[str, torch.Tensor],
+        support: SupportSet | None,
+        leads: bool,
     ) -> None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        if leads:
+            self._folder.clear()
+            (partial / STATE).mkdir(parents=True)
+        if self._runtime.rank > 0:
+            return
         self._encoder.load_state_dict(weights)
         save_encoder(self._encoder, partial / ENCODER, self._card)
         if support is not None:
             (partial / SUPPORT).mkdir()
             support.save(partial / SUPPORT)
 
-    def _finish(self, partial: Path, final: Path, progress: Progress) -> None:
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        manifest = {
-            "schema": SCHEMA_VERSION,
-            "progress": asdict(progress),
-            "world": self._runtime.world,
-            "identity": self._identity,
-            "files": {path.relative_to(partial).as_posix(): _fingerprint(path) for path in files},
-        }
-        manifest["sha256"] = _digest(manifest)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for path in (*files, partial / MANIFEST, partial / STATE, partial):
-            _flush(path)
-        # Only a damaged one can stand there: whole ones are resumed from, not written again.
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        _flush(self._folder)
-        self._prune(final)
+    def _finish_files(self, partial: Path, state: StateFiles) -> dict[str, Any]:
+        """Have the files that this rank wrote on disk; their fingerprints by name."""
+        if state.error is not None:
+            raise state.error
+        paths = list(state.written)
+        if self._runtime.rank == 0:
+            common = (*(partial / ENCODER).rglob("*"), *(partial / SUPPORT).rglob("*"))
+            paths += [path for path in common if path.is_file()]
+        flush(paths)
+        return {path.relative_to(partial).as_posix(): fingerprint(path) for path in sorted(paths)}
 
-    def _prune(self, newest: Path) -> None:
-        """Keep the last few checkpoints up to ``newest``, just written, and nothing else."""
-        existing = _existing(self._folder)
-        count = existing.index(newest) + 1
-        # Newer ones are damaged, or the run would have gone on from them.
-        outdated = existing[: max(count - self._keep, 0)] + existing[count:]
-        for path in (*outdated, *self._folder.glob(".*.partial")):
-            shutil.rmtree(path, ignore_errors=True)
+    def _write(self, final: Path, write: Callable[[], Any]) -> list[Any]:
+        """What ``write()`` gives on each rank; where it fails on one, all of them raise OSError."""
 
-    def _attempt(self, final: Path, write: Callable[[], None], all_ranks: bool = False) -> None:
-        """Run ``write`` on the first rank or on all; where one fails, all of them raise OSError."""
-        error: Exception | None = None
-        if all_ranks or self._runtime.rank == 0:
+        def explain() -> Any:
             try:
-                write()
-            except WRITE_ERRORS as caught:
-                error = caught
-        failed = torch.tensor(float(error is not None), device=self._runtime.device)
-        if float(sum_over_ranks(failed)):
-            raise OSError(
-                f"checkpoint {final} could not be written ({error or 'on another rank'}); the one "
-                "before stays current. Free some space or choose another output, and start again"
-            ) from error
+                return write()
+            except WRITE_ERRORS as error:
+                raise OSError(
+                    f"checkpoint {final} could not be written ({error}); the one before stays "
+                    "current. Free some space or choose another output, and start again"
+                ) from error
+
+        try:
+            return on_all_ranks(explain)
+        except OSError:
+            self._folder.clear()  # leave room, on a disk that is full, for the end of the logs
+            raise
+
+    def _load_converted(self, engine: Engine, folder: Path, world: int, leads: bool) -> None:
+        converted = folder.with_name(f".{folder.name}.converted")
+        if self._runtime.rank == 0:
+            print(f"{folder} was saved by {world} ranks; converting it for {self._runtime.world}")
+        on_all_ranks(lambda: _convert(folder, converted) if leads else None)
+        load_converted(engine, converted)
+        barrier()  # until all have read it
+        if leads:
+            shutil.rmtree(converted)
 
     def _check_fits(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         theirs, ours = manifest["identity"], self._identity
@@ -220,77 +243,18 @@ class Checkpoints:
                 f"{folder} is a checkpoint of another run: {'; '.join(differing)}. Set the old "
                 "values to continue it, or choose another output"
             )
-        world = manifest["world"]
-        if self._zero_stage > 0 and world != self._runtime.world:
-            raise ValueError(
-                f"{folder} was saved by {world} ranks with train.zero_stage={self._zero_stage}, "
-                f"which cuts the optimiser by rank, but {self._runtime.world} are running; start "
-                f"{world} ranks, or begin a new run with train.zero_stage=0"
-            )
 
 
-def newest_encoder(output: str | Path) -> Path:
-    """Folder of the encoder in the newest whole checkpoint of the run in ``output``.
-
-    FileNotFoundError where there is no checkpoint; ValueError where all are damaged.
-    """
-    folder = Path(output) / FOLDER
-    newest = _newest_whole(folder)
-    if newest is None:
-        raise FileNotFoundError(f"{folder} holds no checkpoint; give the output folder of a run")
-    return folder / newest[0] / ENCODER
-
-
-def _newest_whole(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Name and manifest of the newest checkpoint whose files are those that were written."""
-    existing = _existing(folder)
-    for path in reversed(existing):
-        try:
-            return path.name, _read_whole(path)
-        except (OSError, ValueError) as error:
-            log.warning("passing over the damaged checkpoint %s: %s", path, error)
-    if existing:
-        raise ValueError(
-            f"none of the checkpoints in {folder} is whole; restore one from a copy, or remove "
-            "the folder to start from the beginning"
-        )
-    return None
-
-
-def _read_whole(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA_VERSION:
-        raise ValueError(f"{path} is not of schema {SCHEMA_VERSION}, which this program reads")
-    if manifest.pop("sha256", None) != _digest(manifest):
-        raise ValueError(f"{path} is not what was written")
-    for name, fingerprint in manifest["files"].items():
-        if _fingerprint(folder / name) != fingerprint:
-            raise ValueError(f"{folder / name} is not what was written")
-    return manifest
-
-
-def _existing(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
-
-
-def _digest(tree: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
+def _convert(folder: Path, converted: Path) -> None:
+    shutil.rmtree(converted, ignore_errors=True)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        convert_state(folder, converted)
+    except WRITE_ERRORS as error:
+        shutil.rmtree(converted, ignore_errors=True)
+        raise OSError(
+            f"{folder} could not be converted for another number of ranks ({error}); free some "
+            "space there, or start as many ranks as have saved it"
+        ) from error
 
 
 def _identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
@@ -316,66 +280,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             fields[prefix + key] = value
     return fields
-
-
-def _save_state(engine: Engine, folder: Path) -> None:
-    files = StateFiles()
-    engine.deepspeed.checkpoint_engine = files
-    engine.deepspeed.save_checkpoint(str(folder), tag=STATE, save_latest=False)
-    if files.error is not None:
-        raise files.error
-
-
-def _load_state(engine: Engine, folder: Path) -> None:
-    engine.deepspeed.checkpoint_engine = StateFiles()
-    engine.deepspeed.load_checkpoint(str(folder), tag=STATE)
-
-
-class StateFiles:
-    """How DeepSpeed writes and reads its files (the methods of its ``CheckpointEngine``).
-
-    A failed write is kept for later: an exception on one rank would leave the others waiting at
-    DeepSpeed's barrier. Reading unpickles tensors, numbers and the few classes named, nothing else.
-    """
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    def save(self, state_dict: Mapping[str, Any], path: str) -> None:
-        """Write a tree of tensors, numbers and text; see ``error``."""
-        try:
-            torch.save(state_dict, path)
-        except WRITE_ERRORS as error:
-            self.error = error
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """Read such a tree; ``pickle.UnpicklingError`` where other classes stand in it."""
-        from deepspeed.runtime.fp16.loss_scaler import LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
-        from deepspeed.utils.tensor_fragment import fragment_address
-
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Make a folder."""
-        Path(path).mkdir(parents=True, exist_ok=exist_ok)
-
-    def create(self, info: object) -> None:
-        """Prepare nothing."""
-
-    def commit(self, info: object) -> bool:
-        """Leave it to ``Checkpoints`` to make files current."""
-        return True
-
-    def is_data_parallel_writer(self, dp_rank: int) -> bool:
-        """Whether this rank writes what all have alike."""
-        return dp_rank == 0
-
-    def is_decoupled(self) -> bool:
-        """Whether files are written in the background: no."""
-        return False
-
-    def preserves_storage_sharing(self) -> bool:
-        """Whether tensors that share memory are written once: torch does so."""
-        return True

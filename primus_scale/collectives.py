@@ -6,14 +6,24 @@ Every rank must call the same functions in the same order, with tensors of equal
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from primus_scale.pulse import pulse
+
+_MEET_S = 5.0  # far below any timeout of a collective
+
 # Kinds of exceptions that cross from one rank to another; all others become the last.
-_KINDS = {kind.__name__: kind for kind in (OSError, ValueError, RuntimeError)}
+# The first that fits counts: those of a network come before OSError.
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (ConnectionError, TimeoutError, OSError, ValueError, RuntimeError)
+}
 
 
 def is_distributed() -> bool:
@@ -39,6 +49,7 @@ def gather(local: torch.Tensor) -> torch.Tensor:
     if local.dtype == torch.bool:  # not every backend carries bools
         return gather(local.to(torch.uint8)).bool()
     rows = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
+    pulse.at("gather")
     dist.all_gather_into_tensor(rows, local.contiguous())
     return rows
 
@@ -57,6 +68,7 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
     value = value.detach()
     if is_distributed():
         value = value.clone(memory_format=torch.contiguous_format)
+        pulse.at("sum_over_ranks")
         dist.all_reduce(value)
     return value
 
@@ -64,6 +76,7 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
 def barrier() -> None:
     """Wait until every rank has come here."""
     if is_distributed():
+        pulse.at("barrier")
         dist.barrier()
 
 
@@ -71,6 +84,7 @@ def broadcast_json(value: Any) -> Any:
     """Rank 0's ``value`` on every rank; it must survive JSON. Nothing is pickled."""
     if not is_distributed():
         return value
+    pulse.at("broadcast")
     device = message_device()
     text = json.dumps(value).encode("utf-8") if rank() == 0 else b""
     length = torch.tensor([len(text)], dtype=torch.int64, device=device)
@@ -109,21 +123,73 @@ def on_first_rank(action: Callable[[], Any]) -> Any:
     An exception there is raised on every rank: one that fails alone leaves the others waiting for
     it. They raise OSError, ValueError or RuntimeError with its message.
     """
-    outcome: dict[str, Any] = {}
-    raised: Exception | None = None
-    if rank() == 0:
-        try:
-            outcome["value"] = action()
-        except Exception as error:  # of any kind, a mistake of ours as well
-            raised = error
-            kinds = (name for name, kind in _KINDS.items() if isinstance(error, kind))
-            outcome["failed"] = {"kind": next(kinds, "RuntimeError"), "message": str(error)}
+    outcome, raised = _outcome(action) if rank() == 0 else ({}, None)
     outcome = broadcast_json(outcome)
+    _raise_failure([outcome], raised)
+    return outcome["value"]
+
+
+def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
+    """What ``action()`` gives on each rank, in rank order, on every rank; as ``on_first_rank``.
+
+    ``action`` may take as long as it likes (copy, hash, convert files): meanwhile the ranks meet
+    every few seconds, so that none waits in a collective for longer, which would time out. It runs
+    in a thread beside that, and must not communicate with other ranks.
+    """
+    if not is_distributed():
+        outcome, raised = _outcome(action)
+        _raise_failure([outcome], raised)
+        return [outcome["value"]]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="primus-action") as beside:
+        running = beside.submit(_outcome, action)
+        while not _on_every_rank(bool(wait([running], timeout=_MEET_S).done)):
+            pass
+    outcome, raised = running.result()
+    outcomes = gather_json(outcome)
+    _raise_failure(outcomes, raised)
+    return [each["value"] for each in outcomes]
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise ``error``, or what another rank has brought, on every rank; as ``on_first_rank``."""
+    outcome = {} if error is None else _failure(error)
+    _raise_failure(gather_json(outcome), error)
+
+
+def _on_every_rank(flag: bool) -> bool:
+    count = sum_over_ranks(torch.tensor(int(flag), device=message_device()))
+    return int(count) == world_size()
+
+
+def _outcome(action: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
+    """The value or the failure of ``action()`` as other ranks are told of it; the exception."""
+    try:
+        with pulse.long_work():
+            return {"value": action()}, None
+    except Exception as error:  # of any kind, a mistake of ours as well
+        return _failure(error), error
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    kinds = (name for name, kind in _KINDS.items() if isinstance(error, kind))
+    return {"failed": {"kind": next(kinds, "RuntimeError"), "message": str(error)}}
+
+
+def _raise_failure(outcomes: Sequence[Mapping[str, Any]], raised: Exception | None) -> None:
+    """Raise what this rank's own action raised, or else what the first rank to fail tells."""
     if raised is not None:
         raise raised
-    if failed := outcome.get("failed"):
-        raise _KINDS[failed["kind"]](failed["message"])
-    return outcome["value"]
+    for outcome in outcomes:
+        if failed := outcome.get("failed"):
+            raise _KINDS[failed["kind"]](failed["message"])
+
+
+def open_store(timeout_s: float) -> dist.Store:
+    """A connection of its own to the store of the process group, to be used by one thread."""
+    shared: Any = dist.distributed_c10d._get_default_store()
+    store: dist.Store = shared.clone()
+    store.set_timeout(timedelta(seconds=timeout_s))
+    return store
 
 
 def _is_up() -> bool:
@@ -137,6 +203,7 @@ class _GatherWithGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        pulse.at("gradient of gather")
         mine = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
         dist.reduce_scatter_tensor(mine, grad.contiguous())
         return mine

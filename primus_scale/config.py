@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from primus_scale.urls import check_url
+
+Url = Annotated[str, AfterValidator(check_url)]  # or a path; free of credentials
 
 
 class ConfigModel(BaseModel):
@@ -20,11 +31,13 @@ class ConfigModel(BaseModel):
 class DataConfig(ConfigModel):
     """Where windows come from, and how they are read."""
 
-    train: tuple[str, ...] = Field(description="shard folders (any fsspec URL); read as one set")
-    validation: tuple[str, ...] = ()  # shard folders of held-out windows for retrieval recall
+    train: tuple[Url, ...] = Field(description="shard folders (any fsspec URL); read as one set")
+    validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
     shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together
     reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
+    timeout_s: float = Field(30.0, gt=0)  # of one request to object storage, for each 64 MiB
+    patience_s: float = Field(300.0, ge=0)  # how long one that fails is repeated
 
 
 class TeachersConfig(ConfigModel):
@@ -223,16 +236,39 @@ class TrainConfig(ConfigModel):
     pictures_every: int = Field(250, ge=1)
     checkpoint_every: int = Field(250, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    # any fsspec URL; checkpoints, logs and the encoder are copied to STORAGE/NAME, and a run goes
+    # on from there where its output lacks them, so that machines need not share the output
+    storage: Url | None = None
+    stuck_after_s: float = Field(600.0, gt=0)  # without progress; then all ranks end, and say why
     max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
 
 
 class LaunchConfig(ConfigModel):
     """How Ray starts the workers (``launch/ray_train.py``); other launchers bring their own."""
 
-    workers: int = Field(1, ge=1)
+    # [MIN, MAX]: as many as the cluster has room for, fewer when it loses machines, more when it
+    # gains some
+    workers: int | tuple[int, int] = 1
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     max_failures: int = Field(2, ge=0)  # restarts of the workers, each from the last checkpoint
+    resize_every_s: float = Field(60.0, gt=0)  # between looks whether there is room for more
+    # of the machines for workers, as Ray knows them: {ray.io/accelerator-type: H100}
+    labels: dict[str, str] = {}
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        least, most = (workers, workers) if isinstance(workers, int) else workers
+        if not 1 <= least <= most:
+            raise ValueError("must be a number from 1 on, or [MIN, MAX] of such numbers")
+        return workers
+
+    @property
+    def worker_counts(self) -> range:
+        """All numbers of workers that the run may have."""
+        least, most = (self.workers,) * 2 if isinstance(self.workers, int) else self.workers
+        return range(least, most + 1)
 
 
 class FewShotConfig(ConfigModel):
@@ -278,7 +314,7 @@ class Config(ConfigModel):
     @classmethod
     def _check_output(cls, output: str) -> str:
         if "://" in output:
-            raise ValueError("must be a path, on storage that all workers share; data may be URLs")
+            raise ValueError("must be a path; set train.storage to have a copy at a URL")
         return output
 
     @model_validator(mode="after")
@@ -292,6 +328,13 @@ class Config(ConfigModel):
             raise ValueError(
                 f"objective.neighbours.k ({self.objective.neighbours.k}) exceeds "
                 f"support.minimum_fill ({self.support.minimum_fill}); raise support.minimum_fill"
+            )
+        longest_read_s = self.data.timeout_s + self.data.patience_s
+        if self.train.stuck_after_s <= longest_read_s:
+            raise ValueError(
+                f"train.stuck_after_s ({self.train.stuck_after_s:g}) does not exceed "
+                f"data.timeout_s + data.patience_s ({longest_read_s:g}): a rank that waits for "
+                "data would count as stuck; raise the first or lower the others"
             )
         if self.teachers.mode == "live" and not (self.teachers.video or self.teachers.text):
             raise ValueError(

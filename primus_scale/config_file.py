@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from primus_scale.config import AUGMENT_OPS, Config, ConfigModel
+from primus_scale.urls import redact
 
 ModelT = TypeVar("ModelT", bound=ConfigModel)
 
@@ -33,7 +34,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        raise ValueError(f"{path} is not valid YAML: {redact(str(error))}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
     for override in overrides:
@@ -65,6 +66,7 @@ def dump_config(config: ConfigModel) -> str:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
+    override = redact(override)  # in messages, from here on
     if not separator or not key:
         raise ValueError(f"override {override!r} is not of the form key.sub=value")
     *parents, last = key.split(".")
@@ -97,7 +99,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         known = _known_keys(model, problem["loc"][:-1])
         near = difflib.get_close_matches(location, known, n=1, cutoff=0.0)
         return f"unknown key {location!r}; the nearest known key is {near[0]!r}"
-    return f"{location}: {problem['msg']} (got {problem.get('input')!r})"
+    return redact(f"{location}: {problem['msg']} (got {problem.get('input')!r})")
 
 
 def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import subprocess
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from primus_scale.collectives import gather, message_device
 from primus_scale.config import Config, OptimizerConfig, TrainConfig
 from primus_scale.encoders import Embeddings
 from primus_scale.objective import ModelOutput, PrimusModel
+from primus_scale.pulse import LONG_WORK, pulse
 
 MAX_BUCKET = 50_000_000  # gradients reduced in one message, in elements
 
@@ -71,12 +74,38 @@ def join_group(config: TrainConfig) -> Runtime:
     owns_group = not dist.is_initialized()
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     if owns_group and "RANK" in os.environ:
-        dist.init_process_group(backend)
+        _init_group(backend, _longest_wait(config))
     elif owns_group:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     # Adopts the group; the discovery of MPI would need mpi4py.
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return Runtime(dist.get_rank(), dist.get_world_size(), device, owns_group)
+
+
+def _longest_wait(config: TrainConfig) -> timedelta:
+    """For one collective: the watchdog, which names the stuck rank, must come before torch."""
+    return timedelta(seconds=2 * LONG_WORK * config.stuck_after_s)
+
+
+def _init_group(backend: str, timeout: timedelta) -> None:
+    """Make the process group that the environment describes.
+
+    Torch's store takes connections on all of the machine's addresses, and gloo on that of its name.
+    Both stay on loopback where all ranks are on this machine by their own word.
+    """
+    environment = os.environ
+    address = environment["MASTER_ADDR"]
+    agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # has a store already
+    if agent or address not in ("127.0.0.1", "localhost"):
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    port, listener = int(environment["MASTER_PORT"]), None
+    if rank == 0:
+        listener = socket.create_server(("127.0.0.1", port)).detach()
+    store = dist.TCPStore("127.0.0.1", port, world, rank == 0, master_listen_fd=listener)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
 
 
 def stop_runtime(runtime: Runtime) -> None:
@@ -172,6 +201,7 @@ class Engine:
 
     def __call__(self, imu: torch.Tensor) -> ModelOutput:
         """Embed imu ``(B, C, T)``. Every rank must call it at the same time."""
+        pulse.at("forward pass")
         return self.deepspeed(imu)
 
     def embed(self, imu: torch.Tensor) -> Embeddings:
@@ -187,6 +217,7 @@ class Engine:
 
         The last pass averages the sum over the ranks.
         """
+        pulse.at("backward pass")
         self.deepspeed.backward(loss, scale_wrt_gas=False)
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()  # only counts the pass
@@ -196,6 +227,7 @@ class Engine:
 
         FloatingPointError where the norm is not finite: the weights are lost with it.
         """
+        pulse.at("optimiser step")
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
         # DeepSpeed tells the norm only where it cuts the optimiser.
@@ -284,11 +316,19 @@ def _read_launcher() -> int:
         environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
         environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
         if "MASTER_ADDR" not in environment:
-            environment["MASTER_ADDR"] = _first_host(environment["SLURM_STEP_NODELIST"])
-        environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 20000))
+            environment["MASTER_ADDR"] = _first_address(environment["SLURM_STEP_NODELIST"])
+        # Below the ports that the kernel gives away.
+        environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 12000))
     return int(environment.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on the variable
 
 
-def _first_host(nodes: str) -> str:
-    command = ["scontrol", "show", "hostnames", nodes]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+def _first_address(nodes: str) -> str:
+    """Where SLURM reaches the first of ``nodes``, whose name need not be that of a host."""
+    first = _scontrol("show", "hostnames", nodes).split()[0]
+    fields = _scontrol("--oneliner", "show", "node", first).split()
+    return dict(field.partition("=")[::2] for field in fields)["NodeAddr"]
+
+
+def _scontrol(*arguments: str) -> str:
+    command = ("scontrol", *arguments)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -46,8 +46,9 @@ class StepReport:
     over ranks is the loss on the global batch. rows: pairs of the global batch behind each term;
     a term of none is left out of the log. temperatures by family (``mm``, ``ss``).
     views: embeddings of view 0 and view 1 of the rank's rows. waited_s: seconds this rank has
-    waited for data since it started. support: figures of the support set, by name.
-    skipped_steps: steps left out so far because their loss was not finite.
+    waited for data since it started. retries: requests to its storage repeated so far.
+    support: figures of the support set, by name. skipped_steps: steps left out so far
+    because their loss was not finite.
     """
 
     total: torch.Tensor
@@ -61,6 +62,7 @@ class StepReport:
     neighbours: Neighbours | None
     support: Mapping[str, float]
     waited_s: float
+    retries: int
     skipped_steps: int
 
 
@@ -176,6 +178,7 @@ class Monitor:
                 **{f"loss/{name}": x for name, x in report.terms.items() if report.rows[name]},
                 **_neighbour_figures(report),
                 "speed/windows_per_s": windows / seconds * world_size(),
+                "speed/retries": float(report.retries),
                 "speed/waited_s": report.waited_s - self._logged_waited_s,
             },
             device=report.batch.imu.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 
@@ -35,17 +36,21 @@ class ProgressLine:
             f" | {'' if left is None else format_seconds(left) + ' left'}"
         )
         if self._stream.isatty():
-            self._stream.write(f"\r\x1b[K{line}")
+            self._write(f"\r\x1b[K{line}")
             self._open = True
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
 
     def end(self) -> None:
         """Leave the line standing, and go to a new one."""
         if self._open:
-            self._stream.write("\n")
+            self._write("\n")
             self._open = False
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # who read it may be gone, and the run still has to be saved
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def format_seconds(seconds: float) -> str:

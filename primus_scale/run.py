@@ -13,12 +13,14 @@ from primus_scale.augment import Augment, build_augment, step_generator
 from primus_scale.checkpoint import Checkpoints
 from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
+from primus_scale.data.patience import Patience
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine import Engine, Runtime, check_batch
 from primus_scale.objective import Asked, PrimusModel, ask_ahead, check_objective, support_spec
+from primus_scale.run_storage import RunStorage
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportSet
 from primus_scale.teachers import (
@@ -34,7 +36,8 @@ class Run:
     """The parts of a run on this rank; made by ``build_run``.
 
     teachers: the live ones by modality, empty where shards bring embeddings. support: None where
-    the objective has no neighbour term. validation: held-out windows with embeddings, or None.
+    the objective has no neighbour term. storage: the copy at ``train.storage``, or None.
+    validation: held-out windows with embeddings, or None.
     """
 
     config: Config
@@ -45,6 +48,7 @@ class Run:
     engine: Engine
     support: SupportSet | None
     checkpoints: Checkpoints
+    storage: RunStorage | None
     validation: Batch | None
 
     def close(self) -> None:
@@ -104,7 +108,7 @@ def open_data(config: Config, world: int) -> ShardSet:
     and ValueError where the shards were embedded by other teachers than the configuration names.
     """
     check_batch(config.train, world)
-    data = ShardSet.open(config.data.train)
+    data = ShardSet.open(config.data.train, Patience.configured(config.data))
     check_embeddings(config, data)
     return data
 
@@ -151,6 +155,8 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
 
     encoder = fresh_encoder(config, data, spaces)
     exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
+    card = _describe_for_card(config, data, spaces, exported)
+    storage = RunStorage.configured(config)
     announce(_describe(data, spaces, exported))
     return Run(
         config=config,
@@ -160,9 +166,8 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
         augment=build_augment(config.augment),
         engine=Engine(PrimusModel(encoder, config.objective.temperature), config, runtime),
         support=_build_support(config, spaces, runtime, placement),
-        checkpoints=Checkpoints(
-            config, runtime, data, exported, _describe_for_card(config, data, spaces, exported)
-        ),
+        checkpoints=Checkpoints(config, runtime, data, exported, card, storage),
+        storage=storage,
         validation=validation,
     )
 
@@ -212,7 +217,7 @@ def _load_validation(
     urls = config.data.validation
     if not urls or not spaces:
         return None  # without a teacher there is nothing to retrieve
-    held_out = load_windows(urls)
+    held_out = load_windows(urls, Patience.configured(config.data))
     check_same_input(data, held_out.shard_set)
     if teachers:
         check_teachers(teachers, held_out.shard_set.teachers, urls[0])

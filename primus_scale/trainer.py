@@ -18,25 +18,36 @@ from typing import Any
 import torch
 
 from primus_scale.accumulate import StepResult, train_step
-from primus_scale.checkpoint import Progress, newest_encoder
-from primus_scale.collectives import barrier, on_first_rank, sum_over_ranks
+from primus_scale.checkpoint import Progress
+from primus_scale.checkpoint_folder import newest_encoder
+from primus_scale.collectives import (
+    barrier,
+    on_all_ranks,
+    on_first_rank,
+    raise_together,
+    sum_over_ranks,
+)
 from primus_scale.config import Config
+from primus_scale.data.reader import BatchLoader
 from primus_scale.encoders.export import load_encoder, read_card, save_encoder
 from primus_scale.engine import learning_rate, start_runtime, stop_runtime
 from primus_scale.files import write_atomically
-from primus_scale.monitor import Monitor, StepReport
-from primus_scale.provenance import write_provenance
+from primus_scale.monitor import LOG_FOLDER, METRICS_FILE, Monitor, StepReport
+from primus_scale.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write_provenance
+from primus_scale.pulse import pulse
 from primus_scale.run import Run, build_run
+from primus_scale.run_lock import only_run
 from primus_scale.sample import Batch
+from primus_scale.watchdog import watched
 
 REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
 SUMMARY_FILE = "train.json"
 ENCODER_FOLDER = "encoder"
+LOGS = (METRICS_FILE, LOG_FOLDER)
+RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 
 
-def pretrain(
-    config: Config, stop: threading.Event | None = None, placement: Any = None
-) -> int:
+def pretrain(config: Config, stop: threading.Event | None = None, placement: Any = None) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: set by the launcher to end the run after a checkpoint; by default SIGTERM does that.
@@ -47,8 +58,13 @@ def pretrain(
     """
     runtime = start_runtime(config.train)
     try:
-        with _stop_on_sigterm(stop or threading.Event()) as stopping:
-            run = build_run(config, runtime, placement)
+        with (
+            watched(config.train.stuck_after_s, REQUEUE),
+            _stop_on_sigterm(stop or threading.Event()) as stopping,
+            only_run(config.output),
+        ):
+            with pulse.long_work():
+                run = build_run(config, runtime, placement)
             with closing(run):
                 finished = train(run, stopping)
             barrier()
@@ -61,31 +77,38 @@ def train(run: Run, stop: threading.Event) -> bool:
     """The loop. Returns whether all steps are done, rather than ``stop`` was set on some rank."""
     config, train = run.config, run.config.train
     progress = run.checkpoints.resume(run.engine, run.support)
+    begun = progress.step
     # Only now: a folder of another run has been refused, and its records are as they were.
-    on_first_rank(lambda: write_provenance(config, run.runtime.world))
+    on_first_rank(lambda: _begin_records(run, progress))
     monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)
 
     with closing(monitor), run.batches(progress.step) as loader:
-        for step, (batch, asked) in enumerate(run.inputs(loader), start=progress.step + 1):
+        inputs = run.inputs(loader)
+        for step in range(progress.step + 1, train.steps + 1):
+            given, error = _next_input(inputs, step)
+            stopped = stop.is_set() and progress.step > begun  # however often, it gets on
+            if _on_any_rank(stopped or error is not None, run):
+                _save(run, progress)
+                raise_together(error)
+                return False
+            batch, asked = given
             views = run.views(batch, step)
             lr = learning_rate(step - 1, config.optimizer, train.steps)
             result = train_step(run.engine, views, batch, run.support, config.objective, lr, asked)
             progress = _count(progress, result, train.max_nonfinite)
             last = step == train.steps
 
-            report = _report(run, result, batch, progress, lr, loader.waited_s)
+            report = _report(run, result, batch, progress, lr, loader)
             monitor.step(step, report)
             if last or step % train.validate_every == 0:
                 _validate(run, monitor, step)
             if step % train.pictures_every == 0:
                 monitor.pictures(step, views, report)
 
-            stopped = _on_any_rank(stop.is_set(), run)
-            if last or stopped or step % train.checkpoint_every == 0:
-                run.checkpoints.save(run.engine, run.support, progress)
-            if stopped and not last:
-                return False
+            if last or step % train.checkpoint_every == 0:
+                _save(run, progress)
     on_first_rank(lambda: _finish(Path(config.output), monitor))
+    _copy_results(run)
     return True
 
 
@@ -98,6 +121,21 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     source = newest_encoder(run_dir)
     save_encoder(load_encoder(source), out, read_card(source))
     return Path(out)
+
+
+def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Exception | None]:
+    """What comes next, for ``step``, or else what went wrong with it on this rank."""
+    pulse.step = step
+    pulse.at("waiting for data")
+    try:
+        return next(inputs), None
+    except Exception as error:  # of any kind: a rank that ends alone leaves the others waiting
+        return None, error
+
+
+def _save(run: Run, progress: Progress) -> None:
+    _copy_results(run)  # first: of logs that go on beyond a checkpoint the end is dropped
+    run.checkpoints.save(run.engine, run.support, progress)
 
 
 def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progress:
@@ -114,7 +152,7 @@ def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progres
 
 
 def _report(
-    run: Run, result: StepResult, batch: Batch, progress: Progress, lr: float, waited_s: float
+    run: Run, result: StepResult, batch: Batch, progress: Progress, lr: float, loader: BatchLoader
 ) -> StepReport:
     return StepReport(
         total=result.loss.total.detach(),
@@ -127,7 +165,8 @@ def _report(
         views=result.views,
         neighbours=result.neighbours,
         support=run.support.figures() if run.support is not None else {},
-        waited_s=waited_s,
+        waited_s=loader.waited_s,
+        retries=loader.retries,
         skipped_steps=progress.skipped,
     )
 
@@ -138,6 +177,22 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
         monitor.validate(
             step, run.engine.embed, held_out.imu, held_out.embeddings, held_out.present
         )
+
+
+def _begin_records(run: Run, progress: Progress) -> None:
+    """Write down what the run is, beside the logs that it goes on with."""
+    output = Path(run.config.output)
+    if run.storage is not None and progress.step and not (output / METRICS_FILE).exists():
+        run.storage.fetch_results(output, LOGS)
+    write_provenance(run.config, run.runtime.world)
+
+
+def _copy_results(run: Run) -> None:
+    """Copy all but the checkpoints to ``train.storage``, too."""
+    storage, output = run.storage, Path(run.config.output)
+    if storage is not None:
+        copies = run.runtime.rank == 0
+        on_all_ranks(lambda: storage.put_results(output, RESULTS) if copies else None)
 
 
 def _finish(output: Path, monitor: Monitor) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 
 STARTS = 5  # of processes that fail in a row, until the cluster is taken for broken
@@ -45,18 +46,36 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
     else:
         # A token in the home folder would bind all later clusters of this user to it.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-            _node_ip_address="127.0.0.1",
-        )
+        with _loopback():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                logging_config=ray.LoggingConfig(log_level="ERROR"),
+                _node_ip_address="127.0.0.1",
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have Ray take 127.0.0.1 for an answer.
+
+    It puts the machine's own address instead, unless it believes that the machine cannot be part
+    of a cluster. Whether it does is read from the environment: here when Ray was imported, and by
+    the processes that it starts, when they start.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
 
 
 def stays_here(workers: int) -> bool:

@@ -91,5 +91,6 @@ def make_report(
         ),
         support={"fill": 123},
         waited_s=waited_s,
+        retries=0,
         skipped_steps=skipped_steps,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from tests.conftest import require
 
@@ -42,6 +43,7 @@ def s3_server(folder: Path) -> Iterator[str]:
     ports = free_ports(2 * len(_SERVICES))
     command = [program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
     command += ["-s3", f"-s3.config={config}", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # of fixed ports otherwise
     for service, port, grpc in zip(_SERVICES, ports[::2], ports[1::2], strict=True):
         command += [f"-{service}.port={port}", f"-{service}.port.grpc={grpc}"]
     endpoint = f"http://127.0.0.1:{ports[2 * _SERVICES.index('s3')]}"
@@ -68,7 +70,7 @@ def make_bucket(url: str, server: subprocess.Popen, log: Path) -> None:
         try:
             fsspec.filesystem("s3", skip_instance_cache=True).mkdir(url)
             return
-        except OSError as error:
+        except (OSError, EndpointConnectionError) as error:
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the S3 server did not start ({error}): {log.read_text()[-2000:]}")
             time.sleep(0.5)

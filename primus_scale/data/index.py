@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from primus_scale.data.patience import Patience
 from primus_scale.data.storage import Folder, explain_write_errors
 from primus_scale.sample import TEACHER_MODALITIES
 
@@ -132,13 +133,14 @@ _ADAPTER = TypeAdapter(ShardIndex)
 _ENTRY_ADAPTER = TypeAdapter(ShardEntry)
 
 
-def read_index(url: str) -> ShardIndex:
+def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
     """Read and check ``index.json`` of the shard folder at ``url``.
 
-    Raises FileNotFoundError where there is none, OSError where it cannot be read, ValueError
-    naming the file and the field where it is damaged or of another schema version.
+    Raises FileNotFoundError where there is none, OSError where it cannot be read (ConnectionError
+    or TimeoutError after ``patience``), ValueError naming the file and the field where it is
+    damaged or of another schema version.
     """
-    folder = Folder(url)
+    folder = Folder(url, patience or Patience())
     source = folder.locate(INDEX_NAME)
     try:
         text = folder.read(INDEX_NAME)
@@ -147,6 +149,8 @@ def read_index(url: str) -> ShardIndex:
             f"no {source}; check the URL, or write the folder with primus-scale shards build "
             "(a folder whose writing was interrupted has no index)"
         ) from None
+    except (ConnectionError, TimeoutError):
+        raise  # says it all, and may pass
     except OSError as error:
         raise OSError(f"cannot read {source}: {error}; check the URL and credentials") from error
     try:

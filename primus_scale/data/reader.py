@@ -25,6 +25,7 @@ import webdataset
 
 from primus_scale.config import DataConfig
 from primus_scale.data.index import TeacherSpace
+from primus_scale.data.patience import Patience
 from primus_scale.data.record import Block
 from primus_scale.data.schedule import Schedule
 from primus_scale.data.shard_set import ShardSet
@@ -82,7 +83,8 @@ class BatchLoader(Iterator[Batch]):
     def __init__(
         self, config: DataConfig, shard_set: ShardSet, plans: Iterable[_Plan], live: bool
     ) -> None:
-        self._shard_set = shard_set
+        self._patience = Patience.configured(config)
+        self._shard_set = shard_set.reading_with(self._patience)
         self._live = live
         self._ahead = config.prefetch_batches
         # A batch may straddle two shuffle groups; older blocks are not needed again.
@@ -100,6 +102,11 @@ class BatchLoader(Iterator[Batch]):
         """Seconds that the caller has waited for data so far."""
         return self._waited_s
 
+    @property
+    def retries(self) -> int:
+        """Requests to the storage that were repeated so far."""
+        return self._patience.retries
+
     def __next__(self) -> Batch:
         start = time.perf_counter()
         try:
@@ -112,6 +119,7 @@ class BatchLoader(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop reading ahead and end the threads; may be called twice."""
+        self._patience.end()
         self._pipeline.close()
         # Reads are dropped first: an assembly that waits for one of them ends by that.
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -190,12 +198,12 @@ class LoadedWindows:
         return len(self.batch)
 
 
-def load_windows(urls: str | Sequence[str]) -> LoadedWindows:
+def load_windows(urls: str | Sequence[str], patience: Patience | None = None) -> LoadedWindows:
     """Read the folders at ``urls``, of either kind, whole into memory.
 
     Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
     """
-    shard_set = ShardSet.open(urls)
+    shard_set = ShardSet.open(urls, patience)
     windows = shard_set.windows_per_record
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
         blocks = dict(enumerate(readers.map(shard_set.read_block, range(len(shard_set)))))

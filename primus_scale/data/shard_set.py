@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from primus_scale.data.index import RecordEntry, ShardEntry, ShardIndex, TeacherSpace, read_index
+from primus_scale.data.patience import Patience
 from primus_scale.data.record import (
     Block,
     decode_block,
@@ -53,7 +54,8 @@ def read_record(folder: Folder, place: Place) -> dict[str, memoryview]:
         raise ValueError(
             f"{folder.url}/{shard}: record {number} (bytes {entry.offset} to "
             f"{entry.offset + entry.length}) is not what was written; "
-            f"run primus-scale shards verify {folder.url}"
+            f"find all such with primus-scale shards verify {folder.url}, restore the shard or "
+            "write the folder again, then start again"
         )
     return decode_record(data)
 
@@ -73,16 +75,19 @@ class ShardSet:
     _places: list[tuple[int, Place]]  # each with the number of its folder
 
     @classmethod
-    def open(cls, urls: str | Sequence[str]) -> Self:
+    def open(cls, urls: str | Sequence[str], patience: Patience | None = None) -> Self:
         """Read the indexes of the folders at ``urls``, and check them and their shards.
 
         FileNotFoundError where an index or a shard is missing; ValueError where a shard is not of
-        the size its index says, or two folders do not fit together (naming both).
+        the size its index says, or two folders do not fit together (naming both); ConnectionError
+        or TimeoutError where the storage does not answer within ``patience``.
         """
-        folders = tuple(Folder(url) for url in ([urls] if isinstance(urls, str) else urls))
+        patience = patience or Patience()
+        urls = [urls] if isinstance(urls, str) else urls
+        folders = tuple(Folder(url, patience) for url in urls)
         if not folders:
             raise ValueError("no shard folder was named; set data.train to at least one URL")
-        indexes = tuple(read_index(folder.url) for folder in folders)
+        indexes = tuple(read_index(folder.url, patience) for folder in folders)
         for folder, index in zip(folders[1:], indexes[1:], strict=True):
             pair = (folders[0], indexes[0]), (folder, index)
             _check_alike(*pair, ("kind", *_ENCODER_INPUT), "cannot be read as one set")
@@ -98,6 +103,11 @@ class ShardSet:
                 for place in list_places(index.shards)
             ],
         )
+
+    def reading_with(self, patience: Patience) -> Self:
+        """The same set, whose reads last as ``patience`` says."""
+        folders = tuple(replace(folder, patience=patience) for folder in self.folders)
+        return replace(self, folders=folders)
 
     def __len__(self) -> int:
         """Number of records."""

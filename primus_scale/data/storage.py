@@ -1,32 +1,46 @@
 """The few file operations that shard folders need, on any URL that fsspec knows.
 
 Local paths, ``s3://``, ``gs://``, ``http://`` and others work alike. Credentials and endpoints
-come from the usual places of each (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...).
+come from the usual places of each (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), and
+so do a file system's own settings (``FSSPEC_S3_CONFIG_KWARGS='{"read_timeout": 60}'``). A request
+to storage that is not local is repeated as its ``Patience`` says; what is mounted is local, and
+the system waits for it by itself.
 """
 
 from __future__ import annotations
 
+import io
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from primus_scale.data.patience import Patience, begin
+from primus_scale.urls import check_url
+
 STAGED = ".part"  # end of the names of files that are not whole yet, in local folders
+_STREAM_BYTES = 8 * 2**20  # read at once by a stream
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder at a URL. Holds no open file system, so it may be used before and after a fork."""
+    """A folder at a URL. Holds no open file system, so it may be used before and after a fork.
+
+    ValueError where the URL has credentials in it. Where the storage does not answer, methods raise
+    ConnectionError or TimeoutError in the end.
+    """
 
     url: str
+    patience: Patience = field(default_factory=Patience, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", str(self.url).rstrip("/") or "/")
+        object.__setattr__(self, "url", check_url(str(self.url)).rstrip("/") or "/")
 
     def locate(self, name: str) -> str:
         """URL of the file ``name`` in this folder, for messages."""
@@ -34,24 +48,23 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The whole file; FileNotFoundError where there is none."""
-        file_system, root = self._file_system()
-        return cast(bytes, file_system.cat_file(f"{root}/{name}"))
+        return cast(bytes, self._ask("cat_file", name))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset`` on, fewer where the file ends before."""
-        file_system, root = self._file_system()
-        path = f"{root}/{name}"
-        return cast(bytes, file_system.cat_file(path, start=offset, end=offset + length))
+        end = offset + length
+        return cast(bytes, self._ask("cat_file", name, size=length, start=offset, end=end))
 
     def open(self, name: str) -> BinaryIO:
         """A stream over the whole file, to be closed by the caller."""
         file_system, root = self._file_system()
-        return cast(BinaryIO, file_system.open(f"{root}/{name}", "rb"))
+        if _is_local(file_system):
+            return cast(BinaryIO, file_system.open(f"{root}/{name}", "rb"))
+        return cast(BinaryIO, io.BufferedReader(_RangeReader(self, name), _STREAM_BYTES))
 
     def size(self, name: str) -> int:
         """Size of the file in bytes; FileNotFoundError where there is none."""
-        file_system, root = self._file_system()
-        return int(file_system.info(f"{root}/{name}")["size"])
+        return int(self._ask("info", name)["size"])
 
     def names(self) -> list[str]:
         """Names of what lies in the folder, sorted; empty where there is no such folder."""
@@ -59,10 +72,9 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of each file in the folder, by name; empty where there is no folder."""
-        file_system, root = self._file_system()
-        file_system.invalidate_cache()  # listings of object stores are cached otherwise
+        self._forget_listings()
         try:
-            entries = file_system.ls(root, detail=True)
+            entries = self._ask("ls", detail=True)
         except FileNotFoundError:
             return {}
         return {
@@ -72,15 +84,13 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Delete the file ``name``."""
-        file_system, root = self._file_system()
-        file_system.rm_file(f"{root}/{name}")
+        self._ask("rm_file", name)
 
     def remove_all(self) -> None:
         """Delete the folder and all that lies in it, where it is there."""
-        file_system, root = self._file_system()
-        file_system.invalidate_cache()
+        self._forget_listings()
         with suppress(FileNotFoundError):
-            file_system.rm(root, recursive=True)
+            self._ask("rm", recursive=True)
 
     def create(self) -> None:
         """Make the folder where the storage knows folders."""
@@ -108,12 +118,57 @@ class Folder:
         with tempfile.TemporaryDirectory(prefix="primus-scale-") as scratch:
             staged = Path(scratch) / name
             yield staged
-            file_system.put_file(str(staged), f"{root}/{name}")
+            self.put(staged, name)
+
+    def put(self, source: Path, name: str) -> None:
+        """Copy the local file ``source`` here; it appears as ``name`` only once it is whole."""
+        file_system, root = self._file_system()
+        if _is_local(file_system):
+            with self.staging(name) as staged:
+                shutil.copyfile(source, staged)
+            return
+        target = f"{root}/{name}"
+        self.patience.call(
+            self.locate(name),
+            lambda: begin(file_system, "put_file", str(source), target),
+            source.stat().st_size,
+        )
+
+    def _ask(self, method: str, name: str = "", size: int = 0, **options: Any) -> Any:
+        """What the file system's ``method`` gives for the file, or for the folder itself."""
+        file_system, root = self._file_system()
+        path = f"{root}/{name}" if name else root
+        if _is_local(file_system):
+            return getattr(file_system, method)(path, **options)
+        url = self.locate(name) if name else self.url
+        return self.patience.call(url, lambda: begin(file_system, method, path, **options), size)
+
+    def _forget_listings(self) -> None:
+        file_system, _ = self._file_system()
+        file_system.invalidate_cache()  # listings of object stores are cached otherwise
 
     def _file_system(self) -> tuple[Any, str]:
         """File system and path; fsspec keeps one instance a process and thread."""
         file_system, root = fsspec.core.url_to_fs(self.url)
         return file_system, str(root).rstrip("/")
+
+
+class _RangeReader(io.RawIOBase):
+    """A file of a folder read front to back in ranges, each of which may be repeated."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._size, self._at = folder.size(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._size - self._at)
+        data = self._folder.read_range(self._name, self._at, length) if length else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 @contextmanager

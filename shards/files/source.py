@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from primus_scale.urls import check_url
+
 # Names under which storages tell that a file is another one now, the surest first.
 _STAMPS = (
     "ETag",
@@ -31,11 +33,12 @@ _COPY_BYTES = 8 * 2**20
 class Source:
     """The folder at ``url``, or the folder of the one file at ``url``; paths are relative to it.
 
-    Holds no open file, so it can be sent to other processes.
+    Holds no open file, so it can be sent to other processes. ValueError where the URL has
+    credentials in it.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = str(url).rstrip("/") or "/"
+        self.url = check_url(str(url)).rstrip("/") or "/"
 
     def locate(self, path: str) -> str:
         """URL of the file at ``path``, for messages."""

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import time
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from gloo import run_ranks
 
-from primus_scale.collectives import on_first_rank, rank
+from primus_scale import collectives
+from primus_scale.collectives import on_all_ranks, on_first_rank, rank
 from primus_scale.engine import check_own_device
 
 
@@ -22,6 +26,28 @@ def call_on_first_rank() -> dict[str, torch.Tensor]:
         except (OSError, ValueError, RuntimeError, KeyError) as caught:
             results.append([isinstance(caught, type(error).__mro__[1]), str(caught)])
     return {"said": as_tensor(json.dumps(results))}
+
+
+def call_on_all_ranks() -> dict[str, torch.Tensor]:
+    def fail_on_last() -> str:
+        if rank() == 1:
+            raise FileNotFoundError(2, "no x")
+        return "fine"
+
+    results: list[Any] = [on_all_ranks(lambda: {"rank": rank()})]
+    try:
+        on_all_ranks(fail_on_last)
+    except OSError as error:
+        results.append(str(error))
+    return {"said": as_tensor(json.dumps(results))}
+
+
+def wait_for_a_slow_rank(limit_s: float, slow_s: float, store: str) -> dict[str, torch.Tensor]:
+    place = {"rank": rank(), "world_size": 2, "store": dist.FileStore(store, 2)}
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", **place, timeout=timedelta(seconds=limit_s))
+    collectives._MEET_S = limit_s / 4
+    return {"slept": torch.tensor(on_all_ranks(lambda: time.sleep(slow_s * rank()) or rank()))}
 
 
 def own_devices(shared: bool) -> dict[str, torch.Tensor]:
@@ -53,3 +79,14 @@ def test_ranks_that_share_a_device_are_refused_on_all(tmp_path):
     assert texts(run_ranks(own_devices, 2, tmp_path / "own", shared=False)) == ["accepted"] * 2
     for said in texts(run_ranks(own_devices, 2, tmp_path / "shared", shared=True)):
         assert said.startswith("2 ranks find 1 GPUs, and each rank needs one of its own")
+
+
+def test_each_rank_knows_what_all_have_done(tmp_path):
+    for said in texts(run_ranks(call_on_all_ranks, 2, tmp_path)):
+        assert json.loads(said) == [[{"rank": 0}, {"rank": 1}], "[Errno 2] no x"]
+
+
+def test_action_may_take_longer_than_a_collective(tmp_path):
+    arguments = {"limit_s": 3.0, "slow_s": 6.0, "store": str(tmp_path / "short")}
+    for result in run_ranks(wait_for_a_slow_rank, 2, tmp_path, **arguments):
+        assert result["slept"].tolist() == [0, 1]

@@ -111,6 +111,7 @@ def test_scalars_answer_with_tags(server):
         "optimizer/grad_norm",
         "optimizer/lr",
         "speed/windows_per_s",
+        "speed/retries",
         "speed/waited_s",
         "support/fill",
         "neighbours/score",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from primus_scale.config import Config
 from primus_scale.config_file import apply_overrides, dump_config, parse_config
@@ -83,6 +84,18 @@ def losses(output: Path) -> list[float]:
     """Total loss of each step, as the run logged it."""
     lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [record["loss/total"] for record in map(json.loads, lines) if "loss/total" in record]
+
+
+def tensors_of(tree: Any, place: str = "") -> dict[str, torch.Tensor]:
+    """All tensors in nested dictionaries and lists, by their place."""
+    if isinstance(tree, torch.Tensor):
+        return {place: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    found: dict[str, torch.Tensor] = {}
+    for key, value in items:
+        if isinstance(value, dict | list | tuple | torch.Tensor):
+            found |= tensors_of(value, f"{place}/{key}")
+    return found
 
 
 def start_ranks(world: int, program: Path, *arguments: str) -> list[subprocess.Popen[str]]:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from primus_scale.checkpoint import Progress, StateFiles, newest_encoder
+from primus_scale.checkpoint import Progress
+from primus_scale.checkpoint_folder import newest_encoder
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
 from primus_scale.encoders.export import load_encoder
 from primus_scale.engine import Runtime, start_runtime, stop_runtime
 from primus_scale.run import Run, build_run
+from primus_scale.zero_state import StateFiles
 from tests.full_disk import files_limited_to
 from tests.integration.tiny import tiny_config, write_shards
 from tests.shard_factory import make_windows, write_windows
@@ -56,7 +58,12 @@ def test_newest_is_resumed_and_only_the_last_are_kept(config: Config, runtime: R
 
 
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "support/part-00000-of-00001.safetensors", "state/mp_rank_00_model_states.pt"]
+    "name",
+    [
+        "manifest.json",
+        "support/part-00000-of-00001.safetensors",
+        "state/mp_rank_00_model_states.pt",
+    ],
 )
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
 def test_damaged_newest_is_passed_over_with_a_warning(

@@ -38,7 +38,8 @@ def test_altered_bytes(packed, position):
     path.write_bytes(data)
     shard_set = ShardSet.open(str(packed))
     with pytest.raises(
-        ValueError, match=r"shard-000000\.tar: record 0 .* run primus-scale shards verify .*packed$"
+        ValueError,
+        match=r"shard-000000\.tar: record 0 .* primus-scale shards verify .*packed, restore",
     ):
         shard_set.read_block(0)
 

@@ -19,7 +19,7 @@ MAX_LINES = 400
 # Module or package -> the places (path prefixes below the root) that may import it.
 FENCES = {
     "ray": ("launch/", "shards/parallel.py", "primus_scale/support/service"),
-    "deepspeed": ("primus_scale/engine.py", "primus_scale/checkpoint.py"),
+    "deepspeed": ("primus_scale/engine.py", "primus_scale/zero_state.py"),
     "faiss": ("primus_scale/support/",),
     "webdataset": ("primus_scale/data/", "shards/writer.py"),
     "torch.distributed": ("primus_scale/collectives.py", "primus_scale/engine.py"),
@@ -29,15 +29,18 @@ FENCES = {
 
 # Inside primus_scale a module imports from its own layer and the layers above it in this list.
 LAYERS = (
-    ("config", "config_file", "files", "sample"),
+    ("config", "config_file", "files", "manifest", "pulse", "sample", "urls"),
     ("collectives", "augment", "encoders", "teachers"),
-    ("losses", "measures", "support", "data"),
+    ("losses", "measures", "run_lock", "support", "data", "watchdog"),
     ("objective",),
     (
         "progress_line",
         "provenance",
         "engine",
         "accumulate",
+        "run_storage",
+        "zero_state",
+        "checkpoint_folder",
         "checkpoint",
         "page",
         "pictures",

@@ -1,0 +1,109 @@
+"""The copy of a run's files at ``train.storage``, on any file system that fsspec knows.
+
+    STORAGE/NAME/checkpoints/step-00000250/manifest.json, state/..., support/..., encoder/...
+    STORAGE/NAME/metrics.jsonl, tensorboard/..., encoder/...
+
+The copy lets a run go on elsewhere when a machine is lost, and lets machines do without a shared
+folder: each sends the files that its ranks wrote, and takes all. A checkpoint's manifest goes
+last and leaves first, so that one with a manifest is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from primus_scale.config import Config
+from primus_scale.data.patience import Patience
+from primus_scale.data.storage import Folder
+from primus_scale.manifest import MANIFEST, fingerprint, parse_manifest
+
+CHECKPOINTS = "checkpoints"
+
+
+class RunStorage:
+    """The copy of one run's files at ``url``. Methods raise OSError where it does not answer."""
+
+    def __init__(self, url: str, patience: Patience) -> None:
+        self.url = url.rstrip("/")
+        self._patience = patience
+
+    @classmethod
+    def configured(cls, config: Config) -> RunStorage | None:
+        """At ``train.storage``; None where that is unset."""
+        if config.train.storage is None:
+            return None
+        url = f"{config.train.storage.rstrip('/')}/{config.name}"
+        return cls(url, Patience.configured(config.data))
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints, oldest first, also of those that are not whole yet."""
+        return [name for name in self._at(CHECKPOINTS).names() if name.startswith("step-")]
+
+    def manifest(self, checkpoint: str) -> dict[str, Any]:
+        """FileNotFoundError where a checkpoint is not whole yet, ValueError where it is damaged."""
+        folder = self._at(CHECKPOINTS, checkpoint)
+        return parse_manifest(folder.read(MANIFEST), folder.locate(MANIFEST))
+
+    def put_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Copy the files ``names`` of the checkpoint in ``folder``."""
+        for name in names:
+            self._put(folder / name, CHECKPOINTS, folder.name, *Path(name).parent.parts)
+
+    def fetch_file(self, folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+        """Bring the file ``name``, of which the manifest says ``entry``, into ``folder``.
+
+        FileNotFoundError where it is missing, ValueError where it is not what was written.
+        """
+        place, target = Path(name), folder / name
+        source = self._at(CHECKPOINTS, folder.name, *place.parent.parts)
+        partial = _fetch(source, place.name, target)
+        if fingerprint(partial) != entry:
+            partial.unlink()
+            raise ValueError(f"{source.locate(place.name)} is not what was written")
+        partial.replace(target)
+
+    def remove(self, checkpoint: str) -> None:
+        """Delete a checkpoint."""
+        folder = self._at(CHECKPOINTS, checkpoint)
+        if MANIFEST in folder.names():
+            folder.remove(MANIFEST)
+        folder.remove_all()
+
+    def put_results(self, output: Path, names: Iterable[str]) -> None:
+        """Copy files and folders of files, those of ``names`` that are in ``output``."""
+        for name in names:
+            if (output / name).is_file():
+                self._put(output / name)
+            for path in sorted((output / name).glob("*")):
+                self._put(path, name)
+
+    def fetch_results(self, output: Path, names: Iterable[str]) -> None:
+        """Bring files and folders of files, those of ``names`` that there are, into ``output``."""
+        stored = self._at().names()
+        for name in set(names).intersection(stored):
+            inside = self._at(name).names()  # of a file some list the file itself
+            if inside in ([], [name]):
+                _fetch(self._at(), name, output / name).replace(output / name)
+                continue
+            for file in inside:
+                _fetch(self._at(name), file, output / name / file).replace(output / name / file)
+
+    def _put(self, path: Path, *folders: str) -> None:
+        target = self._at(*folders)
+        target.create()
+        target.put(path, path.name)
+
+    def _at(self, *folders: str) -> Folder:
+        return Folder("/".join((self.url, *folders)), self._patience)
+
+
+def _fetch(source: Folder, name: str, target: Path) -> Path:
+    """Copy a file of ``source`` beside ``target``, under a name for what is not whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    with source.open(name) as stream, partial.open("wb") as file:
+        shutil.copyfileobj(stream, file, 2**20)
+    return partial

@@ -1,0 +1,85 @@
+"""Real runs over damaged checkpoints and a full disk: what they say, and that they go on."""
+
+import subprocess
+from pathlib import Path
+
+from tests.full_disk import small_disk
+from tests.integration.tiny import (
+    LAUNCHER,
+    losses,
+    start_ranks,
+    tiny_config,
+    wait_for,
+    write_config,
+    write_shards,
+)
+
+APART = Path(__file__).with_name("run_apart.py")
+LASTING = ("train.checkpoint_every=2", "train.pictures_every=100", "optimizer.schedule=constant")
+
+
+def start(folder: Path, output: Path, steps: int, *overrides: str) -> list[subprocess.Popen[str]]:
+    """Two ranks of the run in ``output``, up to ``steps``."""
+    shards = folder / "shards"
+    if not shards.exists():
+        write_shards(shards)
+    overrides = (*LASTING, *overrides, f"train.steps={steps}")
+    file = write_config(tiny_config(output, str(shards), *overrides), folder / "run.yaml")
+    return start_ranks(2, LAUNCHER, "--config", str(file))
+
+
+def checkpoints(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / "checkpoints").iterdir())
+
+
+def test_damaged_newest_costs_the_steps_since_the_one_before(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert wait_for(start(tmp_path, output, 6, "train.zero_stage=1")) == [0, 0]
+    assert checkpoints(output) == ["step-00000004", "step-00000006"]
+    before = losses(output)
+
+    newest = output / "checkpoints/step-00000006"
+    file = newest / "state/zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    ranks = start(tmp_path, output, 7, "train.zero_stage=1")
+    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    warning = f"passing over the damaged checkpoint {newest}: {file} is not what was written"
+    assert warning in said[0]
+    assert losses(output)[:6] == before
+    assert len(losses(output)) == 7
+
+
+def test_full_disk_while_checkpointing(tmp_path: Path) -> None:
+    """Room for the exported encoder (6 MB), not for the optimiser's pieces (8 MB each)."""
+    output = tmp_path / "disk" / "out"
+    with small_disk(tmp_path / "disk", 128 * 2**20) as filled_but_for:
+        assert wait_for(start(tmp_path, output, 2, "train.zero_stage=1")) == [0, 0]
+        with filled_but_for(7_500_000):
+            ranks = start(tmp_path, output, 6, "train.zero_stage=1")
+            said = [rank.communicate(timeout=300)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [1, 1], said
+        for text in said:
+            errors = [line for line in text.splitlines() if "error: " in line]
+            assert len(errors) == 1
+            assert f"{output}/checkpoints/step-00000004 could not be written" in errors[0]
+            assert "Free some space" in errors[0]
+            assert "Traceback" not in text
+        assert checkpoints(output) == ["step-00000002"]
+
+        assert wait_for(start(tmp_path, output, 4, "train.zero_stage=1")) == [0, 0]
+        assert checkpoints(output) == ["step-00000002", "step-00000004"]
+        assert len(losses(output)) == 4
+
+
+def test_outputs_apart_are_refused_without_storage(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "unused", write_shards(tmp_path / "shards"))
+    file = write_config(config, tmp_path / "run.yaml")
+    ranks = start_ranks(2, APART, str(tmp_path), "--config", str(file))
+    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1], said
+    for text in said:
+        assert "checkpoints is not the same folder for all ranks" in text
+        assert "Traceback" not in text

@@ -1,0 +1,172 @@
+"""A run goes on by itself where object storage answers 503, stalls, resets or is away."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from primus_scale.config import DataConfig
+from primus_scale.data.patience import Patience
+from primus_scale.data.reader import batches
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.data.storage import Folder
+from primus_scale.trainer import pretrain
+from tests.faulty_proxy import Fault, FaultyProxy
+from tests.integration.tiny import (
+    BLOCK,
+    LAUNCHER,
+    losses,
+    start_ranks,
+    tiny_config,
+    wait_for,
+    wait_until,
+    write_config,
+    write_shards,
+)
+from tests.s3_server import forget_connections, s3_server
+
+FAULTS: dict[Fault, float] = {"503": 5.0, "stall": 5.0, "reset": 5.0, "gone": 10.0}
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+@pytest.fixture
+def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """Between the server and all that is opened meanwhile, here and in processes that start."""
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        forget_connections()
+        yield proxy
+        forget_connections()
+
+
+def test_training_goes_through_every_fault(bucket: str, proxy: FaultyProxy, tmp_path: Path) -> None:
+    train = write_shards(f"{bucket}/faults", 320)
+    overrides = (
+        "train.steps=60",
+        "data.shuffle_blocks=1",
+        "data.timeout_s=2",
+        "train.pictures_every=1000",
+    )
+    curves = {}
+    for name, faults in (("straight", {}), ("disturbed", FAULTS)):
+        output = tmp_path / name
+        file = write_config(tiny_config(output, train, *overrides), tmp_path / f"{name}.yaml")
+        (rank,) = start_ranks(1, LAUNCHER, "--config", str(file))
+        try:
+            for fault, seconds in faults.items():
+                go_through(fault, seconds, output, proxy)
+        finally:
+            said = rank.communicate(timeout=120)[0].splitlines()
+            print(*(line for line in said if not line.startswith("step ")), sep="\n")
+        assert rank.returncode == 0
+        told = [line for line in said if "answer" in line]
+        assert bool(told) == bool(faults)
+        assert len(told) <= 2 * len(faults), "never a flood"
+        curves[name] = losses(output)
+        last = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
+        assert bool(last["speed/retries"]) == bool(faults)
+    assert len(curves["straight"]) == 60
+    assert curves["disturbed"] == curves["straight"]
+
+
+def test_run_ends_where_patience_does_and_goes_on_later(
+    bucket: str, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    train = write_shards(f"{bucket}/patience", 160)
+    overrides = ("train.steps=20", "data.shuffle_blocks=1", "data.timeout_s=1")
+    assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
+    output = tmp_path / "out"
+    config = tiny_config(output, train, *overrides, "data.patience_s=2")
+    file = str(write_config(config, tmp_path / "run.yaml"))
+    ranks = start_ranks(2, LAUNCHER, "--config", file)
+    wait_until(lambda: steps(output) > 2)
+    proxy.fault = "gone"
+    told = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1], told
+    for text in told:
+        assert f"error: {train}/shard-" in text
+        assert "has not answered for 2 s" in text
+        assert "Traceback" not in text
+    (checkpoint,) = output.glob("checkpoints/step-*")
+    assert checkpoint.name == f"step-{len(losses(output)):08d}", "no step is lost"
+    proxy.fault = None
+    assert wait_for(start_ranks(2, LAUNCHER, "--config", file)) == [0, 0]
+    assert losses(output) == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
+
+
+def go_through(fault: Fault, seconds: float, output: Path, proxy: FaultyProxy) -> None:
+    """Have a run in progress meet ``fault``, and wait for its next step after it."""
+    before = steps(output)
+    wait_until(lambda: steps(output) > before + 3)
+    struck = proxy.struck
+    proxy.fault = fault
+    wait_until(lambda: proxy.struck > struck or fault == "gone")
+    time.sleep(seconds)
+    proxy.fault = None
+    back, before = time.monotonic(), steps(output)
+    wait_until(lambda: steps(output) > before)
+    print(f"{fault} for {seconds:g} s: the next step {time.monotonic() - back:.1f} s after it")
+
+
+def steps(output: Path) -> int:
+    """Steps in the log so far."""
+    file = output / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_writing_goes_through_every_fault(
+    bucket: str, proxy: FaultyProxy, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Folder(f"{bucket}/written-{fault}", Patience(timeout_s=1.0, total_s=60.0))
+    proxy.fault = fault
+    with ThreadPoolExecutor(1) as later:
+        later.submit(lambda: (time.sleep(2.5), setattr(proxy, "fault", None)))
+        with folder.staging("file") as path:
+            path.write_bytes(b"abc")
+        assert folder.read("file") == b"abc"
+    assert f"{bucket}/written-{fault}/file does not answer" in caplog.messages[0]
+    assert len(caplog.messages) == 2
+    assert folder.patience.retries > 0
+
+
+@pytest.mark.parametrize("fault", ["stall", "gone"])
+def test_patience_ends(bucket: str, proxy: FaultyProxy, fault: Fault) -> None:
+    proxy.fault = fault
+    start = time.monotonic()
+    told = rf"{bucket}/a/index\.json has not answered for 1 s .*start again"
+    with pytest.raises((ConnectionError, TimeoutError), match=told):
+        ShardSet.open(f"{bucket}/a", Patience(timeout_s=0.5, total_s=1.0))
+    assert time.monotonic() - start < 10
+
+
+def test_what_will_not_pass_is_not_repeated(bucket: str, proxy: FaultyProxy) -> None:
+    folder = Folder(f"{bucket}/nowhere")
+    with pytest.raises(FileNotFoundError):
+        folder.read("file")
+    assert folder.names() == []
+    assert folder.patience.retries == 0
+
+
+@pytest.mark.parametrize("fault", ["stall", "gone"])
+def test_a_loader_that_waits_closes_at_once(bucket: str, proxy: FaultyProxy, fault: Fault) -> None:
+    url = write_shards(f"{bucket}/closed-{fault}", 10 * BLOCK)
+    config = DataConfig(train=(url,), shuffle_blocks=1)
+    with batches(config, ShardSet.open(url), batch=BLOCK, seed=0) as loader:
+        next(loader)
+        time.sleep(1.0)  # until those read ahead are there
+        proxy.fault = fault
+        next(loader)  # one of them, and begins to read another
+        time.sleep(1.0)
+        start = time.monotonic()
+    assert time.monotonic() - start < 2, "far below data.timeout_s"
+    assert fault == "gone" or proxy.struck
