@@ -7,10 +7,11 @@
 On a machine without GPUs ``--num_gpus`` counts processes.
 
 SIGTERM to a rank makes all ranks save a checkpoint and exit with 75; the same command continues
-the run. ``srun`` hands signal and exit code on, as ``launch.ray_train`` does. The other two
-launchers exit with codes of their own and kill after 30 s the ranks that still write, and
-``deepspeed`` hands on nothing unless its process group is signalled (``kill -TERM -PGID``): where
-a scheduler requeues by exit code, use ``srun`` or Ray.
+the run. So does the end of the launcher, even by SIGKILL (``ancestry``), and SIGTERM to it: only
+``srun`` answers that by killing its ranks, and has SLURM for it (``scancel --signal=TERM JOB``).
+``srun`` and ``launch.ray_train`` exit with 75, too; ``deepspeed`` and ``torchrun`` with codes of
+their own, and when signalled they kill after 30 s the ranks that still write. Where a scheduler
+requeues by exit code, use ``srun`` (launch/slurm/pretrain.sbatch) or Ray.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
+from launch.ancestry import stop_with_launcher  # first: it must not miss the launcher's end
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
 from primus_scale.config_file import load_config
-from primus_scale.trainer import pretrain
+from primus_scale.trainer import REQUEUE, pretrain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,16 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     try:
-        return pretrain(load_config(args.config, args.overrides))
+        config = load_config(args.config, args.overrides)
+        with stop_with_launcher(REQUEUE) as stop:
+            return pretrain(config, stop)
     except USER_ERRORS as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
 
 
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # At once: where the process group's C++ threads still run at the interpreter's end, it aborts,
-    # and the scheduler would see SIGABRT instead of the exit code.
+def leave(code: int) -> NoReturn:
+    """End this rank with ``code``, at once.
+
+    Where the process group's C++ threads still run at the interpreter's end, it aborts, and the
+    scheduler would see SIGABRT instead of the exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # who read it may have ended
+            stream.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

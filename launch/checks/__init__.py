@@ -1,0 +1,1 @@
+"""What ``launch.preflight`` checks before a run, by subject; ``base`` says what a check is."""

@@ -1,0 +1,213 @@
+"""What a check is: something measured on every rank, and judged where all measurements are known.
+
+    findings, whole = run_checks(CHECKS, context, publish)
+
+Measuring apart from judging keeps ranks together: one that finds its data missing has still come to
+the gathering, and all of them go on with the next check. Judges are pure functions of the
+measurements, in the order of the ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from primus_scale.cli import USER_ERRORS
+from primus_scale.collectives import gather_json
+from primus_scale.config import Config
+from primus_scale.data.patience import Patience
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.data.storage import Folder
+from primus_scale.engine import Runtime
+
+Result = Literal["ok", "warn", "FAIL"]
+OK: Final = "ok"
+WARN: Final = "warn"
+FAIL: Final = "FAIL"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table: what check found what on which node (or rank of it; or ALL)."""
+
+    check: str
+    node: str
+    result: Result
+    detail: str
+
+
+class GroupBrokenError(Exception):
+    """A rank failed, or met another's failure, where ranks wait for each other.
+
+    It must leave, which ends the others. findings: what to tell before.
+    """
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__(findings)  # as given, or Ray could not carry it
+        self.findings = findings
+
+    def __str__(self) -> str:
+        return "; ".join(finding.detail for finding in self.findings)
+
+
+class Context:
+    """What checks know of the run that is to start. Every rank makes one at the same time.
+
+    missing_device: why this rank lacks the device that it shall compute on; it is on the CPU then.
+    placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder in the output.
+    shared: folder through which ranks share, as the run will: at ``train.storage``, or scratch.
+    """
+
+    def __init__(
+        self, config: Config, runtime: Runtime, missing_device: str = "", placement: Any = None
+    ) -> None:
+        self.config = config
+        self.runtime = runtime
+        self.missing_device = missing_device
+        self.placement = placement
+        ranks = gather_json({"node": node_name(), "scratch": str(new_scratch(config))})
+        self.nodes: list[str] = [rank["node"] for rank in ranks]
+        self.scratch = Path(ranks[0]["scratch"])
+        self.shared = Folder(str(self.scratch))
+        if config.train.storage:
+            self.shared = Folder(f"{config.train.storage}/{self.scratch.name}", self.no_patience)
+
+    @cached_property
+    def data(self) -> ShardSet:
+        """The training shards; errors as ``open_shards``."""
+        return self.open_shards(self.config.data.train)
+
+    def open_shards(self, urls: Sequence[str]) -> ShardSet:
+        """The shards at ``urls``; errors as ``ShardSet.open``."""
+        return ShardSet.open(urls, self.no_patience)
+
+    @property
+    def no_patience(self) -> Patience:
+        """With storage: a run would wait until a fault has passed, a check tells of it."""
+        return Patience(self.config.data.timeout_s, total_s=0.0)
+
+    def ranks_by_node(self) -> dict[str, list[int]]:
+        """Nodes in the order of their first rank, with their ranks."""
+        nodes: dict[str, list[int]] = {}
+        for rank, node in enumerate(self.nodes):
+            nodes.setdefault(node, []).append(rank)
+        return nodes
+
+    def places(self, ranks: Sequence[int]) -> list[str]:
+        """How to name ``ranks`` in the table: by node where all of its ranks are among them."""
+        if list(ranks) == list(range(len(self.nodes))):
+            return [ALL]
+        names = []
+        for node, there in self.ranks_by_node().items():
+            among = [rank for rank in there if rank in ranks]
+            if among == there:
+                names.append(node)
+            elif among:
+                names.append(f"{node} rank {','.join(map(str, among))}")
+        return names
+
+    def findings(self, check: str, result: Result, details: dict[int, str]) -> list[Finding]:
+        """A finding for each rank in ``details``; equal ones of a node, or of all, are one."""
+        by_detail: dict[str, list[int]] = {}
+        for rank, detail in sorted(details.items()):
+            by_detail.setdefault(detail, []).append(rank)
+        return [
+            Finding(check, place, result, detail)
+            for detail, ranks in by_detail.items()
+            for place in self.places(ranks)
+        ]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    measure: on every rank; what it returns must survive JSON, what it raises fails the check.
+    judge: the findings, from all ranks' measurements. needs: checks without whose success this one
+    cannot run. together: ranks wait for each other in ``measure``.
+    """
+
+    name: str
+    measure: Callable[[Context], Any]
+    judge: Callable[[Context, list[Any]], list[Finding]]
+    needs: tuple[str, ...] = ()
+    together: bool = False
+
+
+def amount(size: float) -> str:
+    """Bytes as one reads them: 1.23 GB (10^9 bytes), 45.6 MB, 7.89 kB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return (
+                f"{size / unit:.3g} {name}" if size < 1000 * unit else f"{size / unit:,.0f} {name}"
+            )
+    return f"{size / 1e3:.3g} kB"
+
+
+def new_scratch(config: Config) -> Path:
+    """A folder in the output that is not there yet."""
+    return Path(config.output) / f".preflight-{secrets.token_hex(4)}"
+
+
+def node_name() -> str:
+    """Name of this machine; SLURM's name of it where several of its nodes are one machine."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def run_checks(
+    checks: Sequence[Check], context: Context, publish: Callable[[list[Finding]], None]
+) -> bool:
+    """Run ``checks`` in turn, on every rank at the same time; whether none failed.
+
+    publish: is given the findings of each check on rank 0, as they come. ``GroupBrokenError``
+    where a rank fails in a check for which ranks wait for each other.
+    """
+    failed: set[str] = set()
+    for check in checks:
+        missing = [name for name in check.needs if name in failed]
+        if missing:
+            failed.add(check.name)
+            detail = f"not run, since it needs: {', '.join(missing)}"
+            findings = [Finding(check.name, ALL, WARN, detail)]
+        else:
+            findings = _run(check, context)
+            if any(finding.result == FAIL for finding in findings):
+                failed.add(check.name)
+        if context.runtime.rank == 0:
+            publish(findings)
+    return not failed
+
+
+def _run(check: Check, context: Context) -> list[Finding]:
+    outcome: dict[str, Any] = {}
+    try:
+        outcome["value"] = check.measure(context)
+    except Exception as error:  # whatever it is, the run would meet it too
+        if check.together and len(context.nodes) > 1:
+            raise GroupBrokenError(_of_this_rank(check, context, error)) from error
+        outcome["error"] = explain(error)
+    try:
+        outcomes = gather_json(outcome)
+    except RuntimeError as error:  # another rank has left
+        raise GroupBrokenError(_of_this_rank(check, context, error)) from error
+    errors = {rank: each["error"] for rank, each in enumerate(outcomes) if "error" in each}
+    if errors:
+        return context.findings(check.name, FAIL, errors)
+    return check.judge(context, [each["value"] for each in outcomes])
+
+
+def _of_this_rank(check: Check, context: Context, error: Exception) -> list[Finding]:
+    return context.findings(check.name, FAIL, {context.runtime.rank: explain(error)})
+
+
+def explain(error: Exception) -> str:
+    """The error in one line; its kind too, where it is not of those written for users."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, USER_ERRORS) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,176 @@
+"""Check of memory: what the configuration will need, counted part by part, against what is there.
+
+Weights, gradients and Adam's states follow the ZeRO paper (arXiv 1910.02054, section 3), here in
+float32 with DeepSpeed's float32 copy from stage 1 on. What autograd keeps is counted on a few
+windows, whose number it grows with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.checks.base import FAIL, OK, WARN, Check, Context, Finding, amount
+from primus_scale.config import Config
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.encoders import ImuEncoder
+from primus_scale.engine import MAX_BUCKET
+from primus_scale.losses import info_nce
+from primus_scale.objective import NEIGHBOUR_TERMS, active_weights, support_spec
+from primus_scale.run import fresh_encoder, spaces_of
+from primus_scale.support.part import STORAGE
+from primus_scale.teachers import build_teachers
+
+FLOAT32 = 4
+SAMPLE_ROWS = 8  # windows on which memory is counted
+TIGHT = 0.9  # share of the memory from which on it is told
+
+
+@dataclass
+class Need:
+    """Bytes that one rank will need, by what for: on its device, and in the node's memory."""
+
+    device: dict[str, int] = field(default_factory=dict)
+    host: dict[str, int] = field(default_factory=dict)
+
+
+def estimate(config: Config, data: ShardSet, world: int) -> Need:
+    """What each of ``world`` ranks will need. Live teachers' own weights are not counted."""
+    spaces = dict(data.teachers)
+    if config.teachers.mode == "live":
+        spaces = spaces_of(build_teachers(config.teachers, "cpu"))
+    encoder = fresh_encoder(config, data, spaces)
+    dims = {modality: space.dim for modality, space in spaces.items()}
+    rows = config.train.batch // world
+    views = 2 * rows // config.train.accumulation
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    need = Need(device=_training(config, parameters, world))
+    need.device["activations"] = _activations(config, encoder, views)
+    need.device["similarities"] = _similarities(config, rows, world)
+    spec = support_spec(config, dims)
+    if spec is not None and config.support.home == "in_process":
+        # Unit vectors with an element that says whether they answer; uid and recording.
+        wide = sum(dim + 1 for dim in spec.dims.values()) * STORAGE[spec.storage].itemsize
+        need.device["support set"] = spec.capacity * (wide + 2 * 8)
+
+    window = FLOAT32 * (data.index.window_samples * len(data.index.channels) + sum(dims.values()))
+    record = max(shard.size // len(shard.records) for i in data.indexes for shard in i.shards)
+    need.host["batches ahead"] = (config.data.prefetch_batches + 2) * rows * window
+    need.host["records read"] = 2 * config.data.shuffle_blocks * record
+    if config.data.validation:
+        held_out = ShardSet.open(config.data.validation)
+        need.host["validation"] = sum(s.size for i in held_out.indexes for s in i.shards)
+    need.host["exported encoder"] = 2 * FLOAT32 * parameters  # and the weights that go into it
+    return need
+
+
+def _training(config: Config, parameters: int, world: int) -> dict[str, int]:
+    stage, whole = config.train.zero_stage, FLOAT32 * parameters
+    states = 2 * whole if stage == 0 else 3 * whole // world
+    return {
+        "weights": whole // (world if stage == 3 else 1),
+        "gradients": whole // (world if stage >= 2 else 1),
+        "optimiser": states,
+        "bucket": FLOAT32 * min(MAX_BUCKET, parameters) if stage else 0,
+    }
+
+
+def _activations(config: Config, encoder: ImuEncoder, rows: int) -> int:
+    """What autograd keeps of the encoder's pass over ``rows`` windows (both views)."""
+    imu = torch.zeros(SAMPLE_ROWS, encoder.spec.channels, encoder.spec.samples)
+
+    def run() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16"):
+            return encoder(imu).ss
+
+    kept = saved_bytes(run, without=list(encoder.parameters()))
+    return kept * rows // SAMPLE_ROWS
+
+
+def _similarities(config: Config, rows: int, world: int) -> int:
+    """What autograd keeps of all terms' ``(B, N)`` matrices, in both directions."""
+    temperature = torch.tensor(0.1, requires_grad=True)
+    unit = torch.eye(SAMPLE_ROWS, requires_grad=True)
+    kept = saved_bytes(lambda: info_nce(unit, unit, temperature), without=[unit])
+    neighbours = config.objective.neighbours
+    keys = neighbours.k if neighbours.combine == "each" else 1
+    matrices = sum(keys if t in NEIGHBOUR_TERMS else 1 for t in active_weights(config.objective))
+    return 2 * matrices * kept * rows * rows * world // SAMPLE_ROWS**2
+
+
+def saved_bytes(run: Callable[[], Any], without: list[torch.Tensor]) -> int:
+    """Bytes that autograd keeps of ``run()`` for its backward pass, each memory counted once.
+
+    without: tensors that are there anyhow.
+    """
+    storages = {}
+    known = {tensor.untyped_storage().data_ptr() for tensor in without}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = run()  # held, so that no memory is given to the next tensor
+    del result
+    return sum(storages.values())
+
+
+def measure_memory(context: Context) -> dict[str, Any]:
+    """Bytes that are free on this rank's device and node; on rank 0 what a rank will need."""
+    device, need = context.runtime.device, None
+    if context.runtime.rank == 0:
+        need = vars(estimate(context.config, context.data, context.runtime.world))
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return {"need": need, "device": free, "host": free_memory()}
+
+
+def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+    """Each device must hold its rank, each node all of its ranks."""
+    need = Need(**ranks[0]["need"])
+    findings = []
+    for node, there in context.ranks_by_node().items():
+        devices = [ranks[rank]["device"] for rank in there if ranks[rank]["device"] is not None]
+        host = min(ranks[rank]["host"] for rank in there)
+        if devices:
+            findings.append(_compare(node, "GPU", need.device, min(devices)))
+        in_node = need.host if devices else need.device | need.host
+        of_all = {name: size * len(there) for name, size in in_node.items()}
+        findings.append(_compare(node, f"node, {len(there)} ranks", of_all, host))
+    return findings
+
+
+def _compare(node: str, what: str, need: dict[str, int], there: int) -> Finding:
+    total = sum(need.values())
+    largest = sorted(need.items(), key=lambda item: -item[1])[:4]
+    parts = ", ".join(f"{name} {amount(size)}" for name, size in largest if size)
+    detail = f"{what}: needs {amount(total)} of {amount(there)} ({parts})"
+    if total > there:
+        detail += "; lower support.capacity or train.batch, or raise train.accumulation"
+        return Finding("memory", node, FAIL, detail)
+    return Finding("memory", node, WARN if total > TIGHT * there else OK, detail)
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process may still take: of the machine, and of its cgroups."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":") for line in lines)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    # SLURM and Kubernetes set limits there (cgroup version 2).
+    group = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+    root = Path("/sys/fs/cgroup")
+    for folder in ((root / group), *(root / group).parents):
+        with suppress(OSError, ValueError):  # no limit is "max", or no file
+            limit = int((folder / "memory.max").read_text())
+            free = min(free, limit - int((folder / "memory.current").read_text()))
+    return free
+
+
+CHECKS = (Check("memory", measure_memory, judge_memory, needs=("batch", "index")),)

@@ -1,0 +1,200 @@
+"""Checks of what nodes share: the shards' index, reading from them, and the output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
+from primus_scale.data.shard_set import check_same_input
+from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.files import check_writable, explain_failed_write
+from primus_scale.run import check_embeddings
+
+ONE_BY_ONE = 8  # reads whose time is taken, each alone
+SPEED_READS = 256  # records at most, to measure speed
+SPEED_S = 2.0  # time after which no further read is begun
+SHARED_S = 5.0  # until a file of another node must show; network file systems cache listings
+
+
+def measure_index(context: Context) -> dict[str, Any]:
+    """Open all shards as the run does; what they are, and the digest of their indexes."""
+    config = context.config
+    data = context.data
+    check_embeddings(config, data)
+    sets = [data]
+    if config.data.validation:
+        sets.append(context.open_shards(config.data.validation))
+        check_same_input(*sets)
+    trees = [asdict(index) for each in sets for index in each.indexes]
+    shards = [shard for each in sets for index in each.indexes for shard in index.shards]
+    return {
+        "digest": hashlib.sha256(json.dumps(trees, sort_keys=True).encode()).hexdigest()[:12],
+        "windows": sum(each.windows for each in sets),
+        "shards": len(shards),
+        "bytes": sum(shard.size for shard in shards),
+    }
+
+
+def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+    """All ranks must read the same."""
+    first = ranks[0]
+    other = {
+        rank: f"digest of the indexes is {each['digest']}, on {context.nodes[0]} "
+        f"{first['digest']}; let data.train name the same folders on every node"
+        for rank, each in enumerate(ranks)
+        if each["digest"] != first["digest"]
+    }
+    if other:
+        return context.findings("index", FAIL, other)
+    detail = (
+        f"{first['windows']:,} windows in {first['shards']:,} shards, {amount(first['bytes'])}, "
+        f"digest {first['digest']}"
+    )
+    return [Finding("index", ALL, OK, detail)]
+
+
+def measure_reads(context: Context) -> dict[str, float]:
+    """Latency of a record's ranged read in seconds, and bytes/s with the run's reader threads.
+
+    Every rank reads other records, at the same time, each checked against the index.
+    """
+    data = context.data
+    order = np.random.default_rng(context.runtime.rank).permutation(len(data))
+    own = order[: SPEED_READS + ONE_BY_ONE].tolist()
+    alone = own[: max(1, min(ONE_BY_ONE, len(own) // 2))]
+    latencies = []
+    for record in alone:
+        start = time.perf_counter()
+        data.read_record(record)
+        latencies.append(time.perf_counter() - start)
+
+    start = time.perf_counter()
+
+    def read(record: int) -> int:
+        if time.perf_counter() - start > SPEED_S:
+            return 0
+        return sum(len(member) for member in data.read_record(record).values())
+
+    with ThreadPoolExecutor(context.config.data.reader_threads) as pool:
+        size = sum(pool.map(read, own[len(alone) :] or own))
+    return {"latency_s": median(latencies), "bytes_s": size / (time.perf_counter() - start)}
+
+
+def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[Finding]:
+    """What each node gets; there is no speed that suits no run."""
+    size = sum(shard.size for index in context.data.indexes for shard in index.shards)
+    bytes_a_window = size / context.data.windows
+    findings = []
+    for node, there in context.ranks_by_node().items():
+        latency = max(ranks[rank]["latency_s"] for rank in there)
+        speed = sum(ranks[rank]["bytes_s"] for rank in there)
+        detail = (
+            f"{amount(speed)}/s = {speed / bytes_a_window:,.0f} windows/s by {len(there)} "
+            f"ranks, {latency * 1e3:.3g} ms a record"
+        )
+        findings.append(Finding("shards", node, OK, detail))
+    return findings
+
+
+def measure_output(context: Context) -> None:
+    """Leave a file of this rank in the output, and at ``train.storage`` where that is set."""
+    check_writable(context.scratch.parent)
+    mark = context.scratch / _mark(context.runtime.rank)
+    with explain_failed_write(context.scratch):
+        context.scratch.mkdir(exist_ok=True)
+        mark.touch()
+    if context.config.train.storage:
+        with explain_write_errors(context.shared.url):
+            context.shared.create()
+            context.shared.put(mark, mark.name)
+
+
+def judge_output(context: Context, ranks: list[None]) -> list[Finding]:
+    """Nothing was raised: every rank can write."""
+    free = shutil.disk_usage(context.scratch).free
+    detail = f"writable, {amount(free)} free"
+    if context.config.train.storage:
+        detail += f"; {context.config.train.storage} as well"
+    return [Finding("output", ALL, OK, detail)]
+
+
+def measure_shared(context: Context) -> list[int]:
+    """Ranks whose files this one cannot see, though they are written."""
+    end = time.monotonic() + SHARED_S
+    missing = [rank for rank in range(context.runtime.world) if not _shows(context.shared, rank)]
+    while missing and time.monotonic() < end:
+        time.sleep(0.1)
+        missing = [rank for rank in missing if not _shows(context.shared, rank)]
+    return missing
+
+
+def judge_shared(context: Context, ranks: list[list[int]]) -> list[Finding]:
+    """All ranks must see one folder: checkpoints are written by all of them together."""
+    where = context.config.train.storage or context.config.output
+    apart = {
+        rank: f"{where} is not one folder for all: files of "
+        f"{', '.join(context.places(missing))} do not show; let output name storage that all "
+        "nodes share, or set train.storage"
+        for rank, missing in enumerate(ranks)
+        if missing
+    }
+    if apart:
+        return context.findings("shared", FAIL, apart)
+    return [Finding("shared", ALL, OK, f"all ranks see one {where}")]
+
+
+@contextmanager
+def leaving_nothing(context: Context) -> Iterator[None]:
+    """Take away, after the block, what checks have left in the output and at ``train.storage``."""
+    with removed_afterwards(context.scratch):
+        try:
+            yield
+        finally:
+            if context.config.train.storage and context.runtime.rank == 0:
+                with suppress(OSError):  # the storage that a check has told of
+                    context.shared.remove_all()
+
+
+@contextmanager
+def removed_afterwards(folder: Path) -> Iterator[Path]:
+    """Whatever the block makes of ``folder`` is gone after it, also the folders above it."""
+    absent = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in absent:
+            with suppress(OSError):  # never made, or another has put something there
+                parent.rmdir()
+
+
+def _mark(rank: int) -> str:
+    return f"rank{rank}"
+
+
+def _shows(folder: Folder, rank: int) -> bool:
+    try:
+        folder.size(_mark(rank))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+CHECKS = (
+    Check("index", measure_index, judge_index),
+    Check("shards", measure_reads, judge_reads, needs=("index",)),
+    Check("output", measure_output, judge_output),
+    Check("shared", measure_shared, judge_shared, needs=("output",)),
+)

@@ -1,0 +1,243 @@
+"""Checks before a long run, on every node: what would break it, or slow it down, hours later.
+
+    python -m launch.preflight --config configs/demo.yaml [key=value ...] [--json FILE]
+    deepspeed --num_gpus 8 launch/preflight.py --config configs/scale.yaml
+    srun -n 16 python launch/preflight.py --config configs/scale.yaml
+
+Start it as the run will be started. Under a launcher each process is a rank of it; by itself it
+starts ``launch.workers`` workers with Ray, as ``launch.ray_train`` does, or is the only one. Prints
+a row for each finding; exit code 1, with the reasons on stderr, where any is FAIL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import RunConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
+
+from launch.ancestry import stop_with_launcher
+from launch.checks import memory, network, node, step, storage
+from launch.checks.base import (
+    ALL,
+    FAIL,
+    Context,
+    Finding,
+    GroupBrokenError,
+    explain,
+    new_scratch,
+    run_checks,
+)
+from launch.checks.storage import removed_afterwards
+from launch.deepspeed_train import leave
+from launch.ray_cluster import beside_driver, connected, reserved_for_support, scaling
+from launch.ray_group import OwnGroup
+from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.config import Config
+from primus_scale.config_file import load_config, parse_config
+from primus_scale.engine import is_launched, join_group, stop_runtime
+from primus_scale.files import check_writable, write_atomically
+from shards.parallel import stays_here
+
+# The step comes last, since it needs most of the others.
+CHECKS = (*node.CHECKS, *storage.CHECKS, *memory.CHECKS, *network.CHECKS, *step.CHECKS)
+
+POLL_S = 0.5  # between looks for findings of Ray's workers
+
+Publish = Callable[[list[Finding]], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check, as one rank or for all; a user's error is one line on stderr and exit code 1."""
+    parser = Parser(prog="preflight", description="Check, on every node, what a run needs.")
+    add_config_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the findings there as well")
+    # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    report = Report()
+    try:
+        config = load_config(args.config, args.overrides)
+        alone = config.launch.worker_counts == range(1, 2) and stays_here(1)
+        check = check_as_rank if is_launched() or alone else check_with_ray
+        try:
+            with stop_with_launcher(exit_code=1, grace_s=0.0):
+                passed = check(config, report.publish)
+        except GroupBrokenError:
+            passed = False
+        if report.findings:
+            report.close(config, args.json)
+        return 0 if passed else 1
+    except USER_ERRORS as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+
+
+def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bool:
+    """Run all checks as one rank of those that were started; whether none failed.
+
+    publish: is given the findings on rank 0, and on a rank that fails apart from the others, where
+    ``GroupBrokenError`` follows. placement: as ``pretrain`` takes it.
+    """
+    missing_device = ""
+    try:
+        runtime = join_group(config.train)
+    except ValueError as error:
+        # The others wait for this rank, and most checks run on the CPU as well.
+        missing_device = str(error)
+        runtime = join_group(config.train.model_copy(update={"device": "cpu"}))
+    try:
+        context = Context(config, runtime, missing_device, placement)
+        with storage.leaving_nothing(context):
+            return run_checks(CHECKS, context, publish)
+    except GroupBrokenError as error:
+        publish(error.findings)
+        raise
+    finally:
+        stop_runtime(runtime)
+
+
+def check_with_ray(config: Config, publish: Publish) -> bool:
+    """Run all checks in workers that Ray starts as for the run; whether none failed.
+
+    ValueError where there is no room for them.
+    """
+    with (
+        connected(config),
+        reserved_for_support(config) as placement,
+        _ray_storage(config) as storage_path,
+    ):
+        board = beside_driver(Board)
+        trainer = TorchTrainer(
+            _work,
+            torch_config=OwnGroup(),
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "board": board,
+                "placement": placement,
+            },
+            scaling_config=scaling(config.launch),
+            run_config=RunConfig(name="preflight", storage_path=str(storage_path.absolute())),
+        )
+        try:
+            with _taken_from(board, publish) as found:
+                trainer.fit()
+        except TrainingFailedError as error:
+            if not _any_failed(found):  # otherwise it is what follows from that
+                causes = getattr(error, "worker_failures", {}).values()
+                cause = explain(next(iter(causes), error))
+                publish([Finding("workers", ALL, FAIL, cause)])
+            return False
+    return not _any_failed(found)
+
+
+class Board:
+    """An actor where workers leave findings for the driver, also those that fail right after."""
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+
+    def put(self, findings: list[Finding]) -> None:
+        """Leave some."""
+        self._findings += findings
+
+    def take(self) -> list[Finding]:
+        """All that were left since this was last called."""
+        taken, self._findings = self._findings, []
+        return taken
+
+
+@contextmanager
+def _taken_from(board: Any, publish: Publish) -> Iterator[list[Finding]]:
+    """The findings that workers leave on the board during the block, published as they come."""
+    found: list[Finding] = []
+    done = threading.Event()
+
+    def take() -> None:
+        if new := ray.get(board.take.remote()):
+            found.extend(new)
+            publish(new)
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            take()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+        take()
+
+
+def _any_failed(findings: list[Finding]) -> bool:
+    return any(finding.result == FAIL for finding in findings)
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One worker's share of the checks; it raises only to end the others, which would wait."""
+    config = parse_config(Config, settings["config"], source="the driver")
+    board = settings["board"]
+    try:
+        check_as_rank(config, lambda new: ray.get(board.put.remote(new)), settings["placement"])
+    except GroupBrokenError:
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or it logs a traceback
+        raise
+
+
+@contextmanager
+def _ray_storage(config: Config) -> Iterator[Path]:
+    """Where Ray keeps its records meanwhile: the output, which all machines share, if it can."""
+    with removed_afterwards(new_scratch(config)) as folder:
+        try:
+            check_writable(folder)
+        except OSError:  # the check of the output will tell
+            with tempfile.TemporaryDirectory() as elsewhere:
+                yield Path(elsewhere)
+        else:
+            yield folder
+
+
+class Report:
+    """The findings: a row of the table each as they come, then reasons on stderr and JSON."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def publish(self, findings: list[Finding]) -> None:
+        """Add findings, and print them; widths are fixed, since more may follow."""
+        if not self.findings:
+            print(_row("check", "node", "result", "detail"))
+        for each in findings:
+            print(_row(each.check, each.node, each.result, each.detail), flush=True)
+        self.findings += findings
+
+    def close(self, config: Config, json_file: str | None) -> None:
+        """Tell the reasons of failure, and write the JSON file where one is wanted."""
+        for each in self.findings:
+            if each.result == FAIL:
+                print(f"preflight: {each.check} on {each.node}: {each.detail}", file=sys.stderr)
+        if json_file:
+            tree = {"run": config.name, "findings": [asdict(each) for each in self.findings]}
+            write_atomically(Path(json_file), json.dumps(tree, indent=1) + "\n")
+
+
+def _row(check: str, node: str, result: str, detail: str) -> str:
+    return f"{check:<11}  {node:<16}  {result:<6}  {detail}"
+
+
+if __name__ == "__main__":
+    leave(main())
