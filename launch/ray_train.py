@@ -136,7 +136,9 @@ def _work(settings: dict[str, Any]) -> Any:
     mailbox = settings["mailbox"]
     if ray.get(mailbox.user_error.remote()):
         return 1
-    logging.getLogger("primus_scale").addHandler(logging.StreamHandler())  # Ray's shows errors only
+    log = logging.getLogger("primus_scale")
+    log.setLevel(logging.WARNING)  # Ray shows errors only
+    log.addHandler(logging.StreamHandler())
     config = parse_config(Config, settings["config"], source="the driver")
     with _stop_when_asked(mailbox) as stop:
         try:

@@ -136,7 +136,7 @@ def test_pretrain_into_a_read_only_folder(tmp_path: Path, capsys) -> None:
     with bound_by_permissions():
         assert main(["pretrain", "--config", str(file)]) == 1
     assert not output.exists()
-    assert f"cannot write {output / 'config.yaml'} (Permission denied)" in capsys.readouterr().err
+    assert f"cannot write {output / 'run.lock'} (Permission denied)" in capsys.readouterr().err
 
 
 def test_evaluate_into_a_read_only_folder_fails_before_the_work(

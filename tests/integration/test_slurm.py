@@ -1,0 +1,141 @@
+"""A real SLURM of two nodes runs the job script, stops it, and starts it again where it was."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.tiny import (
+    LAUNCHER,
+    ROOT,
+    losses,
+    tiny_config,
+    wait_until,
+    write_config,
+    write_shards,
+)
+from tests.slurm_cluster import Slurm, slurm_cluster
+
+SCRIPT = "launch/slurm/pretrain.sbatch"
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with slurm_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_shards(tmp_path_factory.mktemp("slurm") / "shards")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slurm: Slurm, shards: str, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Losses of the run that nothing stops, on two nodes by srun without the job script."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = (sys.executable, str(LAUNCHER), "--config", configured(folder, shards))
+    slurm.run("srun", "--nodes=2", *command)
+    return losses(folder / "out")
+
+
+def configured(folder: Path, shards: str) -> str:
+    options = (f"train.steps={STEPS}", "train.pictures_every=100000")
+    return str(write_config(tiny_config(folder / "out", shards, *options), folder / "run.yaml"))
+
+
+@contextmanager
+def job_in_midrun(slurm: Slurm, folder: Path, config: str, **variables: str) -> Iterator[str]:
+    """A job that has done a step or two and does no other inside the block.
+
+    So what happens there happens in the middle of the run, however fast the machine is.
+    """
+    job = slurm.sbatch(f"--output={folder}/log", SCRIPT, "--config", config, **variables)
+    metrics = folder / "out/metrics.jsonl"
+    wait_until(lambda: metrics.is_file() and metrics.stat().st_size > 0, timeout_s=240)
+    halted = ranks(slurm)[-1]
+    halted.suspend()
+    try:
+        yield job
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            halted.resume()
+
+
+def ranks(slurm: Slurm) -> list[psutil.Process]:
+    program, found = ["-u", str(LAUNCHER.relative_to(ROOT))], []
+    for process in slurm.processes():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if process.cmdline()[1:3] == program:
+                found.append(process)
+    return found
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log").read_text(encoding="utf-8", errors="replace")
+
+
+def check_goes_on(slurm: Slurm, job: str, folder: Path, undisturbed: list[float]) -> None:
+    ended = slurm.wait(job)
+    log = log_of(folder)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), log
+    assert "stopped with 75; to be started again" in log, "the ranks had written a checkpoint"
+    assert [line for line in log.splitlines() if "pretrain.sbatch: start" in line] == [
+        f"pretrain.sbatch: start {start} of job {job} on n[1-2]" for start in (1, 2)
+    ], "one log tells of both"
+    assert losses(folder / "out") == undisturbed, "no step is lost or done twice, bit for bit"
+    assert not ranks(slurm)
+
+
+def test_ranks_of_srun_find_each_other(undisturbed: list[float]) -> None:
+    assert len(undisturbed) == STEPS
+
+
+def test_preempted_job_goes_on(
+    slurm: Slurm, shards: str, undisturbed: list[float], tmp_path: Path
+) -> None:
+    with job_in_midrun(slurm, tmp_path, configured(tmp_path, shards)) as job:
+        urgent = slurm.sbatch(
+            "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true"
+        )
+        assert slurm.wait(urgent)["JobState"] == "COMPLETED", log_of(tmp_path)
+        assert 0 < len(losses(tmp_path / "out")) < STEPS
+    check_goes_on(slurm, job, tmp_path, undisturbed)
+
+
+def test_job_of_the_deepspeed_launcher_goes_on_after_its_time(
+    slurm: Slurm, shards: str, undisturbed: list[float], tmp_path: Path
+) -> None:
+    config = configured(tmp_path, shards)
+    with job_in_midrun(slurm, tmp_path, config, PRIMUS_LAUNCHER="deepspeed") as job:
+        # What SLURM does 90 s before the time limit, at --signal=B:TERM@90.
+        slurm.run("scancel", "--batch", "--signal=TERM", job)
+        wait_until(lambda: f"STEP {job}.0 ON n1 CANCELLED" in log_of(tmp_path))
+        assert 0 < len(losses(tmp_path / "out")) < STEPS
+    check_goes_on(slurm, job, tmp_path, undisturbed)
+
+
+def test_cancelled_job_does_not_come_back(slurm: Slurm, shards: str, tmp_path: Path) -> None:
+    with job_in_midrun(slurm, tmp_path, configured(tmp_path, shards)) as job:
+        found = {process.name() for process in slurm.processes()}
+        assert {"slurmstepd", "slurmctld"} <= found, "who is not found is left behind at the end"
+        slurm.run("scancel", job)
+    ended = slurm.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), log_of(tmp_path)
+    assert not ranks(slurm)
+
+
+@pytest.mark.parametrize("launcher", ["srun", "deepspeed", "mpirun"])
+def test_error_of_a_user_is_not_tried_again(slurm: Slurm, launcher: str, tmp_path: Path) -> None:
+    config = configured(tmp_path, str(tmp_path / "no-shards"))
+    options = (f"--output={tmp_path}/log", SCRIPT, "--config", config)
+    ended = slurm.wait(slurm.sbatch(*options, PRIMUS_LAUNCHER=launcher))
+    log = log_of(tmp_path)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), log
+    expected = "use srun or deepspeed" if launcher == "mpirun" else "no-shards"
+    assert expected in log
+    assert "Traceback" not in log
