@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ray._common.utils import reset_ray_address
 
 from tests.integration.tiny import ROOT, free_port, wait_until
 
@@ -162,9 +163,22 @@ def ray_head(cpus: int) -> Iterator[Head]:
             f"--ray-client-server-port={free_port()}",
             f"--system-config={json.dumps(QUICK_DEATHS)}",
         )
-        with head.node(cpus, *options):
+        with forgotten_address(), head.node(cpus, *options):
             wait_until(lambda: _takes_jobs(head))
             yield head
+
+
+@contextmanager
+def forgotten_address() -> Iterator[None]:
+    """After the block no cluster is noted as this machine's own.
+
+    ``ray start`` notes one, ``ray stop`` would forget it, and Ray Train's helper in a later local
+    run would wait for it.
+    """
+    try:
+        yield
+    finally:
+        reset_ray_address()
 
 
 def _tree(pid: int) -> list[psutil.Process]:

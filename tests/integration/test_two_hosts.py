@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from primus_scale.trainer import REQUEUE, pretrain
+from tests.integration.ray_head import forgotten_address
 from tests.integration.tiny import (
     LAUNCHER,
     losses,
@@ -72,6 +73,7 @@ def test_ray_on_two_hosts_goes_on_after_a_cut(
     }
     # Not in pytest's folder: the names of Ray's sockets would be too long.
     with (
+        forgotten_address(),
         tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch,
         two_hosts() as (first, second),
     ):
