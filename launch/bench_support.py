@@ -214,9 +214,11 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
         for name, style in (("lookup", "-o"), ("insert", ":s")):
             milliseconds = [row[f"{name}_ms"] for row in mine]
             times.plot(sizes, milliseconds, style, label=f"{name}, {ranks} rank(s)")
-        shares.plot(sizes, [100 * row["share"] for row in mine], "-o", label=f"{ranks} rank(s)")
+        for name, style, label in (("share", "-o", ""), ("unasked_share", ":s", ", unasked")):
+            waits = [100 * row[name] for row in mine]
+            shares.plot(sizes, waits, style, label=f"{ranks} rank(s){label}")
     times.set(xscale="log", yscale="log", xlabel="entries", ylabel="ms", title="by itself")
-    shares.set(xscale="log", xlabel="entries", ylabel="% of step", title="waiting, asked ahead")
+    shares.set(xscale="log", xlabel="entries", ylabel="% of step", title="waiting for neighbours")
     for axis in (times, shares):
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
