@@ -129,6 +129,21 @@ def test_cancelled_job_does_not_come_back(slurm: Slurm, shards: str, tmp_path: P
     assert not ranks(slurm)
 
 
+def test_job_whose_ranks_die_gives_up(slurm: Slurm, shards: str, tmp_path: Path) -> None:
+    # In a partition whose jobs nobody preempts: SLURM tells less of such jobs.
+    options = ("--partition=urgent", f"--output={tmp_path}/log", SCRIPT, "--config")
+    job = slurm.sbatch(*options, configured(tmp_path, shards), PRIMUS_MAX_REQUEUES="1")
+    for _ in range(2):
+        wait_until(lambda: len(ranks(slurm)) == 2)
+        for rank in ranks(slurm):
+            rank.kill()
+        wait_until(lambda: not ranks(slurm))
+    ended, log = slurm.wait(job), log_of(tmp_path)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "1"), log
+    assert "stopped with 137; to be started again" in log
+    assert "ended with 137 at start 2; giving up" in log
+
+
 @pytest.mark.parametrize("launcher", ["srun", "deepspeed", "mpirun"])
 def test_error_of_a_user_is_not_tried_again(slurm: Slurm, launcher: str, tmp_path: Path) -> None:
     config = configured(tmp_path, str(tmp_path / "no-shards"))
