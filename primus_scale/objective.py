@@ -180,7 +180,7 @@ def support_spec(config: Config, teacher_dims: Mapping[str, int]) -> SupportSpec
         storage=support.storage,
         queried=(IMU, objective.neighbours.query),
         index=support.index,
-        wait=support.synchronous,
+        wait=support.synchronous or support.home == "in_process",
     )
 
 
@@ -216,7 +216,7 @@ def find_neighbours(
     asked: what ``ask_ahead`` gave for this batch; otherwise all is asked now.
     """
     asked = ask_ahead(batch, support, config) if asked is None else asked
-    found = Neighbours.none(len(batch), config.k, support.dims, batch.imu.device)
+    found = Neighbours.none(len(batch), config.k, support.spec.dims, batch.imu.device)
     by_imu = batch.valid.clone()
     for modality, _, rows in _teacher_questions(batch, support, config):
         by_imu[rows] = False
@@ -231,7 +231,7 @@ def _teacher_questions(
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """Modality, its embeddings ``(B, D)``, and the numbers of the rows that ask by it."""
     modality = config.query
-    if modality not in batch.embeddings or modality not in support.dims:
+    if modality not in batch.embeddings or modality not in support.spec.dims:
         return []
     rows = (batch.valid & batch.present[modality]).nonzero().squeeze(1)
     return [(modality, batch.embeddings[modality], rows)]

@@ -1,7 +1,6 @@
 """Support sets: windows of the past whose nearest neighbours supervise the present ones."""
 
-from primus_scale.support.base import IMU, Neighbours, SupportEntries, SupportSet
-from primus_scale.support.part import SupportSpec
+from primus_scale.support.base import IMU, Neighbours, SupportEntries, SupportSet, SupportSpec
 from primus_scale.support.ring import RingSupportSet
 
 __all__ = ["IMU", "Neighbours", "RingSupportSet", "SupportEntries", "SupportSet", "SupportSpec"]

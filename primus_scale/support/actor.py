@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from primus_scale.support.base import SupportEntries
-from primus_scale.support.part import Candidates, Fetched, RingPart, SupportSpec
+from primus_scale.support.base import SupportEntries, SupportSpec
+from primus_scale.support.part import Candidates, Fetched, RingPart
 from primus_scale.support.search import set_threads
 
 

@@ -10,13 +10,71 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from torch.nn import functional
+
+from primus_scale.support.index import STORAGE, IndexKind
+from primus_scale.support.search import SearchBackend
 
 IMU = "imu"
 NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
 ROW_FIELDS = ("uid", "recording", "age", "score", "valid")  # of Neighbours, in their order
+
+
+@dataclass(frozen=True)
+class SupportSpec:
+    """What a support set is, wherever it lives.
+
+    dims: width of the embeddings by modality. minimum_fill: entries it must hold before it
+    answers. imu_answers: which entries answer an IMU query. ``multimodal`` means those that hold a
+    teacher's embedding, since an IMU-only window asks in order to learn from its neighbours' video
+    and text; ``all`` suits runs that use only the neighbours' IMU. storage: precision in which
+    unit vectors are held. queried: modalities that are searched, None for all; the others need no
+    index. index, backend: see ``build_index`` and ``make_search``. wait: see
+    ``build_index``. ValueError where the values do not fit together.
+    """
+
+    capacity: int
+    dims: Mapping[str, int]
+    minimum_fill: int = 1
+    imu_answers: Literal["multimodal", "all"] = "multimodal"
+    storage: Literal["float32", "float16"] = "float32"
+    queried: tuple[str, ...] | None = None
+    index: IndexKind = "flat"
+    backend: SearchBackend = "faiss"
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum_fill <= self.capacity:
+            raise ValueError(
+                f"support.minimum_fill is {self.minimum_fill}, which is not within 1 and "
+                f"support.capacity ({self.capacity})"
+            )
+        if self.imu_answers == "multimodal" and set(self.dims) <= {IMU}:
+            raise ValueError("a support set without teachers needs imu_answers='all'")
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all entries together, without an index: keys, and what is known of each."""
+        wide = sum(dim + 1 for dim in self.dims.values()) * STORAGE[self.storage].itemsize
+        return self.capacity * (wide + len(self.dims) + 3 * 8)  # number, uid, recording
+
+    def prepare(self, queries: torch.Tensor, k: int, added: int) -> torch.Tensor | None:
+        """Queries ``(B, D)`` at unit length in float32, to be asked of a set that may answer.
+
+        None where it may not yet, since only ``added`` entries were ever added, or where nothing is
+        asked. ValueError where ``k`` exceeds the minimum fill.
+        """
+        if k > self.minimum_fill:
+            raise ValueError(
+                f"objective.neighbours.k is {k}, more than support.minimum_fill "
+                f"({self.minimum_fill}); raise the latter"
+            )
+        if added < self.minimum_fill or len(queries) == 0:
+            return None
+        return functional.normalize(queries.detach().float(), dim=1)
 
 
 @dataclass(frozen=True)
@@ -107,12 +165,8 @@ class SupportSet(Protocol):
     """
 
     @property
-    def capacity(self) -> int:
-        """Entries it can hold; beyond that the oldest make room."""
-
-    @property
-    def dims(self) -> Mapping[str, int]:
-        """Width of the embeddings by modality."""
+    def spec(self) -> SupportSpec:
+        """What it is."""
 
     def ask(
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
@@ -142,7 +196,7 @@ class SupportSet(Protocol):
         """Write everything held to files in ``folder``; one rank calls it, after ``flush``."""
 
     def saved(self, folder: Path) -> None:
-        """Know that what was last saved lies in ``folder`` from now on."""
+        """Know that what was last saved lies in ``folder`` from now on; before older ones go."""
 
     def load(self, folder: Path) -> None:
         """Take in what ``save`` wrote, whatever home it was.

@@ -21,6 +21,7 @@ IndexKind = Literal["flat", "ivf", "cagra"]
 # that may not answer falls below that of any that may (cosines are -1 or more), and the ring is
 # searched where it lies, without copying the entries that answer.
 ABSENT = -4.0
+STORAGE = {"float32": torch.float32, "float16": torch.float16}  # of keys, by support.storage
 NO_PLACE = -1
 ROWS_AT_ONCE = 2**16  # of keys made float32 at a time
 RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
@@ -47,6 +48,12 @@ class Keys:
         """Width of an embedding."""
         return self.matrix.shape[1] - 1
 
+    def reach(self, end: int) -> None:
+        """Count the places before ``end`` as written; those that are not yet answer nothing."""
+        if end > self.used:
+            self.matrix[self.used : end, self.dim] = ABSENT
+            self.used = end
+
     def unit(self, places: torch.Tensor) -> torch.Tensor:
         """The embeddings at ``places`` ``(...)``, float32 ``(..., D)``."""
         return self.matrix[places, : self.dim].float()
@@ -61,7 +68,10 @@ class KeyIndex(Protocol):
 
     @property
     def learning(self) -> bool:
-        """Whether it prepares itself in the background, answering by brute force until then."""
+        """Whether it prepares itself in the background, answering by brute force until then.
+
+        It begins by a search, when something is due.
+        """
 
     def written(self, places: torch.Tensor) -> None:
         """The rows at ``places`` ``(n,)`` int64, all different, hold other keys than before."""

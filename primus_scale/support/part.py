@@ -10,69 +10,23 @@ them were lost.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from primus_scale.support.base import IMU, NO_NEIGHBOUR, SupportEntries
-from primus_scale.support.index import ABSENT, NO_PLACE, IndexKind, Keys, build_index
-from primus_scale.support.search import SearchBackend
+from primus_scale.support.base import IMU, NO_NEIGHBOUR, SupportEntries, SupportSpec
+from primus_scale.support.index import ABSENT, NO_PLACE, STORAGE, Keys, build_index
 
 # Candidates fetched beyond those asked for: an index may score them a little wrong (float16 on a
 # GPU, equal keys in another order), and they are ranked again in float32.
 SURPLUS = 16
-STORAGE = {"float32": torch.float32, "float16": torch.float16}
+MOST = 2048  # candidates of one query: FAISS finds no more on a GPU
 LOADED_AT_ONCE = 2**16  # entries of a snapshot put into place at a time
-
-
-@dataclass(frozen=True)
-class SupportSpec:
-    """What a support set is, wherever it lives.
-
-    dims: width of the embeddings by modality. minimum_fill: entries it must hold before it
-    answers. imu_answers: which entries answer an IMU query. ``multimodal`` means those that hold a
-    teacher's embedding, since an IMU-only window asks in order to learn from its neighbours' video
-    and text; ``all`` suits runs that use only the neighbours' IMU. storage: precision in which
-    unit vectors are held. queried: modalities that are searched, None for all; the others need no
-    index. index, backend: see ``build_index`` and ``make_search``. wait: see
-    ``build_index``. ValueError where the values do not fit together.
-    """
-
-    capacity: int
-    dims: Mapping[str, int]
-    minimum_fill: int = 1
-    imu_answers: Literal["multimodal", "all"] = "multimodal"
-    storage: Literal["float32", "float16"] = "float32"
-    queried: tuple[str, ...] | None = None
-    index: IndexKind = "flat"
-    backend: SearchBackend = "faiss"
-    wait: bool = True
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.minimum_fill <= self.capacity:
-            raise ValueError(
-                f"support.minimum_fill is {self.minimum_fill}, which is not within 1 and "
-                f"support.capacity ({self.capacity})"
-            )
-        if self.imu_answers == "multimodal" and set(self.dims) <= {IMU}:
-            raise ValueError("a support set without teachers needs imu_answers='all'")
-
-    def may_answer(self, added: int) -> bool:
-        """Whether a set to which ``added`` entries were ever added holds its minimum."""
-        return added >= self.minimum_fill
-
-    def check_k(self, k: int) -> None:
-        """ValueError where ``k`` exceeds the minimum fill."""
-        if k > self.minimum_fill:
-            raise ValueError(
-                f"objective.neighbours.k is {k}, more than support.minimum_fill "
-                f"({self.minimum_fill}); raise the latter"
-            )
+COLUMNS = ("number", "uid", "recording")  # of a snapshot, beside the keys
 
 
 class Candidates(NamedTuple):
@@ -114,7 +68,7 @@ class RingPart:
         places = len(range(part, spec.capacity, parts))
         dtype = STORAGE[spec.storage]
         self._added = 0  # highest number seen, and one; of the whole ring
-        self._extra = 0  # candidates that had to be fetched beyond SURPLUS so far
+        self._held = 0
         self._number = torch.full((places,), NO_NEIGHBOUR, dtype=torch.int64, device=device)
         self._uid = torch.zeros(places, dtype=torch.int64, device=device)
         self._recording = torch.zeros(places, dtype=torch.int64, device=device)
@@ -136,7 +90,7 @@ class RingPart:
     @property
     def held(self) -> int:
         """Entries held now."""
-        return int((self._number >= self._oldest(self._added)).sum())
+        return self._held
 
     @property
     def learning(self) -> bool:
@@ -162,12 +116,13 @@ class RingPart:
         asker knows to be added; what has been dropped by then is not found.
         """
         keys, index = self._keys[modality], self._index[modality]
+        if keys.used == 0:
+            return self._none(len(queries), k)
         # A window may lie in the ring once for each epoch that has gone round: where striking
-        # it out leaves too few, more are fetched, also from then on.
+        # it out leaves too few, more are fetched.
+        surplus = SURPLUS
         while True:
-            wanted = min(k + SURPLUS + self._extra, max(keys.used, k))
-            if keys.used == 0:
-                return self._none(len(queries), k)
+            wanted = min(k + surplus, max(keys.used, k), max(MOST, k))
             scores, places = index.search(queries, wanted)
             numbers = self._number[places]
             struck = (self._uid[places] == exclude_uids[:, None]) | (
@@ -175,9 +130,9 @@ class RingPart:
             )
             valid = (places != NO_PLACE) & ~struck
             more = (valid.sum(1) < k) & (places != NO_PLACE).all(1)
-            if wanted >= keys.used or not more.any():
+            if wanted >= min(keys.used, MOST) or not more.any():
                 break
-            self._extra = 2 * self._extra + SURPLUS
+            surplus *= 2
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
         scores, places, valid = (t.gather(1, order) for t in (scores, places, valid))
         places = places.clamp(min=0)
@@ -215,7 +170,7 @@ class RingPart:
         """Write what is held to a file of its own in ``folder``; ``added``: to the whole ring."""
         self._added = max(self._added, added)
         state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / f"part-{self.part:05d}-of-{self.parts:05d}.safetensors")
+        save_file(state, _file_of(folder, self.part, self.parts))
 
     def load(self, folder: Path) -> None:
         """Take in what belongs here from the files of ``folder``, whatever parts wrote them.
@@ -231,6 +186,7 @@ class RingPart:
                 self._take(file)
 
     def _take(self, file: safe_open) -> None:
+        self._added = max(self._added, int(file.get_tensor("added")))
         all_numbers = file.get_tensor("number")
         columns = {name: file.get_slice(name) for name in file.keys() if name != "added"}  # noqa: SIM118
         for first in range(0, len(all_numbers), LOADED_AT_ONCE):
@@ -239,7 +195,7 @@ class RingPart:
                 for name, column in columns.items()
             }
             numbers = some["number"]
-            mine = (numbers >= 0) & self._belongs(numbers)
+            mine = (numbers >= self._oldest(self._added)) & self._belongs(numbers)
             mine &= numbers > self._number[self._places(numbers).clamp(max=len(self._number) - 1)]
             entries = SupportEntries(
                 some["uid"],
@@ -248,7 +204,6 @@ class RingPart:
                 {name: some[f"present.{name}"] for name in self.spec.dims},
             )
             self._write(numbers[mine], entries.at(mine), normalise=False)
-        self._added = max(self._added, int(file.get_tensor("added")))
 
     def _write(
         self, numbers: torch.Tensor, entries: SupportEntries, normalise: bool = True
@@ -256,6 +211,8 @@ class RingPart:
         if not len(numbers):
             return
         places = self._places(numbers)
+        end = int(places.max()) + 1
+        self._held += int((self._number[places] < 0).sum())
         self._number[places] = numbers
         self._uid[places] = entries.uid
         self._recording[places] = entries.recording
@@ -267,8 +224,8 @@ class RingPart:
                 vectors = functional.normalize(vectors, dim=1)
             penalty = torch.where(self._answers(name, entries), 0.0, ABSENT)
             padded = torch.cat([vectors, penalty[:, None]], dim=1)
+            keys.reach(end)
             keys.matrix[places] = padded.to(keys.matrix.dtype)
-            keys.used = max(keys.used, int(places.max()) + 1)
             if name in self._index:
                 self._index[name].written(places)
 
@@ -281,7 +238,7 @@ class RingPart:
         return answers
 
     def _belongs(self, numbers: torch.Tensor) -> torch.Tensor:
-        return numbers % self.spec.capacity % self.parts == self.part
+        return part_of(numbers, self.spec.capacity, self.parts) == self.part
 
     def _places(self, numbers: torch.Tensor) -> torch.Tensor:
         return numbers % self.spec.capacity // self.parts
@@ -300,6 +257,26 @@ class RingPart:
             nothing,
             nothing,
         )
+
+
+def part_of(numbers: torch.Tensor, capacity: int, parts: int) -> torch.Tensor:
+    """Which of ``parts`` parts of a ring the entries ``numbers`` belong to."""
+    return numbers % capacity % parts
+
+
+def save_empty(spec: SupportSpec, part: int, parts: int, folder: Path, added: int) -> None:
+    """Write the file of a part that holds nothing, of a ring to which ``added`` were added."""
+    nothing = torch.empty(0, dtype=torch.int64)
+    state = {"added": torch.tensor(added), **dict.fromkeys(COLUMNS, nothing)}
+    for name, dim in spec.dims.items():
+        state[f"keys.{name}"] = torch.empty(0, dim, dtype=STORAGE[spec.storage])
+        state[f"present.{name}"] = torch.empty(0, dtype=torch.bool)
+    # Of tensors that share memory safetensors would write none.
+    save_file({name: each.clone() for name, each in state.items()}, _file_of(folder, part, parts))
+
+
+def _file_of(folder: Path, part: int, parts: int) -> Path:
+    return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
 
 
 def snapshot_files(folder: Path) -> list[Path]:

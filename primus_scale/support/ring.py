@@ -5,38 +5,27 @@ In a distributed run each rank holds one, all filled with the same gathered entr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
-from primus_scale.support.base import Neighbours, SupportEntries
-from primus_scale.support.part import RingPart, SupportSpec
+from primus_scale.support.base import Neighbours, SupportEntries, SupportSpec
+from primus_scale.support.part import RingPart
 
 
 class RingSupportSet:
     """Fulfils ``SupportSet`` with tensors on ``device``."""
 
     def __init__(self, spec: SupportSpec, device: torch.device | str = "cpu") -> None:
-        self._spec = spec
+        self.spec = spec
         self._device = torch.device(device)
         self._part = RingPart(spec, device=device)
-
-    @property
-    def capacity(self) -> int:
-        """Entries it can hold."""
-        return self._spec.capacity
 
     @property
     def fill(self) -> int:
         """Entries it holds now."""
         return self._part.held
-
-    @property
-    def dims(self) -> Mapping[str, int]:
-        """Width of the embeddings by modality."""
-        return self._spec.dims
 
     def ask(
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
@@ -48,11 +37,10 @@ class RingSupportSet:
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
     ) -> Neighbours:
         """The ``k`` entries most alike each query; see ``SupportSet.search``."""
-        self._spec.check_k(k)
         added = self._part.added
-        if not self._spec.may_answer(added) or len(queries) == 0:
-            return Neighbours.none(len(queries), k, self.dims, self._device)
-        unit = functional.normalize(queries.detach().float(), dim=1)
+        unit = self.spec.prepare(queries, k, added)
+        if unit is None:
+            return Neighbours.none(len(queries), k, self.spec.dims, self._device)
         found = self._part.search(unit, k, exclude_uids, modality, added)
         fetched = self._part.fetch(found.place.flatten(), found.number.flatten())
         valid = found.number >= 0

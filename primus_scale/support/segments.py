@@ -75,10 +75,8 @@ class SegmentIndex:
 
     @property
     def learning(self) -> bool:
-        """Whether an index is being made; asking goes on to the next one that is due."""
-        if self._making is not None:
-            self._advance()
-        return self._making is not None
+        """Whether an index is being made."""
+        return self._making is not None and not self._making[2].done()
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""

@@ -22,13 +22,12 @@ from typing import Any
 
 import ray
 import torch
-from torch.nn import functional
 
 from primus_scale.collectives import barrier, on_first_rank, rank, world_size
 from primus_scale.config import SupportConfig
 from primus_scale.support.actor import pack_entries, to_array, to_tensor
-from primus_scale.support.base import Neighbours, SupportEntries
-from primus_scale.support.part import Candidates, RingPart, SupportSpec
+from primus_scale.support.base import Neighbours, SupportEntries, SupportSpec
+from primus_scale.support.part import Candidates, part_of, save_empty
 from primus_scale.support.service_actors import Crew, connect_to_ray, find_actors, start_actors
 
 AHEAD = 4  # batches on their way to an actor, until the sender waits for it
@@ -50,7 +49,7 @@ class ServiceSupportSet:
         device: torch.device | str = "cpu",
         placement: Any = None,
     ) -> None:
-        self._spec, self._device = spec, device
+        self.spec, self._device = spec, device
         self._synchronous = config.synchronous
         connect_to_ray()
         self._own: list[Any] = []  # rank 0's, which keep the actors alive
@@ -69,40 +68,19 @@ class ServiceSupportSet:
         self._sent: dict[int, deque[Any]] = {part: deque() for part in self._my_parts()}
         self._asker = ThreadPoolExecutor(1, "primus-lookup")
 
-    @property
-    def capacity(self) -> int:
-        """Entries it can hold."""
-        return self._spec.capacity
-
-    @property
-    def dims(self) -> Mapping[str, int]:
-        """Width of the embeddings by modality."""
-        return self._spec.dims
-
     def ask(
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
     ) -> Callable[[], Neighbours]:
         """Begin a search now; in synchronous mode, when the answer is called for."""
-        self._spec.check_k(k)
         if self._synchronous:
             return lambda: self.search(queries, k, exclude_uids, modality)
-        if not self._spec.may_answer(self._added) or len(queries) == 0:
-            return lambda: self._none(len(queries), k)
-        unit = to_array(functional.normalize(queries.detach().float(), dim=1))
-        question = unit, k, to_array(exclude_uids), modality, self._added
-        answer = self._asker.submit(self._lookup, *question)
-        return lambda: self._wait(answer)
+        return self._begin(queries, k, exclude_uids, modality)
 
     def search(
         self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
     ) -> Neighbours:
         """The ``k`` entries most alike each query; see ``SupportSet.search``."""
-        self._spec.check_k(k)
-        if not self._spec.may_answer(self._added) or len(queries) == 0:
-            return self._none(len(queries), k)
-        unit = to_array(functional.normalize(queries.detach().float(), dim=1))
-        question = unit, k, to_array(exclude_uids), modality, self._added
-        return self._wait(self._asker.submit(self._lookup, *question))
+        return self._begin(queries, k, exclude_uids, modality)()
 
     def enqueue(self, entries: SupportEntries) -> None:
         """Deal entries to the parts; each rank sends to some of them.
@@ -113,19 +91,19 @@ class ServiceSupportSet:
         first, self._added = self._added, self._added + len(entries)
         numbers = torch.arange(first, self._added, device=entries.uid.device)
         for part in self._my_parts():
-            mine = (numbers % self.capacity % len(self._crew) == part).nonzero().squeeze(1)
+            mine = part_of(numbers, self.spec.capacity, len(self._crew)) == part
             message = pack_entries(entries.at(mine)), to_array(numbers[mine]), self._added
             sent = self._crew.call(part, "enqueue", *message)
             if sent is not None:
                 self._sent[part].append(sent)
-            self._settle(part, AHEAD)
         if self._synchronous:
             self.flush()
+        else:
+            self._settle(AHEAD)
 
     def flush(self) -> None:
         """Return when all that was enqueued is held, or lost with an actor."""
-        for part in self._my_parts():
-            self._settle(part, 0)
+        self._settle(0)
         barrier()
 
     def save(self, folder: Path) -> None:
@@ -135,12 +113,12 @@ class ServiceSupportSet:
         one cannot write.
         """
         self._crew.await_all()
-        message = "save", str(folder.absolute()), self._added
-        calls = {part: self._crew.call(part, *message) for part in self._crew.parts}
-        for part, call in calls.items():
-            if self._crew.result(part, call) is None:
+        self._crew.ask_all("status")  # one that has begun anew is filled before it writes
+        done = self._crew.ask_all("save", str(folder.absolute()), self._added, long_work=True)
+        for part in self._crew.parts:
+            if part not in done:
                 log.warning("support actor %d is out: the checkpoint holds nothing of it", part)
-                RingPart(self._spec, part, len(self._crew)).save(folder, self._added)
+                save_empty(self.spec, part, len(self._crew), folder, self._added)
 
     def saved(self, folder: Path) -> None:
         """Fill actors that start again from ``folder``."""
@@ -150,10 +128,12 @@ class ServiceSupportSet:
         """Have every actor take in its part; see ``SupportSet.load``."""
 
         def load() -> int:
-            message = "load", str(folder.absolute())
-            calls = {part: self._crew.call(part, *message) for part in self._crew.parts}
-            statuses = [self._crew.result(part, call) for part, call in calls.items()]
-            return max(status.added for status in statuses if status is not None)
+            done = self._crew.ask_all("load", str(folder.absolute()), long_work=True)
+            if not done:
+                raise ConnectionError(
+                    f"no support actor is there to take in {folder}; start again to go on"
+                )
+            return max(status.added for status in done.values())
 
         self._added = on_first_rank(load)
         self.saved(folder)
@@ -173,15 +153,28 @@ class ServiceSupportSet:
         """The parts to which this rank sends: one sender a part keeps entries in their order."""
         return range(rank(), len(self._crew), world_size())
 
-    def _settle(self, part: int, ahead: int) -> None:
-        """Wait until at most ``ahead`` batches are on their way to an actor."""
-        while len(self._sent[part]) > ahead:
-            self._crew.result(part, self._sent[part].popleft())
+    def _settle(self, ahead: int) -> None:
+        """Wait until at most ``ahead`` batches are on their way to each actor."""
+        while any(len(sent) > ahead for sent in self._sent.values()):
+            oldest = {p: sent.popleft() for p, sent in self._sent.items() if len(sent) > ahead}
+            for part in oldest.keys() - self._crew.results(oldest).keys():
+                self._sent[part].clear()  # lost with the actor
 
     def _refill(self, part: int) -> None:
-        """An actor has started again, and holds nothing."""
-        if part in self._my_parts() and self._snapshot is not None:
-            self._crew.call(part, "load", str(self._snapshot))
+        """An actor has started again, and holds nothing: every rank that sees it fills it."""
+        if self._snapshot is not None:
+            self._crew.call_and_forget(part, "load", str(self._snapshot))
+
+    def _begin(
+        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+    ) -> Callable[[], Neighbours]:
+        """Hand a question to the asking thread; what waits for the answer."""
+        unit = self.spec.prepare(queries, k, self._added)
+        if unit is None:
+            return lambda: Neighbours.none(len(queries), k, self.spec.dims, self._device)
+        question = to_array(unit), k, to_array(exclude_uids), modality, self._added
+        answer = self._asker.submit(self._lookup, *question)
+        return lambda: self._wait(answer)
 
     def _wait(self, answer: Future[Neighbours]) -> Neighbours:
         start = time.perf_counter()
@@ -191,18 +184,13 @@ class ServiceSupportSet:
 
     def _lookup(self, queries: Any, k: int, exclude: Any, modality: str, added: int) -> Neighbours:
         """Ask all parts, take the best of their candidates, and fetch those."""
-        shared = ray.put(queries)
-        calls = {
-            part: self._crew.call(part, "search", shared, k, exclude, modality, added)
-            for part in self._crew.parts
-        }
-        answers = {part: self._crew.result(part, ref) for part, ref in calls.items()}
-        found = {part: answer[0] for part, answer in answers.items() if answer is not None}
-        neighbours = Neighbours.none(len(queries), k, self.dims, "cpu")
+        answers = self._crew.ask_all("search", ray.put(queries), k, exclude, modality, added)
+        found = {part: answer[0] for part, answer in answers.items()}
+        neighbours = Neighbours.none(len(queries), k, self.spec.dims, "cpu")
         if not found:
             return neighbours
-        best, part_of = best_of(found, k, self.capacity)
-        self._fetch(best, part_of, neighbours)
+        best, owner = best_of(found, k, self.spec.capacity)
+        self._fetch(best, owner, neighbours)
         added = max(added, int(best.number.max()) + 1)  # entries may have come meanwhile
         for name, value in (
             ("uid", best.uid),
@@ -213,29 +201,21 @@ class ServiceSupportSet:
             getattr(neighbours, name).copy_(value)
         return neighbours
 
-    def _fetch(self, best: Candidates, part_of: torch.Tensor, into: Neighbours) -> None:
-        """Put the embeddings of the chosen candidates into their places."""
-        chosen = {
-            part: (best.number >= 0) & (part_of == part) for part in part_of.unique().tolist()
-        }
+    def _fetch(self, best: Candidates, owner: torch.Tensor, into: Neighbours) -> None:
+        """Put the embeddings of the chosen candidates, from their owners, into their places."""
+        chosen = {part: (best.number >= 0) & (owner == part) for part in owner.unique().tolist()}
         calls = {
             part: self._crew.call(
                 part, "fetch", to_array(best.place[at]), to_array(best.number[at])
             )
             for part, at in chosen.items()
         }
-        for part, ref in calls.items():
-            fetched = self._crew.result(part, ref)
-            if fetched is None:
-                continue
+        for part, fetched in self._crew.results(calls).items():
             at = chosen[part]
             into.valid[at] = to_tensor(fetched.held)  # others were overwritten meanwhile
-            for name in self.dims:
+            for name in self.spec.dims:
                 into.embeddings[name][at] = to_tensor(fetched.embeddings[name]).float()
                 into.present[name][at] = to_tensor(fetched.present[name] & fetched.held)
-
-    def _none(self, rows: int, k: int) -> Neighbours:
-        return Neighbours.none(rows, k, self.dims, self._device)
 
 
 def best_of(

@@ -7,20 +7,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from primus_scale.config import SupportConfig
 from primus_scale.support.actor import Status, SupportActor
-from primus_scale.support.part import SupportSpec
+from primus_scale.support.base import SupportSpec
 
 NAMESPACE = "primus-scale"
 PATIENCE_S = 10.0  # after which it is told that actors do not start
 START_S = 600.0  # after which that is an error
+LONG_WORK_S = 3600.0  # for files of a part to be written or read
 PING_S = 0.5  # between questions whether an actor is back
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Crew:
         self._timeout_s = timeout_s
         self._began_anew = began_anew
         self._pings: dict[int, tuple[Any, float]] = {}  # of actors that are out, and since when
+        self._forgotten: list[tuple[int, Any]] = []  # calls whose answer nobody waits for
         self._status: dict[int, Status] = {}
         self._lock = threading.RLock()
         for part, actor in enumerate(self._actors):
@@ -122,29 +124,52 @@ class Crew:
         return range(len(self._actors))
 
     def call(self, part: int, method: str, *arguments: Any) -> Any:
-        """Begin a call; None where the actor is out. Give what comes of it to ``result``."""
+        """Begin a call; None where the actor is out. Give what comes of it to ``results``."""
         if not self._is_in(part):
             return None
         return getattr(self._actors[part], method).remote(*arguments)
 
-    def result(self, part: int, ref: Any) -> Any:
-        """What a call returns; None where it was not made, or the actor dies or is silent.
+    def call_and_forget(self, part: int, method: str, *arguments: Any) -> None:
+        """Begin a call that nobody waits for; should it fail, the log will tell."""
+        with self._lock:
+            self._forgotten.append((part, self.call(part, method, *arguments)))
 
-        An exception of the actor's own code is raised.
+    def results(self, calls: Mapping[int, Any], long_work: bool = False) -> dict[int, Any]:
+        """What calls return, by actor, without those that die, are silent or were not called.
+
+        They have ``timeout_s`` together; long_work: ``LONG_WORK_S``, and silence raises
+        TimeoutError, since the actor may still be at it. An exception of its own code is raised.
         """
-        if ref is None:
-            return None
-        try:
-            answer = ray.get(ref, timeout=self._timeout_s)
-        except RayTaskError as error:
-            raise error.cause from error
-        except (RayActorError, GetTimeoutError) as error:
-            self._miss(part, error)
-            return None
-        for item in answer if type(answer) is tuple else (answer,):
-            if isinstance(item, Status):
-                self._note(part, item)
-        return answer
+        end = time.monotonic() + (LONG_WORK_S if long_work else self._timeout_s)
+        answers = {}
+        for part, ref in calls.items():
+            if ref is None:
+                continue
+            try:
+                answer = ray.get(ref, timeout=max(end - time.monotonic(), 0.0))
+            except RayTaskError as error:
+                raise error.cause from error
+            except GetTimeoutError as error:
+                if long_work:
+                    where = self._status[part].where
+                    raise TimeoutError(
+                        f"support actor {part} ({where}) is not done in {LONG_WORK_S:g} s"
+                    ) from error
+                self._miss(part, f"silent for {self._timeout_s:g} s")
+            except RayError:  # the actor, its machine, or what it has answered is lost
+                self._miss(part, "dead")
+            else:
+                answers[part] = answer
+                for item in answer if type(answer) is tuple else (answer,):
+                    if isinstance(item, Status):
+                        self._note(part, item)
+        self._tell_forgotten()
+        return answers
+
+    def ask_all(self, method: str, *arguments: Any, long_work: bool = False) -> dict[int, Any]:
+        """Call all actors at once; see ``results``."""
+        calls = {part: self.call(part, method, *arguments) for part in self.parts}
+        return self.results(calls, long_work)
 
     def await_all(self) -> None:
         """Give actors that are out the time to come back, ``timeout_s`` at most."""
@@ -172,7 +197,7 @@ class Crew:
                 return False
             try:
                 status = ray.get(ping)
-            except RayActorError:  # not yet
+            except RayError:  # not yet
                 if time.monotonic() - sent > PING_S:
                     self._pings[part] = self._actors[part].status.remote(), time.monotonic()
                 return False
@@ -181,13 +206,10 @@ class Crew:
             self._note(part, status)
             return True
 
-    def _miss(self, part: int, error: Exception) -> None:
+    def _miss(self, part: int, why: str) -> None:
         with self._lock:
             if part in self._pings:
                 return
-            why = f"silent for {self._timeout_s:g} s"
-            if isinstance(error, RayActorError):
-                why = "dead"
             log.warning(
                 "support actor %d (%s) is %s: going on without its neighbours until it is back",
                 part,
@@ -195,6 +217,22 @@ class Crew:
                 why,
             )
             self._pings[part] = self._actors[part].status.remote(), time.monotonic()
+
+    def _tell_forgotten(self) -> None:
+        with self._lock:
+            waiting, self._forgotten = self._forgotten, []
+            for part, ref in waiting:
+                if ref is None:
+                    continue
+                if not ray.wait([ref], timeout=0)[0]:
+                    self._forgotten.append((part, ref))
+                    continue
+                try:
+                    ray.get(ref)
+                except RayTaskError as error:
+                    log.warning("support actor %d could not be filled: %s", part, error.cause)
+                except RayError:
+                    pass  # it is gone again, which its next call will tell
 
     def _note(self, part: int, status: Status) -> None:
         with self._lock:

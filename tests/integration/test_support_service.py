@@ -9,7 +9,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -42,9 +44,16 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def service(actors: int, synchronous: bool = True) -> ServiceSupportSet:
-    config = SupportConfig(home="service", actors=actors, synchronous=synchronous)
+def service(actors: int, synchronous: bool = True, **settings: Any) -> ServiceSupportSet:
+    config = SupportConfig(home="service", actors=actors, synchronous=synchronous, **settings)
     return ServiceSupportSet(SPEC, config)
+
+
+def fill(served: ServiceSupportSet) -> None:
+    """As many entries as it takes."""
+    for step in range(9):
+        served.enqueue(make_entries(step))
+    served.flush()
 
 
 def make_entries(step: int) -> SupportEntries:
@@ -122,9 +131,7 @@ def test_killed_actor_is_left_out_and_comes_back_with_what_it_held(
 ) -> None:
     caplog.set_level(logging.WARNING)
     with closing(service(2, synchronous=False)) as served:
-        for step in range(9):
-            served.enqueue(make_entries(step))
-        served.flush()
+        fill(served)
         served.save(tmp_path)
         served.saved(tmp_path)
         whole = search(served, 5, "imu")
@@ -144,11 +151,9 @@ def test_killed_actor_is_left_out_and_comes_back_with_what_it_held(
     assert "support actor 1 is back" in caplog.text
 
 
-def test_all_actors_dead_gives_no_neighbours_rather_than_zeros(tmp_path: Path) -> None:
+def test_all_actors_dead_gives_no_neighbours_rather_than_zeros() -> None:
     with closing(service(1, synchronous=False)) as served:
-        for step in range(9):
-            served.enqueue(make_entries(step))
-        served.flush()
+        fill(served)
         os.kill(actor_processes(served)[0], signal.SIGKILL)
         assert not search_until(served, "actors_out", 1).valid.any()
         served.enqueue(make_entries(9))  # lost or not, without an error
@@ -163,14 +168,52 @@ def test_all_actors_dead_gives_no_neighbours_rather_than_zeros(tmp_path: Path) -
 
 def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
     with closing(service(2, synchronous=False)) as served:
-        for step in range(9):
+        fill(served)
+        batch = make_entries(5)
+        expected = search(served, 5, "imu")
+        answer = served.ask(batch.embeddings["imu"], K, batch.uid, "imu")
+        search(served, 6, "imu")  # lookups are done in turn: the one that was asked is over
+        for step in range(9, 18):
             served.enqueue(make_entries(step))
         served.flush()
-        batch = make_entries(5)
-        answer = served.ask(batch.embeddings["imu"], K, batch.uid, "imu")
-        now = search(served, 5, "imu")
-        assert_same(answer(), now)
-        assert served.figures()["waited_s"] > 0
+        assert_same(answer(), expected)
+        assert not torch.equal(search(served, 5, "imu").uid, expected.uid)
+
+
+def test_silent_actor_is_left_out_and_keeps_what_it_holds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with closing(service(2, synchronous=False, timeout_s=1.0)) as served:
+        fill(served)
+        whole = search(served, 5, "imu")
+        halted = psutil.Process(actor_processes(served)[0])
+        halted.suspend()
+        try:
+            halved = search(served, 5, "imu")
+            assert served.figures()["actors_out"] == 1
+            assert (halved.score[:, 0] < whole.score[:, 0]).any()
+        finally:
+            halted.resume()
+        search_until(served, "actors_out", 0)
+        assert_same(search(served, 5, "imu"), whole)
+    assert "is silent for 1 s" in caplog.text
+
+
+def test_actors_with_inverted_lists_find_what_was_put_in() -> None:
+    count, draws = 80_000, torch.Generator().manual_seed(0)
+    spec = SupportSpec(count, DIMS, minimum_fill=16, storage="float16", index="ivf")
+    vectors = {name: torch.randn(count, dim, generator=draws) for name, dim in DIMS.items()}
+    uid, present = torch.arange(count), dict.fromkeys(DIMS, torch.ones(count, dtype=torch.bool))
+    config = SupportConfig(home="service", actors=2, synchronous=True, timeout_s=300)
+    with closing(ServiceSupportSet(spec, config)) as served:
+        everything = SupportEntries(uid, uid, vectors, present)
+        for rows in uid.split(8192):
+            served.enqueue(everything.at(rows))
+        chosen = torch.randint(count, (500,), generator=draws)
+        moved = vectors["video"][chosen] + 0.05 * torch.randn(500, DIMS["video"], generator=draws)
+        found = served.search(moved, 1, torch.full((500,), -5), "video")
+        assert (found.uid[:, 0] == chosen).float().mean() > 0.98
 
 
 def test_a_machine_that_does_not_see_the_run_is_named(tmp_path: Path) -> None:
@@ -204,4 +247,3 @@ def test_training_with_the_service_equals_training_with_the_ring(
     last = json.loads((tmp_path / "served/metrics.jsonl").read_text().splitlines()[-1])
     assert last["support/fill"] == 20
     assert last["support/actors_out"] == 0
-    assert last["support/waited_s"] > 0

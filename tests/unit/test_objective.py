@@ -207,8 +207,8 @@ def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
         assert spec is None
         return
     support = RingSupportSet(spec)
-    assert (support.capacity, support.fill) == (32, 0)
-    assert support.dims == {name: DIMS[name] for name in kept}
+    assert (support.spec.capacity, support.fill) == (32, 0)
+    assert support.spec.dims == {name: DIMS[name] for name in kept}
     # Only neighbours that are to teach video or text must hold them.
     imu_only = make_batch(video=[0] * 6)
     imu_only.present["text"][:] = False

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
-from primus_scale.support.part import RingPart
+from primus_scale.support.index import Keys
+from primus_scale.support.part import RingPart, save_empty
 from primus_scale.support.search import search_with_torch
 
 DIMS = {"imu": 3, "video": 2}
@@ -167,6 +168,32 @@ def test_a_part_refilled_from_a_snapshot_keeps_what_came_since_and_drops_what_is
     assert again.held == 3 + 1  # of the snapshot only 8 is among the last ten
     found = again.search(angle(7), 4, torch.tensor([-5]), "video", 18)
     assert set(found.number[0].tolist()) == {8, 15, 16, 17}
+
+
+def test_a_part_that_was_lost_leaves_the_others_entries(tmp_path):
+    spec = SupportSpec(10, DIMS)
+    part = RingPart(spec, 0, 2)
+    part.enqueue(entries(0, 9), torch.arange(9), 9)
+    part.save(tmp_path, 9)
+    save_empty(spec, 1, 2, tmp_path, 9)
+    ring = RingSupportSet(spec)
+    ring.load(tmp_path)
+    assert ring.fill == 5
+    found = ring.search(angle(3), 1, NOBODY, "video")
+    assert found.uid.item() in (2, 4), "3 was of the other part"
+    assert found.age.item() == 8 - found.uid.item()
+
+
+def test_places_that_were_jumped_over_answer_nothing():
+    part = RingPart(SupportSpec(200, DIMS))
+    part.enqueue(entries(150, 3), torch.arange(150, 153), 153)
+    assert part.held == 3
+    found = part.search(-angle(151), 5, NOBODY, "video", 153)
+    assert found.number[0].tolist()[3:] == [-1, -1]
+    assert sorted(found.number[0].tolist()[:3]) == [150, 151, 152]
+    keys = Keys.empty(8, 2, torch.float32, "cpu")
+    keys.reach(3)
+    assert not keys.answers(torch.arange(3)).any()
 
 
 def test_a_snapshot_that_lacks_a_part_is_refused(tmp_path):
