@@ -9,8 +9,9 @@
 A checkpoint is written under a hidden name and renamed when every file and its manifest are on
 disk. So a kill at any moment leaves the one before. Neither random generators nor the learning
 rate nor the order of data need saving: each is a pure function of the seed and the step. As many
-ranks go on bit for bit; for another number the state is converted (``zero_state``). Machines need
-not share the folder where ``train.storage`` is set (``checkpoint_folder``).
+ranks go on bit for bit, with an exact support set in the process or a synchronous service; for
+another number the state is converted (``zero_state``). Machines need not share the folder where
+``train.storage`` is set (``checkpoint_folder``).
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class Checkpoints:
         self._encoder = encoder
         self._card = card
         self._saved_step = 0  # a fresh run has nothing to save
+        self._uncopied: tuple[Path, dict[str, Any]] | None = None  # and names of this rank's files
 
     def save(self, engine: Engine, support: SupportSet | None, progress: Progress) -> None:
         """Write a checkpoint, make it current, and drop all but the last few.
@@ -130,13 +132,12 @@ class Checkpoints:
         """
         if progress.step == self._saved_step:
             return
-        leads = self._folder.leads()
         final = self._folder.path / f"step-{progress.step:08d}"
         partial = partial_of(final)
         if support is not None:
             support.flush()
         weights = engine.encoder_state()
-        self._write(final, lambda: self._begin(partial, weights, support, leads))
+        self._write(final, lambda: self._begin(partial, weights, support))
         state = save_state(engine, partial)
         written = self._write(final, lambda: self._finish_files(partial, state))
         manifest = {
@@ -145,11 +146,21 @@ class Checkpoints:
             "identity": self._identity,
             "files": {name: entry for files in written for name, entry in files.items()},
         }
+        leads = self._folder.leads
         self._write(final, lambda: self._folder.make_current(final, manifest) if leads else None)
-        self._folder.copy(final, written[self._runtime.rank])
-        self._saved_step = progress.step
         if support is not None:
             support.saved(final / SUPPORT)
+        self._saved_step = progress.step
+        self._uncopied = final, written[self._runtime.rank]
+
+    def copy(self) -> None:
+        """Copy the checkpoint just written to ``train.storage``, where that is set.
+
+        OSError where that fails; ConnectionError or TimeoutError where it does not answer.
+        """
+        if self._uncopied is not None:
+            self._folder.copy(*self._uncopied)
+            self._uncopied = None
 
     def resume(self, engine: Engine, support: SupportSet | None) -> Progress:
         """Restore the newest checkpoint that is whole; ``Progress()`` where there is none yet.
@@ -158,14 +169,13 @@ class Checkpoints:
         ValueError where all are damaged, where the newest whole one is of another run (naming the
         fields), or where ranks have different folders and no storage to bring them together.
         """
-        leads = self._folder.leads()
-        newest = self._folder.find_whole(leads)
+        newest = self._folder.find_whole()
         if newest is None:
             return Progress()
         folder, manifest = newest
         self._check_fits(folder, manifest)
         if self._zero_stage > 0 and manifest["world"] != self._runtime.world:
-            self._load_converted(engine, folder, manifest["world"], leads)
+            self._load_converted(engine, folder, manifest["world"])
         else:
             load_state(engine, folder)
         if support is not None:
@@ -179,9 +189,8 @@ class Checkpoints:
         partial: Path,
         weights: dict[str, torch.Tensor],
         support: SupportSet | None,
-        leads: bool,
     ) -> None:
-        if leads:
+        if self._folder.leads:
             self._folder.clear()
             (partial / STATE).mkdir(parents=True)
         if self._runtime.rank > 0:
@@ -221,7 +230,8 @@ class Checkpoints:
             self._folder.clear()  # leave room, on a disk that is full, for the end of the logs
             raise
 
-    def _load_converted(self, engine: Engine, folder: Path, world: int, leads: bool) -> None:
+    def _load_converted(self, engine: Engine, folder: Path, world: int) -> None:
+        leads = self._folder.leads
         converted = folder.with_name(f".{folder.name}.converted")
         if self._runtime.rank == 0:
             print(f"{folder} was saved by {world} ranks; converting it for {self._runtime.world}")

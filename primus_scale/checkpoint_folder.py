@@ -11,7 +11,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ class CheckpointFolder:
         self._storage = storage
         self._keep = keep
 
+    @cached_property
     def leads(self) -> bool:
-        """Whether this rank is the leader of its folder, which is made where it lacks.
+        """Whether this rank is the leader of its folder; every rank asks at the same time.
 
         ValueError where ranks have different folders and no storage to bring them together;
         OSError where one cannot be written.
@@ -51,7 +52,7 @@ class CheckpointFolder:
         return first[rank()]
 
     def clear(self) -> None:
-        """Remove what kills and full disks have left; one rank a folder calls it."""
+        """Remove what kills and full disks have left."""
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -87,13 +88,15 @@ class CheckpointFolder:
         try:
             on_all_ranks(lambda: storage.put_files(final, names))
             on_all_ranks(lambda: finish() if rank() == 0 else None)
+        except (ConnectionError, TimeoutError):
+            raise  # they say it all, and may pass
         except OSError as error:
             raise OSError(
                 f"checkpoint {final} could not be copied to {storage.url} ({error}); mend that or "
                 "choose another train.storage, and start again to go on from the checkpoint"
             ) from error
 
-    def find_whole(self, leads: bool) -> tuple[Path, dict[str, Any]] | None:
+    def find_whole(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint and its manifest; None where there are none at all.
 
         Each folder takes from storage what it lacks. A damaged one is passed over with a warning.
@@ -102,7 +105,7 @@ class CheckpointFolder:
         offers = on_all_ranks(lambda: self._offers() if rank() == 0 else None)[0]
         for name, manifest in offers:
             folder = self.path / name
-            complete = partial(self._complete, folder, manifest, leads)
+            complete = partial(self._complete, folder, manifest)
             damage = next(filter(None, on_all_ranks(complete)), None)
             if damage is None:
                 return folder, manifest
@@ -135,9 +138,9 @@ class CheckpointFolder:
             raise ValueError(_none_whole(self.path))
         return offers
 
-    def _complete(self, folder: Path, manifest: Mapping[str, Any], leads: bool) -> str | None:
+    def _complete(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
         """Take from storage what ``folder`` lacks; what is wrong where it stays incomplete."""
-        for name, entry in manifest["files"].items() if leads else ():
+        for name, entry in manifest["files"].items() if self.leads else ():
             try:
                 check_file(folder / name, entry)
             except (OSError, ValueError) as error:
@@ -147,7 +150,7 @@ class CheckpointFolder:
                     self._storage.fetch_file(folder, name, entry)
                 except (FileNotFoundError, ValueError) as missing:
                     return str(missing)
-        if leads and self._storage is not None:
+        if self.leads and self._storage is not None:
             write_atomically(folder / MANIFEST, dump_manifest(manifest))
         return None
 

@@ -112,7 +112,7 @@ def gather_json(value: Any) -> list[Any]:
 def message_device() -> str:
     """Where tensors must lie that carry no results of the model: the CPU, wherever it can send.
 
-    A group of NCCL alone, as Ray may make it, takes tensors on the device only.
+    A group of NCCL alone, which somebody else has made, takes tensors on the device only.
     """
     return "cuda" if _is_up() and dist.get_backend() == "nccl" else "cpu"
 

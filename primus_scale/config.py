@@ -206,7 +206,7 @@ class SupportConfig(ConfigModel):
     gpus_per_actor: float = Field(0.0, ge=0)  # with some, the set lies in device memory
     threads: int = Field(1, ge=1)  # CPU threads of an actor
     timeout_s: float = Field(30.0, gt=0)  # then a step goes on without an actor that is silent
-    # True: neighbours are searched after the step before is added, and equal the in-process ones
+    # True: neighbours are searched after the step before is added, and are the in-process ones
     synchronous: bool = False
 
 

@@ -2,7 +2,7 @@
 
 DeepSpeed brings the cutting of optimiser state, gradients and weights over ranks (ZeRO, arXiv
 1910.02054). Everything that must be set just so for it stands in this file and in
-``checkpoint.py``; no other part of the program knows of it.
+``zero_state.py``; no other part of the program knows of it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ MAX_BUCKET = 50_000_000  # gradients reduced in one message, in elements
 class Runtime:
     """Where a process stands in a run: rank ``rank`` of ``world``, computing on ``device``.
 
-    owns_group: the process group was made here and ends with ``stop_runtime``; under Ray it is
-    Ray's.
+    owns_group: the process group was made here and ends with ``stop_runtime``.
     """
 
     rank: int
@@ -58,8 +57,8 @@ def start_runtime(config: TrainConfig) -> Runtime:
 def join_group(config: TrainConfig) -> Runtime:
     """Join this process to the others, without a look at what devices they have.
 
-    Takes its rank from the launcher's environment (``deepspeed``, ``torchrun``, ``srun``), from a
-    process group that is already up (Ray), or runs alone. ValueError where ``train.device`` asks
+    Takes its rank from the environment (``deepspeed``, ``torchrun``, ``srun``, Ray's workers), from
+    a process group that is already up, or runs alone. ValueError where ``train.device`` asks
     for a device that this machine lacks.
     """
     kind = _device_kind(config.device)

@@ -79,8 +79,7 @@ class RunLock:
         while self._file is None:
             try:
                 with explain_failed_write(self._path):
-                    self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-                self._sign()
+                    self._create()
             except FileExistsError:
                 with suppress(FileNotFoundError):  # released meanwhile
                     self._take_over()
@@ -96,6 +95,16 @@ class RunLock:
             self._path.unlink()
         os.close(self._file)
         self._file = None
+
+    def _create(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            self._sign()
+        except OSError:  # a full disk: nobody shall wait for what is not a sign
+            os.close(self._file)
+            self._file = None
+            self._path.unlink()
+            raise
 
     def _take_over(self) -> None:
         """Wait until the file's holder is known to be dead, then sign in its place."""
@@ -157,6 +166,15 @@ class RunLock:
         os.pwrite(self._file, json.dumps(content).ljust(SIZE).encode(), 0)
         os.fsync(self._file)
 
+    def _is_ours(self) -> bool:
+        """Whether the file that others see is the one held here, and signed by this process."""
+        assert self._file is not None
+        try:
+            seen = self._path.stat()
+        except FileNotFoundError:  # taken over, and released
+            return False
+        return os.path.samestat(seen, os.fstat(self._file)) and self._holder() == self._me["holder"]
+
     def _holder(self) -> str | None:
         """Who has signed the file; None where it is gone."""
         try:
@@ -168,10 +186,10 @@ class RunLock:
         while not self._released.wait(BEAT_S):
             self._beats += 1
             with suppress(OSError):  # a network file system that is away for a moment
-                if self._holder() not in (self._me["holder"], None):
+                if not self._is_ours():
                     print(
-                        f"{self._path} was taken over by another run, while this one was halted "
-                        f"for more than {STALE_S:g} s; ending this one",
+                        f"{self._path} is another run's, or gone: it was taken over while this run "
+                        f"was halted for more than {STALE_S:g} s, or removed; ending this run",
                         file=sys.stderr,
                         flush=True,
                     )

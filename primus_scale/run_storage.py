@@ -29,6 +29,7 @@ class RunStorage:
     def __init__(self, url: str, patience: Patience) -> None:
         self.url = url.rstrip("/")
         self._patience = patience
+        self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and time of change
 
     @classmethod
     def configured(cls, config: Config) -> RunStorage | None:
@@ -73,12 +74,17 @@ class RunStorage:
         folder.remove_all()
 
     def put_results(self, output: Path, names: Iterable[str]) -> None:
-        """Copy files and folders of files, those of ``names`` that are in ``output``."""
+        """Copy files and folders of files, those of ``names`` that are in ``output``.
+
+        Those that have not changed since they were last copied are left out.
+        """
         for name in names:
-            if (output / name).is_file():
-                self._put(output / name)
-            for path in sorted((output / name).glob("*")):
-                self._put(path, name)
+            folders = () if (output / name).is_file() else (name,)
+            for path in sorted((output / name).glob("*")) if folders else [output / name]:
+                state = path.stat()
+                if self._put_before.get(path) != (state.st_size, state.st_mtime_ns):
+                    self._put(path, *folders)
+                    self._put_before[path] = state.st_size, state.st_mtime_ns
 
     def fetch_results(self, output: Path, names: Iterable[str]) -> None:
         """Bring files and folders of files, those of ``names`` that there are, into ``output``."""

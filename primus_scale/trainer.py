@@ -134,8 +134,10 @@ def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Exception | None
 
 
 def _save(run: Run, progress: Progress) -> None:
-    _copy_results(run)  # first: of logs that go on beyond a checkpoint the end is dropped
+    """Write a checkpoint; then copy it, where ``train.storage`` is set."""
     run.checkpoints.save(run.engine, run.support, progress)
+    _copy_results(run)  # before it: of logs that go on beyond a checkpoint the end is dropped
+    run.checkpoints.copy()
 
 
 def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progress:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from primus_scale.engine import Engine
+from primus_scale.pulse import pulse
 
 STATE = "state"
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -35,14 +36,15 @@ def save_state(engine: Engine, folder: Path) -> StateFiles:
     engine.deepspeed.checkpoint_engine = files
     # It puts scripts beside the files, and on a full disk rank 0 would fail in that alone.
     engine.deepspeed._copy_recovery_script = lambda path: None
-    engine.deepspeed.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+    with pulse.long_work():
+        engine.deepspeed.save_checkpoint(str(folder), tag=STATE, save_latest=False)
     return files
 
 
 def load_state(engine: Engine, folder: Path) -> None:
     """Restore the engine from ``folder/state``, written by as many ranks as are running."""
     engine.deepspeed.checkpoint_engine = StateFiles()
-    with _plain_name(folder) as path:
+    with _plain_name(folder) as path, pulse.long_work():
         engine.deepspeed.load_checkpoint(str(path), tag=STATE)
 
 
