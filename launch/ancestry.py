@@ -65,7 +65,8 @@ def stop_with_launcher(
     """An event that is set when one of ``launcher`` is gone.
 
     Where the block does not end within ``grace_s`` from then on, the process does, at once, with
-    ``exit_code``: it is blocked in a collective whose other ranks have gone before.
+    ``exit_code``: it is blocked in a collective whose other ranks have gone before. With
+    ``grace_s=0`` there is nothing to stop in order, and no word of it.
     """
     stop, done = threading.Event(), threading.Event()
 
@@ -73,10 +74,12 @@ def stop_with_launcher(
         while all(_is_there(process) for process in launcher):
             if done.wait(LOOK_S):
                 return
-        _say("its launcher is gone; stopping after a checkpoint")
+        if grace_s:
+            _say("its launcher is gone; stopping after a checkpoint")
         stop.set()
         if not done.wait(grace_s):
-            _say(f"could not stop within {grace_s:g} s; ending at once")
+            reason = f"could not stop within {grace_s:g} s" if grace_s else "its launcher is gone"
+            _say(f"{reason}; ending at once")
             os._exit(exit_code)
 
     watcher = threading.Thread(target=watch, name="primus-launcher", daemon=True)

@@ -68,7 +68,7 @@ def _add_support(subjects: Any) -> None:
         "support",
         help="the support service beside the training step",
         description="Milliseconds of a lookup and of an insert of a batch, the step beside it, and "
-        "the share of the step that waits for neighbours, with and without asking one step ahead; "
+        "the shares of lookups, with and without asking one step ahead, and of inserts in it; "
         "for several sizes of the support set and numbers of ranks.",
     )
     support.add_argument(
@@ -79,6 +79,8 @@ def _add_support(subjects: Any) -> None:
     support.add_argument("--batch", type=int, default=256, help="windows a step, over all ranks")
     support.add_argument("--threads", type=int, default=1, help="CPU threads of ranks and actors")
     support.add_argument("--index", default="ivf", help="support.index of sets above 100,000")
+    support.add_argument("--gpus-per-actor", type=float, default=0.0, help="share of a GPU")
+    support.add_argument("--gpus-per-worker", type=float, default=0.0, help="share of a GPU")
     support.add_argument("--rounds", type=int, default=5, help="rounds of each kind of step")
     support.add_argument("--steps", type=int, default=4, help="steps in a round")
     support.add_argument("--json", metavar="FILE", help="also write the figures there")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +20,10 @@ import psutil
 import torch
 from torch.nn import functional
 
-from launch.machine import describe_machine
-from launch.synthetic import CLUSTERS, SPREAD
-from primus_scale.support.index import IndexKind, KeyIndex, Keys, build_index
-from primus_scale.support.part import STORAGE, SURPLUS
+from launch.machine import clock_of, describe_machine
+from launch.synthetic import CLUSTERS, Clusters
+from primus_scale.support.index import STORAGE, IndexKind, KeyIndex, Keys, build_index
+from primus_scale.support.part import SURPLUS
 from primus_scale.support.search import set_threads
 
 MOVED = 0.5  # a near query from its entry, relative to its length
@@ -46,36 +45,28 @@ class ClusteredKeys:
         device: torch.device | str = "cpu",
     ) -> None:
         self._draws = torch.Generator(device).manual_seed(seed)
-        self._centres = self._normal(clusters, dim)
+        self._clusters = Clusters(dim, self._draws, clusters)
         self.keys = Keys.empty(entries, dim, STORAGE[storage], device)
         for first in range(0, entries, WRITTEN_AT_ONCE):
             self.write(torch.arange(first, min(first + WRITTEN_AT_ONCE, entries), device=device))
 
     def write(self, places: torch.Tensor) -> None:
         """Put new entries at ``places`` ``(n,)``."""
-        self.keys.matrix[places, : self.keys.dim] = self.fresh(len(places)).to(
-            self.keys.matrix.dtype
-        )
-        self.keys.used = max(self.keys.used, int(places.max()) + 1)
+        self.keys.reach(int(places.max()) + 1)
+        padded = functional.pad(self.fresh(len(places)), (0, 1))  # 0: all of them answer
+        self.keys.matrix[places] = padded.to(self.keys.matrix.dtype)
 
     def near(self, count: int) -> torch.Tensor:
         """Queries ``(count, dim)``, each near an entry."""
-        shape = (count,)
-        device = self.keys.matrix.device
-        chosen = torch.randint(self.keys.used, shape, generator=self._draws, device=device)
-        noise = functional.normalize(self._normal(count, self.keys.dim), dim=1)
-        return functional.normalize(self.keys.unit(chosen) + MOVED * noise, dim=1)
+        device = self._draws.device
+        chosen = torch.randint(self.keys.used, (count,), generator=self._draws, device=device)
+        noise = torch.randn(count, self.keys.dim, generator=self._draws, device=device)
+        moved = self.keys.unit(chosen) + MOVED * functional.normalize(noise, dim=1)
+        return functional.normalize(moved, dim=1)
 
     def fresh(self, count: int) -> torch.Tensor:
         """Vectors ``(count, dim)`` drawn as the entries are."""
-        shape = (count,)
-        device = self._draws.device
-        chosen = torch.randint(len(self._centres), shape, generator=self._draws, device=device)
-        centres = self._centres[chosen]
-        return functional.normalize(centres + SPREAD * self._normal(*centres.shape), dim=1)
-
-    def _normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=self._draws, device=self._draws.device)
+        return self._clusters.draw(count)
 
 
 def measure_recall(
@@ -96,7 +87,7 @@ def measure_recall(
     """
     torch.set_num_threads(threads)
     set_threads(threads)
-    clock = _clock(device)
+    clock = clock_of(device)
     data = ClusteredKeys(entries, dim, storage=storage, device=device)
     exact = build_index("flat", data.keys, "faiss", wait=True)
     index = build_index(kind, data.keys, "faiss", wait=True)
@@ -143,17 +134,6 @@ def _write(index: KeyIndex, data: ClusteredKeys, clock: Callable[[], float]) -> 
         index.written(places)
         spent += clock() - start
     return 1e3 * spent / rounds
-
-
-def _clock(device: str) -> Callable[[], float]:
-    if device == "cpu":
-        return time.process_time
-
-    def now() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return now
 
 
 def _memory(device: str) -> int:

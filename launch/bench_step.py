@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from launch.machine import describe_machine
+from launch.machine import clock_of, describe_machine
 from launch.synthetic import SAMPLES, fill_support, write_random_shards
 from primus_scale.accumulate import train_step
 from primus_scale.config import Config
@@ -76,7 +75,7 @@ def _measure(config: Config, rounds: int, steps: int) -> dict[str, float]:
         run = build_run(config, runtime)
         with closing(run.engine), run.batches(start_step=0) as loader:
             assert run.support is not None
-            fill_support(run.support, run.support.capacity, runtime.device)
+            fill_support(run.support, config.support.capacity, runtime.device)
             whole = _whole_step(run, loader)
             alone = _encoder_alone(run)
             timer = _timer(runtime.device)
@@ -126,15 +125,13 @@ def _encoder_alone(run: Run) -> Callable[[], object]:
 
 
 def _timer(device: torch.device) -> Callable[[Callable[[], object], int], float]:
-    """Seconds of some steps: CPU time of the process, or wall time of a device."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    """Seconds of some steps."""
+    clock = clock_of(device)
 
     def measure(step: Callable[[], object], steps: int) -> float:
         start = clock()
         for _ in range(steps):
             step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         return clock() - start
 
     return measure

@@ -2,7 +2,8 @@
 
 Real ranks under Ray Train step on random windows, with the service full. A lookup and an insert
 are timed by themselves, while nothing else runs; then steps that ask one step ahead and steps that
-ask when they need the answer take turns. What a step waits for its neighbours is their share of it.
+ask when they need the answer take turns. The share of lookups in a step is the time of asking and
+of waiting for the answer, that of inserts the time of handing them over.
 """
 
 from __future__ import annotations
@@ -16,22 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import RunConfig
 
 from launch.machine import describe_machine
-from launch.ray_cluster import RAY_SETTINGS
-from launch.ray_group import OwnGroup
+from launch.ray_cluster import RAY_SETTINGS, workers
 from launch.synthetic import fill_support, write_random_shards
 from primus_scale.accumulate import train_step
 from primus_scale.collectives import barrier
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.engine import start_runtime, stop_runtime
-from primus_scale.objective import Asked, support_entries
+from primus_scale.objective import Asked, ask_ahead, support_entries
 from primus_scale.provenance import describe_environment
 from primus_scale.run import Run, build_run
 from primus_scale.sample import Batch
@@ -48,7 +47,7 @@ def bench_support(args: argparse.Namespace) -> int:
     rows = []
     print(
         f"{'entries':>9} {'ranks':>5} {'index':>6} {'lookup':>9} {'insert':>9} {'step':>9} "
-        f"{'waits':>7} {'unasked':>8}"
+        f"{'lookups':>8} {'unasked':>8} {'inserts':>8}"
     )
     with tempfile.TemporaryDirectory() as folder, ray_cluster():
         write_random_shards(str(Path(folder) / "shards"))
@@ -59,7 +58,8 @@ def bench_support(args: argparse.Namespace) -> int:
                 print(
                     f"{entries:>9} {ranks:>5} {row['index']:>6} {row['lookup_ms']:>6.1f} ms "
                     f"{row['insert_ms']:>6.1f} ms {row['step_ms']:>6.0f} ms "
-                    f"{100 * row['share']:>5.1f} % {100 * row['unasked_share']:>6.1f} %",
+                    f"{100 * row['share']:>6.2f} % {100 * row['unasked_share']:>6.2f} % "
+                    f"{100 * row['insert_share']:>6.2f} %",
                     flush=True,
                 )
     report = {
@@ -93,24 +93,20 @@ def _measure(folder: Path, entries: int, ranks: int, args: argparse.Namespace) -
                 "index": "flat" if entries <= FLAT_UP_TO else args.index,
                 "actors": args.actors,
                 "threads": args.threads,
+                "gpus_per_actor": args.gpus_per_actor,
                 "timeout_s": 600,
+            },
+            "launch": {
+                "workers": ranks,
+                "cpus_per_worker": (os.cpu_count() or 1) / ranks,
+                "gpus_per_worker": args.gpus_per_worker,
             },
             "train": {"batch": args.batch, "steps": 100_000, "threads": args.threads},
         }
     )
-    trainer = TorchTrainer(
-        _work,
-        torch_config=OwnGroup(),
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "rounds": args.rounds,
-            "steps": args.steps,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=ranks, resources_per_worker={"CPU": (os.cpu_count() or 1) / ranks}
-        ),
-        run_config=RunConfig(name=f"bench-{entries}-{ranks}", storage_path=str(folder / "ray")),
-    )
+    run_config = RunConfig(name=f"bench-{entries}-{ranks}", storage_path=str(folder / "ray"))
+    settings = {"rounds": args.rounds, "steps": args.steps}
+    trainer = workers(_work, config, settings, run_config)
     result: Any = trainer.fit()
     return {
         "entries": entries,
@@ -174,34 +170,77 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _steps(run: Run, loader: Iterator[Batch], rounds: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a step that asked ahead, and the share that steps wait, asked or not."""
-    inputs = run.inputs(loader)
-    for number in range(1, WARMUP_STEPS + 1):
-        _step(run, *next(inputs), number)
-    asked, unasked = [], []
+    """Milliseconds of a step that asked ahead, and what share of it each part has.
+
+    What lookups cost a step is asking for those of the next one, and waiting for its own.
+    """
+    kinds = {"asked": True, "unasked": False}
+    taken: dict[str, list[list[_Step]]] = {kind: [] for kind in kinds}
+    _round(run, loader, WARMUP_STEPS, ahead=True)
     for _ in range(rounds):
-        asked.append([_step(run, *next(inputs), 1) for _ in range(steps)])
-        unasked.append([_step(run, run.prepare(next(loader)), None, 1) for _ in range(steps)])
+        for kind, ahead in kinds.items():
+            taken[kind].append(_round(run, loader, steps, ahead))
+    asked, unasked = taken["asked"], taken["unasked"]
     return {
-        "step_ms": 1e3 * statistics.median(took for each in asked for took, _ in each),
-        "share": statistics.median(_share(each) for each in asked),
-        "unasked_share": statistics.median(_share(each) for each in unasked),
+        "step_ms": 1e3 * statistics.median(step.took for each in asked for step in each),
+        "share": statistics.median(_share(each, "looked_up") for each in asked),
+        "unasked_share": statistics.median(_share(each, "looked_up") for each in unasked),
+        "insert_share": statistics.median(_share(each, "inserted") for each in asked),
     }
 
 
-def _share(steps: list[tuple[float, float]]) -> float:
-    return sum(waited for _, waited in steps) / sum(took for took, _ in steps)
+class _Step(NamedTuple):
+    """Seconds that a step took, and that it spent on lookups and on inserts."""
+
+    took: float
+    looked_up: float
+    inserted: float
 
 
-def _step(run: Run, batch: Batch, asked: Asked | None, number: int) -> tuple[float, float]:
-    """Seconds that a step takes, and that it waits for neighbours."""
+def _share(steps: list[_Step], what: str) -> float:
+    return sum(getattr(step, what) for step in steps) / sum(step.took for step in steps)
+
+
+def _round(run: Run, loader: Iterator[Batch], steps: int, ahead: bool) -> list[_Step]:
+    """Some steps in a row, after one that is not counted."""
     assert run.support is not None
-    run.support.figures()  # counts the waiting from here on
-    start = time.perf_counter()
-    views = run.views(batch, number)
+    support = _Timed(run.support)
+    neighbours = run.config.objective.neighbours
+    batch, asked = run.prepare(next(loader)), None
+    taken = []
+    for _ in range(steps + 1):
+        coming = run.prepare(next(loader))
+        support.inserted = 0.0
+        support.figures()  # counts the waiting from here on
+        start = time.perf_counter()
+        asked_next = ask_ahead(coming, support, neighbours) if ahead else None
+        asking = time.perf_counter() - start
+        _train(run, support, batch, asked)
+        took, waited = time.perf_counter() - start, support.figures()["waited_s"]
+        taken.append(_Step(took, asking + waited, support.inserted))
+        batch, asked = coming, asked_next
+    return taken[1:]
+
+
+def _train(run: Run, support: Any, batch: Batch, asked: Asked | None) -> None:
     objective, lr = run.config.objective, run.config.optimizer.lr
-    train_step(run.engine, views, batch, run.support, objective, lr, asked)
-    return time.perf_counter() - start, run.support.figures()["waited_s"]
+    train_step(run.engine, run.views(batch, 1), batch, support, objective, lr, asked)
+
+
+class _Timed:
+    """A support set that counts the seconds of ``enqueue``."""
+
+    def __init__(self, support: SupportSet) -> None:
+        self._support = support
+        self.inserted = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._support, name)
+
+    def enqueue(self, entries: SupportEntries) -> None:
+        start = time.perf_counter()
+        self._support.enqueue(entries)
+        self.inserted += time.perf_counter() - start
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:

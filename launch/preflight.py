@@ -25,7 +25,6 @@ from typing import Any
 
 import ray
 from ray.train import RunConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
 
 from launch.ancestry import stop_with_launcher
 from launch.checks import memory, network, node, step, storage
@@ -35,14 +34,20 @@ from launch.checks.base import (
     Context,
     Finding,
     GroupBrokenError,
+    Watch,
     explain,
     new_scratch,
     run_checks,
 )
 from launch.checks.storage import removed_afterwards
 from launch.deepspeed_train import leave
-from launch.ray_cluster import beside_driver, connected, reserved_for_support, scaling
-from launch.ray_group import OwnGroup
+from launch.ray_cluster import (
+    beside_driver,
+    connected,
+    first_cause,
+    reserved_for_support,
+    workers,
+)
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
@@ -62,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check, as one rank or for all; a user's error is one line on stderr and exit code 1."""
     parser = Parser(prog="preflight", description="Check, on every node, what a run needs.")
     add_config_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the findings there as well")
+    parser.add_argument("--json", metavar="FILE", help="rank 0 writes the findings there as well")
     # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    report = Report()
+    report, rank = Report(), 0
     try:
         config = load_config(args.config, args.overrides)
         alone = config.launch.worker_counts == range(1, 2) and stays_here(1)
@@ -74,10 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with stop_with_launcher(exit_code=1, grace_s=0.0):
                 passed = check(config, report.publish)
-        except GroupBrokenError:
-            passed = False
-        if report.findings:
-            report.close(config, args.json)
+        except GroupBrokenError as error:
+            passed, rank = False, error.rank
+        report.tell_reasons()
+        if args.json and rank == 0 and report.findings:
+            report.write(Path(args.json), config)
         return 0 if passed else 1
     except USER_ERRORS as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
@@ -98,9 +104,10 @@ def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bo
         missing_device = str(error)
         runtime = join_group(config.train.model_copy(update={"device": "cpu"}))
     try:
-        context = Context(config, runtime, missing_device, placement)
-        with storage.leaving_nothing(context):
-            return run_checks(CHECKS, context, publish)
+        with Watch(config) as watch:
+            context = Context(config, runtime, watch, missing_device, placement)
+            with storage.leaving_nothing(context):
+                return run_checks(CHECKS, context, publish)
     except GroupBrokenError as error:
         publish(error.findings)
         raise
@@ -119,25 +126,14 @@ def check_with_ray(config: Config, publish: Publish) -> bool:
         _ray_storage(config) as storage_path,
     ):
         board = beside_driver(Board)
-        trainer = TorchTrainer(
-            _work,
-            torch_config=OwnGroup(),
-            train_loop_config={
-                "config": config.model_dump(mode="json"),
-                "board": board,
-                "placement": placement,
-            },
-            scaling_config=scaling(config.launch),
-            run_config=RunConfig(name="preflight", storage_path=str(storage_path.absolute())),
-        )
+        run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
+        trainer = workers(_work, config, {"board": board, "placement": placement}, run_config)
         try:
             with _taken_from(board, publish) as found:
                 trainer.fit()
         except TrainingFailedError as error:
             if not _any_failed(found):  # otherwise it is what follows from that
-                causes = getattr(error, "worker_failures", {}).values()
-                cause = explain(next(iter(causes), error))
-                publish([Finding("workers", ALL, FAIL, cause)])
+                publish([Finding("workers", ALL, FAIL, explain(first_cause(error)))])
             return False
     return not _any_failed(found)
 
@@ -225,14 +221,16 @@ class Report:
             print(_row(each.check, each.node, each.result, each.detail), flush=True)
         self.findings += findings
 
-    def close(self, config: Config, json_file: str | None) -> None:
-        """Tell the reasons of failure, and write the JSON file where one is wanted."""
+    def tell_reasons(self) -> None:
+        """A line on stderr for each failure."""
         for each in self.findings:
             if each.result == FAIL:
                 print(f"preflight: {each.check} on {each.node}: {each.detail}", file=sys.stderr)
-        if json_file:
-            tree = {"run": config.name, "findings": [asdict(each) for each in self.findings]}
-            write_atomically(Path(json_file), json.dumps(tree, indent=1) + "\n")
+
+    def write(self, path: Path, config: Config) -> None:
+        """Write the findings as JSON; OSError where that fails."""
+        tree = {"run": config.name, "findings": [asdict(each) for each in self.findings]}
+        write_atomically(path, json.dumps(tree, indent=1) + "\n")
 
 
 def _row(check: str, node: str, result: str, detail: str) -> str:

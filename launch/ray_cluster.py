@@ -2,7 +2,8 @@
 
     with connected(config):
         with reserved_for_support(config) as placement:
-            TorchTrainer(..., scaling_config=scaling(config.launch))
+            trainer = workers(work, config, {"placement": placement}, RunConfig(...))
+            trainer.fit()
 
 Ray Train reserves the workers' places itself; those of support actors that ask for cores or devices
 are a placement group of their own, which ends with the run.
@@ -13,16 +14,18 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import ScalingConfig
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from launch.ray_group import OwnGroup
 from primus_scale.config import Config, LaunchConfig
 from primus_scale.objective import uses_neighbours
 from shards.parallel import ray_cluster
@@ -50,9 +53,9 @@ def connected(config: Config) -> Iterator[None]:
 
     ValueError where this machine lacks what the run needs, or the output would go with the job.
     """
-    os.environ.update(RAY_SETTINGS)
-    if len(config.launch.worker_counts) > 1:
-        os.environ.update(ELASTIC_SETTINGS)
+    settings = RAY_SETTINGS | (ELASTIC_SETTINGS if len(config.launch.worker_counts) > 1 else {})
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
     with ray_cluster():
         _check_output(config)
         _check_room(config)
@@ -97,6 +100,31 @@ def scaling(launch: LaunchConfig) -> ScalingConfig:
         "elastic_resize_monitor_interval_s": launch.resize_every_s,
     }
     return ScalingConfig(**settings)
+
+
+def workers(
+    work: Callable[[dict[str, Any]], Any],
+    config: Config,
+    settings: Mapping[str, Any],
+    run_config: RunConfig,
+) -> TorchTrainer:
+    """What starts the workers of a run, when it is told to ``fit``.
+
+    Each calls ``work`` with ``settings`` and, under ``config``, the configuration as JSON has it.
+    """
+    return TorchTrainer(
+        work,
+        torch_config=OwnGroup(),
+        train_loop_config={"config": config.model_dump(mode="json"), **settings},
+        scaling_config=scaling(config.launch),
+        run_config=run_config,
+    )
+
+
+def first_cause(error: TrainingFailedError) -> Exception:
+    """What a worker raised, where that is known: Ray wraps it."""
+    causes: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    return next(iter(causes.values()), error)
 
 
 def support_bundles(config: Config) -> list[dict[str, float]]:
@@ -159,6 +187,12 @@ def _check_room(config: Config) -> None:
 
     A cluster may still grow, this machine will not. ValueError where it lacks something.
     """
+    alone = "RAY_ADDRESS" not in os.environ
+    if alone and not config.launch.labels.items() <= ray.nodes()[0]["Labels"].items():
+        raise ValueError(
+            f"launch.labels={config.launch.labels} are not those of this machine; leave them out, "
+            "or set RAY_ADDRESS to a cluster"
+        )
     there = ray.cluster_resources()
     workers, each_worker = config.launch.worker_counts[0], worker_resources(config.launch)
     bundles = support_bundles(config)
@@ -176,7 +210,7 @@ def _check_room(config: Config) -> None:
         if wanted <= found:
             continue
         need = f"{' and '.join(parts)} need {wanted:g} {kind}s"
-        if "RAY_ADDRESS" not in os.environ:
+        if alone:
             raise ValueError(
                 f"{need}, this machine has {found:g}; lower one of them, or set RAY_ADDRESS to a "
                 "cluster"

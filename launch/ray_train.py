@@ -14,9 +14,11 @@ instead. SIGTERM: checkpoint, then exit code 75. More in docs/ray.md.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,24 +26,24 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
 
 from launch.ray_cluster import (
     beside_driver,
     check_workers,
     connected,
+    first_cause,
     reserved_for_support,
-    scaling,
+    workers,
 )
-from launch.ray_group import OwnGroup
 from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.files import check_writable
 from primus_scale.run import open_data
-from primus_scale.trainer import pretrain
+from primus_scale.trainer import REQUEUE, pretrain
 
 POLL_S = 0.5  # how often a worker asks whether to stop
+SILENT_S = 5.0  # without such a question, no worker runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
     except TrainingFailedError as error:
-        causes = getattr(error, "worker_failures", {}).values()
-        print(f"{parser.prog}: error: {next(iter(causes), error)}", file=sys.stderr)
+        print(f"{parser.prog}: error: {first_cause(error)}", file=sys.stderr)
     return 1
 
 
@@ -71,21 +72,13 @@ def train_with_ray(config: Config) -> int:
     open_data(config, config.launch.worker_counts[-1])
     with connected(config), reserved_for_support(config) as placement, _mailbox() as mailbox:
         check_writable(Path(config.output))  # Ray keeps its own records there
-        trainer = TorchTrainer(
-            _work,
-            torch_config=OwnGroup(),
-            train_loop_config={
-                "config": config.model_dump(mode="json"),
-                "mailbox": mailbox,
-                "placement": placement,
-            },
-            scaling_config=scaling(config.launch),
-            run_config=RunConfig(
-                name=config.name,
-                storage_path=str((Path(config.output) / "ray").absolute()),
-                failure_config=FailureConfig(max_failures=config.launch.max_failures),
-            ),
+        settings = {"mailbox": mailbox, "placement": placement}
+        run_config = RunConfig(
+            name=config.name,
+            storage_path=str((Path(config.output) / "ray").absolute()),
+            failure_config=FailureConfig(max_failures=config.launch.max_failures),
         )
+        trainer = workers(_work, config, settings, run_config)
         try:
             result: Any = trainer.fit()
         except TrainingFailedError:
@@ -109,13 +102,16 @@ class Mailbox:
     def __init__(self) -> None:
         self._stop = False
         self._user_error = ""
+        self._heard = -math.inf  # when a worker last looked
 
-    def ask_to_stop(self) -> None:
-        """Ask all workers to stop."""
+    def ask_to_stop(self) -> bool:
+        """Ask all workers to stop; whether there are any."""
         self._stop = True
+        return time.monotonic() - self._heard < SILENT_S
 
     def stop_asked(self) -> bool:
-        """Whether they are asked to stop."""
+        """Whether the workers, one of which calls this, are asked to stop."""
+        self._heard = time.monotonic()
         return self._stop
 
     def report_user_error(self, message: str) -> None:
@@ -173,9 +169,18 @@ def _stop_when_asked(mailbox: Any) -> Iterator[threading.Event]:
 
 @contextmanager
 def _mailbox() -> Iterator[Any]:
-    """A ``Mailbox`` into which SIGTERM to this process goes."""
+    """A ``Mailbox`` into which SIGTERM to this process goes.
+
+    Where no worker is there to hear of it, since Ray waits for room, this process exits by itself.
+    """
     mailbox = beside_driver(Mailbox)
-    previous = signal.signal(signal.SIGTERM, lambda *_: mailbox.ask_to_stop.remote())
+
+    def stop(*_: object) -> None:
+        if not ray.get(mailbox.ask_to_stop.remote()):
+            print("stopped while no worker ran; start again to go on", file=sys.stderr)
+            raise SystemExit(REQUEUE)
+
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield mailbox
     finally:

@@ -35,29 +35,35 @@ def write_random_shards(url: str, blocks: int = 16) -> None:
             writer.write(make_block(imu, metas, (), embeddings=embeddings, present=present))
 
 
+class Clusters:
+    """Unit vectors of width ``dim`` about ``count`` centres, on the device of ``draws``."""
+
+    def __init__(self, dim: int, draws: torch.Generator, count: int = CLUSTERS) -> None:
+        self._draws = draws
+        self._centres = self._normal(count, dim)
+
+    def draw(self, rows: int) -> torch.Tensor:
+        """Some of them, ``(rows, dim)`` float32."""
+        device = self._draws.device
+        chosen = torch.randint(len(self._centres), (rows,), generator=self._draws, device=device)
+        noise = self._normal(rows, self._centres.shape[1])
+        return functional.normalize(self._centres[chosen] + SPREAD * noise, dim=1)
+
+    def _normal(self, rows: int, dim: int) -> torch.Tensor:
+        return torch.randn(rows, dim, generator=self._draws, device=self._draws.device)
+
+
 def fill_support(support: SupportSet, count: int, device: torch.device | str = "cpu") -> None:
     """Add ``count`` clustered entries, the same on every rank: search costs what it does full."""
-    generator = torch.Generator(device).manual_seed(0)
-    centres = {
-        modality: _normal(CLUSTERS, dim, generator) for modality, dim in support.dims.items()
-    }
+    draws = torch.Generator(device).manual_seed(0)
+    clusters = {modality: Clusters(dim, draws) for modality, dim in support.spec.dims.items()}
     for first in range(0, count, FILLED_AT_ONCE):
         rows = min(FILLED_AT_ONCE, count - first)
-        cluster = torch.randint(CLUSTERS, (rows,), generator=generator, device=device)
-        embeddings = {
-            modality: functional.normalize(
-                centre[cluster] + SPREAD * _normal(rows, centre.shape[1], generator), dim=1
-            )
-            for modality, centre in centres.items()
-        }
+        embeddings = {modality: each.draw(rows) for modality, each in clusters.items()}
         ids = torch.arange(first, first + rows, device=device)
         there = torch.ones(rows, dtype=torch.bool, device=device)
         support.enqueue(SupportEntries(ids, ids, embeddings, dict.fromkeys(embeddings, there)))
     support.flush()
-
-
-def _normal(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(rows, dim, generator=generator, device=generator.device)
 
 
 def _meta(number: int) -> WindowMeta:

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from primus_scale.collectives import gather_json, is_distributed, open_store, rank, world_size
@@ -56,6 +56,8 @@ class _Board(threading.Thread):
     def __init__(self, own: Callable[[], Entry], beat_s: float, look: Callable[[], bool]) -> None:
         super().__init__(name="primus-board", daemon=True)
         self._own, self._beat_s, self._look = own, beat_s, look
+        self._keys = [f"primus-scale/alive/{each}" for each in range(world_size())]
+        self._store: Any = None
         self._heard: dict[int, tuple[int, float]] = {}  # each rank's last beat, and when it changed
         self.ended = threading.Event()
         self.entries: list[Entry] = []
@@ -63,16 +65,19 @@ class _Board(threading.Thread):
         self.answered = time.monotonic()
 
     def run(self) -> None:
-        keys = [f"primus-scale/alive/{each}" for each in range(world_size())]
-        store = None
         while not self.ended.wait(self._beat_s):
             try:
-                store = store or open_store(timeout_s=STORE_S)
-                store.set(keys[rank()], json.dumps(self._own()))
+                self.tell()
                 if self._look():
-                    self._hear([json.loads(text) for text in store.multi_get(keys)])
+                    entries = self._store.multi_get(self._keys)
+                    self._hear([json.loads(text) for text in entries])
             except RuntimeError:  # of the network, or that time was up
-                store = None
+                self._store = None
+
+    def tell(self) -> None:
+        """Write this rank's entry into the store; RuntimeError where that does not answer."""
+        self._store = self._store or open_store(timeout_s=STORE_S)
+        self._store.set(self._keys[rank()], json.dumps(self._own()))
 
     def _hear(self, entries: list[Entry]) -> None:
         now = self.answered = time.monotonic()
@@ -95,7 +100,6 @@ class _Watchdog(threading.Thread):
         self._beat_s = min(stuck_after_s / BEATS, LONGEST_BEAT_S)
         self._rank = rank()
         self._self = {"rank": self._rank, "host": socket.gethostname(), "pid": os.getpid()}
-        self._first = gather_json(self._self)[0]
         self._beats = 0
         self._ended = threading.Event()
         self._board: _Board | None = None
@@ -103,6 +107,11 @@ class _Watchdog(threading.Thread):
             self._board = _Board(
                 self._describe_self, self._beat_s, lambda: pulse.idle_s > stuck_after_s / 2
             )
+            # Before all meet, so that one that halts right after is known to the others.
+            with suppress(RuntimeError):  # else it tells at its first beat
+                self._board.tell()
+        self._first = gather_json(self._self)[0]
+        if self._board is not None:
             self._board.start()
 
     def end(self) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from primus_scale.cli import USER_ERRORS
 from primus_scale.collectives import gather_json
@@ -25,6 +26,8 @@ from primus_scale.data.patience import Patience
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.data.storage import Folder
 from primus_scale.engine import Runtime
+from primus_scale.pulse import pulse
+from primus_scale.watchdog import watched
 
 Result = Literal["ok", "warn", "FAIL"]
 OK: Final = "ok"
@@ -46,30 +49,63 @@ class Finding:
 class GroupBrokenError(Exception):
     """A rank failed, or met another's failure, where ranks wait for each other.
 
-    It must leave, which ends the others. findings: what to tell before.
+    It must leave, which ends the others. findings: what to tell before. rank: which it is.
     """
 
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__(findings)  # as given, or Ray could not carry it
+    def __init__(self, findings: list[Finding], rank: int) -> None:
+        super().__init__(findings, rank)  # as given, or Ray could not carry it
         self.findings = findings
+        self.rank = rank
 
     def __str__(self) -> str:
         return "; ".join(finding.detail for finding in self.findings)
 
 
+class Watch:
+    """The watchdog over all ranks, which every rank enters at the same time.
+
+    A rank that halts is named by the others, which end with exit code 1.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._stuck_after_s = config.train.stuck_after_s
+        self._watched = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._watched.enter_context(watched(self._stuck_after_s, exit_code=1))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._watched.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block that has a watchdog of its own."""
+        self._watched.close()
+        yield
+        self.__enter__()  # not after a failure: the others may not come to it
+
+
 class Context:
     """What checks know of the run that is to start. Every rank makes one at the same time.
 
-    missing_device: why this rank lacks the device that it shall compute on; it is on the CPU then.
-    placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder in the output.
-    shared: folder through which ranks share, as the run will: at ``train.storage``, or scratch.
+    watch: entered already. missing_device: why this rank lacks the device that it shall compute on;
+    it is on the CPU then. placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder
+    in the output. shared: folder through which ranks share, as the run will: at ``train.storage``,
+    or scratch.
     """
 
     def __init__(
-        self, config: Config, runtime: Runtime, missing_device: str = "", placement: Any = None
+        self,
+        config: Config,
+        runtime: Runtime,
+        watch: Watch,
+        missing_device: str = "",
+        placement: Any = None,
     ) -> None:
         self.config = config
         self.runtime = runtime
+        self.watch = watch
         self.missing_device = missing_device
         self.placement = placement
         ranks = gather_json({"node": node_name(), "scratch": str(new_scratch(config))})
@@ -81,12 +117,14 @@ class Context:
 
     @cached_property
     def data(self) -> ShardSet:
-        """The training shards; errors as ``open_shards``."""
-        return self.open_shards(self.config.data.train)
+        """The training shards; errors as ``ShardSet.open``."""
+        return ShardSet.open(self.config.data.train, self.no_patience)
 
-    def open_shards(self, urls: Sequence[str]) -> ShardSet:
-        """The shards at ``urls``; errors as ``ShardSet.open``."""
-        return ShardSet.open(urls, self.no_patience)
+    @cached_property
+    def held_out(self) -> ShardSet | None:
+        """The validation shards, where there are any; errors as ``ShardSet.open``."""
+        urls = self.config.data.validation
+        return ShardSet.open(urls, self.no_patience) if urls else None
 
     @property
     def no_patience(self) -> Patience:
@@ -187,24 +225,26 @@ def run_checks(
 
 def _run(check: Check, context: Context) -> list[Finding]:
     outcome: dict[str, Any] = {}
+    pulse.at(f"check: {check.name}")
     try:
         outcome["value"] = check.measure(context)
     except Exception as error:  # whatever it is, the run would meet it too
         if check.together and len(context.nodes) > 1:
-            raise GroupBrokenError(_of_this_rank(check, context, error)) from error
+            raise _broken(check, context, error) from error
         outcome["error"] = explain(error)
     try:
         outcomes = gather_json(outcome)
     except RuntimeError as error:  # another rank has left
-        raise GroupBrokenError(_of_this_rank(check, context, error)) from error
+        raise _broken(check, context, error) from error
     errors = {rank: each["error"] for rank, each in enumerate(outcomes) if "error" in each}
     if errors:
         return context.findings(check.name, FAIL, errors)
     return check.judge(context, [each["value"] for each in outcomes])
 
 
-def _of_this_rank(check: Check, context: Context, error: Exception) -> list[Finding]:
-    return context.findings(check.name, FAIL, {context.runtime.rank: explain(error)})
+def _broken(check: Check, context: Context, error: Exception) -> GroupBrokenError:
+    rank = context.runtime.rank
+    return GroupBrokenError(context.findings(check.name, FAIL, {rank: explain(error)}), rank)
 
 
 def explain(error: Exception) -> str:

@@ -23,7 +23,6 @@ from primus_scale.engine import MAX_BUCKET
 from primus_scale.losses import info_nce
 from primus_scale.objective import NEIGHBOUR_TERMS, active_weights, support_spec
 from primus_scale.run import fresh_encoder, spaces_of
-from primus_scale.support.part import STORAGE
 from primus_scale.teachers import build_teachers
 
 FLOAT32 = 4
@@ -39,8 +38,12 @@ class Need:
     host: dict[str, int] = field(default_factory=dict)
 
 
-def estimate(config: Config, data: ShardSet, world: int) -> Need:
-    """What each of ``world`` ranks will need. Live teachers' own weights are not counted."""
+def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: int) -> Need:
+    """What each of ``world`` ranks will need.
+
+    data: the training shards. held_out: the validation shards, if any. Live teachers' own weights
+    are not counted.
+    """
     spaces = dict(data.teachers)
     if config.teachers.mode == "live":
         spaces = spaces_of(build_teachers(config.teachers, "cpu"))
@@ -54,16 +57,13 @@ def estimate(config: Config, data: ShardSet, world: int) -> Need:
     need.device["similarities"] = _similarities(config, rows, world)
     spec = support_spec(config, dims)
     if spec is not None and config.support.home == "in_process":
-        # Unit vectors with an element that says whether they answer; uid and recording.
-        wide = sum(dim + 1 for dim in spec.dims.values()) * STORAGE[spec.storage].itemsize
-        need.device["support set"] = spec.capacity * (wide + 2 * 8)
+        need.device["support set"] = spec.memory
 
     window = FLOAT32 * (data.index.window_samples * len(data.index.channels) + sum(dims.values()))
     record = max(shard.size // len(shard.records) for i in data.indexes for shard in i.shards)
     need.host["batches ahead"] = (config.data.prefetch_batches + 2) * rows * window
     need.host["records read"] = 2 * config.data.shuffle_blocks * record
-    if config.data.validation:
-        held_out = ShardSet.open(config.data.validation)
+    if held_out is not None:
         need.host["validation"] = sum(s.size for i in held_out.indexes for s in i.shards)
     need.host["exported encoder"] = 2 * FLOAT32 * parameters  # and the weights that go into it
     return need
@@ -82,14 +82,19 @@ def _training(config: Config, parameters: int, world: int) -> dict[str, int]:
 
 def _activations(config: Config, encoder: ImuEncoder, rows: int) -> int:
     """What autograd keeps of the encoder's pass over ``rows`` windows (both views)."""
-    imu = torch.zeros(SAMPLE_ROWS, encoder.spec.channels, encoder.spec.samples)
 
-    def run() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16"):
-            return encoder(imu).ss
+    def kept(count: int) -> int:
+        imu = torch.zeros(count, encoder.spec.channels, encoder.spec.samples)
 
-    kept = saved_bytes(run, without=list(encoder.parameters()))
-    return kept * rows // SAMPLE_ROWS
+        def run() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16"):
+                return encoder(imu).ss
+
+        return saved_bytes(run, without=list(encoder.parameters()))
+
+    few, twice = kept(SAMPLE_ROWS), kept(2 * SAMPLE_ROWS)
+    whatever = 2 * few - twice  # however many rows: the weights in bfloat16
+    return whatever + (twice - few) * rows // SAMPLE_ROWS
 
 
 def _similarities(config: Config, rows: int, world: int) -> int:
@@ -127,7 +132,8 @@ def measure_memory(context: Context) -> dict[str, Any]:
     """Bytes that are free on this rank's device and node; on rank 0 what a rank will need."""
     device, need = context.runtime.device, None
     if context.runtime.rank == 0:
-        need = vars(estimate(context.config, context.data, context.runtime.world))
+        world = context.runtime.world
+        need = vars(estimate(context.config, context.data, context.held_out, world))
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     return {"need": need, "device": free, "host": free_memory()}
 
@@ -168,9 +174,19 @@ def free_memory() -> int:
     root = Path("/sys/fs/cgroup")
     for folder in ((root / group), *(root / group).parents):
         with suppress(OSError, ValueError):  # no limit is "max", or no file
-            limit = int((folder / "memory.max").read_text())
-            free = min(free, limit - int((folder / "memory.current").read_text()))
+            free = min(free, free_in_group(folder))
     return free
+
+
+def free_in_group(folder: Path) -> int:
+    """Bytes until the limit of the cgroup (version 2) whose files lie in ``folder``.
+
+    Cached files that nobody has read lately are free, as in Kubernetes' working set: the kernel
+    drops them first. ValueError or OSError where there is no limit.
+    """
+    limit, current = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+    usage = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return limit - current + int(usage["inactive_file"])
 
 
 CHECKS = (Check("memory", measure_memory, judge_memory, needs=("batch", "index")),)

@@ -40,7 +40,7 @@ def measure_versions(context: Context) -> dict[str, Any]:
         name: installed(name) or "absent" for name in (each.name for each in required)
     }
     return {
-        "commit": environment["commit"] or "no commit",
+        "commit": (environment["commit"] or "")[:7] or "no commit",
         "versions": {"code": code_digest(), "Python": environment["python"], **packages},
         "below": [
             f"{each.name} is {packages[each.name]}, setup.py wants {each.specifier}"
@@ -66,7 +66,7 @@ def judge_versions(context: Context, ranks: list[dict[str, Any]]) -> list[Findin
     if wrong:
         return context.findings("versions", FAIL, wrong)
     shown = ", ".join(f"{name} {first[name]}" for name in ("Python", *SHOWN))
-    detail = f"code {first['code']} ({ranks[0]['commit'][:7]}), {shown}"
+    detail = f"code {first['code']} ({ranks[0]['commit']}), {shown}"
     return context.findings("versions", OK, dict.fromkeys(range(len(ranks)), detail))
 
 

@@ -22,8 +22,9 @@ def measure_step(context: Context) -> dict[str, float]:
     train = train.model_copy(update={"steps": 1, "storage": storage})
     one_step = context.config.model_copy(update={"output": str(output), "train": train})
     start = time.perf_counter()
-    pretrain(one_step, placement=context.placement)
-    seconds = time.perf_counter() - start
+    with context.watch.paused():
+        pretrain(one_step, placement=context.placement)
+        seconds = time.perf_counter() - start
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:

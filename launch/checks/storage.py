@@ -18,7 +18,7 @@ import numpy as np
 
 from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
 from primus_scale.data.shard_set import check_same_input
-from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.data.storage import Folder
 from primus_scale.files import check_writable, explain_failed_write
 from primus_scale.run import check_embeddings
 
@@ -34,8 +34,8 @@ def measure_index(context: Context) -> dict[str, Any]:
     data = context.data
     check_embeddings(config, data)
     sets = [data]
-    if config.data.validation:
-        sets.append(context.open_shards(config.data.validation))
+    if context.held_out is not None:
+        sets.append(context.held_out)
         check_same_input(*sets)
     trees = [asdict(index) for each in sets for index in each.indexes]
     shards = [shard for each in sets for index in each.indexes for shard in index.shards]
@@ -109,16 +109,33 @@ def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[Finding
 
 
 def measure_output(context: Context) -> None:
-    """Leave a file of this rank in the output, and at ``train.storage`` where that is set."""
+    """Leave a file of this rank in the output, and at ``train.storage`` where that is set.
+
+    There another is put and removed again, as a run does with its older checkpoints.
+    """
     check_writable(context.scratch.parent)
     mark = context.scratch / _mark(context.runtime.rank)
     with explain_failed_write(context.scratch):
         context.scratch.mkdir(exist_ok=True)
         mark.touch()
     if context.config.train.storage:
-        with explain_write_errors(context.shared.url):
-            context.shared.create()
-            context.shared.put(mark, mark.name)
+        _write_to_storage(context, mark)
+
+
+def _write_to_storage(context: Context, mark: Path) -> None:
+    folder, passing = context.shared, f"{mark.name}.removed"
+    doing = "write to"
+    try:
+        folder.create()
+        folder.put(mark, mark.name)
+        folder.put(mark, passing)
+        doing = "remove from"
+        folder.remove(passing)
+    except OSError as error:
+        raise OSError(
+            f"cannot {doing} train.storage={context.config.train.storage} ({error}); let its "
+            "credentials write and remove there, or name other storage"
+        ) from error
 
 
 def judge_output(context: Context, ranks: list[None]) -> list[Finding]:

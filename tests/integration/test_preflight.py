@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from primus_scale.config import Config
 from tests.conftest import require
@@ -21,10 +26,10 @@ PREFLIGHT = ROOT / "launch" / "preflight.py"
 CHECKS = ["batch", "versions", "devices", "index", "shards", "output", "shared", "memory"]
 CHECKS += ["clock", "collectives", "step"]
 
-# Runs the program as it stands, on rank 1 after a fault has been put into the process.
+# Runs the program as it stands, on one rank after a fault has been put into the process.
 WITH_FAULT = """
 import os, runpy, sys, time
-if os.environ["RANK"] == "1":
+if os.environ["RANK"] == "{rank}":
     {fault}
 sys.argv[0] = {program!r}
 runpy.run_path({program!r}, run_name="__main__")
@@ -33,17 +38,28 @@ runpy.run_path({program!r}, run_name="__main__")
 
 def preflight(folder: Path, config: Config, fault: str = "") -> tuple[list[int], Any, str]:
     """Exit codes of two ranks, the findings by check, and what all ranks printed."""
-    program = folder / "with_fault.py"
-    program.write_text(WITH_FAULT.format(fault=fault or "pass", program=str(PREFLIGHT)))
+    program = with_fault(folder, fault or "pass")
     file, found = write_config(config, folder / "run.yaml"), folder / "found.json"
     ranks = start_ranks(2, program, "--config", str(file), "--json", str(found))
     try:
         said = "\n".join(rank.communicate(timeout=120)[0] for rank in ranks)
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        end(ranks)
     return [rank.returncode for rank in ranks], by_check(found), said
+
+
+def with_fault(folder: Path, fault: str, rank: int = 1) -> Path:
+    """The program with ``fault``, lines of Python, in ``rank``."""
+    program = folder / "with_fault.py"
+    program.write_text(WITH_FAULT.format(fault=fault, rank=rank, program=str(PREFLIGHT)))
+    return program
+
+
+def end(ranks: list[subprocess.Popen[str]]) -> None:
+    """Let none of the processes outlive its test."""
+    for rank in ranks:
+        rank.kill()
+        rank.communicate()
 
 
 def by_check(file: Path) -> dict[str, list[dict[str, str]]]:
@@ -173,7 +189,9 @@ def test_altered_shard_and_output_that_is_not_shared(tmp_path: Path) -> None:
 
 def test_a_rank_that_ends_in_the_step_ends_the_others(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "out", write_shards(tmp_path / "shards"))
+    other = tmp_path / "other.json"
     fault = (
+        f"sys.argv[-1] = {str(other)!r}\n    "
         "import primus_scale.trainer as t; build = t.build_run\n"
         "    def broken(*arguments):\n"
         "        build(*arguments)\n"
@@ -185,3 +203,32 @@ def test_a_rank_that_ends_in_the_step_ends_the_others(tmp_path: Path) -> None:
     assert "rank 1: this device fell off the bus\n" in said
     assert findings["step"][0]["result"] == "FAIL"
     assert findings["step"][0]["node"].endswith(" rank 0"), "which met the other's end"
+    assert not other.exists(), "only rank 0 writes"
+
+
+@pytest.mark.parametrize("halted", [0, 1])
+def test_a_rank_that_halts_before_it_has_met_the_others_is_named(
+    tmp_path: Path, halted: int
+) -> None:
+    config = tiny_config(
+        tmp_path / "out",
+        write_shards(tmp_path / "shards"),
+        "train.stuck_after_s=6",
+        "data.timeout_s=1",
+        "data.patience_s=1",
+    )
+    program = with_fault(
+        tmp_path,
+        "import signal, launch.checks.base as b\n"
+        "    b.new_scratch = lambda config: os.kill(os.getpid(), signal.SIGSTOP)",
+        halted,
+    )
+    file = write_config(config, tmp_path / "run.yaml")
+    ranks = start_ranks(2, program, "--config", str(file))
+    try:
+        said = ranks[1 - halted].communicate(timeout=120)[0]
+    finally:
+        end(ranks)
+    assert ranks[1 - halted].returncode == 1, said
+    name = rf"rank {halted} \({re.escape(socket.gethostname())}, pid {ranks[halted].pid}\)"
+    assert re.search(rf"rank {1 - halted}: no progress for 6 s: {name} is halted or lost", said)

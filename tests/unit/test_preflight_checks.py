@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from launch.checks import memory, network, node, step, storage
-from launch.checks.base import FAIL, OK, WARN, Context, Finding, GroupBrokenError, amount
+from launch.checks.base import FAIL, OK, WARN, Context, Finding, GroupBrokenError, Watch, amount
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.engine import Runtime
-from tests.integration.tiny import TEACHERS, tiny_config, write_shards
+from tests.integration.tiny import TEACHERS, free_port, tiny_config, write_shards
 
 
 def context_of(folder: Path, *overrides: str, nodes: tuple[str, ...] = ("a", "a", "b")) -> Context:
     """What the first of some ranks on two nodes knows."""
     config = tiny_config(folder / "out", str(folder / "shards"), *overrides)
     runtime = Runtime(rank=0, world=len(nodes), device=torch.device("cpu"), owns_group=False)
-    context = Context(config, runtime)
+    context = Context(config, runtime, Watch(config))
     context.nodes = list(nodes)
     return context
 
@@ -32,9 +32,9 @@ def test_places_are_named_by_the_largest_unit(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_leaves_can_say_why_to_another_process() -> None:
-    error = GroupBrokenError([Finding("step", "a rank 1", FAIL, "no space left")])
+    error = GroupBrokenError([Finding("step", "a rank 1", FAIL, "no space left")], rank=1)
     there = pickle.loads(pickle.dumps(error))  # noqa: S301 as Ray does it
-    assert (str(there), there.findings) == ("no space left", error.findings)
+    assert (str(there), there.findings, there.rank) == ("no space left", error.findings, 1)
 
 
 def test_findings_of_one_kind_are_one_row(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_skew_is_told_where_it_is_sure(tmp_path: Path) -> None:
 
 def versions(**changed: str) -> dict[str, Any]:
     found = {"code": "c0de", "Python": "3.11.7", "torch": "2.13", "deepspeed": "0.19", "ray": "2.6"}
-    return {"commit": "0123456789", "versions": found | changed, "below": []}
+    return {"commit": "0123456", "versions": found | changed, "below": []}
 
 
 def test_versions_must_be_those_of_rank_0(tmp_path: Path) -> None:
@@ -161,6 +161,24 @@ def test_output_that_is_not_shared_fails(tmp_path: Path) -> None:
     assert f"{tmp_path / 'out'} is not one folder for all: files of b do not show" in rows[0].detail
 
 
+def test_storage_that_will_not_do_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    context = context_of(tmp_path, f"train.storage={tmp_path / 'file'}")
+    with pytest.raises(OSError, match=r"cannot write to train\.storage=.*Not a directory"):
+        storage.measure_output(context)
+    good = context_of(tmp_path, f"train.storage={tmp_path / 'copy'}")
+    storage.measure_output(good)
+    assert good.shared.names() == ["rank0"], "what was put beside it to be removed is gone"
+
+
+def test_validation_shards_that_do_not_answer_are_not_waited_for(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards")
+    nobody = f"http://127.0.0.1:{free_port()}/shards"
+    context = context_of(tmp_path, f"data.validation=[{nobody}]")
+    with pytest.raises(ConnectionError, match="has not answered for 0 s"):
+        memory.measure_memory(context)
+
+
 def test_checkpoints_must_fit_the_disk(tmp_path: Path) -> None:
     context = context_of(tmp_path, "train.keep_checkpoints=2")
     rank = {"seconds": 1.0, "peak": 1e9, "checkpoint": 2e9, "free": 6e9}
@@ -180,17 +198,40 @@ def test_what_autograd_keeps_is_counted_once() -> None:
 def test_memory_is_counted_by_part(tmp_path: Path) -> None:
     shards = ShardSet.open(write_shards(tmp_path / "shards"))
     config = context_of(tmp_path, "support.capacity=1000000").config
-    need = memory.estimate(config, shards, world=2)
+    need = memory.estimate(config, shards, None, world=2)
+    assert "validation" not in need.host
     parameters = 879_620
     assert need.device["weights"] == need.device["gradients"] == 4 * parameters
     assert need.device["optimiser"] == 8 * parameters
     widths = [config.encoder.ss_dim, *(teacher.dim for teacher in TEACHERS.values())]
-    assert need.device["support set"] == pytest.approx(1e6 * 4 * sum(widths), rel=0.15)
+    vectors = 1e6 * 4 * sum(widths)
+    assert vectors < need.device["support set"] < 1.2 * vectors
     cut = context_of(tmp_path, "train.zero_stage=3", "train.accumulation=2").config
-    thrifty = memory.estimate(cut, shards, world=2)
+    thrifty = memory.estimate(cut, shards, shards, world=2)
+    assert thrifty.host["validation"] == sum(each.size for each in shards.index.shards)
     assert thrifty.device["weights"] == 2 * parameters
     assert thrifty.device["optimiser"] == 6 * parameters
     assert thrifty.device["activations"] == need.device["activations"] // 2
+
+
+def test_weights_in_bfloat16_do_not_grow_with_the_batch(tmp_path: Path) -> None:
+    shards = ShardSet.open(write_shards(tmp_path / "shards"))
+    kept = {}
+    for precision in ("bf16", "fp32"):
+        config = context_of(tmp_path, "train.batch=256", f"train.precision={precision}").config
+        kept[precision] = memory.estimate(config, shards, None, world=1).device["activations"]
+    assert kept["bf16"] < 0.7 * kept["fp32"]
+
+
+def test_cached_files_count_as_free_memory_of_a_group(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("8000000000\n")
+    (tmp_path / "memory.current").write_text("7500000000\n")
+    stat = "anon 1000000000\nfile 6500000000\nactive_file 500000000\ninactive_file 6000000000\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    assert memory.free_in_group(tmp_path) == 6_500_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    with pytest.raises(ValueError, match="max"):
+        memory.free_in_group(tmp_path)
 
 
 def test_memory_that_is_not_there_fails(tmp_path: Path) -> None:
