@@ -46,7 +46,7 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
     else:
         # A token in the home folder would bind all later clusters of this user to it.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        with _loopback():
+        with _loopback(), _own_logging():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -76,6 +76,18 @@ def _loopback() -> Iterator[None]:
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
         del os.environ[name]
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Keep this process's logging as it is: what Ray is told is meant for its workers alone."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def stays_here(workers: int) -> bool:
