@@ -1,4 +1,4 @@
-"""A real SLURM on this machine for a test: two virtual nodes of one core each.
+"""A real SLURM on this machine for a test: two virtual nodes of two cores each.
 
     with slurm_cluster() as slurm:
         job = slurm.sbatch("--nodes=2", "--output=LOG", "launch/slurm/pretrain.sbatch", ...)
@@ -66,7 +66,7 @@ PreemptMode=REQUEUE
 PartitionName=main Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime={grace} State=UP
 PartitionName=urgent Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=1000"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=1000"
 
 
 @dataclass(frozen=True)

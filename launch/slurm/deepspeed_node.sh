@@ -9,7 +9,7 @@ read -ra python <<<"$PRIMUS_PYTHON"
 
 # What DeepSpeed wants to know of the machines: {"NODE": [DEVICE, ...], ...}, base64. It makes the
 # devices of this node visible to its ranks, so they are those that SLURM gave to the job.
-ranks=${SLURM_NTASKS_PER_NODE:?"set --ntasks-per-node, the number of ranks on each node"}
+ranks=$PRIMUS_RANKS_PER_NODE
 devices=${CUDA_VISIBLE_DEVICES:-$(seq --separator=, 0 $((ranks - 1)))}
 devices=$(tr ',' '\n' <<<"$devices" | head --lines="$ranks" | sed 's/.*/"&"/' | paste --serial --delimiters=,)
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&\": [$devices]/" | paste --serial --delimiters=,)

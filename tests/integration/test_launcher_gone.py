@@ -1,58 +1,93 @@
-"""Ranks of the deepspeed launcher end with it, after a checkpoint."""
+"""Ranks of deepspeed and torchrun end with their launcher, after a checkpoint."""
 
-import json
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import Popen
 
 import psutil
 import pytest
 
-from primus_scale.trainer import pretrain
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
+    checkpoints,
     free_port,
+    last_step,
     losses,
+    said_by,
     started,
     tiny_config,
+    wait_for,
     wait_until,
     write_config,
     write_shards,
 )
 
-DEEPSPEED = Path(sys.executable).with_name("deepspeed")
+TWO_RANKS = {"deepspeed": ("--num_gpus", "2"), "torchrun": ("--nproc-per-node", "2")}
+NOTICED = "its launcher is gone; stopping after a checkpoint"
+
+
+@contextmanager
+def launched(launcher: str, file: str, steps: int) -> Iterator[Popen[str]]:
+    """Two ranks of a launcher, all of whose processes end with the block, whatever happens."""
+    program = Path(sys.executable).with_name(launcher)
+    require(program.is_file(), f"the {launcher} command is not installed")
+    options = (*TWO_RANKS[launcher], "--master_port", str(free_port()))
+    run = (str(LAUNCHER), "--config", file, f"train.steps={steps}")
+    with started(sys.executable, str(program), *options, *run) as process:
+        try:
+            yield process
+        finally:
+            for each in processes_of(file):  # torchrun's ranks are in sessions of their own
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+
+def processes_of(file: str) -> list[psutil.Process]:
+    """Those that have the configuration in their command line: the launcher's, and ranks."""
+    return [
+        each for each in psutil.process_iter(["cmdline"]) if file in (each.info["cmdline"] or ())
+    ]
 
 
 @pytest.mark.parametrize(
-    ("part", "sent"),
+    ("launcher", "part", "sent", "said"),
     [
-        ("command", signal.SIGTERM),  # which it does not hand on
-        ("command", signal.SIGKILL),
-        ("process that started the ranks", signal.SIGKILL),
+        # SIGTERM ends the command, and nobody else; what it started tells the ranks' exit code.
+        ("deepspeed", "command", signal.SIGTERM, (NOTICED, "exits with return code = 75")),
+        ("deepspeed", "command", signal.SIGKILL, (NOTICED, "exits with return code = 75")),
+        ("deepspeed", "process that started the ranks", signal.SIGKILL, (NOTICED,)),
+        ("torchrun", "command", signal.SIGKILL, (NOTICED,)),
+        ("torchrun", "command", signal.SIGTERM, ("closing signal SIGTERM",)),  # it hands it on
     ],
 )
 def test_ranks_do_not_outlive_their_launcher(
-    tmp_path: Path, part: str, sent: signal.Signals
+    tmp_path: Path, launcher: str, part: str, sent: signal.Signals, said: tuple[str, ...]
 ) -> None:
-    require(DEEPSPEED.is_file(), "the deepspeed command is not installed")
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     options = ("train.pictures_every=100000", "optimizer.schedule=constant")
-    config = tiny_config(output, shards, "train.steps=100000", *options)
-    arguments = ("--num_gpus", "2", "--master_port", str(free_port()), str(LAUNCHER), "--config")
-    file = str(write_config(config, tmp_path / "run.yaml"))
-    with started(sys.executable, str(DEEPSPEED), *arguments, file) as launcher:
-        command = psutil.Process(launcher.pid)
+    file = str(write_config(tiny_config(output, shards, *options), tmp_path / "run.yaml"))
+    with launched(launcher, file, steps=100000) as process:
         wait_until((output / "metrics.jsonl").is_file, timeout_s=240)
-        (middle,) = command.children()
-        ranks = middle.children()
-        assert len(ranks) == 2
-        (command if part == "command" else middle).send_signal(sent)
-        psutil.wait_procs([command, middle, *ranks], timeout=120)
-        assert not any(each.is_running() for each in (command, middle, *ranks))
-    (checkpoint,) = output.glob("checkpoints/step-*")
-    done = json.loads((checkpoint / "manifest.json").read_text())["progress"]["step"]
+        command, family = psutil.Process(process.pid), processes_of(file)
+        assert len(family) == (4 if launcher == "deepspeed" else 3), "two of them are ranks"
+        (command if part == "command" else command.children()[0]).send_signal(sent)
+        start = time.monotonic()
+        assert not psutil.wait_procs(family, timeout=120)[1]
+        print(f"all gone after {time.monotonic() - start:.1f} s")
+        (heard,), _ = said_by([process])
+    assert [line for line in said if line not in heard] == []
+    assert (NOTICED in heard) == (NOTICED in said)
+    (done,) = checkpoints(output)
     assert done == len(losses(output)), "all that was done is kept"
 
-    assert pretrain(tiny_config(output, shards, f"train.steps={done + 2}", *options)) == 0
+    start = time.monotonic()
+    with launched(launcher, file, steps=done + 2) as process:
+        wait_until(lambda: last_step(output) > done, timeout_s=240)
+        print(f"next step after {time.monotonic() - start:.1f} s")
+        assert wait_for([process]) == [0]
     assert len(losses(output)) == done + 2
