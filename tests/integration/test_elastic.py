@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("elastic")
     shards = write_shards(folder / "shards", windows=44)  # epochs end within batches
 
-    def run_files(world: int, runs: dict[str, tuple[str, ...]], steps: int) -> list[str]:
+    def run_files(runs: dict[str, tuple[str, ...]], steps: int) -> list[str]:
         files = []
         for name, overrides in runs.items():
             config = tiny_config(
@@ -57,10 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     before = {w: {n: o for n, (o, b, _) in RUNS.items() if b == w} for w in (1, 2, 3)}
     after = {w: {n: o for n, (o, _, a) in RUNS.items() if a == w} for w in (1, 2, 3)}
-    train(2, *run_files(2, STRAIGHT, WHOLE), *run_files(2, before[2], HALF))
-    train(1, *run_files(1, before[1], HALF), *run_files(1, after[1], WHOLE))
-    train(2, *run_files(2, after[2], WHOLE))
-    train(3, *run_files(3, after[3], WHOLE))
+    train(2, *run_files(STRAIGHT, WHOLE), *run_files(before[2], HALF))
+    train(1, *run_files(before[1], HALF), *run_files(after[1], WHOLE))
+    train(2, *run_files(after[2], WHOLE))
+    train(3, *run_files(after[3], WHOLE))
     return folder
 
 

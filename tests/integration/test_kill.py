@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tests.integration.tiny import (
     LAUNCHER,
+    checkpoints,
     losses,
+    newest_checkpoint,
     start_ranks,
     tiny_config,
     wait_for,
@@ -19,23 +21,19 @@ from tests.integration.tiny import (
 )
 
 
-def checkpoints(output: Path) -> list[Path]:
-    return sorted(output.glob("checkpoints/step-*"))
-
-
 def test_sigkill_at_any_time_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
     shards, output = write_shards(tmp_path / "shards"), tmp_path / "out"
     endless = tiny_config(output, shards, "train.steps=100000", "train.checkpoint_every=1")
     file = str(write_config(endless, tmp_path / "endless.yaml"))
     for seed in range(3):
-        before = checkpoints(output)
+        before = newest_checkpoint(output)
         (rank,) = start_ranks(1, LAUNCHER, "--config", file)
-        wait_until(lambda before=before: checkpoints(output)[-1:] != before[-1:])
+        wait_until(lambda before=before: newest_checkpoint(output) != before)
         time.sleep(random.Random(seed).uniform(0.0, 0.5))
         rank.kill()
         assert wait_for([rank]) == [-signal.SIGKILL]
 
-    done = int(checkpoints(output)[-1].name.removeprefix("step-"))
+    done = newest_checkpoint(output)
     (rank,) = start_ranks(1, LAUNCHER, "--config", file, f"train.steps={done + 1}")
     assert wait_for([rank]) == [0]
     assert json.loads((output / "train.json").read_text())["steps"] == done + 1

@@ -12,6 +12,7 @@ from primus_scale.config import Config
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
+    checkpoints,
     free_port,
     losses,
     started,
@@ -48,7 +49,7 @@ def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
         driver.send_signal(signal.SIGTERM)
         assert wait_for([driver]) == [trainer.REQUEUE]
 
-    done = int(next(iter(output.glob("checkpoints/step-*"))).name.removeprefix("step-"))
+    (done,) = checkpoints(output)
     with started(*command, file, f"train.steps={done + 2}") as driver:
         assert wait_for([driver]) == [0]
     assert len(losses(output)) == done + 2

@@ -6,13 +6,22 @@ import subprocess
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from tests.conftest import require
 from tests.integration.ray_head import Head, Job, ray_head
-from tests.integration.tiny import ROOT, tiny_config, wait_until, write_config, write_shards
+from tests.integration.tiny import (
+    ROOT,
+    last_step,
+    newest_checkpoint,
+    records,
+    steps,
+    tiny_config,
+    wait_until,
+    write_config,
+    write_shards,
+)
 
 ENDLESS = (
     *("train.steps=1000000", "optimizer.schedule=constant", "train.pictures_every=1000000"),
@@ -20,26 +29,6 @@ ENDLESS = (
 )
 WORKER, DRIVER = ("ray::RayTrainWorker",), ("python -m launch",)
 SUPPORT = ("ray::SupportActor", "ray::primus-support")  # the latter while it answers
-
-
-def records(output: Path) -> list[dict[str, Any]]:
-    """What the run has logged."""
-    file = output / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
-def steps(output: Path) -> list[int]:
-    return [int(record["step"]) for record in records(output) if "loss/total" in record]
-
-
-def last_step(output: Path) -> int:
-    return (steps(output) or [0])[-1]
-
-
-def newest_checkpoint(output: Path) -> int:
-    names = sorted(path.name for path in output.glob("checkpoints/step-*"))
-    return int(names[-1].removeprefix("step-")) if names else 0
 
 
 def wait_for_steps(output: Path, more: int) -> None:
@@ -74,6 +63,12 @@ def test_killed_worker_killed_support_actor_stopped_job(tmp_path: Path) -> None:
                 "output=runs/here lies in the job's own copy of the working directory" in job.said()
             )
         assert uploaded(head) <= known_to_git()
+
+        with train(head, file, "launch.workers=8") as job:
+            wait_until(lambda: "Attempting to start training worker group" in job.said())
+            job.stop()
+            assert job.wait() == "STOPPED"
+            assert "stopped while no worker ran" in job.said(), "not killed after all patience"
 
         with train(head, file) as job:
             wait_for_steps(output, 30)

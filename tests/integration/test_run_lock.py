@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -19,6 +20,7 @@ from primus_scale.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,
     ROOT,
+    errors_of,
     start_ranks,
     tiny_config,
     wait_for,
@@ -26,14 +28,17 @@ from tests.integration.tiny import (
     write_config,
     write_shards,
 )
+from tests.shifted_clock import shifted_clock
 
 
 @contextmanager
-def held(folder: Path, machine: str = "here") -> Iterator[subprocess.Popen[str]]:
+def held(
+    folder: Path, machine: str = "here", variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[str]]:
     """A process with the lock of ``folder``."""
     command = [sys.executable, "-m", "tests.run_lock_holder", str(folder), machine]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as holder:
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables}, **pipes) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
             yield holder
@@ -52,26 +57,19 @@ def test_second_run_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     config = tiny_config(output, shards, "train.steps=100000", "train.pictures_every=100000")
     file = str(write_config(config, tmp_path / "run.yaml"))
-    first = start_ranks(1, LAUNCHER, "--config", file)
-    try:
-        wait_until((output / "metrics.jsonl").is_file)
-        second = start_ranks(2, LAUNCHER, "--config", file)
-        for rank in second:
-            said = rank.communicate(timeout=120)[0]
-            holder = rf"{socket.gethostname()} \(pid {first[0].pid}, since 2\d\d\d-"
-            assert re.search(rf"error: {output} is in use by a run on {holder}", said), said
-            assert "Traceback" not in said
-        assert [rank.returncode for rank in second] == [1, 1]
-        assert first[0].poll() is None
-        first[0].kill()
-        killed = time.monotonic()
-        third = start_ranks(1, LAUNCHER, "--config", file)
-        wait_until(lambda: f'"pid": {third[0].pid}' in lock_text(output))
-        print(f"its own restart held the folder {time.monotonic() - killed:.1f} s after the kill")
-        third[0].send_signal(signal.SIGTERM)
-        assert wait_for(third) == [os.EX_TEMPFAIL]
-    finally:
-        wait_for(first)
+    (first,) = start_ranks(1, LAUNCHER, "--config", file)
+    wait_until((output / "metrics.jsonl").is_file)
+    holder = rf"{socket.gethostname()} \(pid {first.pid}, since 2\d\d\d-"
+    for error in errors_of(start_ranks(2, LAUNCHER, "--config", file)):
+        assert re.search(rf"error: {output} is in use by a run on {holder}", error), error
+    assert first.poll() is None
+    first.kill()
+    killed = time.monotonic()
+    (third,) = start_ranks(1, LAUNCHER, "--config", file)
+    wait_until(lambda: f'"pid": {third.pid}' in lock_text(output))
+    print(f"its own restart held the folder {time.monotonic() - killed:.1f} s after the kill")
+    third.send_signal(signal.SIGTERM)
+    assert wait_for([first, third]) == [-signal.SIGKILL, os.EX_TEMPFAIL]
     assert not (output / LOCK_FILE).exists(), "released"
 
 
@@ -90,18 +88,21 @@ def test_killed_holder_on_this_machine_makes_way_at_once(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("quick")
-def test_holder_on_another_machine_is_known_by_its_beats(tmp_path: Path) -> None:
-    with held(tmp_path, "another-machine") as holder:
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_holder_on_another_machine_is_known_by_its_beats(tmp_path: Path, ahead_s: int) -> None:
+    """Whatever the clock of the other machine says."""
+    folder, clock = tmp_path / "out", shifted_clock(tmp_path, ahead_s)
+    with held(folder, "another-machine", clock) as holder:
         with pytest.raises(OSError, match=rf"in use by a run on .*pid {holder.pid}"):
-            run_lock.RunLock(tmp_path).acquire()
+            run_lock.RunLock(folder).acquire()
         holder.kill()
         holder.wait()
-        # Whatever the clock of the other machine said: only changes count.
-        os.utime(tmp_path / LOCK_FILE, (4e9, 4e9))
+        there = time.time() + ahead_s  # for a server of files may have that clock, too
+        os.utime(folder / LOCK_FILE, (there, there))
         start = time.monotonic()
-        with only_run(tmp_path):
+        with only_run(folder):
             assert time.monotonic() - start > run_lock.STALE_S
-            assert f'"pid": {os.getpid()}' in lock_text(tmp_path)
+            assert f'"pid": {os.getpid()}' in lock_text(folder)
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,7 +9,9 @@ import pytest
 
 from tests.integration.tiny import (
     losses,
+    said_by,
     start_ranks,
+    step_of,
     tiny_config,
     wait_for,
     wait_until,
@@ -32,10 +34,6 @@ def whole(url: str) -> list[str]:
     server, root = fsspec.core.url_to_fs(url)
     server.invalidate_cache()
     return sorted(path.split("/")[-2] for path in server.glob(f"{root}/step-*/manifest.json"))
-
-
-def step_of(checkpoint: str) -> int:
-    return int(checkpoint.removeprefix("step-"))
 
 
 def test_lost_machines_and_damaged_copies(bucket: str, tmp_path: Path) -> None:
@@ -80,9 +78,8 @@ def test_lost_machines_and_damaged_copies(bucket: str, tmp_path: Path) -> None:
     server.pipe_file(damaged, server.cat_file(damaged)[:-1] + b"\0\0")
     for node in nodes:
         shutil.rmtree(node)
-    (rank,) = start_ranks(1, *command, f"train.steps={done + 6}")
-    said = rank.communicate(timeout=300)[0]
-    assert rank.returncode == 0, said
+    (said,), codes = said_by(start_ranks(1, *command, f"train.steps={done + 6}"))
+    assert codes == [0]
     assert f"passing over the damaged checkpoint {nodes[0]}/checkpoints/{kept[-1]}" in said
     assert "was saved by 2 ranks; converting it for 1" in said
     assert losses(nodes[0])[: done + 4] == pytest.approx(after, rel=1e-3)

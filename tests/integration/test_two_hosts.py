@@ -19,7 +19,9 @@ from primus_scale.trainer import REQUEUE, pretrain
 from tests.integration.ray_head import forgotten_address
 from tests.integration.tiny import (
     LAUNCHER,
+    last_step,
     losses,
+    newest_checkpoint,
     tiny_config,
     wait_until,
     write_config,
@@ -88,11 +90,11 @@ def test_ray_on_two_hosts_goes_on_after_a_cut(
             log=said,
             environment={**environment, "RAY_ADDRESS": address},
         )
-        wait_until(lambda: steps_done(output) > 12)
+        wait_until(lambda: last_step(output) > 12)
         assert [workers(host) for host in (first, second)] == [1, 1]
 
         with second.cut_off():
-            cut, done, kept = time.monotonic(), steps_done(output), newest_checkpoint(output)
+            cut, done, kept = time.monotonic(), last_step(output), newest_checkpoint(output)
             wait_until(lambda: "missed too many heartbeats" in said.read_text(), timeout_s=30)
             print(f"cut after step {done}: noticed after {time.monotonic() - cut:.1f} s")
             wait_until(lambda: not workers(first), timeout_s=30)  # it would wait for the other
@@ -101,7 +103,7 @@ def test_ray_on_two_hosts_goes_on_after_a_cut(
         assert node.wait(timeout=60) != 0
         print(f"link back: the node has left after {time.monotonic() - back:.1f} s")
         start_node(second, scratch, environment, f"--address={address}")
-        wait_until(lambda: steps_done(output) > done)
+        wait_until(lambda: last_step(output) > done)
         print(f"past step {done} again after {time.monotonic() - back:.1f} s, {done - kept} lost")
         assert driver.wait(timeout=120) == 0, said.read_text()
     assert losses(output) == pytest.approx(undisturbed, rel=1e-3)
@@ -117,17 +119,17 @@ def test_ranks_on_two_hosts_outlast_a_short_cut_and_end_after_a_long_one(
     with two_hosts() as hosts:
         said = [tmp_path / f"rank{rank}.log" for rank in range(2)]
         ranks = start_ranks(hosts, file, said)
-        wait_until(lambda: steps_done(output) > 5)
+        wait_until(lambda: last_step(output) > 5)
         with hosts[1].cut_off():
-            done = steps_done(output)
+            done = last_step(output)
             time.sleep(STUCK_AFTER_S / 3)
         back = time.monotonic()
-        wait_until(lambda: steps_done(output) > done + 1)
+        wait_until(lambda: last_step(output) > done + 1)
         print(f"short cut: next step {time.monotonic() - back:.1f} s after it, none lost")
         wait_until(lambda: newest_checkpoint(output) > 0)
 
         with hosts[1].cut_off():
-            cut, done, kept = time.monotonic(), steps_done(output), newest_checkpoint(output)
+            cut, done, kept = time.monotonic(), last_step(output), newest_checkpoint(output)
             codes = [rank.wait(timeout=60) for rank in ranks]
             print(f"long cut: both have ended after {time.monotonic() - cut:.1f} s with {codes}")
         assert codes == [REQUEUE, REQUEUE]
@@ -138,7 +140,7 @@ def test_ranks_on_two_hosts_outlast_a_short_cut_and_end_after_a_long_one(
 
         back = time.monotonic()
         ranks = start_ranks(hosts, file, said)
-        wait_until(lambda: steps_done(output) > done)
+        wait_until(lambda: last_step(output) > done)
         print(f"past step {done} again after {time.monotonic() - back:.1f} s, {done - kept} lost")
         assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     assert losses(output) == pytest.approx(undisturbed, rel=1e-3)
@@ -199,15 +201,3 @@ def workers(host: Host) -> int:
         with suppress(psutil.Error):
             titles.append(" ".join(process.cmdline()))
     return sum(title.startswith("ray::RayTrainWorker") for title in titles)
-
-
-def steps_done(output: Path) -> int:
-    """Steps in the run's log, also while it is being written."""
-    file = output / "metrics.jsonl"
-    return file.read_text(encoding="utf-8").count('"loss/total"') if file.is_file() else 0
-
-
-def newest_checkpoint(output: Path) -> int:
-    """Step of the newest checkpoint, 0 where there is none."""
-    names = [path.name for path in output.glob("checkpoints/step-*")]
-    return max((int(name.removeprefix("step-")) for name in names), default=0)

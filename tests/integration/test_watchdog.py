@@ -12,6 +12,7 @@ from primus_scale.trainer import REQUEUE
 from tests.integration.tiny import (
     LAUNCHER,
     ROOT,
+    said_by,
     start_ranks,
     tiny_config,
     wait_for,
@@ -35,20 +36,18 @@ def test_halted_rank_is_named_by_the_other(tmp_path: Path, halted: int) -> None:
     output = tmp_path / "out"
     config = tiny_config(output, write_shards(tmp_path / "shards"), *HURRY)
     ranks = start_ranks(2, LAUNCHER, "--config", str(write_config(config, tmp_path / "run.yaml")))
-    try:
-        wait_until((output / "metrics.jsonl").is_file)
-        ranks[halted].send_signal(signal.SIGSTOP)
-        start = time.monotonic()
-        said = ranks[1 - halted].communicate(timeout=60)[0]
-        print(f"named {time.monotonic() - start:.1f} s after it was halted")
-        assert ranks[1 - halted].returncode == REQUEUE, said
-        assert f"rank {1 - halted}: no progress for {STUCK_AFTER_S} s: " in said
-        name = rf"rank {halted} \({re.escape(socket.gethostname())}, pid {ranks[halted].pid}\)"
-        where = r"last seen at step \d+ in: " if halted else "it holds the store that all ask"
-        assert re.search(rf"{name} is halted or lost, {where}", said), said
-        ranks[halted].send_signal(signal.SIGCONT)
-    finally:
-        assert wait_for(ranks, timeout_s=60)[halted] != 0
+    wait_until((output / "metrics.jsonl").is_file)
+    ranks[halted].send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    (said,), codes = said_by([ranks[1 - halted]], timeout_s=60)
+    print(f"named {time.monotonic() - start:.1f} s after it was halted")
+    assert codes == [REQUEUE]
+    assert f"rank {1 - halted}: no progress for {STUCK_AFTER_S} s: " in said
+    name = rf"rank {halted} \({re.escape(socket.gethostname())}, pid {ranks[halted].pid}\)"
+    where = r"last seen at step \d+ in: " if halted else "it holds the store that all ask"
+    assert re.search(rf"{name} is halted or lost, {where}", said), said
+    ranks[halted].send_signal(signal.SIGCONT)
+    assert wait_for([ranks[halted]], timeout_s=60) != [0]
 
 
 def test_rank_that_waits_for_ever_is_named_with_its_stack(tmp_path: Path) -> None:
@@ -58,10 +57,8 @@ def test_rank_that_waits_for_ever_is_named_with_its_stack(tmp_path: Path) -> Non
     file = str(write_config(config, tmp_path / "run.yaml"))
     program = ROOT / "tests" / "integration" / "train_on_pipe.py"
     ranks = start_ranks(2, program, "8", "--config", file)
-    try:
-        said = [rank.communicate(timeout=120)[0] for rank in ranks]
-    finally:
-        assert wait_for(ranks) == [REQUEUE] * 2
+    said, codes = said_by(ranks)
+    assert codes == [REQUEUE] * 2
     name = rf"rank 1 \({re.escape(socket.gethostname())}, pid {ranks[1].pid}\)"
     for text in said:
         assert re.search(rf"{name} is stuck, last seen at step \d+ in: waiting for data", text), (

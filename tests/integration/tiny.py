@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ TEACHERS = {
     "video": TeacherSpace(dim=24, key="video-key", space="video-space", teacher="random-video"),
     "text": TeacherSpace(dim=16, key="text-key", space="text-space", teacher="random-text"),
 }
+_ranks: list[subprocess.Popen[str]] = []  # that the running test has started
 
 
 def write_shards(
@@ -80,10 +82,42 @@ def write_config(config: Config, path: Path) -> Path:
     return path
 
 
+def records(output: Path) -> list[dict[str, Any]]:
+    """What a run has logged, without the line that it may be writing."""
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
 def losses(output: Path) -> list[float]:
     """Total loss of each step, as the run logged it."""
-    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record["loss/total"] for record in map(json.loads, lines) if "loss/total" in record]
+    return [record["loss/total"] for record in records(output) if "loss/total" in record]
+
+
+def steps(output: Path) -> list[int]:
+    """Numbers of the steps in the log, none where there is no log yet."""
+    with suppress(FileNotFoundError):
+        return [int(record["step"]) for record in records(output) if "loss/total" in record]
+    return []
+
+
+def last_step(output: Path) -> int:
+    """Number of the last step in the log, 0 where there is none."""
+    return (steps(output) or [0])[-1]
+
+
+def checkpoints(output: Path) -> list[int]:
+    """Steps after which there is a checkpoint, in their order."""
+    return sorted(step_of(path.name) for path in output.glob("checkpoints/step-*"))
+
+
+def newest_checkpoint(output: Path) -> int:
+    """Step of the newest checkpoint, 0 where there is none."""
+    return (checkpoints(output) or [0])[-1]
+
+
+def step_of(checkpoint: str) -> int:
+    """The step that the name of a checkpoint tells."""
+    return int(checkpoint.removeprefix("step-"))
 
 
 def tensors_of(tree: Any, place: str = "") -> dict[str, torch.Tensor]:
@@ -98,8 +132,17 @@ def tensors_of(tree: Any, place: str = "") -> dict[str, torch.Tensor]:
     return found
 
 
-def start_ranks(world: int, program: Path, *arguments: str) -> list[subprocess.Popen[str]]:
-    """Start ``world`` processes that find each other as a launcher would arrange it."""
+def start_ranks(
+    world: int,
+    program: Path,
+    *arguments: str,
+    own: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+) -> list[subprocess.Popen[str]]:
+    """Start ``world`` processes that find each other as a launcher would arrange it.
+
+    own: environment variables of single ranks. What still runs when the test ends is killed
+    (conftest.py).
+    """
     environment = {
         **os.environ,
         "WORLD_SIZE": str(world),
@@ -107,16 +150,28 @@ def start_ranks(world: int, program: Path, *arguments: str) -> list[subprocess.P
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
-    return [
-        subprocess.Popen(
+    ranks = []
+    for rank in range(world):
+        variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), **own.get(rank, {})}
+        process = subprocess.Popen(
             [sys.executable, str(program), *arguments],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**environment, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(world)
-    ]
+        _ranks.append(process)
+        ranks.append(process)
+    return ranks
+
+
+def kill_ranks() -> None:
+    """Kill what ``start_ranks`` started and nobody waited for; shows what it had printed."""
+    left = [rank for rank in _ranks if rank.stdout and not rank.stdout.closed]
+    _ranks.clear()
+    for rank in left:
+        rank.kill()
+    said_by(left)
 
 
 @contextmanager
@@ -138,16 +193,40 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(launcher.pid, signal.SIGKILL)
 
 
-def wait_for(ranks: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0) -> list[int]:
-    """Exit codes of the processes; what they print is shown with a failing test."""
+def said_by(
+    processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0
+) -> tuple[list[str], list[int]]:
+    """What the processes have printed when they have ended, and their exit codes.
+
+    Those that do not end are killed. What they printed is shown with a failing test.
+    """
     try:
-        for rank in ranks:
-            rank.wait(timeout=timeout_s)
+        for process in processes:
+            process.communicate(timeout=timeout_s)
     finally:
-        for rank in ranks:
-            rank.kill()
-            print(rank.communicate()[0])
-    return [rank.returncode for rank in ranks]
+        for process in processes:
+            process.kill()
+        texts = [process.communicate(timeout=timeout_s)[0] for process in processes]
+        for text in texts:
+            print(text)
+    return texts, [process.returncode for process in processes]
+
+
+def wait_for(processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0) -> list[int]:
+    """Exit codes of the processes, as of ``said_by``."""
+    return said_by(processes, timeout_s)[1]
+
+
+def errors_of(ranks: Sequence[subprocess.Popen[str]]) -> list[str]:
+    """The one line that each rank tells its user before it ends, with 1 and no traceback."""
+    texts, codes = said_by(ranks)
+    assert codes == [1] * len(ranks), texts
+    lines = []
+    for text in texts:
+        assert "Traceback" not in text
+        (line,) = (line for line in text.splitlines() if "error: " in line)
+        lines.append(line)
+    return lines
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
