@@ -1,4 +1,5 @@
-# primus-scale. `make pretrain` and `make test` need Python 3.11, git and a C compiler, nothing else.
+# primus-scale. `make pretrain` and `make test` need Python 3.11, git and a C compiler. Tests that
+# need more (SLURM, network namespaces) are skipped without it; .ci/run installs it.
 
 PYTHON ?= python3.11
 BIN    := .venv/bin

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 CORE = [
     "torch>=2.6",
     "deepspeed>=0.19",  # ZeRO training on one or many machines
-    "ray[default,train]>=2.60",  # launches workers, later holds the support-set service
+    "ray[default,train]>=2.60",  # launches workers and the support-set service
     "webdataset>=1.0",  # tar shards: writing, and the reading pipeline
     "transformers>=5.0",  # frozen video and text teachers
     "tensorboard>=2.20",
