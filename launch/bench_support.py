@@ -244,21 +244,24 @@ class _Timed:
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Cost against size: a lookup, an insert, and the share of the step that waits."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    """Cost against size: a lookup and an insert by themselves, and their shares of the step."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     times, shares = figure.subplots(1, 2)
-    for ranks in sorted({row["ranks"] for row in rows}):
-        mine = [row for row in rows if row["ranks"] == ranks]
-        sizes = [row["entries"] for row in mine]
-        for name, style in (("lookup", "-o"), ("insert", ":s")):
-            milliseconds = [row[f"{name}_ms"] for row in mine]
-            times.plot(sizes, milliseconds, style, label=f"{name}, {ranks} rank(s)")
-        for name, style, label in (("share", "-o", ""), ("unasked_share", ":s", ", unasked")):
-            waits = [100 * row[name] for row in mine]
-            shares.plot(sizes, waits, style, label=f"{ranks} rank(s){label}")
-    times.set(xscale="log", yscale="log", xlabel="entries", ylabel="ms", title="by itself")
-    shares.set(xscale="log", xlabel="entries", ylabel="% of step", title="waiting for neighbours")
-    for axis in (times, shares):
+    panels = (
+        (times, 1, {"lookup_ms": "lookup", "insert_ms": "insert"}),
+        (shares, 100, {"unasked_share": "lookups, unasked", "share": "lookups, asked ahead"}),
+    )
+    for axis, scale, kinds in panels:
+        for (field, label), style in zip(kinds.items(), ("-o", ":s"), strict=True):
+            for colour, ranks in enumerate(sorted({row["ranks"] for row in rows})):
+                mine = [row for row in rows if row["ranks"] == ranks]
+                values = [scale * row[field] for row in mine]
+                sizes = [row["entries"] for row in mine]
+                name = f"{label}, {ranks} rank{'s' if ranks > 1 else ''}"
+                axis.plot(sizes, values, style, color=f"C{colour}", label=name)
+        axis.set(xscale="log", yscale="log", xlabel="entries")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    times.set(ylabel="ms", title="by itself")
+    shares.set(ylabel="% of the step", title="beside the training step")
     figure.savefig(path)
