@@ -1,6 +1,7 @@
 """A run goes on by itself where object storage answers 503, stalls, resets or is away."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from tests.integration.tiny import (
     records,
     said_by,
     start_ranks,
+    started,
     tiny_config,
     wait_for,
     wait_until,
@@ -97,6 +99,30 @@ def test_run_ends_where_patience_does_and_goes_on_later(
     proxy.fault = None
     assert wait_for(start_ranks(2, LAUNCHER, "--config", file)) == [0, 0]
     assert losses(output) == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
+
+
+def test_ray_starts_the_workers_again_where_patience_ends(
+    bucket: str, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    train = write_shards(f"{bucket}/again", 320)
+    overrides = ("train.steps=60", "data.shuffle_blocks=1", "data.timeout_s=1", "data.patience_s=2")
+    assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
+    output = tmp_path / "out"
+    config = tiny_config(output, train, *overrides, "launch.max_failures=20")
+    file = str(write_config(config, tmp_path / "run.yaml"))
+    with started(sys.executable, "-m", "launch.ray_train", "--config", file) as driver:
+        wait_until(lambda: last_step(output) > 2, timeout_s=300)  # Ray is slow to start
+        proxy.fault = "gone"
+        wait_until(lambda: checkpoints(output))
+        assert checkpoints(output) == [last_step(output)], "no step is lost"
+        proxy.fault, back = None, time.monotonic()
+        before = last_step(output)
+        wait_until(lambda: last_step(output) > before)
+        print(f"the next step {time.monotonic() - back:.1f} s after storage is back")
+        (said,), codes = said_by([driver])
+    assert codes == [0]
+    assert "has not answered for 2 s" in said
+    assert losses(output) == losses(tmp_path / "straight")
 
 
 def go_through(fault: Fault, seconds: float, output: Path, proxy: FaultyProxy) -> None:
