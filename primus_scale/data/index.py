@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from primus_scale.data.patience import Patience
 from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.names import check_name
 from primus_scale.sample import TEACHER_MODALITIES
 
 SCHEMA_VERSION = 1
@@ -51,8 +52,7 @@ class ShardEntry:
     records: tuple[RecordEntry, ...]
 
     def __post_init__(self) -> None:
-        if "/" in self.name or "\\" in self.name or self.name in ("", ".", ".."):
-            raise ValueError(f"name {self.name!r} is not a plain file name")
+        check_name(self.name, "shards", plain=True)
         position = 0
         for number, record in enumerate(self.records):
             if record.offset != position or record.length <= 0 or record.windows <= 0:

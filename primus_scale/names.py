@@ -1,0 +1,82 @@
+"""Names that come from files: whether they may be joined to a folder.
+
+    check_name("state/optimizer.pt", "run/manifest.json")   # returns it
+    check_name("../../.ssh/config", "run/manifest.json")    # ValueError naming both
+    path_in(folder, "state/optimizer.pt", "run/manifest.json")
+
+A manifest, an index, an archive or a report may have been written by somebody else. What it calls
+a file must lie below the folder that is meant, on every storage: in a local folder, in an object
+store (where ``//`` and ``.`` are names of their own) and behind a web server (where ``%2e`` is a
+dot).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote
+
+MOST_BYTES = 1024  # of a whole name, as of a key in S3
+MOST_PART_BYTES = 255  # of a file's or a folder's name, as on Linux
+MOST_QUOTED = 80  # characters of a name in a message
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+# Control characters, separators of lines, and what does not stand for a character by itself.
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+
+
+def check_name(name: object, what: str, *, plain: bool = False) -> str:
+    """``name`` where it may be joined to a folder: relative, below it, and printable.
+
+    what: where the name stands, for the message. plain: a file's name, without folders.
+    ValueError naming ``what`` and the name, shortened.
+    """
+    problem = _problem(name, plain) if isinstance(name, str) else "is no text"
+    if problem is not None:
+        raise ValueError(f"{what}: the name {quoted(name)} {problem}")
+    assert isinstance(name, str)
+    return name
+
+
+def path_in(folder: Path, name: object, what: str) -> Path:
+    """``folder / name``, where that lies in ``folder`` also when links are followed.
+
+    ValueError as ``check_name``, and where a link leads out of the folder.
+    """
+    path = folder / check_name(name, what)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{what}: the name {quoted(name)} leads out of {folder} by a link")
+    return path
+
+
+def quoted(name: object, most: int = MOST_QUOTED) -> str:
+    """``name`` in quotes on one line, at most some ``most`` characters of it."""
+    text = name if isinstance(name, str) else repr(name)
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-(most // 2) :]} ({len(text):,} characters)"
+    return repr(text) if isinstance(name, str) else text
+
+
+def _problem(name: str, plain: bool) -> str | None:
+    """What forbids to join ``name`` to a folder; None where nothing does."""
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
+        return "has characters that cannot be printed"
+    parts = name.split("/")
+    lengths = [len(part.encode()) for part in parts]
+    if sum(lengths) + len(parts) - 1 > MOST_BYTES:
+        return f"is longer than {MOST_BYTES:,} bytes"
+    if max(lengths) > MOST_PART_BYTES:
+        return f"has a part of more than {MOST_PART_BYTES} bytes"
+    if "://" in name or "::" in name:
+        return "is a URL; it must be relative to its folder"
+    for form in dict.fromkeys((name, unquote(name))):
+        if form.startswith(("/", "~", "\\")) or _DRIVE.match(form):
+            return "is absolute; it must be relative to its folder"
+        if "\\" in form or "\0" in form:
+            return "has a backslash or a null byte in it"
+        if any(part in ("", ".", "..") for part in form.split("/")):
+            return "has an empty part, . or .. in it; it must lie below its folder"
+    if plain and "/" in unquote(name):
+        return "is not a plain file name"
+    return None
