@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from primus_scale.config import ConfigModel, FewShotConfig
 from primus_scale.config_file import apply_overrides, load_config
+from primus_scale.urls import parse_local
 
 COMMAND_GROUP = "primus_scale.commands"
 # A loss that stays not finite is the doing of a configuration, too; a missing module is a package
@@ -166,15 +167,17 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
-        evaluate(args.encoder, args.data, settings, args.out or _report_folder(args.encoder))
+        encoder = parse_local(args.encoder)
+        out = _report_folder(encoder) if args.out is None else parse_local(args.out)
+        evaluate(encoder, args.data, settings, out)
         return 0
-    run_dir = Path(args.run_dir)
+    run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
     results = evaluate(
         run_dir / "encoder",
         args.data,
         apply_overrides(config.few_shot, args.overrides),
-        args.out or run_dir / "few_shot",
+        run_dir / "few_shot" if args.out is None else parse_local(args.out),
         augment=config.augment,
         pretraining_seed=config.seed,
     )
@@ -183,8 +186,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report_folder(encoder: str) -> Path:
-    return Path(encoder).absolute().parent / "few_shot"
+def _report_folder(encoder: Path) -> Path:
+    return encoder.absolute().parent / "few_shot"
 
 
 def _add_export(commands: Any) -> None:
@@ -202,7 +205,7 @@ def _add_export(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> int:
     from primus_scale.trainer import export_run
 
-    print(f"encoder  {export_run(Path(args.run_dir), Path(args.out))}")
+    print(f"encoder  {export_run(parse_local(args.run_dir), parse_local(args.out))}")
     return 0
 
 
@@ -221,7 +224,7 @@ def _add_import_weights(commands: Any) -> None:
 def _import_weights(args: argparse.Namespace) -> int:
     from primus_scale.encoders.published import import_published
 
-    print(f"encoder  {import_published(args.checkpoint, args.out)}")
+    print(f"encoder  {import_published(args.checkpoint, parse_local(args.out))}")
     return 0
 
 

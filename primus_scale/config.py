@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from primus_scale.urls import check_url
+from primus_scale.names import check_name
+from primus_scale.urls import parse_place
 
-Url = Annotated[str, AfterValidator(check_url)]  # or a path; free of credentials
+Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
 
 class ConfigModel(BaseModel):
@@ -310,10 +311,15 @@ class Config(ConfigModel):
     launch: LaunchConfig = LaunchConfig()
     few_shot: FewShotConfig = FewShotConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return check_name(name, "name")  # it names folders, at train.storage and in Ray's records
+
     @field_validator("output")
     @classmethod
     def _check_output(cls, output: str) -> str:
-        if "://" in output:
+        if "://" in parse_place(output):
             raise ValueError("must be a path; set train.storage to have a copy at a URL")
         return output
 

@@ -19,6 +19,7 @@ from primus_scale.config import Config
 from primus_scale.data.patience import Patience
 from primus_scale.data.storage import Folder
 from primus_scale.manifest import MANIFEST, fingerprint, parse_manifest
+from primus_scale.urls import parse_place
 
 CHECKPOINTS = "checkpoints"
 
@@ -27,7 +28,7 @@ class RunStorage:
     """The copy of one run's files at ``url``. Methods raise OSError where it does not answer."""
 
     def __init__(self, url: str, patience: Patience) -> None:
-        self.url = url.rstrip("/")
+        self.url = parse_place(url)
         self._patience = patience
         self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and time of change
 
@@ -36,7 +37,7 @@ class RunStorage:
         """At ``train.storage``; None where that is unset."""
         if config.train.storage is None:
             return None
-        url = f"{config.train.storage.rstrip('/')}/{config.name}"
+        url = f"{parse_place(config.train.storage)}/{config.name}"
         return cls(url, Patience.configured(config.data))
 
     def checkpoints(self) -> list[str]:

@@ -32,6 +32,7 @@ from primus_scale.data.index import (
 from primus_scale.data.shard_set import Place, ShardSet, list_places
 from primus_scale.data.storage import Folder
 from primus_scale.teachers import Teacher, build_teachers
+from primus_scale.urls import parse_place
 from shards.group_embedder import GroupEmbedder
 from shards.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.parallel import Failed, stays_here
@@ -167,7 +168,7 @@ def _set_up_teachers(config: TeachersConfig, device: str, crew: _Crew) -> _Teach
 
 
 def _open_source(windows_url: str, out_url: str) -> ShardSet:
-    if windows_url.rstrip("/") == out_url.rstrip("/"):
+    if parse_place(windows_url) == parse_place(out_url):
         raise ValueError(f"{out_url} is both source and output; name another output folder")
     source = ShardSet.open(windows_url)
     if source.index.kind != "window":

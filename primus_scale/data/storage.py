@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from primus_scale.data.patience import Patience, begin
-from primus_scale.urls import check_url
+from primus_scale.urls import parse_place
 
 STAGED = ".part"  # end of the names of files that are not whole yet, in local folders
 _STREAM_BYTES = 8 * 2**20  # read at once by a stream
@@ -40,7 +40,7 @@ class Folder:
     patience: Patience = field(default_factory=Patience, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", check_url(str(self.url)).rstrip("/") or "/")
+        object.__setattr__(self, "url", parse_place(self.url))
 
     def locate(self, name: str) -> str:
         """URL of the file ``name`` in this folder, for messages."""

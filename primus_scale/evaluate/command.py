@@ -26,6 +26,7 @@ from primus_scale.files import check_writable, explain_failed_write, write_atomi
 from primus_scale.monitor import LOG_FOLDER
 from primus_scale.pictures import confusion_figure, to_array
 from primus_scale.sample import NO_LABEL
+from primus_scale.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
 REPORT_FILE = "report.html"
@@ -50,9 +51,10 @@ def evaluate(
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing; OSError where ``out_dir`` cannot be written.
     """
+    data_url = parse_place(data_url)
     card = read_card(encoder_dir)
     encoder = load_encoder(encoder_dir)
-    sides = {side: load_windows(f"{data_url.rstrip('/')}/{side}") for side in ("label", "test")}
+    sides = {side: load_windows(f"{data_url}/{side}") for side in ("label", "test")}
     for side, loaded in sides.items():
         _check_fit(card, loaded, f"{data_url}/{side}")
     check_writable(Path(out_dir))

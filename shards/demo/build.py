@@ -20,6 +20,7 @@ import numpy as np
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window, WindowMeta, window_uid
+from primus_scale.urls import parse_place
 from shards import placements
 from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.hapt import (
@@ -100,7 +101,7 @@ def _open_writers(
 
     The last folder gets its index last, and loses an old one first: where it has one, all have.
     """
-    root = out_url.rstrip("/")
+    root = parse_place(out_url)
     with ExitStack() as opened:
         writers: dict[str, WindowShardWriter] = {}
         for folder in reversed(FOLDERS):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from primus_scale.urls import check_url
+from primus_scale.urls import parse_place
 
 # Names under which storages tell that a file is another one now, the surest first.
 _STAMPS = (
@@ -38,7 +38,7 @@ class Source:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = check_url(str(url)).rstrip("/") or "/"
+        self.url = parse_place(url)
 
     def locate(self, path: str) -> str:
         """URL of the file at ``path``, for messages."""
