@@ -13,11 +13,14 @@ INGEST_NAME = "ingest.json"
 
 # Why a planned window was refused. The first that applies is counted.
 NO_SENSOR = "no sensor"  # the device lacks a sensor that the schema's channels need
-GRAVITY = "implausible gravity"  # median |a| of the whole recording outside 8 to 12 m/s2
+GRAVITY = "implausible gravity"  # |a| where the device was still, outside 8 to 12 m/s2
+ROTATION = "impossible rotation"  # turns that no device measures: another unit
 OUTSIDE = "outside the IMU"  # before its first or after its last sample
 INVALID = "invalid records"  # a gap made by records that are invalid
 GAP = "gap"
+CLOCK = "clock step"  # the sensor's clock was set forward or back within it
 SATURATED = "saturation"
+AMPLITUDE = "impossible amplitude"  # beyond what any sensor gives
 DEAD = "dead channel"
 COPIED = "copied channel"
 NO_VIDEO = "no video"
@@ -25,10 +28,13 @@ NO_NARRATION = "no narration"
 REASONS = (
     NO_SENSOR,
     GRAVITY,
+    ROTATION,
     OUTSIDE,
     INVALID,
     GAP,
+    CLOCK,
     SATURATED,
+    AMPLITUDE,
     DEAD,
     COPIED,
     NO_VIDEO,
@@ -36,15 +42,45 @@ REASONS = (
 )
 
 
+FLAG, REFUSE = "flag", "refuse"  # verdicts; what is accepted has no finding
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a gate says of a sensor or a device, where it flags or refuses.
+
+    gate: its name (``shards.signal.sensor_gates``). where: the device, or the sensor of a device.
+    verdict: FLAG or REFUSE. figure, threshold: what was measured, and what it was held against.
+    setting: the field of ``IngestSettings`` that holds the threshold; ``flag`` changes it.
+    text: a whole sentence with all of this.
+    """
+
+    gate: str
+    where: str
+    verdict: str
+    figure: float
+    threshold: float
+    setting: str
+    flag: str
+    text: str
+
+
 @dataclass(frozen=True)
 class SensorReport:
     """What the signal path found in one sensor's samples.
 
-    samples: as read. untimed: without a time; invalid: with NaN, or beyond what any sensor gives;
-    duplicates: of a time that was
-    there before; out_of_order: earlier than the sample before; these four are rows of the file.
-    rate_hz: one over the median spacing. gaps and gap_s: number and total length. limit: full
-    scale in SI units, where known; saturated: samples at it.
+    Rows of the file. samples: all, as read. untimed: without a time. invalid: with NaN, or beyond
+    what any sensor gives. duplicates: the same time and values as a row before. out_of_order:
+    earlier than the row before. overlapping: laid over time already recorded, by a clock that was
+    set back. shared_times: with other values at the time of another row; they were put on one
+    clock. zeros: of runs of exact zeros. repeated: of runs that hold one value. spikes: isolated,
+    far from both neighbours. saturated: at full scale. All but out_of_order, shared_times and
+    saturated are left out; dropped_share is their share.
+
+    rate_hz: samples a second over the stretches between gaps. gaps and gap_s: number and total
+    length. clock_steps: places where the clock was set forward or back. limit: full scale in SI
+    units, where known. usual_peak: size of an axis that one row in a thousand exceeds. notes: what
+    was done to the times.
     """
 
     channels: tuple[str, ...]
@@ -59,11 +95,50 @@ class SensorReport:
     gaps: int
     gap_s: float
     limit: float | None = None
+    overlapping: int = 0
+    shared_times: int = 0
+    zeros: int = 0
+    repeated: int = 0
+    spikes: int = 0
+    clock_steps: int = 0
+    usual_peak: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out, for whatever reason."""
+        left_out = (self.untimed, self.invalid, self.duplicates, self.overlapping)
+        return sum((*left_out, self.zeros, self.repeated, self.spikes))
+
+
+@dataclass(frozen=True)
+class TiltReport:
+    """How fast gravity's direction turned, against what the gyroscope says.
+
+    slope: of the first over the second; 1 where units and axes are right, 57.3 or 1 / 57.3 where
+    degrees and radians were mixed up, negative where a sign is. correlation: of the two, -1 to 1.
+    axes: the accelerometer's axes that agree best with the gyroscope's x, y, z, with their signs
+    (("+x", "+y", "+z") where all is right). best_correlation: with these. turned_deg: total
+    turning of gravity that was compared.
+    """
+
+    slope: float
+    correlation: float
+    axes: tuple[str, str, str]
+    best_correlation: float
+    turned_deg: float
 
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """One device of a recording. median_acc: of |acceleration|, m/s2 (None: no accelerometer)."""
+    """One device of a recording.
+
+    median_acc: of |acceleration|, m/s2 (None: no accelerometer). gravity: of |acceleration| over
+    seconds where the device was still or turned slowly, m/s2 (None: there were too few).
+    tilt: gravity's turning against the gyroscope (None: too little turning, or no gyroscope).
+    planned_by_label, refused_by_label: windows by label (those without: "(none)"); the second by
+    reason. findings: of its gates and of those of its sensors.
+    """
 
     name: str
     placement: str
@@ -74,6 +149,11 @@ class DeviceReport:
     sensors: tuple[SensorReport, ...]
     windows: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
+    gravity: float | None = None
+    tilt: TiltReport | None = None
+    planned_by_label: Mapping[str, int] = field(default_factory=dict)
+    refused_by_label: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 CONFIDENT = 0.95  # from here on a lag is taken for true
@@ -100,7 +180,11 @@ class LagReport:
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """One recording. error: why nothing was made of it (None: it was read)."""
+    """One recording.
+
+    error: why nothing was made of it (None: it was read). left_out: why devices were not used,
+    those whose sensors a gate refused among them.
+    """
 
     dataset: str
     name: str
@@ -111,6 +195,7 @@ class RecordingReport:
     lag: LagReport | None = None
     sync: str = ""
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

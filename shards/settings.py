@@ -7,17 +7,105 @@ from typing import Any, Self
 
 from shards.recording import WindowSchema
 
+SHARED_TIMES = ("first", "middle", "last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorLimits:
+    """Thresholds of the gates of sensors and devices (``shards.signal.sensor_gates``).
+
+    gap_s: longest spacing of samples that is no gap; but 2.5 usual spacings are never one.
+    min_rate_share: of the windows' rate; slower sensors are refused, for they lack most of the
+    windows' band (at 0.35, sensors of 17.5 Hz may become windows of 50 Hz). max_rate_hz: faster
+    ones are refused, as their times must be in another unit.
+    shared_times: where rows share a time and nothing tells which of them it belongs to: that of
+    the "first" (packets stamped as they begin, times cut to whole seconds), the "middle" (rounded)
+    or the "last" (packets stamped as they end); None refuses such sensors. max_jitter_s: standard
+    deviation of such shared times about one clock, above which they say too little.
+    repeat_s: longest time that a sensor holds one value; ten times as long for those of coarse
+    steps. spike_ratio: how far a lone sample may lie from its neighbours, in sizes of what 99 % of
+    the samples do. Above these shares of rows a sensor is flagged: max_dropped (for all reasons),
+    max_shared (with shared times), max_repeated (zeros and repetitions), max_spikes; above
+    max_clock_steps steps of its clock; above max_rate_error, a share, off its nominal rate.
+    acc_range: |a| in m/s2 over seconds in which a device is still or turns slowly. high_rotation,
+    max_rotation: rad/s that one row in a thousand exceeds; flagged above the first (2,000 deg/s),
+    refused above the second (4,000 deg/s). tilt_factor: by which gravity may turn faster or slower
+    than the gyroscope says. max_acc, max_value: largest |value| in m/s2 and in other SI units,
+    beyond which a row is damaged. max_refused: share of a label's windows.
+    """
+
+    gap_s: float = 0.05
+    min_rate_share: float = 0.35
+    max_rate_hz: float = 20_000.0
+    shared_times: str | None = None
+    max_jitter_s: float = 0.01
+    repeat_s: float = 1.0
+    spike_ratio: float = 8.0
+    max_dropped: float = 0.05
+    max_shared: float = 0.01
+    max_repeated: float = 0.01
+    max_spikes: float = 0.001
+    max_clock_steps: int = 0
+    max_rate_error: float = 0.05
+    acc_range: tuple[float, float] = (8.0, 12.0)
+    high_rotation: float = 35.0
+    max_rotation: float = 70.0
+    tilt_factor: float = 3.0
+    max_acc: float = 1e4
+    max_value: float = 1e9
+    max_refused: float = 0.2
+
+    def check_limits(self) -> None:
+        """ValueError naming the limit that cannot be."""
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.max_clock_steps < 0:
+            raise ValueError(f"max_clock_steps must not be negative, got {self.max_clock_steps}")
+        if self.shared_times not in (None, *SHARED_TIMES):
+            raise ValueError(
+                f"shared_times must be one of {', '.join(SHARED_TIMES)}, got {self.shared_times}"
+            )
+        low, high = self.acc_range
+        if not low < high:
+            raise ValueError(
+                f"acc_range must be the lower and then the higher bound, got {low} {high}"
+            )
+        if not self.tilt_factor > 1:
+            raise ValueError(f"tilt_factor must be above 1, got {self.tilt_factor}")
+        if not self.high_rotation <= self.max_rotation:
+            raise ValueError(
+                f"high_rotation must not be above max_rotation, got {self.high_rotation} and "
+                f"{self.max_rotation}"
+            )
+
+
+_POSITIVE = (
+    *("gap_s", "max_rate_hz", "max_jitter_s", "repeat_s", "spike_ratio"),
+    *("max_rate_error", "high_rotation", "max_rotation", "max_acc", "max_value"),
+)
+_SHARES = (
+    "min_rate_share",
+    "max_dropped",
+    "max_shared",
+    "max_repeated",
+    "max_spikes",
+    "max_refused",
+)
+
 
 @dataclass(frozen=True)
-class IngestSettings:
+class IngestSettings(SensorLimits):
     """Everything that the shards depend on beside the input.
 
     channels, units, rate_hz, window_s: of the windows (a reader's schema gives the defaults).
     hop_s: between windows where nothing is narrated. max_overlap: share of its length that a window
     may have in common with another of its device. require: of {"video", "text"}; windows without
     are refused. frames: pictures a window, evenly spaced; short_side: their shorter side, pixels.
-    gap_s: longest spacing of samples that is no gap (but 2.5 nominal spacings are never one).
-    acc_range: median |a| of a recording in m/s2. max_lag_s: beyond it a recording is flagged.
+    max_lag_s: beyond it a recording is flagged.
     correct_lag: shift frames and narrations of flagged recordings. seed: of the windows' order.
     """
 
@@ -31,26 +119,20 @@ class IngestSettings:
     frames: int = 8
     short_side: int = 256
     jpeg_quality: int = 90
-    gap_s: float = 0.05
-    acc_range: tuple[float, float] = (8.0, 12.0)
     max_lag_s: float = 0.2
     correct_lag: bool = False
     seed: int = 0
     shard_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        for name in ("rate_hz", "window_s", "hop_s", "gap_s", "max_lag_s"):
+        self.check_limits()
+        for name in ("rate_hz", "window_s", "hop_s", "max_lag_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.max_overlap < 1:
             raise ValueError(f"max_overlap must lie in 0..1 (1 excluded), got {self.max_overlap}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
-        low, high = self.acc_range
-        if not low < high:
-            raise ValueError(
-                f"acc_range must be the lower and then the higher bound, got {low} {high}"
-            )
         if self.frames < 0 or self.short_side < 16:
             raise ValueError("frames must not be negative, and short_side at least 16 pixels")
         unknown = set(self.require) - {"video", "text"}
