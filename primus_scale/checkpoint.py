@@ -92,7 +92,7 @@ MAY_CHANGE = (
 class Progress:
     """How far a run is: steps done, and how many of them left the weights alone, also in a row.
 
-    The position in the data follows from ``step`` (``Schedule.locate``).
+    The position in the data follows from ``step`` (``Schedule.batch_rows``).
     """
 
     step: int = 0

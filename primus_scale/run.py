@@ -15,6 +15,7 @@ from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.patience import Patience
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
+from primus_scale.data.schedule import check_enough
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
@@ -104,11 +105,13 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open`` and ``check_objective``,
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough`` and
+    ``check_objective``,
     and ValueError where the shards were embedded by other teachers than the configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train, Patience.configured(config.data))
+    check_enough(data.windows, config.train.batch)
     check_embeddings(config, data)
     return data
 

@@ -75,7 +75,7 @@ class Batch:
     """Rows of a global batch as one rank sees them.
 
     imu ``(B, C, T)`` float32; uid and recording ``(B,)`` int64; label ``(B,)`` int64 (NO_LABEL
-    where unknown); valid ``(B,)`` bool, False for rows that only fill up an epoch's last batch.
+    where unknown); valid ``(B,)`` bool, False for rows that do not count.
     embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero where absent;
     present: ``(B,)`` bool by modality. frames and texts stand there in live mode only, one tuple
     a row, until the teachers have turned them into embeddings.

@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,19 +27,11 @@ from primus_scale.config import DataConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.patience import Patience
 from primus_scale.data.record import Block
-from primus_scale.data.schedule import Schedule
+from primus_scale.data.schedule import Rows, Schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 
 _WHOLE_READERS = 16  # concurrent reads of a set read whole; an object store takes 20 ms for each
-
-
-class _Plan(NamedTuple):
-    """Rows of one batch: record, row within it, and whether it counts; each ``(B,)``."""
-
-    records: np.ndarray
-    rows: np.ndarray
-    valid: np.ndarray
 
 
 def batches(
@@ -57,9 +49,9 @@ def batches(
     """One rank's share of the global batches ``start_step`` up to ``stop_step`` (None: no end).
 
     Global batches hold ``batch`` windows, and rank r takes rows ``[r*batch/world,
-    (r+1)*batch/world)``. An epoch's last batch is filled up with copies of its first row that are
-    not valid, so all batches have one shape. ``live``: batches carry frames and texts instead of
-    embeddings, which needs window shards. ValueError where the settings do not fit together.
+    (r+1)*batch/world)``. ``live``: batches carry frames and texts instead of embeddings, which
+    needs window shards. ValueError where the settings do not fit together, or the windows are
+    fewer than a batch.
     """
     if batch % world:
         raise ValueError(
@@ -72,16 +64,17 @@ def batches(
             "shards for teachers.mode=live, or use teachers.mode=embedded"
         )
     schedule = Schedule(shard_set.windows_per_record, batch, config.shuffle_blocks, seed)
-    plans = _Plans(schedule, batch, range(batch // world * rank, batch // world * (rank + 1)))
+    own = slice(batch // world * rank, batch // world * (rank + 1))
     steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
-    return BatchLoader(config, shard_set, map(plans.make, steps), live)
+    choices = (schedule.batch_rows(step).take(own) for step in steps)
+    return BatchLoader(config, shard_set, choices, live)
 
 
 class BatchLoader(Iterator[Batch]):
     """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads."""
 
     def __init__(
-        self, config: DataConfig, shard_set: ShardSet, plans: Iterable[_Plan], live: bool
+        self, config: DataConfig, shard_set: ShardSet, choices: Iterable[Rows], live: bool
     ) -> None:
         self._patience = Patience.configured(config)
         self._shard_set = shard_set.reading_with(self._patience)
@@ -94,7 +87,7 @@ class BatchLoader(Iterator[Batch]):
         self._assembler = ThreadPoolExecutor(1, "primus-batch")
         self._waited_s = 0.0
         self._pipeline = iter(
-            webdataset.DataPipeline(lambda: plans, self._request, self._read_ahead, self._collect)
+            webdataset.DataPipeline(lambda: choices, self._request, self._read_ahead, self._collect)
         )
 
     @property
@@ -133,11 +126,11 @@ class BatchLoader(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(self, plans: Iterable[_Plan]) -> Iterator[Future[Batch]]:
+    def _request(self, choices: Iterable[Rows]) -> Iterator[Future[Batch]]:
         """Stage: start the reads that a batch needs, and its assembly after them."""
-        for plan in plans:
-            blocks = {int(record): self._block(int(record)) for record in np.unique(plan.records)}
-            yield self._assembler.submit(self._assemble, plan, blocks)
+        for chosen in choices:
+            blocks = {int(record): self._block(int(record)) for record in np.unique(chosen.records)}
+            yield self._assembler.submit(self._assemble, chosen, blocks)
             while len(self._blocks) > self._cached_blocks:
                 self._blocks.popitem(last=False)
 
@@ -161,9 +154,9 @@ class BatchLoader(Iterator[Batch]):
         self._blocks.move_to_end(record)
         return self._blocks[record]
 
-    def _assemble(self, plan: _Plan, blocks: Mapping[int, Future[Block]]) -> Batch:
+    def _assemble(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
         ready = {record: future.result() for record, future in blocks.items()}
-        return _gather(plan, ready, self._shard_set.teachers, self._live)
+        return _gather(chosen, ready, self._shard_set.teachers, self._live)
 
 
 @dataclass(frozen=True)
@@ -207,40 +200,22 @@ def load_windows(urls: str | Sequence[str], patience: Patience | None = None) ->
     windows = shard_set.windows_per_record
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
         blocks = dict(enumerate(readers.map(shard_set.read_block, range(len(shard_set)))))
-    plan = _Plan(
+    chosen = Rows(
         records=np.repeat(np.arange(len(windows)), windows),
         rows=np.concatenate([np.arange(count) for count in windows]),
-        valid=np.ones(windows.sum(), dtype=np.bool_),
     )
     return LoadedWindows(
-        batch=_gather(plan, blocks, shard_set.teachers, live=shard_set.index.kind == "window"),
+        batch=_gather(chosen, blocks, shard_set.teachers, live=shard_set.index.kind == "window"),
         metas=[meta for block in blocks.values() for meta in block.metas],
         shard_set=shard_set,
     )
 
 
-@dataclass(frozen=True)
-class _Plans:
-    """Makes the plan of one rank's rows of a global batch."""
-
-    schedule: Schedule
-    batch: int
-    own: range
-
-    def make(self, global_step: int) -> _Plan:
-        chosen = self.schedule.batch_rows(*self.schedule.locate(global_step))
-        place = np.arange(self.own.start, self.own.stop)
-        valid = place < len(chosen.rows)
-        # Rows that only fill up hold real samples: zeros could turn into NaN in a normalisation.
-        place[~valid] = 0
-        return _Plan(chosen.records[place], chosen.rows[place], valid)
-
-
 def _gather(
-    plan: _Plan, blocks: Mapping[int, Block], teachers: Mapping[str, TeacherSpace], live: bool
+    chosen: Rows, blocks: Mapping[int, Block], teachers: Mapping[str, TeacherSpace], live: bool
 ) -> Batch:
-    """Copy the planned rows out of their blocks; the work is per block, not per window."""
-    count = len(plan.rows)
+    """Copy the chosen rows out of their blocks; the work is per block, not per window."""
+    count = len(chosen.rows)
     any_block = next(iter(blocks.values()))
     imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)
     columns = {name: np.empty(count, dtype=np.int64) for name in ("uid", "recording", "label")}
@@ -249,11 +224,11 @@ def _gather(
     frames: list[tuple[bytes, ...]] = [()] * count
     texts: list[tuple[str, ...]] = [()] * count
 
-    by_record = np.argsort(plan.records, kind="stable")
-    ends = np.flatnonzero(np.diff(plan.records[by_record])) + 1
+    by_record = np.argsort(chosen.records, kind="stable")
+    ends = np.flatnonzero(np.diff(chosen.records[by_record])) + 1
     for places in np.split(by_record, ends):
-        block = blocks[int(plan.records[places[0]])]
-        rows = plan.rows[places]
+        block = blocks[int(chosen.records[places[0]])]
+        rows = chosen.rows[places]
         imu[places] = block.imu[rows]
         for name, column in columns.items():
             column[places] = getattr(block, name)[rows]
@@ -267,9 +242,9 @@ def _gather(
     return Batch(
         imu=torch.from_numpy(imu),
         **{name: torch.from_numpy(column) for name, column in columns.items()},
-        valid=torch.from_numpy(plan.valid),
+        valid=torch.ones(count, dtype=torch.bool),
         embeddings={name: torch.from_numpy(value) for name, value in embeddings.items()},
-        present={name: torch.from_numpy(value & plan.valid) for name, value in present.items()},
+        present={name: torch.from_numpy(value) for name, value in present.items()},
         frames=frames if live else None,
         texts=texts if live else None,
     )

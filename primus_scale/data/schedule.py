@@ -1,14 +1,24 @@
-"""The order of data: which windows form global batch ``step`` of epoch ``epoch``.
+"""The order of data: which windows form global batch ``step`` of a run.
 
-It is a pure function of the index, the seed, the epoch and the step. It knows nothing of ranks
-or threads, so that runs on any number of ranks see the same global batches, and a run resumes at
-any step without replaying those before.
+It is a pure function of the index, the seed and the step. It knows nothing of ranks or threads, so
+that runs on any number of ranks see the same global batches, and a run resumes at any step without
+replaying those before.
+
+The epochs follow each other without end: global batch ``s`` is windows ``s * B`` up to
+``(s + 1) * B`` of the endless sequence of epochs, each of which holds every window once. All
+batches are full, so every step weighs the same; one batch may hold the end of an epoch and the
+beginning of the next.
 
 An epoch goes through all records in a permuted order. Consecutive records are grouped,
-``shuffle_blocks`` at a time, and the windows of a group are permuted together; batches are cut
-from the resulting sequence. So every window comes once an epoch, mixed well enough while no more
-than the records of one or two groups are needed at a time (windows are also shuffled globally
-when packed shards are written).
+``shuffle_blocks`` at a time, and the windows of a group are permuted together. So windows are mixed
+well enough while no more than the records of one or two groups are needed at a time (windows are
+also shuffled globally when packed shards are written).
+
+No window comes twice in one batch: the objective would take the second for a negative of the
+first. Where a batch holds the end of an epoch, a window of that end would at times stand in the
+same batch again, as one of the first of the next epoch. It then gives its place to the next window
+that is not in the batch, and comes as soon as the batch is full: a change of order among the
+first ``B`` windows of an epoch. It needs at least ``B`` windows, and fewer are refused.
 
 Within a batch, where order means nothing to the objective, windows stand by record. Ranks take
 consecutive rows of it, so a rank reads its share of a group's records and one or two beside it,
@@ -30,6 +40,10 @@ class Rows(NamedTuple):
     records: np.ndarray
     rows: np.ndarray
 
+    def take(self, which: slice | np.ndarray) -> Rows:
+        """Some of the windows."""
+        return Rows(self.records[which], self.rows[which])
+
 
 class _EpochOrder(NamedTuple):
     """Records of an epoch in order, and the first window of each group (and the end)."""
@@ -38,8 +52,20 @@ class _EpochOrder(NamedTuple):
     group_starts: np.ndarray
 
 
+def check_enough(windows: int, batch: int) -> None:
+    """ValueError where there are fewer windows than a batch holds."""
+    if windows < batch:
+        raise ValueError(
+            f"train.batch is {batch}, but data.train holds {windows} windows, and a batch holds "
+            f"none twice; set train.batch to at most {windows}, or give more data"
+        )
+
+
 class Schedule:
-    """Batches of ``batch`` windows from records of ``windows_per_record`` windows."""
+    """Batches of ``batch`` windows from records of ``windows_per_record`` windows.
+
+    ValueError as ``check_enough``.
+    """
 
     def __init__(
         self,
@@ -51,38 +77,80 @@ class Schedule:
         self._windows = np.asarray(windows_per_record, dtype=np.int64)
         if not self._windows.size or self._windows.min() < 1:
             raise ValueError("a schedule needs records, each of at least one window")
+        self.windows = int(self._windows.sum())
+        check_enough(self.windows, batch)
         self._batch = batch
         self._shuffle_blocks = shuffle_blocks
         self._seed = seed
-        self.windows = int(self._windows.sum())
         # Batches follow each other: the order of an epoch and its current groups are kept.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
         self._group_rows = lru_cache(maxsize=4)(self._make_group_rows)
+        self._heads: dict[int, Rows] = {}  # by epoch, of the last one and the one before
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch; the last one is shorter where the windows do not divide."""
-        return -(-self.windows // self._batch)
+    def batch_rows(self, step: int) -> Rows:
+        """The windows of global batch ``step`` (from 0), by record and row."""
+        assert step >= 0
+        epoch, start = divmod(step * self._batch, self.windows)
+        stop = start + self._batch
+        chosen = self._epoch_rows(epoch, start, min(stop, self.windows))
+        if stop > self.windows:
+            chosen = _join([chosen, self._epoch_rows(epoch + 1, 0, stop - self.windows)])
+        return chosen.take(np.lexsort((chosen.rows, chosen.records)))
 
-    def locate(self, global_step: int) -> tuple[int, int]:
-        """Epoch, and step within it, of a step counted from the start of the run."""
-        return divmod(global_step, self.steps_per_epoch)
+    def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Windows ``start`` to ``stop`` of an epoch, in order."""
+        parts = []
+        if start < self._batch:
+            parts.append(self._head(epoch).take(slice(start, stop)))
+        if stop > self._batch:
+            parts.append(self._drawn_rows(epoch, max(start, self._batch), stop))
+        return _join(parts)
 
-    def batch_rows(self, epoch: int, step: int) -> Rows:
-        """The windows of one global batch, by record and row: ``batch``, fewer in the last one."""
-        if not 0 <= step < self.steps_per_epoch:
-            raise ValueError(f"step {step} is not within the {self.steps_per_epoch} of an epoch")
-        start = step * self._batch
-        stop = min(start + self._batch, self.windows)
+    def _head(self, epoch: int) -> Rows:
+        """The first ``batch`` windows of an epoch, in order.
+
+        They depend on the end of the epoch before, which lies within that epoch's own first
+        ``batch`` windows only where an epoch has fewer than two batches. Such heads depend on each
+        other, back to an epoch that begins with a batch: at most ``batch`` of them.
+        """
+        first = epoch
+        while first not in self._heads and self.windows - self._begun(first) < self._batch:
+            first -= 1
+        for each in range(first, epoch + 1):
+            if each not in self._heads:
+                head = self._make_head(each)
+                self._heads = {k: self._heads[k] for k in self._heads.keys() & {each - 1}}
+                self._heads[each] = head
+        return self._heads[epoch]
+
+    def _make_head(self, epoch: int) -> Rows:
+        """The windows drawn for the head of an epoch, those that must wait behind the others."""
+        drawn = self._drawn_rows(epoch, 0, self._batch)
+        begun = self._begun(epoch)
+        if not begun:
+            return drawn
+        batch_mates = self._epoch_rows(epoch - 1, self.windows - begun, self.windows)
+        waiting = np.isin(self._numbers(drawn), self._numbers(batch_mates))
+        # At most ``begun`` are waiting, so enough are not.
+        first = np.flatnonzero(~waiting)[: self._batch - begun]
+        others = np.setdiff1d(np.arange(self._batch), first)
+        return drawn.take(np.concatenate([first, others]))
+
+    def _begun(self, epoch: int) -> int:
+        """Windows of the epoch before that stand in one batch with the first of ``epoch``."""
+        return epoch * self.windows % self._batch
+
+    def _numbers(self, rows: Rows) -> np.ndarray:
+        """Number of each window among all."""
+        return (np.cumsum(self._windows) - self._windows)[rows.records] + rows.rows
+
+    def _drawn_rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Windows ``start`` to ``stop`` of an epoch as drawn, without regard to batches."""
         group_starts = self._epoch_order(epoch).group_starts
         first = int(np.searchsorted(group_starts, start, side="right")) - 1
         last = int(np.searchsorted(group_starts, stop, side="left"))
-        groups = [self._group_rows(epoch, group) for group in range(first, last)]
-        cut = slice(start - group_starts[first], stop - group_starts[first])
-        records = np.concatenate([group.records for group in groups])[cut]
-        rows = np.concatenate([group.rows for group in groups])[cut]
-        by_record = np.lexsort((rows, records))
-        return Rows(records[by_record], rows[by_record])
+        groups = _join([self._group_rows(epoch, group) for group in range(first, last)])
+        return groups.take(slice(start - group_starts[first], stop - group_starts[first]))
 
     def _make_epoch_order(self, epoch: int) -> _EpochOrder:
         records = _permutation(len(self._windows), self._seed, epoch)
@@ -100,6 +168,10 @@ class Schedule:
         # Counted from 1: SeedSequence takes a trailing 0 for nothing, which is the epoch's key.
         order = _permutation(len(records), self._seed, epoch, group + 1)
         return Rows(records[order], rows[order])
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    return Rows(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _permutation(length: int, *key: int) -> np.ndarray:

@@ -46,7 +46,7 @@ def test_all_ranks_save_and_end_and_the_run_goes_on_with_the_shard_restored(tmp_
 def record_of_step(url: str, step: int) -> int:
     """A record that is first read for the batch of ``step`` (from 0) of the first epoch."""
     schedule = Schedule(ShardSet.open(url).windows_per_record, BATCH, 1, 0)
-    records = [set(schedule.batch_rows(0, each).records.tolist()) for each in range(step + 1)]
+    records = [set(schedule.batch_rows(each).records.tolist()) for each in range(step + 1)]
     return int((records[step] - set(chain.from_iterable(records[:step]))).pop())
 
 
