@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from primus_scale.config import AUGMENT_OPS, Config, ConfigModel
+from primus_scale.names import MOST_QUOTED, quoted
 from primus_scale.urls import redact
+from primus_scale.yaml_text import MOST_BYTES, read_yaml
+
+_MOST_TOLD = 10  # faults of a file in one message
 
 ModelT = TypeVar("ModelT", bound=ConfigModel)
 
@@ -31,9 +36,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file {path}; the ready ones are in configs/")
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = read_yaml(data)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid YAML: {redact(str(error))}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
@@ -47,7 +54,10 @@ def parse_config(model: type[ModelT], tree: Mapping[str, Any], source: str) -> M
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        problems = error.errors()
+        lines = [_explain(model, dict(problem)) for problem in problems[:_MOST_TOLD]]
+        if more := len(problems) - len(lines):
+            lines.append(f"and {more} more")
         raise ValueError(f"{source}: " + "; ".join(lines)) from None
 
 
@@ -77,14 +87,16 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ValueError(f"override {override!r}: {parent!r} has no fields below it")
     try:
         node[last] = _parse_value(text)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", error)  # without the lines that quote the place
-        raise ValueError(f"override {override!r} has no valid YAML value ({reason})") from None
+    except ValueError as error:
+        reason = re.sub(r"^line 1, column \d+: ", "", str(error))
+        raise ValueError(
+            f"override {quoted(override)} has no valid YAML value ({reason})"
+        ) from None
 
 
 def _parse_value(text: str) -> Any:
     """A YAML value; also numbers such as ``3e-4``, which YAML 1.1 takes for text."""
-    value = yaml.safe_load(text)
+    value = read_yaml(text)
     if isinstance(value, str):
         try:
             return float(value)
@@ -97,9 +109,15 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     location = _dotted(problem["loc"]) or "configuration"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(location, known, n=1, cutoff=0.0)
-        return f"unknown key {location!r}; the nearest known key is {near[0]!r}"
-    return redact(f"{location}: {problem['msg']} (got {problem.get('input')!r})")
+        near = difflib.get_close_matches(location[:MOST_QUOTED], known, n=1, cutoff=0.0)
+        return f"unknown key {quoted(redact(location))}; the nearest known key is {near[0]!r}"
+    # Redacted before they are cut, for half a URL may not look like one.
+    got = _cut(redact(repr(problem.get("input"))), MOST_QUOTED)
+    return f"{_cut(location, MOST_QUOTED)}: {_cut(redact(problem['msg']), 500)} (got {got})"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
 
 
 def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import json
+import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +13,13 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
 
 import fsspec
 
+from primus_scale.names import quoted
 from primus_scale.urls import parse_place
+from shards.files.walk import walk
 
 # Names under which storages tell that a file is another one now, the surest first.
 _STAMPS = (
@@ -28,17 +33,22 @@ _STAMPS = (
     "created",
 )
 _COPY_BYTES = 8 * 2**20
+JSON_BYTES = 2**30  # longest JSON file that is read whole
 
 
 class Source:
     """The folder at ``url``, or the folder of the one file at ``url``; paths are relative to it.
 
-    Holds no open file, so it can be sent to other processes. ValueError where the URL has
-    credentials in it.
+    inside: refuse links that lead out of the folder (of local ones; others have none). skipped:
+    what ``find`` met and left aside, by path, with the reason. Holds no open file, so it can be
+    sent to other processes. ValueError where the URL has credentials in it; from methods, for a
+    path that leads out of the folder and for one of no regular file.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, inside: bool = False) -> None:
         self.url = parse_place(url)
+        self.inside = inside
+        self.skipped: dict[str, str] = {}
 
     def locate(self, path: str) -> str:
         """URL of the file at ``path``, for messages."""
@@ -62,9 +72,13 @@ class Source:
         if single:
             name = PurePosixPath(single).name
             return [name] if fnmatch(name, PurePosixPath(pattern).name) else []
+        if _is_local(file_system):
+            walked = walk(Path(root), pattern, inside=self.inside)
+            self.skipped.update(walked.skipped)
+            return walked.files
         found = file_system.glob(f"{glob.escape(root)}/{pattern}", detail=True)
         prefix = root.rstrip("/") + "/"
-        files = (path for path, info in found.items() if info["type"] != "directory")  # links too
+        files = (path for path, info in found.items() if info["type"] != "directory")
         return sorted(str(path).removeprefix(prefix) for path in files)
 
     def exists(self, path: str) -> bool:
@@ -85,18 +99,29 @@ class Source:
     def open(self, path: str) -> BinaryIO:
         """A seekable stream over the file, read in ranges where it is remote."""
         file_system, _ = self._file_system()
-        return cast(BinaryIO, file_system.open(self._path(path), "rb"))
+        return cast(BinaryIO, file_system.open(self._regular(path), "rb"))
+
+    def read_whole(self, path: str, most: int) -> bytes:
+        """The whole file where it has at most ``most`` bytes; ValueError where it is longer."""
+        with self.open(path) as stream:
+            data = stream.read(most + 1)
+        if len(data) > most:
+            raise ValueError(
+                f"{self.locate(path)} is longer than {most:,} bytes, which no such file is; "
+                "check that it is the right one"
+            )
+        return data
 
     def read_json(self, path: str) -> Any:
         """The JSON file at ``path``; ValueError naming it where it is empty or damaged."""
-        with self.open(path) as stream:
-            data = stream.read()
+        data = self.read_whole(path, JSON_BYTES)
         try:
             return json.loads(data)
+        except RecursionError:
+            fault = "its objects and lists are nested too deeply"
         except ValueError as error:
-            raise ValueError(
-                f"{self.locate(path)} is no JSON ({error}); download it again"
-            ) from None
+            fault = str(error)
+        raise ValueError(f"{self.locate(path)} is no JSON ({fault:.200}); download it again")
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
@@ -105,8 +130,8 @@ class Source:
         A remote file is copied to a scratch folder in pieces and removed after the block.
         """
         file_system, _ = self._file_system()
-        if getattr(file_system, "local_file", False):
-            yield Path(self._path(path))
+        if _is_local(file_system):
+            yield Path(self._regular(path))
             return
         with tempfile.TemporaryDirectory(prefix="primus-scale-") as scratch:
             target = Path(scratch) / PurePosixPath(path).name
@@ -116,8 +141,29 @@ class Source:
             yield target
 
     def _path(self, path: str) -> str:
+        if path.startswith("/") or ".." in {*path.split("/"), *unquote(path).split("/")}:
+            raise ValueError(
+                f"{quoted(path)} leads out of {self.url}; files must lie there or below"
+            )
         _, root = self._file_system()
         return root if self._single else f"{root}/{path}"
+
+    def _regular(self, path: str) -> str:
+        """The path to open: another kind of file might never end, or wait for a writer."""
+        file_system, root = self._file_system()
+        full = self._path(path)
+        if _is_local(file_system):
+            if not stat.S_ISREG(Path(full).stat().st_mode):
+                raise ValueError(
+                    f"{self.locate(path)} is no regular file; give a file with the data in it"
+                )
+            real = Path(os.path.realpath(full))
+            if self.inside and not self._single and not real.is_relative_to(os.path.realpath(root)):
+                raise ValueError(
+                    f"{self.locate(path)} is a link that leads out of {self.url}, to {real}; copy "
+                    "the file, or allow such links with --option follow_links=true"
+                )
+        return full
 
     @cached_property
     def _single(self) -> str | None:
@@ -128,3 +174,7 @@ class Source:
     def _file_system(self) -> tuple[Any, str]:
         file_system, root = fsspec.core.url_to_fs(self.url)
         return file_system, str(root).rstrip("/") or "/"
+
+
+def _is_local(file_system: Any) -> bool:
+    return bool(getattr(file_system, "local_file", False))

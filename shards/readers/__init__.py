@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Mapping
 from typing import get_type_hints
 
-import yaml
-
+from primus_scale.names import quoted
+from primus_scale.yaml_text import read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.readers.base import Reader
@@ -71,7 +71,12 @@ def _typed(kind: type[Reader], options: Mapping[str, str]) -> dict[str, object]:
     for key, text in options.items():
         if key not in known:
             raise ValueError(f"reader {kind.name} has no option {key}{nearest(key, known)}")
-        value = text if hints[key] is str else yaml.safe_load(text)
+        try:
+            value = text if hints[key] is str else read_yaml(text)
+        except ValueError as error:
+            raise ValueError(
+                f"option {quoted(f'{key}={text}')} has no YAML value ({error})"
+            ) from None
         if not isinstance(value, hints[key]):
             raise ValueError(f"option {key}={text}: expected a value of type {hints[key].__name__}")
         typed[key] = value

@@ -8,12 +8,10 @@ run's configuration are: an unknown one is an error that names the nearest.
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +22,8 @@ from pydantic import (
 )
 
 from primus_scale.config import ConfigModel
+from primus_scale.names import check_name, quoted
+from primus_scale.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.recording import WindowSchema
@@ -31,14 +31,16 @@ from shards.signal.condition import UNIT_FACTORS
 
 TABLES = (".csv", ".parquet", ".npy")
 PERSON = "{person}"
+_MOST_TOLD = 10  # faults of a file in one message
 
 
 def _check_path(file: str) -> str:
-    if posixpath.isabs(file) or "://" in file or "\\" in file or ".." in file.split("/"):
+    try:
+        return check_name(file.removeprefix("./"), "file")
+    except ValueError as error:
         raise ValueError(
-            f"{file!r} must lie in the folder or below, written with / between folders"
-        )
-    return posixpath.normpath(file)
+            f"{error}; it must lie in the folder or below, written with / between folders"
+        ) from None
 
 
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
@@ -229,29 +231,19 @@ def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
     """
     where = source.locate(path)
     try:
-        with source.open(path) as stream:
-            tree = yaml.load(stream, _TextLoader)
-    except yaml.YAMLError as error:
+        tree = read_yaml(source.read_whole(path, MOST_BYTES), texts_only=True)
+    except ValueError as error:
         raise ValueError(f"{where} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{where} holds no keys with values; docs/folder.md shows an example")
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(model, dict(problem)) for problem in error.errors()]
-        raise ValueError(f"{where}: {'; '.join(problems)}") from None
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Leaves scalars as they are written, so that person 007 and a column called no stay so."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        twice = _twice(str(key.value) for key, _ in node.value)
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice} is there twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+        problems = error.errors()
+        told = [_explain(model, dict(problem)) for problem in problems[:_MOST_TOLD]]
+        if more := len(problems) - len(told):
+            told.append(f"and {more} more")
+        raise ValueError(f"{where}: {'; '.join(told)}") from None
 
 
 def _twice(names: Any) -> str:
@@ -260,15 +252,15 @@ def _twice(names: Any) -> str:
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = ".".join(map(str, problem["loc"]))
+    *around, last = problem["loc"] or ("",)
+    location = ".".join([*map(str, around), quoted(str(last))[1:-1]])
     if problem["type"] == "extra_forbidden":
-        *around, key = problem["loc"]
-        return f"unknown key {location}{nearest(str(key), list(_model_at(model, around)))}"
+        return f"unknown key {location}{nearest(str(last), list(_model_at(model, around)))}"
     if problem["type"] == "missing":
         return f"{location} is missing; write it"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
-    return f"{location}: {message}{got}" if location else message + got
+    got = "" if problem["type"] == "value_error" else f" (got {quoted(problem['input'])})"
+    return f"{location}: {message:.500}{got}" if location else f"{message:.500}{got}"
 
 
 def _model_at(model: type[BaseModel], location: list[str | int]) -> Mapping[str, object]:

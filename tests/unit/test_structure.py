@@ -29,7 +29,18 @@ FENCES = {
 
 # Inside primus_scale a module imports from its own layer and the layers above it in this list.
 LAYERS = (
-    ("config", "config_file", "files", "foreign", "manifest", "names", "pulse", "sample", "urls"),
+    (
+        "config",
+        "config_file",
+        "files",
+        "foreign",
+        "manifest",
+        "names",
+        "pulse",
+        "sample",
+        "urls",
+        "yaml_text",
+    ),
     ("collectives", "augment", "encoders", "teachers"),
     ("losses", "measures", "run_lock", "support", "data", "watchdog"),
     ("objective",),
