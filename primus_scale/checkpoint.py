@@ -19,33 +19,39 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from primus_scale.checkpoint_folder import ENCODER, CheckpointFolder, partial_of
+from primus_scale.checkpoint_folder import CheckpointFolder, partial_of
 from primus_scale.collectives import barrier, on_all_ranks
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, save_encoder
 from primus_scale.engine import Engine, Runtime
-from primus_scale.manifest import fingerprint, flush
+from primus_scale.foreign import decoding
+from primus_scale.manifest import (
+    ENCODER,
+    STATE,
+    SUPPORT,
+    Progress,
+    checkpoint_name,
+    fingerprint,
+    flush,
+)
 from primus_scale.run_storage import RunStorage
 from primus_scale.support import SupportSet
 from primus_scale.zero_state import (
-    STATE,
     StateFiles,
     convert_state,
     load_converted,
     load_state,
     save_state,
 )
-
-SUPPORT = "support"
 
 # OSError, and what torch and safetensors make of it; ValueError is an encoder that is not finite.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError)
@@ -88,18 +94,6 @@ MAY_CHANGE = (
 )
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: steps done, and how many of them left the weights alone, also in a row.
-
-    The position in the data follows from ``step`` (``Schedule.batch_rows``).
-    """
-
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-
 class Checkpoints:
     """The checkpoints of one run. Every rank calls the same methods at the same time.
 
@@ -132,7 +126,7 @@ class Checkpoints:
         """
         if progress.step == self._saved_step:
             return
-        final = self._folder.path / f"step-{progress.step:08d}"
+        final = self._folder.path / checkpoint_name(progress)
         partial = partial_of(final)
         if support is not None:
             support.flush()
@@ -174,12 +168,15 @@ class Checkpoints:
             return Progress()
         folder, manifest = newest
         self._check_fits(folder, manifest)
-        if self._zero_stage > 0 and manifest["world"] != self._runtime.world:
-            self._load_converted(engine, folder, manifest["world"])
-        else:
-            load_state(engine, folder)
-        if support is not None:
-            support.load(folder / SUPPORT)
+        advice = "remove it to go on from the one before"
+        with decoding(str(folder), STATE, advice=advice):
+            if self._zero_stage > 0 and manifest["world"] != self._runtime.world:
+                self._load_converted(engine, folder, manifest["world"])
+            else:
+                load_state(engine, folder)
+        with decoding(str(folder), SUPPORT, advice=advice):
+            if support is not None:
+                support.load(folder / SUPPORT)
         progress = Progress(**manifest["progress"])
         self._saved_step = progress.step
         return progress

@@ -17,10 +17,17 @@ from typing import Any
 
 from primus_scale.collectives import broadcast_json, on_all_ranks, rank, world_size
 from primus_scale.files import explain_failed_write, write_atomically
-from primus_scale.manifest import MANIFEST, check_file, dump_manifest, flush, read_manifest
+from primus_scale.manifest import (
+    ENCODER,
+    MANIFEST,
+    check_file,
+    dump_manifest,
+    flush,
+    read_manifest,
+    sort_checkpoints,
+)
 from primus_scale.run_storage import CHECKPOINTS, RunStorage
-
-ENCODER = "encoder"
+from primus_scale.zero_state import check_readable
 
 log = logging.getLogger(__name__)
 
@@ -112,15 +119,16 @@ class CheckpointFolder:
             if rank() == 0:
                 _pass_over(folder, damage)
         if offers:
-            raise ValueError(_none_whole(self.path))
+            raise ValueError(self._none_whole())
         return None
 
     def _offers(self) -> list[tuple[str, dict[str, Any]]]:
         """Names and manifests of all checkpoints, here and in storage, newest first."""
         here = _existing(self.path)
         stored = self._storage.checkpoints() if self._storage is not None else []
-        offers = []
-        for name in sorted({*here, *stored}, reverse=True):
+        offers: list[tuple[str, dict[str, Any]]] = []
+        damaged = bool(here)
+        for name in reversed(sort_checkpoints([*here, *stored])):
             if name in here:
                 try:
                     offers.append((name, read_manifest(self.path / name)))
@@ -133,16 +141,21 @@ class CheckpointFolder:
                 except FileNotFoundError:
                     log.info("the copy of %s in %s was interrupted", name, self._storage.url)
                 except ValueError as error:
+                    damaged = True
                     _pass_over(self.path / name, error)
-        if here and not offers:
-            raise ValueError(_none_whole(self.path))
+        if damaged and not offers:
+            raise ValueError(self._none_whole())
         return offers
+
+    def _none_whole(self) -> str:
+        copies = f" and {self._storage.url}" if self._storage is not None else ""
+        return _none_whole(f"{self.path}{copies}")
 
     def _complete(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
         """Take from storage what ``folder`` lacks; what is wrong where it stays incomplete."""
         for name, entry in manifest["files"].items() if self.leads else ():
             try:
-                check_file(folder / name, entry)
+                check_file(folder, name, entry)
             except (OSError, ValueError) as error:
                 if self._storage is None:
                     return str(error)
@@ -150,7 +163,13 @@ class CheckpointFolder:
                     self._storage.fetch_file(folder, name, entry)
                 except (FileNotFoundError, ValueError) as missing:
                     return str(missing)
-        if self.leads and self._storage is not None:
+        if not self.leads:
+            return None
+        try:
+            check_readable(folder, manifest["files"])
+        except ValueError as error:
+            return str(error)
+        if self._storage is not None:
             write_atomically(folder / MANIFEST, dump_manifest(manifest))
         return None
 
@@ -171,12 +190,12 @@ def newest_encoder(output: str | Path) -> Path:
         try:
             for file, entry in read_manifest(folder / name)["files"].items():
                 if file.startswith(f"{ENCODER}/"):
-                    check_file(folder / name / file, entry)
+                    check_file(folder / name, file, entry)
             return folder / name / ENCODER
         except (OSError, ValueError) as error:
             _pass_over(folder / name, error)
     if existing:
-        raise ValueError(_none_whole(folder))
+        raise ValueError(_none_whole(str(folder)))
     raise FileNotFoundError(f"{folder} holds no checkpoint; give the output folder of a run")
 
 
@@ -200,7 +219,7 @@ def _first_to_see(folder: Path) -> list[bool]:
 
 def _existing(folder: Path) -> list[str]:
     """Names of the checkpoints in ``folder``, oldest first."""
-    return sorted(path.name for path in folder.glob("step-*"))
+    return sort_checkpoints(path.name for path in folder.glob("step-*"))
 
 
 def _outdated(existing: list[str], newest: str, keep: int) -> list[str]:
@@ -216,8 +235,8 @@ def _pass_over(folder: Path, reason: object) -> None:
     log.warning("passing over the damaged checkpoint %s: %s", folder, reason)
 
 
-def _none_whole(folder: Path) -> str:
+def _none_whole(folders: str) -> str:
     return (
-        f"none of the checkpoints in {folder} is whole; restore one from a copy, or remove the "
-        "folder to start from the beginning"
+        f"none of the checkpoints in {folders} is whole; restore one from a copy, or remove all of "
+        "them to start from the beginning"
     )

@@ -18,7 +18,14 @@ from typing import Any
 from primus_scale.config import Config
 from primus_scale.data.patience import Patience
 from primus_scale.data.storage import Folder
-from primus_scale.manifest import MANIFEST, fingerprint, parse_manifest
+from primus_scale.manifest import (
+    MANIFEST,
+    check_size,
+    fingerprint,
+    parse_manifest,
+    sort_checkpoints,
+)
+from primus_scale.names import check_name, path_in
 from primus_scale.urls import parse_place
 
 CHECKPOINTS = "checkpoints"
@@ -42,12 +49,13 @@ class RunStorage:
 
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints, oldest first, also of those that are not whole yet."""
-        return [name for name in self._at(CHECKPOINTS).names() if name.startswith("step-")]
+        return sort_checkpoints(self._at(CHECKPOINTS).names())
 
     def manifest(self, checkpoint: str) -> dict[str, Any]:
         """FileNotFoundError where a checkpoint is not whole yet, ValueError where it is damaged."""
         folder = self._at(CHECKPOINTS, checkpoint)
-        return parse_manifest(folder.read(MANIFEST), folder.locate(MANIFEST))
+        check_size(folder.size(MANIFEST), folder.locate(MANIFEST))
+        return parse_manifest(folder.read(MANIFEST), checkpoint, folder.locate(MANIFEST))
 
     def put_files(self, folder: Path, names: Iterable[str]) -> None:
         """Copy the files ``names`` of the checkpoint in ``folder``."""
@@ -59,12 +67,16 @@ class RunStorage:
 
         FileNotFoundError where it is missing, ValueError where it is not what was written.
         """
-        place, target = Path(name), folder / name
-        source = self._at(CHECKPOINTS, folder.name, *place.parent.parts)
-        partial = _fetch(source, place.name, target)
-        if fingerprint(partial) != entry:
-            partial.unlink()
-            raise ValueError(f"{source.locate(place.name)} is not what was written")
+        *folders, file = check_name(name, str(folder / MANIFEST)).split("/")
+        target = path_in(folder, name, str(folder / MANIFEST))
+        source = self._at(CHECKPOINTS, folder.name, *folders)
+        # Its size first: what is not the run's may be larger than this machine's disk.
+        whole = source.size(file) == entry["size"]
+        partial = _fetch(source, file, target) if whole else None
+        if partial is None or fingerprint(partial) != entry:
+            if partial is not None:
+                partial.unlink()
+            raise ValueError(f"{source.locate(file)} is not what was written")
         partial.replace(target)
 
     def remove(self, checkpoint: str) -> None:
@@ -93,10 +105,10 @@ class RunStorage:
         for name in set(names).intersection(stored):
             inside = self._at(name).names()  # of a file some list the file itself
             if inside in ([], [name]):
-                _fetch(self._at(), name, output / name).replace(output / name)
+                _fetch_whole(self._at(), name, output)
                 continue
             for file in inside:
-                _fetch(self._at(name), file, output / name / file).replace(output / name / file)
+                _fetch_whole(self._at(name), file, path_in(output, name, self.url))
 
     def _put(self, path: Path, *folders: str) -> None:
         target = self._at(*folders)
@@ -105,6 +117,13 @@ class RunStorage:
 
     def _at(self, *folders: str) -> Folder:
         return Folder("/".join((self.url, *folders)), self._patience)
+
+
+def _fetch_whole(source: Folder, name: str, folder: Path) -> None:
+    """Copy a file of ``source`` into ``folder``; ValueError where its name leads elsewhere."""
+    check_name(name, source.url, plain=True)
+    target = path_in(folder, name, source.url)
+    _fetch(source, name, target).replace(target)
 
 
 def _fetch(source: Folder, name: str, target: Path) -> Path:

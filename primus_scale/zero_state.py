@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from primus_scale.engine import Engine
+from primus_scale.foreign import decoding
+from primus_scale.manifest import STATE
 from primus_scale.pulse import pulse
 
-STATE = "state"
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -46,6 +48,21 @@ def load_state(engine: Engine, folder: Path) -> None:
     engine.deepspeed.checkpoint_engine = StateFiles()
     with _plain_name(folder) as path, pulse.long_work():
         engine.deepspeed.load_checkpoint(str(path), tag=STATE)
+
+
+def check_readable(folder: Path, names: Iterable[str]) -> None:
+    """Check that the tensors of ``names`` in ``folder`` can be read, without reading them all.
+
+    Needs no other rank. DamagedInputError naming the first file that is none, or holds classes.
+    """
+    for name in names:
+        path = folder / name
+        if path.suffix == ".pt":
+            with decoding(str(path)), _only_tensors():
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        elif path.suffix == ".safetensors":
+            with decoding(str(path)), safe_open(path, framework="pt") as file:
+                file.keys()
 
 
 def load_converted(engine: Engine, folder: Path) -> None:

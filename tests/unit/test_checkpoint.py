@@ -1,12 +1,15 @@
 """Checkpoints: whole or not at all, damaged ones passed over, those of other runs refused."""
 
+import io
 import logging
 import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from primus_scale.checkpoint import Progress
@@ -15,6 +18,7 @@ from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
 from primus_scale.encoders.export import load_encoder
 from primus_scale.engine import Runtime, start_runtime, stop_runtime
+from primus_scale.manifest import dump_manifest, fingerprint, read_manifest
 from primus_scale.run import Run, build_run
 from primus_scale.zero_state import StateFiles
 from tests.full_disk import files_limited_to
@@ -174,6 +178,92 @@ def test_state_with_other_classes_inside_is_not_unpickled(runtime: Runtime, tmp_
     torch.save({"module": Path("/")}, path)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         StateFiles().load(str(path))
+
+
+def reseal(folder: Path, name: str, content: bytes) -> None:
+    """Put other content into a file of a checkpoint, and a manifest that says so beside it."""
+    (folder / name).write_bytes(content)
+    manifest = read_manifest(folder)
+    manifest["files"][name] = fingerprint(folder / name)
+    (folder / "manifest.json").write_text(dump_manifest(manifest))
+
+
+def torch_bytes(tree: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(tree, buffer)
+    return buffer.getvalue()
+
+
+STATE_FILE = "state/mp_rank_00_model_states.pt"
+SUPPORT_FILE = "support/part-00000-of-00001.safetensors"
+NO_STATE = {
+    "empty": b"",
+    "text": b"no state",
+    "pickle": pickle.dumps({"module": {}}),
+    "class": torch_bytes({"module": Path("/")}),
+    "cut": torch_bytes({"module": {}})[:200],
+}
+
+
+@pytest.mark.parametrize("content", NO_STATE.values(), ids=NO_STATE.keys())
+def test_resealed_file_that_is_no_state_is_passed_over(
+    config: Config, runtime: Runtime, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    run = build_run(config, runtime)
+    reseal(save(run, 3, 6)[-1], STATE_FILE, content)
+    with caplog.at_level(logging.WARNING):
+        assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+    assert f"step-00000006/{STATE_FILE}" in caplog.text
+
+
+OTHER_TREES = {
+    "no tree": 3,
+    "nothing": {},
+    "module of nothing": {"module": None},
+    "module of text": {"module": {"encoder": "weights"}},
+    "module without weights": {"module": {}},
+    "other shapes": {"module": {"encoder.mean": torch.zeros(2)}},
+}
+
+
+@pytest.mark.parametrize("tree", OTHER_TREES.values(), ids=OTHER_TREES.keys())
+def test_resealed_state_of_something_else_is_an_error_naming_the_checkpoint(
+    config: Config, runtime: Runtime, tree: Any
+) -> None:
+    run = build_run(config, runtime)
+    folder = save(run, 3)[-1]
+    reseal(folder, STATE_FILE, torch_bytes(tree))
+    with pytest.raises(ValueError, match=r"step-00000003: state: .*; remove it to go on") as caught:
+        run.checkpoints.resume(run.engine, run.support)
+    assert len(str(caught.value)) < 800
+
+
+OTHER_SUPPORT = {
+    "nothing": {},
+    "other names": {"x": torch.zeros(3)},
+    "count of text": {"added": torch.zeros(3), "number": torch.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("tensors", OTHER_SUPPORT.values(), ids=OTHER_SUPPORT.keys())
+def test_resealed_support_set_of_something_else_is_an_error_naming_it(
+    config: Config, runtime: Runtime, tensors: dict[str, torch.Tensor]
+) -> None:
+    run = build_run(config, runtime)
+    folder = save(run, 3)[-1]
+    reseal(folder, SUPPORT_FILE, safetensors.torch.save(tensors))
+    with pytest.raises(ValueError, match=r"step-00000003.*support"):
+        run.checkpoints.resume(run.engine, run.support)
+
+
+def test_resealed_support_set_without_offsets_is_passed_over(
+    config: Config, runtime: Runtime
+) -> None:
+    run = build_run(config, runtime)
+    header = b'{"added":{"dtype":"I64","shape":[99999999],"data_offsets":[0,8]}}'
+    content = len(header).to_bytes(8, "little") + header + bytes(8)
+    reseal(save(run, 3, 6)[-1], SUPPORT_FILE, content)
+    assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
 
 
 def test_no_checkpoint_to_export_is_an_error_naming_the_folder(tmp_path: Path) -> None:
