@@ -42,7 +42,8 @@ class WindowMeta:
     """What is known of a window beside its samples; ``meta.json`` of its record.
 
     ``start_s`` is in seconds on the recording's own clock. ``label`` is a class name or None.
-    ``sync`` says how IMU, frames and narrations were put on one clock.
+    ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and
+    z of the device point (empty: not known).
     """
 
     uid: int
@@ -56,6 +57,7 @@ class WindowMeta:
     texts: tuple[str, ...] = ()
     frame_times_s: tuple[float, ...] = ()
     sync: str = ""
+    axes: str = ""
 
 
 @dataclass(frozen=True)

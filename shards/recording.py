@@ -53,12 +53,17 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Device:
-    """A body of sensors at one placement. nominal_rate_hz: as its maker or data set states it."""
+    """A body of sensors at one placement.
+
+    nominal_rate_hz: as its maker or data set states it. axes: where x, y and z of its values point,
+    and who says so; empty where nobody does. Devices at one placement differ in them.
+    """
 
     name: str
     placement: str
     sensors: tuple[Sensor, ...]
     nominal_rate_hz: float | None = None
+    axes: str = ""
 
 
 class Narration(NamedTuple):

@@ -138,6 +138,10 @@ class DeviceReport:
     tilt: gravity's turning against the gyroscope (None: too little turning, or no gyroscope).
     planned_by_label, refused_by_label: windows by label (those without: "(none)"); the second by
     reason. findings: of its gates and of those of its sensors.
+    axes: where x, y and z point, as its maker or its calibration says (empty: not known).
+    gravity_direction: where the accelerometer's reading at rest points on these axes, which is up:
+    mean of unit vectors over the slow seconds (all, where none is slow). As long as 1 where the
+    device never turned, short where it turned every way (None: no accelerometer).
     """
 
     name: str
@@ -154,6 +158,8 @@ class DeviceReport:
     planned_by_label: Mapping[str, int] = field(default_factory=dict)
     refused_by_label: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    axes: str = ""
+    gravity_direction: tuple[float, float, float] | None = None
 
 
 CONFIDENT = 0.95  # from here on a lag is taken for true

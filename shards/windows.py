@@ -32,6 +32,7 @@ from shards.report import (
 from shards.settings import IngestSettings
 from shards.signal.condition import Conditioned, condition
 from shards.signal.cut import PlannedWindow, plan_windows
+from shards.signal.direction import gravity_direction
 from shards.signal.gates import check_window, implausible_gravity
 
 
@@ -132,6 +133,8 @@ class RecordingWindows:
             sensors=conditioned.sensors,
             windows=len(planned) - refused.total(),
             refused={reason: refused[reason] for reason in REASONS if refused[reason]},
+            axes=device.axes,
+            gravity_direction=gravity_direction(conditioned),
         )
 
     def _why_nothing(self, signal: _Signal) -> str:
@@ -173,6 +176,7 @@ class RecordingWindows:
             texts=accepted.planned.texts,
             frame_times_s=self._film.times_s(accepted.frames) if self._film else (),
             sync=self._sync,
+            axes=signal.device.axes,
         )
         return Window(imu, meta, pictures)
 

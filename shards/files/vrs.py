@@ -26,6 +26,7 @@ from projectaria_tools.core.calibration import DeviceVersion, from_device_class_
 from projectaria_tools.core.sensor_data import TimeDomain
 
 from shards.files.source import Source
+from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
 from shards.signal.condition import DEGREE, GRAVITY
 from shards.signal.spool import Column
@@ -50,6 +51,10 @@ _FULL_SCALE = {
 }
 # The camera of Gen 1 lies on its side in the frame, so that the sky is at the left of its pictures.
 _QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
+# Of the axes of the central pupil frame: where each points, and its opposite; and the least share
+# of a unit vector that is told, the sine of 22.5 degrees.
+_DIRECTIONS = (("left", "right"), ("up", "down"), ("forward", "backward"))
+_TOLD = 0.383
 # What the library reports of damage it then passes over: it drops records or guesses an index. Only
 # records that are out of order are no damage.
 _DAMAGE = re.compile(
@@ -130,7 +135,10 @@ class VrsFile:
                 continue
             sensors = self._sensors(label, stream, clock)
             rate_hz = self._provider.get_nominal_rate_hz(stream)
-            devices.append(Device(label, placement, sensors, rate_hz if rate_hz > 0 else None))
+            axes = self._axes(label) if placement == HEAD else ""
+            devices.append(
+                Device(label, placement, sensors, rate_hz if rate_hz > 0 else None, axes)
+            )
         if not devices:
             raise self._lacks(placements)
         return tuple(devices)
@@ -204,6 +212,18 @@ class VrsFile:
                 rectify=models[1] and _rectification(models[1]),
             ),
         )
+
+    def _axes(self, label: str) -> str:
+        """Where the IMU's axes point on a wearer's head; empty where no calibration says so.
+
+        Source: "3D Coordinate Frame Conventions": in the central pupil frame (CPF) x points to the
+        left, y up and z forward.
+        """
+        calibration = self._provider.get_device_calibration()
+        pose = calibration.get_transform_cpf_sensor(label) if calibration is not None else None
+        if pose is None:
+            return ""
+        return f"{_in_words(pose.rotation().to_matrix())} (by the recording's calibration)"
 
     def _decode(self, label: str, stream: Any, clock: VrsFile | None) -> Column:
         """The records of an IMU, decoded once for both of its sensors: that is what takes long."""
@@ -321,6 +341,19 @@ def _stderr_lines() -> Iterator[list[str]]:
             os.close(kept)
             log.seek(0)
             lines += log.read().decode(errors="replace").splitlines()
+
+
+def _in_words(turn: np.ndarray) -> str:
+    """Where the columns of a rotation ``(3, 3)`` into the central pupil frame point."""
+    told = []
+    for name, axis in zip("xyz", turn.T, strict=True):
+        parts = [
+            _DIRECTIONS[place][int(axis[place] < 0)]
+            for place in np.argsort(-np.abs(axis)).tolist()
+            if abs(axis[place]) >= _TOLD
+        ]
+        told.append(f"{name} {' and '.join(parts)}")
+    return ", ".join(told)
 
 
 def _rectification(model: Any) -> Any:

@@ -63,6 +63,10 @@ _SYNC_BLOCKS = (
     "samples spread evenly over their telemetry blocks, whose times in the file are taken to be "
     "presentation times of the video"
 )
+_GOPRO_AXES = (
+    "x up, y across the camera, z along its line of sight, which way not documented "
+    "(order Z, X, Y of GoPro's document, after ORIN or MTRX)"
+)
 _SYNC_ROWS = "sample times of telemetry-parser taken to be presentation times of the video"
 
 
@@ -73,6 +77,7 @@ class _Camera(NamedTuple):
     sensors: dict[_Kind, Sensor]
     rate_hz: float | None
     sync: str
+    axes: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -131,7 +136,7 @@ class GoProReader(Reader):
             dataset=self.name,
             name=ref.name,
             person=person_or_unknown(self.name, person, notes),
-            devices=(Device(camera.name, self._placement, sensors, camera.rate_hz),),
+            devices=(Device(camera.name, self._placement, sensors, camera.rate_hz, camera.axes),),
             frames=frames,
             narrations=narrations,
             sync=camera.sync,
@@ -171,6 +176,7 @@ def _gopro(telemetry: Telemetry) -> _Camera:
         # None where no two blocks tell, or sensors differ by over 1 %.
         rates_hz[0] if 0 < max(rates_hz) < 1.01 * min(rates_hz) else None,
         _SYNC_BLOCKS,
+        _GOPRO_AXES,
         telemetry.notes,
     )
 

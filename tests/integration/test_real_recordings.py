@@ -48,6 +48,27 @@ def test_windows_of_a_real_file(name: str, tmp_path: Path) -> None:
 
 
 @each_file
+def test_axes_are_told_and_gravity_lies_along_the_one_that_points_up(
+    name: str, tmp_path: Path
+) -> None:
+    """What the maker says of the axes against what the accelerometer read."""
+    windows, report = build(name, tmp_path / "out")
+    axes = {device["name"]: device["axes"] for device in report["devices"]}
+    assert {(w.meta.device, w.meta.axes) for w in windows} == set(axes.items())
+    for device in report["devices"]:
+        gravity = device["gravity_direction"]
+        largest = int(np.argmax(np.abs(gravity)))
+        assert abs(gravity[largest]) > 0.85
+        told = device["axes"].split(", ")[largest]
+        assert told.startswith("xyz"[largest])
+        assert ("up" if gravity[largest] > 0 else "down") in told
+    if name == "aria_gen1.vrs":
+        assert axes["imu-left"].startswith("x left and backward, y down, z backward and right (by")
+    if name == "aria_gen2.vrs":
+        assert axes["imu-left"].startswith("x up, y forward, z left (by the recording's calib")
+
+
+@each_file
 def test_frames_are_of_the_moment_of_their_window(name: str, tmp_path: Path) -> None:
     _, window_s, _ = FILES[name]
     windows, _ = build(name, tmp_path / "out")

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,11 @@ def test_windows_say_all_that_is_known_of_them() -> None:
         10.0,
         labels=(LabelSpan(0.0, 6.5, "walking"),),
         sync="one clock",
-        devices=(make_device(10.0, name="band", placement="left wrist"),),
+        devices=(
+            replace(
+                make_device(10.0, name="band", placement="left wrist"), axes="z out of the dial"
+            ),
+        ),
     )
     made = RecordingWindows(recording, make_settings())
     windows = list(made)
@@ -50,13 +55,15 @@ def test_windows_say_all_that_is_known_of_them() -> None:
     assert meta.uid == window_uid("analytic", "recording", "band", 2.0)
     assert (meta.dataset, meta.recording, meta.person) == ("analytic", "recording", "someone")
     assert (meta.device, meta.placement, meta.label) == ("band", "left wrist", "walking")
-    assert meta.sync == "one clock"
+    assert (meta.sync, meta.axes) == ("one clock", "z out of the dial")
     time_s = 2.0 + np.arange(100) / 50
     assert pytest.approx(acceleration(time_s), abs=0.02) == windows[1].imu[:3].T
     assert pytest.approx(rotation(time_s), abs=0.01) == windows[1].imu[3:].T
     (device,) = made.report.devices
     assert (made.report.windows, device.windows, device.refused) == (3, 3, {})
     assert device.median_acc == pytest.approx(9.8, abs=0.3)
+    assert device.axes == "z out of the dial"
+    assert device.gravity_direction == pytest.approx((0.0, 0.0, 1.0), abs=0.02)
 
 
 def test_devices_share_moments_and_their_pictures(video: Video) -> None:
