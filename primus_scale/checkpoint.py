@@ -16,7 +16,6 @@ another number the state is converted (``zero_state``). Machines need not share 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -43,6 +42,7 @@ from primus_scale.manifest import (
     fingerprint,
     flush,
 )
+from primus_scale.run_identity import run_identity
 from primus_scale.run_storage import RunStorage
 from primus_scale.support import SupportSet
 from primus_scale.zero_state import (
@@ -55,43 +55,6 @@ from primus_scale.zero_state import (
 
 # OSError, and what torch and safetensors make of it; ValueError is an encoder that is not finite.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError)
-
-# A run may go on with other values of these; all else must be as it was.
-MAY_CHANGE = (
-    "name",
-    "output",
-    "data.train",  # compared by content instead, so that shards may move
-    "data.validation",
-    "data.reader_threads",
-    "data.prefetch_batches",
-    "data.timeout_s",
-    "data.patience_s",
-    "teachers.video",  # compared by embedding key instead, so that models may move
-    "teachers.text",
-    "teachers.batch",
-    "support.index",
-    "support.home",
-    "support.actors",
-    "support.cpus_per_actor",
-    "support.gpus_per_actor",
-    "support.threads",
-    "support.timeout_s",
-    "support.synchronous",
-    "train.accumulation",
-    "train.steps",
-    "train.device",
-    "train.threads",
-    "train.log_every",
-    "train.validate_every",
-    "train.pictures_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.max_nonfinite",
-    "train.stuck_after_s",
-    "train.storage",
-    "launch",
-    "few_shot",
-)
 
 
 class Checkpoints:
@@ -113,7 +76,7 @@ class Checkpoints:
         self._folder = CheckpointFolder(config.output, storage, config.train.keep_checkpoints)
         self._zero_stage = config.train.zero_stage
         self._runtime = runtime
-        self._identity = _identity(config, data, card)
+        self._identity = run_identity(config, data, card)
         self._encoder = encoder
         self._card = card
         self._saved_step = 0  # a fresh run has nothing to save
@@ -262,28 +225,3 @@ def _convert(folder: Path, converted: Path) -> None:
             f"{folder} could not be converted for another number of ranks ({error}); free some "
             "space there, or start as many ranks as have saved it"
         ) from error
-
-
-def _identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
-    """What must be equal for a run to be continued, by configuration key."""
-    fields = _flatten(config.model_dump(mode="json"))
-    identity = {
-        key: value
-        for key, value in fields.items()
-        if not any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
-    }
-    shards = "\n".join(shard.sha256 for index in data.indexes for shard in index.shards)
-    identity["data.train (content)"] = hashlib.sha256(shards.encode()).hexdigest()
-    for modality, teacher in card.teachers.items():
-        identity[f"teachers.{modality} (key)"] = teacher.key
-    return identity
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            fields |= _flatten(value, f"{prefix}{key}.")
-        else:
-            fields[prefix + key] = value
-    return fields

@@ -49,6 +49,7 @@ LAYERS = (
         "provenance",
         "engine",
         "accumulate",
+        "run_identity",
         "run_storage",
         "zero_state",
         "checkpoint_folder",
