@@ -22,8 +22,7 @@ from torch.nn import functional
 
 from launch.machine import clock_of, describe_machine
 from launch.synthetic import CLUSTERS, Clusters
-from primus_scale.support.index import STORAGE, IndexKind, KeyIndex, Keys, build_index
-from primus_scale.support.part import SURPLUS
+from primus_scale.support.index import STORAGE, SURPLUS, IndexKind, KeyIndex, Keys, build_index
 from primus_scale.support.search import set_threads
 
 MOVED = 0.5  # a near query from its entry, relative to its length

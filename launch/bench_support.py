@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from matplotlib.figure import Figure
 from ray.train import RunConfig
 
@@ -30,11 +31,11 @@ from primus_scale.collectives import barrier
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.engine import start_runtime, stop_runtime
-from primus_scale.objective import Asked, ask_ahead, support_entries
+from primus_scale.objective import Asked, ask_ahead, exclusion, support_entries
 from primus_scale.provenance import describe_environment
 from primus_scale.run import Run, build_run
 from primus_scale.sample import Batch
-from primus_scale.support import SupportEntries, SupportSet
+from primus_scale.support import Exclusion, SupportEntries, SupportSet
 from shards.parallel import ray_cluster
 
 FLAT_UP_TO = 100_000  # entries that are searched by brute force; more with the index
@@ -125,17 +126,18 @@ def _work(settings: dict[str, Any]) -> Any:
             assert run.support is not None
             fill_support(run.support, config.support.capacity)
             batch = run.prepare(next(loader))
-            _await_learning(run.support, batch)
+            _await_learning(run.support, batch, exclusion(batch, config.objective.neighbours))
             alone = _alone(run, batch, run.support, settings["rounds"])
             return alone | _steps(run, loader, settings["rounds"], settings["steps"])
     finally:
         stop_runtime(runtime)
 
 
-def _await_learning(support: SupportSet, batch: Batch) -> None:
+def _await_learning(support: SupportSet, batch: Batch, exclude: Exclusion) -> None:
     """An approximate index learns in the background; until then brute force answers."""
+    one = torch.arange(1)
     while True:
-        support.search(batch.embeddings["video"][:1], 1, batch.uid[:1], "video")  # news of actors
+        support.search(batch.embeddings["video"][:1], 1, exclude.at(one), "video")  # news of actors
         if not support.figures()["learning"]:
             barrier()
             return
@@ -145,11 +147,12 @@ def _await_learning(support: SupportSet, batch: Batch) -> None:
 def _alone(run: Run, batch: Batch, support: SupportSet, rounds: int) -> dict[str, float]:
     """Milliseconds of a lookup and of an insert of a rank's batch, all ranks at once."""
     videos = batch.embeddings["video"]
+    exclude = exclusion(batch, run.config.objective.neighbours)
     view0 = run.engine.embed(batch.imu)
     entries = support_entries(view0, batch)
     lookups, inserts = [], []
     for _ in range(rounds):
-        lookups.append(_seconds(lambda: support.search(videos, 1, batch.uid, "video")))
+        lookups.append(_seconds(lambda: support.search(videos, 1, exclude, "video")))
         inserts.append(_seconds(lambda: _insert(support, entries)))
     return {
         "lookup_ms": 1e3 * statistics.median(lookups),

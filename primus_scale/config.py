@@ -177,6 +177,9 @@ class NeighboursConfig(ConfigModel):
     k: int = Field(1, ge=1)
     query: Literal["video", "text", "imu"] = "video"
     combine: Literal["mean", "each"] = "mean"  # one averaged key, or k losses averaged
+    # entries that are no neighbours of a window: itself; all that overlap it in time in its
+    # recording, whatever device saw them; all of its recording
+    exclude: Literal["window", "moment", "recording"] = "moment"
 
 
 class ObjectiveConfig(ConfigModel):
@@ -186,7 +189,8 @@ class ObjectiveConfig(ConfigModel):
     temperature: TemperatureConfig = TemperatureConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     reduction: Literal["sum", "mean"] = "sum"  # of the two directions of a term (paper: sum)
-    mask_duplicate_keys: bool = True  # keys equal to the positive are no negatives
+    # keys equal to the positive, and neighbours' IMU of the row's own moment, are no negatives
+    mask_duplicate_keys: bool = True
 
 
 class SupportConfig(ConfigModel):

@@ -16,6 +16,17 @@ from torch.nn import functional
 from primus_scale.collectives import gather, gather_with_grad, is_distributed, rank, world_size
 
 
+class Pairs(NamedTuple):
+    """Pairs of a query and a key, both of the global batch, as a rank needs them.
+
+    of_queries ``(B, N)`` bool: the rank's queries with all keys. of_keys ``(B, N)`` bool: the
+    rank's keys with all queries.
+    """
+
+    of_queries: torch.Tensor
+    of_keys: torch.Tensor
+
+
 class Contrast(NamedTuple):
     """A contrastive loss.
 
@@ -51,6 +62,7 @@ def contrastive(
     *,
     key_ids: torch.Tensor | None = None,
     same_cosine: float | None = None,
+    no_negatives: Pairs | None = None,
     reduction: Literal["sum", "mean"] = "sum",
 ) -> Contrast:
     """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
@@ -58,8 +70,9 @@ def contrastive(
     Row i of the queries belongs to row i of the keys. temperature: 0-d. valid ``(B,)`` bool: rows
     that lack either side are neither positives nor negatives. Rows whose key is the same as the
     positive's would be false negatives and are left out: same means of equal ``key_ids`` ``(B,)``
-    int64, or of a cosine above ``same_cosine``. reduction: sum or mean of the two directions (sum
-    in arXiv 2411.15127).
+    int64, or of a cosine above ``same_cosine``. no_negatives: further pairs that are left out
+    where they are no positives. reduction: sum or mean of the two directions (sum in arXiv
+    2411.15127).
 
     Without any valid row the loss is 0, with gradients of 0. All arithmetic is in float32.
     """
@@ -67,10 +80,11 @@ def contrastive(
         all_valid = gather(valid)
         same = _same_keys(keys, key_ids, same_cosine)
         excluded = ~(valid[:, None] & all_valid) | same
+        further = no_negatives or Pairs(excluded, excluded)
         first = rank() * len(valid)
-        logits = _logits(queries.local, keys.all, temperature, excluded, first)
+        logits = _logits(queries.local, keys.all, temperature, excluded | further[0], first)
         if is_distributed():
-            reverse = _logits(keys.local, queries.all, temperature, excluded, first)
+            reverse = _logits(keys.local, queries.all, temperature, excluded | further[1], first)
         else:
             reverse = logits.T  # one process holds both directions in one matrix
         losses = _cross_entropy(logits, first) + _cross_entropy(reverse, first)

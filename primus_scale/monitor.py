@@ -30,7 +30,7 @@ from primus_scale.encoders.base import Embeddings
 from primus_scale.files import explain_failed_write, write_atomically
 from primus_scale.progress_line import ProgressLine
 from primus_scale.sample import TEACHER_MODALITIES, Batch
-from primus_scale.support import Neighbours
+from primus_scale.support import Exclusion, Neighbours
 
 METRICS_FILE = "metrics.jsonl"
 LOG_FOLDER = "tensorboard"
@@ -303,7 +303,7 @@ def _mean_over_ranks(
 
 
 def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
-    """Score, age (in enqueued entries) and share of neighbours from the window's own recording.
+    """Score, age (in enqueued entries), and shares from the window's own recording and moment.
 
     Means over the valid neighbours; 0 where there are none yet.
     """
@@ -312,11 +312,13 @@ def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
         return {}
     valid = found.valid & report.batch.valid[:, None]
     same_recording = found.recording == report.batch.recording[:, None]
+    same_moment = Exclusion(report.batch.origin, report.batch.span_s).covers(found.origin)
     count = valid.sum().clamp(min=1)
     return {
         "neighbours/score": (found.score * valid).sum() / count,
         "neighbours/age": (found.age * valid).sum() / count,
         "neighbours/same_recording": (same_recording & valid).sum() / count,
+        "neighbours/same_moment": (same_moment & valid).sum() / count,
         "neighbours/valid": valid.sum() / max(valid.numel(), 1),
     }
 

@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from primus_scale.collectives import gather, sum_over_ranks
 from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
 from primus_scale.losses import Contrast, GlobalRows, contrastive, gather_rows
+from primus_scale.positives import Positives, direct_positives, neighbour_positives
 from primus_scale.sample import Batch
 from primus_scale.support import (
     IMU,
+    Exclusion,
     Neighbours,
     SupportEntries,
     SupportSet,
@@ -195,8 +196,9 @@ def ask_ahead(batch: Batch, support: SupportSet, config: NeighboursConfig) -> As
     Give what comes of it to ``find_neighbours`` when the batch's turn has come. Every row of the
     same batch must stand as it did.
     """
+    exclude = exclusion(batch, config)
     return {
-        modality: support.ask(queries[rows], config.k, batch.uid[rows], modality)
+        modality: support.ask(queries[rows], config.k, exclude.at(rows), modality)
         for modality, queries, rows in _teacher_questions(batch, support, config)
     }
 
@@ -222,8 +224,15 @@ def find_neighbours(
         by_imu[rows] = False
         found.put(rows, asked[modality]())
     rows = by_imu.nonzero().squeeze(1)
-    found.put(rows, support.search(view0.ss[rows], config.k, batch.uid[rows], IMU))
+    exclude = exclusion(batch, config).at(rows)
+    found.put(rows, support.search(view0.ss[rows], config.k, exclude, IMU))
     return found
+
+
+def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
+    """Which entries are no neighbours of the batch's rows, as ``config.exclude`` says."""
+    within_s = {"window": -1.0, "moment": batch.span_s, "recording": math.inf}
+    return Exclusion(batch.origin, within_s[config.exclude])
 
 
 def _teacher_questions(
@@ -244,6 +253,7 @@ def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
     return SupportEntries(
         uid=gather(batch.uid)[valid],
         recording=gather(batch.recording)[valid],
+        start_s=gather(batch.start_s)[valid],
         embeddings={
             IMU: gather(view0.ss)[valid],
             **{name: gather(rows)[valid] for name, rows in batch.embeddings.items()},
@@ -275,10 +285,10 @@ def primus_loss(
     terms, rows = {}, {}
     for term, weight in weights.items():
         if term in DIRECT_TERMS:
-            positives = _direct_positives(_modality(term), view1, batch)
+            positives = direct_positives(_modality(term), view1, batch)
         else:
             assert neighbours is not None, f"{term} has weight, but there are no neighbours"
-            positives = _neighbour_positives(_modality(term), neighbours, batch, config)
+            positives = neighbour_positives(_modality(term), neighbours, batch, config.neighbours)
         family = "ss" if _modality(term) == IMU else "mm"
         contrast = _contrast(queries[_modality(term)], positives, temperatures[family], config)
         total = total + weight * contrast.loss
@@ -291,48 +301,11 @@ def _modality(term: str) -> str:
     return term.split("_")[1]
 
 
-@dataclass(frozen=True)
-class _Positives:
-    """The keys of a term: K positives ``(B, K, D)`` for each row, valid ``(B, K)`` bool.
-
-    Rows may share a key, and would then be each other's false negatives. Teacher embeddings tell
-    that by themselves (``of_teacher``). IMU embeddings do not, since those of an untrained encoder
-    are all much alike; for them ``ids`` ``(B, K)`` int64 tell it, where it can happen.
-    """
-
-    keys: torch.Tensor
-    valid: torch.Tensor
-    of_teacher: bool
-    ids: torch.Tensor | None = None
-
-
-def _direct_positives(modality: str, view1: Embeddings, batch: Batch) -> _Positives:
-    """View 1, or the teacher's embedding of the same window."""
-    if modality == IMU:
-        return _Positives(view1.ss[:, None], batch.valid[:, None], of_teacher=False)
-    valid = batch.valid & batch.present[modality]
-    return _Positives(batch.embeddings[modality][:, None], valid[:, None], of_teacher=True)
-
-
-def _neighbour_positives(
-    modality: str, neighbours: Neighbours, batch: Batch, config: ObjectiveConfig
-) -> _Positives:
-    """The K neighbours of each row, or the mean of them as its only key."""
-    keys = neighbours.embeddings[modality]
-    valid = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
-    ids = neighbours.uid
-    if config.neighbours.combine == "mean" and keys.shape[1] > 1:
-        keys = functional.normalize((keys * valid[:, :, None]).sum(1, keepdim=True), dim=2)
-        ids = (ids * valid).sum(1, keepdim=True)  # the same for the same set, in any order
-        valid = valid.any(1, keepdim=True)
-    return _Positives(keys, valid, of_teacher=modality != IMU, ids=ids if modality == IMU else None)
-
-
 def _contrast(
-    queries: GlobalRows, positives: _Positives, temperature: torch.Tensor, config: ObjectiveConfig
+    queries: GlobalRows, positives: Positives, temperature: torch.Tensor, config: ObjectiveConfig
 ) -> Contrast:
     """The term's loss, averaged over all valid pairs of a row with one of its K keys."""
-    ids = positives.ids if config.mask_duplicate_keys else None
+    ids, own = (positives.ids, positives.own) if config.mask_duplicate_keys else (None, None)
     same_cosine = SAME_KEY_COSINE if config.mask_duplicate_keys and positives.of_teacher else None
     contrasts = [
         contrastive(
@@ -342,6 +315,7 @@ def _contrast(
             positives.valid[:, k],
             key_ids=None if ids is None else ids[:, k],
             same_cosine=same_cosine,
+            no_negatives=None if own is None else own[k],
             reduction=config.reduction,
         )
         for k in range(positives.keys.shape[1])

@@ -10,8 +10,10 @@ Shape legend, used in the whole project:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
 TEACHER_MODALITIES = ("video", "text")
 NO_LABEL = -1
+UNKNOWN_TIME = torch.tensor(-torch.inf, dtype=torch.float64)  # near no time
 
 
 def window_uid(dataset: str, recording: str, device: str, start_s: float) -> int:
@@ -72,6 +75,38 @@ class Window:
     frames: tuple[bytes, ...] = ()
 
 
+class Origin(NamedTuple):
+    """Which windows these are, in columns of one shape.
+
+    uid and recording (its id) int64; start_s float64, in seconds on the recording's clock, or
+    UNKNOWN_TIME.
+    """
+
+    uid: torch.Tensor
+    recording: torch.Tensor
+    start_s: torch.Tensor
+
+    def at(self, rows: torch.Tensor | slice) -> Origin:
+        """Those at ``rows``."""
+        return Origin(*(column[rows] for column in self))
+
+    def same_moment(self, other: Origin, within_s: float) -> torch.Tensor:
+        """Where two are one window, or of one recording and start at most ``within_s`` apart.
+
+        Bool, in the shape that the two broadcast to. A negative ``within_s`` leaves the window
+        alone, infinity takes the whole recording.
+        """
+        near = (self.start_s - other.start_s).abs() <= within_s
+        near |= math.isinf(within_s)  # where a time is unknown, too
+        return (self.uid == other.uid) | ((self.recording == other.recording) & near)
+
+
+def fill_times(start_s: torch.Tensor, uid: torch.Tensor) -> torch.Tensor:
+    """Start times as float64 in the shape of ``uid``; a single one is that of all."""
+    start_s = start_s.double()
+    return start_s if start_s.ndim else start_s.to(uid.device).repeat(uid.shape)
+
+
 @dataclass
 class Batch:
     """Rows of a global batch as one rank sees them.
@@ -80,7 +115,8 @@ class Batch:
     where unknown); valid ``(B,)`` bool, False for rows that do not count.
     embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero where absent;
     present: ``(B,)`` bool by modality. frames and texts stand there in live mode only, one tuple
-    a row, until the teachers have turned them into embeddings.
+    a row, until the teachers have turned them into embeddings. start_s ``(B,)`` float64: see
+    ``Origin``; span_s: seconds from the first to the last sample of a window.
     """
 
     imu: torch.Tensor
@@ -92,9 +128,19 @@ class Batch:
     present: dict[str, torch.Tensor] = field(default_factory=dict)
     frames: Sequence[tuple[bytes, ...]] | None = None
     texts: Sequence[tuple[str, ...]] | None = None
+    start_s: torch.Tensor = UNKNOWN_TIME
+    span_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.start_s = fill_times(self.start_s, self.uid)
 
     def __len__(self) -> int:
         return int(self.imu.shape[0])
+
+    @property
+    def origin(self) -> Origin:
+        """Which windows the rows are."""
+        return Origin(self.uid, self.recording, self.start_s)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -107,6 +153,7 @@ class Batch:
             imu=move(self.imu),
             uid=move(self.uid),
             recording=move(self.recording),
+            start_s=move(self.start_s),
             label=move(self.label),
             valid=move(self.valid),
             embeddings={name: move(value) for name, value in self.embeddings.items()},

@@ -78,6 +78,8 @@ def make_report(
             valid=valid,
             embeddings=teachers,
             present={"video": valid, "text": torch.zeros(BATCH, dtype=torch.bool)},
+            start_s=2.5 * (torch.arange(BATCH) % 2),
+            span_s=4.98,
         ),
         views=(embeddings[0], embeddings[1]),
         neighbours=Neighbours(
@@ -88,6 +90,7 @@ def make_report(
             valid=torch.rand(*place, generator=generator) < 0.6,
             embeddings={},
             present={},
+            start_s=2.5 * torch.randint(0, 4, place, generator=generator),
         ),
         support={"fill": 123},
         waited_s=waited_s,

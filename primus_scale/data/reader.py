@@ -24,13 +24,13 @@ import torch
 import webdataset
 
 from primus_scale.config import DataConfig
-from primus_scale.data.index import TeacherSpace
 from primus_scale.data.patience import Patience
 from primus_scale.data.record import Block
 from primus_scale.data.schedule import Rows, Schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 
+_COLUMNS = {"uid": np.int64, "recording": np.int64, "label": np.int64, "start_s": np.float64}
 _WHOLE_READERS = 16  # concurrent reads of a set read whole; an object store takes 20 ms for each
 
 
@@ -156,7 +156,7 @@ class BatchLoader(Iterator[Batch]):
 
     def _assemble(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
         ready = {record: future.result() for record, future in blocks.items()}
-        return _gather(chosen, ready, self._shard_set.teachers, self._live)
+        return _gather(chosen, ready, self._shard_set, self._live)
 
 
 @dataclass(frozen=True)
@@ -205,20 +205,18 @@ def load_windows(urls: str | Sequence[str], patience: Patience | None = None) ->
         rows=np.concatenate([np.arange(count) for count in windows]),
     )
     return LoadedWindows(
-        batch=_gather(chosen, blocks, shard_set.teachers, live=shard_set.index.kind == "window"),
+        batch=_gather(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
         metas=[meta for block in blocks.values() for meta in block.metas],
         shard_set=shard_set,
     )
 
 
-def _gather(
-    chosen: Rows, blocks: Mapping[int, Block], teachers: Mapping[str, TeacherSpace], live: bool
-) -> Batch:
+def _gather(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
     """Copy the chosen rows out of their blocks; the work is per block, not per window."""
-    count = len(chosen.rows)
+    count, teachers, index = len(chosen.rows), shard_set.teachers, shard_set.index
     any_block = next(iter(blocks.values()))
     imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)
-    columns = {name: np.empty(count, dtype=np.int64) for name in ("uid", "recording", "label")}
+    columns = {name: np.empty(count, dtype=dtype) for name, dtype in _COLUMNS.items()}
     embeddings = {m: np.zeros((count, t.dim), dtype=np.float32) for m, t in teachers.items()}
     present = {m: np.zeros(count, dtype=np.bool_) for m in teachers}
     frames: list[tuple[bytes, ...]] = [()] * count
@@ -247,4 +245,5 @@ def _gather(
         present={name: torch.from_numpy(value) for name, value in present.items()},
         frames=frames if live else None,
         texts=texts if live else None,
+        span_s=(index.window_samples - 1) / index.rate_hz,
     )

@@ -34,6 +34,15 @@ _COLUMNS = {"imu": np.float32, "uid": np.int64, "recording": np.int64, "label": 
 # reading from a warm file.
 Data = bytes | memoryview
 
+
+@dataclass
+class _Start:
+    """All that training reads of a meta; five times quicker than the whole of it."""
+
+    start_s: float
+
+
+_STARTS = TypeAdapter(list[_Start])
 _META = TypeAdapter(WindowMeta)
 _METAS = TypeAdapter(list[WindowMeta])
 
@@ -64,6 +73,17 @@ class Block:
     def metas(self) -> list[WindowMeta]:
         """What is known of each window; parsed when first asked, since training does not ask."""
         return _decode_meta(_METAS, self.meta_json)
+
+    @cached_property
+    def start_s(self) -> np.ndarray:
+        """When each window starts, ``(N,)`` float64: seconds on its recording's clock."""
+        try:
+            starts = _STARTS.validate_json(self.meta_json)
+        except ValidationError as error:
+            raise _explain(error) from None
+        if len(starts) != len(self):
+            raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")
+        return np.array([start.start_s for start in starts], dtype=np.float64)
 
 
 def recording_id(meta: WindowMeta) -> int:
@@ -265,6 +285,11 @@ def _decode_meta(adapter: TypeAdapter[Any], data: Data) -> Any:
     try:
         return adapter.validate_python(decode_member(META_MEMBER, data))
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{META_MEMBER}: {where}: {problem['msg']}") from None
+        raise _explain(error) from None
+
+
+def _explain(error: ValidationError) -> ValueError:
+    """What is wrong with a ``meta.json``, in one line."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return ValueError(f"{META_MEMBER}: {where}: {problem['msg']}")

@@ -1,6 +1,21 @@
 """Support sets: windows of the past whose nearest neighbours supervise the present ones."""
 
-from primus_scale.support.base import IMU, Neighbours, SupportEntries, SupportSet, SupportSpec
+from primus_scale.support.base import (
+    IMU,
+    Exclusion,
+    Neighbours,
+    SupportEntries,
+    SupportSet,
+    SupportSpec,
+)
 from primus_scale.support.ring import RingSupportSet
 
-__all__ = ["IMU", "Neighbours", "RingSupportSet", "SupportEntries", "SupportSet", "SupportSpec"]
+__all__ = [
+    "IMU",
+    "Exclusion",
+    "Neighbours",
+    "RingSupportSet",
+    "SupportEntries",
+    "SupportSet",
+    "SupportSpec",
+]

@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from primus_scale.support.base import SupportEntries, SupportSpec
+from primus_scale.sample import Origin
+from primus_scale.support.base import Exclusion, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, Fetched, RingPart
 from primus_scale.support.search import set_threads
+
+PackedExclusion = tuple[list[np.ndarray], float]  # columns of the origin, within_s
 
 
 class Status(NamedTuple):
@@ -51,11 +54,13 @@ class SupportActor:
         return Status(self._life, part.added, part.held, part.learning, self._where)
 
     def search(
-        self, queries: np.ndarray, k: int, exclude_uids: np.ndarray, modality: str, added: int
+        self, queries: np.ndarray, k: int, exclude: PackedExclusion, modality: str, added: int
     ) -> tuple[Candidates, Status]:
         """See ``RingPart.search``; arrays instead of tensors."""
-        asked = to_tensor(queries, self._device), to_tensor(exclude_uids, self._device)
-        found = self._part.search(asked[0], k, asked[1], modality, added)
+        columns, within_s = exclude
+        origin = Origin(*(to_tensor(column, self._device) for column in columns))
+        asked = to_tensor(queries, self._device), k, Exclusion(origin, within_s)
+        found = self._part.search(*asked, modality, added)
         return Candidates(*map(to_array, found)), self.status()
 
     def fetch(self, places: np.ndarray, numbers: np.ndarray) -> Fetched:
@@ -74,6 +79,7 @@ class SupportActor:
             to_tensor(entries["recording"], self._device),
             {name: to_tensor(x, self._device) for name, x in entries["embeddings"].items()},
             {name: to_tensor(x, self._device) for name, x in entries["present"].items()},
+            to_tensor(entries["start_s"], self._device),
         )
         self._part.enqueue(unpacked, to_tensor(numbers, self._device), added)
         return self.status()
@@ -99,9 +105,15 @@ def pack_entries(entries: SupportEntries) -> dict[str, Any]:
     return {
         "uid": to_array(entries.uid),
         "recording": to_array(entries.recording),
+        "start_s": to_array(entries.start_s),
         "embeddings": to_arrays(entries.embeddings),
         "present": to_arrays(entries.present),
     }
+
+
+def pack_exclusion(exclude: Exclusion) -> PackedExclusion:
+    """An exclusion with arrays for tensors."""
+    return [to_array(column) for column in exclude.origin], exclude.within_s
 
 
 def to_array(tensor: torch.Tensor) -> Any:

@@ -10,17 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
 
+from primus_scale.sample import UNKNOWN_TIME, Origin, fill_times
 from primus_scale.support.index import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
 IMU = "imu"
 NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
-ROW_FIELDS = ("uid", "recording", "age", "score", "valid")  # of Neighbours, in their order
+ROW_FIELDS = ("uid", "recording", "age", "score", "valid", "start_s")  # of Neighbours
+
+
+class Exclusion(NamedTuple):
+    """Which entries are no neighbours of the B windows that ask: see ``Origin.same_moment``."""
+
+    origin: Origin
+    within_s: float
+
+    def at(self, rows: torch.Tensor) -> Exclusion:
+        """That of some of the windows."""
+        return Exclusion(self.origin.at(rows), self.within_s)
+
+    def covers(self, entries: Origin) -> torch.Tensor:
+        """Whether it holds for entries ``(B, n)``, or for the same ``(n,)`` each; ``(B, n)``."""
+        asking = Origin(*(column[:, None] for column in self.origin))
+        return asking.same_moment(entries, self.within_s)
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ class SupportSpec:
     def memory(self) -> int:
         """Bytes of all entries together, without an index: keys, and what is known of each."""
         wide = sum(dim + 1 for dim in self.dims.values()) * STORAGE[self.storage].itemsize
-        return self.capacity * (wide + len(self.dims) + 3 * 8)  # number, uid, recording
+        return self.capacity * (wide + len(self.dims) + 4 * 8)  # number, uid, recording, start
 
     def prepare(self, queries: torch.Tensor, k: int, added: int) -> torch.Tensor | None:
         """Queries ``(B, D)`` at unit length in float32, to be asked of a set that may answer.
@@ -82,13 +99,18 @@ class SupportEntries:
     """Windows to add to a support set, oldest first.
 
     uid and recording ``(n,)`` int64; embeddings ``(n, D)`` by modality (the teachers' and
-    ``imu``); present ``(n,)`` bool by modality, False where an entry lacks that embedding.
+    ``imu``); present ``(n,)`` bool by modality, False where an entry lacks that embedding;
+    start_s ``(n,)`` float64, see ``Origin``.
     """
 
     uid: torch.Tensor
     recording: torch.Tensor
     embeddings: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
+    start_s: torch.Tensor = UNKNOWN_TIME
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start_s", fill_times(self.start_s, self.uid))
 
     def __len__(self) -> int:
         return int(self.uid.shape[0])
@@ -100,6 +122,7 @@ class SupportEntries:
             self.recording[rows],
             {name: vectors[rows] for name, vectors in self.embeddings.items()},
             {name: present[rows] for name, present in self.present.items()},
+            self.start_s[rows],
         )
 
 
@@ -108,9 +131,10 @@ class Neighbours:
     """The K nearest entries of B queries, nearest first.
 
     valid ``(B, K)`` bool says where there is a neighbour at all. uid, recording and age
-    ``(B, K)`` int64, age in entries that were added after the neighbour; score ``(B, K)`` float32,
-    cosine of query and neighbour. embeddings ``(B, K, D)`` float32 by modality, L2-normalised, and
-    present ``(B, K)`` bool by modality. All but valid mean nothing where valid is False.
+    ``(B, K)`` int64, age in entries that were added after the neighbour; start_s ``(B, K)``
+    float64; score ``(B, K)`` float32, cosine of query and neighbour. embeddings ``(B, K, D)``
+    float32 by modality, L2-normalised, and present ``(B, K)`` bool by modality. All but valid mean
+    nothing where valid is False.
     """
 
     uid: torch.Tensor
@@ -120,6 +144,15 @@ class Neighbours:
     valid: torch.Tensor
     embeddings: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
+    start_s: torch.Tensor = UNKNOWN_TIME
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start_s", fill_times(self.start_s, self.uid))
+
+    @property
+    def origin(self) -> Origin:
+        """Which windows they are."""
+        return Origin(self.uid, self.recording, self.start_s)
 
     @classmethod
     def none(
@@ -169,7 +202,7 @@ class SupportSet(Protocol):
         """What it is."""
 
     def ask(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Begin a search, and return what waits for its answer; see ``search``.
 
@@ -177,13 +210,13 @@ class SupportSet(Protocol):
         """
 
     def search(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Neighbours:
         """The ``k`` entries whose ``modality`` embedding is most alike each query.
 
-        queries ``(B, D)``; exclude_uids ``(B,)`` int64, the queries' own identities: a window is
-        never its own neighbour. Only entries that hold the modality are returned, and none before
-        the set holds its minimum. ValueError where ``k`` exceeds that minimum.
+        queries ``(B, D)``; exclude: of the windows that ask. Only entries that hold the modality
+        are returned, and none before the set holds its minimum. ValueError where ``k`` exceeds
+        that minimum.
         """
 
     def enqueue(self, entries: SupportEntries) -> None:

@@ -7,14 +7,18 @@ beside them, and rank what they find again by the keys themselves, in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 
-from primus_scale.support.search import SearchBackend, make_search
+from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_search
 
 IndexKind = Literal["flat", "ivf", "cagra"]
+
+# Given places ``(n,)`` or ``(B, n)``: may query b not be answered from there? ``(B, n)`` bool.
+Strike = Callable[[torch.Tensor], torch.Tensor]
 
 # A row of keys has one element more than its embedding: 0 where the entry answers queries of that
 # modality, ABSENT where it does not. Queries have a 1 there, so that the inner product of an entry
@@ -23,6 +27,9 @@ IndexKind = Literal["flat", "ivf", "cagra"]
 ABSENT = -4.0
 STORAGE = {"float32": torch.float32, "float16": torch.float16}  # of keys, by support.storage
 NO_PLACE = -1
+# Candidates fetched beyond those asked for: an index may score them a little wrong (float16 on a
+# GPU, equal keys in another order), and they are ranked again in float32.
+SURPLUS = 16
 ROWS_AT_ONCE = 2**16  # of keys made float32 at a time
 RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
 
@@ -127,6 +134,22 @@ class FlatIndex:
             scores, places = self._search(queries, some, min(k, len(some)))
             found.append((scores, places + first))
         return torch.cat([s for s, _ in found], dim=1), torch.cat([p for _, p in found], dim=1)
+
+
+def search_allowed(
+    queries: torch.Tensor, keys: Keys, k: int, struck: Strike
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``KeyIndex.search``, among all keys but those struck out: exact, by brute force."""
+    found = []
+    at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // len(queries)))
+    for first in range(0, keys.used, at_once):
+        places = torch.arange(first, min(first + at_once, keys.used), device=queries.device)
+        barred = struck(places) | ~keys.answers(places)
+        scores = (queries @ keys.unit(places).T).masked_fill(barred, -torch.inf)
+        best = scores.topk(min(k + SURPLUS, len(places)), dim=1)
+        # Scores of NaN are not above it either.
+        found.append((best.indices + first).masked_fill(~(best.values > -torch.inf), NO_PLACE))
+    return rank_again(queries, keys, torch.cat(found, dim=1), k)
 
 
 def rank_again(

@@ -18,22 +18,42 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from primus_scale.support.base import IMU, NO_NEIGHBOUR, SupportEntries, SupportSpec
-from primus_scale.support.index import ABSENT, NO_PLACE, STORAGE, Keys, build_index
+from primus_scale.sample import Origin
+from primus_scale.support.base import (
+    IMU,
+    NO_NEIGHBOUR,
+    Exclusion,
+    SupportEntries,
+    SupportSpec,
+)
+from primus_scale.support.index import (
+    ABSENT,
+    NO_PLACE,
+    STORAGE,
+    SURPLUS,
+    Keys,
+    Strike,
+    build_index,
+    search_allowed,
+)
 
-# Candidates fetched beyond those asked for: an index may score them a little wrong (float16 on a
-# GPU, equal keys in another order), and they are ranked again in float32.
-SURPLUS = 16
 MOST = 2048  # candidates of one query: FAISS finds no more on a GPU
+MOST_SHARE = 16  # of the keys, a sixteenth: beyond it, looking at all of them costs less
 LOADED_AT_ONCE = 2**16  # entries of a snapshot put into place at a time
-COLUMNS = ("number", "uid", "recording")  # of a snapshot, beside the keys
+# Columns of a snapshot, beside the keys.
+COLUMNS = {
+    "number": torch.int64,
+    "uid": torch.int64,
+    "recording": torch.int64,
+    "start_s": torch.float64,
+}
 
 
 class Candidates(NamedTuple):
     """The K best entries of a part for B queries; each ``(B, K)``, best first.
 
-    score float32; number, place, uid, recording int64. Where there are fewer, number is
-    NO_NEIGHBOUR and score -inf.
+    score float32; number, place, uid, recording int64; start_s float64. Where there are fewer,
+    number is NO_NEIGHBOUR and score -inf.
     """
 
     score: torch.Tensor
@@ -41,6 +61,7 @@ class Candidates(NamedTuple):
     place: torch.Tensor
     uid: torch.Tensor
     recording: torch.Tensor
+    start_s: torch.Tensor
 
 
 class Fetched(NamedTuple):
@@ -72,6 +93,7 @@ class RingPart:
         self._number = torch.full((places,), NO_NEIGHBOUR, dtype=torch.int64, device=device)
         self._uid = torch.zeros(places, dtype=torch.int64, device=device)
         self._recording = torch.zeros(places, dtype=torch.int64, device=device)
+        self._start_s = torch.zeros(places, dtype=torch.float64, device=device)
         self._present = {
             name: torch.zeros(places, dtype=torch.bool, device=device) for name in spec.dims
         }
@@ -108,40 +130,40 @@ class RingPart:
         self._added = max(self._added, added)
 
     def search(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str, added: int
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str, added: int
     ) -> Candidates:
-        """The ``k`` entries most alike each query, without those of the excluded uids.
+        """The ``k`` entries most alike each query, without those that ``exclude`` covers.
 
-        queries ``(B, D)`` of unit length; exclude_uids ``(B,)`` int64. added: entries that the
-        asker knows to be added; what has been dropped by then is not found.
+        queries ``(B, D)`` of unit length. added: entries that the asker knows to be added; what
+        has been dropped by then is not found.
         """
         keys, index = self._keys[modality], self._index[modality]
         if keys.used == 0:
             return self._none(len(queries), k)
-        # A window may lie in the ring once for each epoch that has gone round: where striking
-        # it out leaves too few, more are fetched.
-        surplus = SURPLUS
-        while True:
-            wanted = min(k + surplus, max(keys.used, k), max(MOST, k))
-            scores, places = index.search(queries, wanted)
-            numbers = self._number[places]
-            struck = (self._uid[places] == exclude_uids[:, None]) | (
-                numbers < self._oldest(max(added, self._added))
-            )
-            valid = (places != NO_PLACE) & ~struck
-            more = (valid.sum(1) < k) & (places != NO_PLACE).all(1)
-            if wanted >= min(keys.used, MOST) or not more.any():
+        oldest = self._oldest(max(added, self._added))
+        struck, wanted = self._strike(exclude, oldest), k + SURPLUS
+        first = index.search(queries, min(wanted, max(keys.used, k)))
+        scores, places = _first_allowed(*first, k, struck)
+        # Few entries are struck out as a rule. Queries to which that leaves too few are asked again
+        # for more candidates, and in the end among all keys.
+        while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
+            wanted *= 4
+            asking, struck = queries[rows], self._strike(exclude.at(rows), oldest)
+            whole = wanted > MOST or wanted * MOST_SHARE > keys.used
+            if whole:
+                scores[rows], places[rows] = search_allowed(asking, keys, k, struck)
                 break
-            surplus *= 2
-        order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
-        scores, places, valid = (t.gather(1, order) for t in (scores, places, valid))
+            more = index.search(asking, wanted)
+            scores[rows], places[rows] = _first_allowed(*more, k, struck)
+        valid = places != NO_PLACE
         places = places.clamp(min=0)
         return Candidates(
-            score=scores.masked_fill(~valid, -torch.inf),
+            score=scores,
             number=self._number[places].masked_fill(~valid, NO_NEIGHBOUR),
             place=places,
             uid=self._uid[places],
             recording=self._recording[places],
+            start_s=self._start_s[places],
         )
 
     def fetch(self, places: torch.Tensor, numbers: torch.Tensor) -> Fetched:
@@ -160,6 +182,7 @@ class RingPart:
             "number": self._number[:used],
             "uid": self._uid[:used],
             "recording": self._recording[:used],
+            "start_s": self._start_s[:used],
         }
         for name, keys in self._keys.items():
             state[f"keys.{name}"] = keys.matrix[:used, : keys.dim].contiguous()
@@ -202,6 +225,7 @@ class RingPart:
                 some["recording"],
                 {name: some[f"keys.{name}"] for name in self.spec.dims},
                 {name: some[f"present.{name}"] for name in self.spec.dims},
+                some["start_s"],
             )
             self._write(numbers[mine], entries.at(mine), normalise=False)
 
@@ -216,6 +240,7 @@ class RingPart:
         self._number[places] = numbers
         self._uid[places] = entries.uid
         self._recording[places] = entries.recording
+        self._start_s[places] = entries.start_s
         for name, present in self._present.items():
             present[places] = entries.present[name]
         for name, keys in self._keys.items():
@@ -228,6 +253,18 @@ class RingPart:
             keys.matrix[places] = padded.to(keys.matrix.dtype)
             if name in self._index:
                 self._index[name].written(places)
+
+    def _strike(self, exclude: Exclusion, oldest: int) -> Strike:
+        """Tells which places a query may not be answered from: excluded, or dropped from the ring.
+
+        oldest: the lowest number that is in the ring.
+        """
+
+        def struck(places: torch.Tensor) -> torch.Tensor:
+            columns = self._uid[places], self._recording[places], self._start_s[places]
+            return exclude.covers(Origin(*columns)) | (self._number[places] < oldest)
+
+        return struck
 
     def _answers(self, modality: str, entries: SupportEntries) -> torch.Tensor:
         """Whether entries answer queries of ``modality``, ``(n,)`` bool."""
@@ -256,7 +293,21 @@ class RingPart:
             place,
             nothing,
             nothing,
+            torch.full_like(nothing, -torch.inf, dtype=torch.float64),
         )
+
+
+def _first_allowed(
+    scores: torch.Tensor, places: torch.Tensor, k: int, struck: Strike
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first ``k`` candidates of each query, ``(B, n)``, that are not struck out."""
+    barred = (places == NO_PLACE) | struck(places)
+    order = barred.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
+    barred = barred.gather(1, order)
+    return (
+        scores.gather(1, order).masked_fill(barred, -torch.inf),
+        places.gather(1, order).masked_fill(barred, NO_PLACE),
+    )
 
 
 def part_of(numbers: torch.Tensor, capacity: int, parts: int) -> torch.Tensor:
@@ -266,8 +317,8 @@ def part_of(numbers: torch.Tensor, capacity: int, parts: int) -> torch.Tensor:
 
 def save_empty(spec: SupportSpec, part: int, parts: int, folder: Path, added: int) -> None:
     """Write the file of a part that holds nothing, of a ring to which ``added`` were added."""
-    nothing = torch.empty(0, dtype=torch.int64)
-    state = {"added": torch.tensor(added), **dict.fromkeys(COLUMNS, nothing)}
+    state = {"added": torch.tensor(added)}
+    state |= {name: torch.empty(0, dtype=dtype) for name, dtype in COLUMNS.items()}
     for name, dim in spec.dims.items():
         state[f"keys.{name}"] = torch.empty(0, dim, dtype=STORAGE[spec.storage])
         state[f"present.{name}"] = torch.empty(0, dtype=torch.bool)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from primus_scale.support.base import Neighbours, SupportEntries, SupportSpec
+from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import RingPart
 
 
@@ -28,25 +28,26 @@ class RingSupportSet:
         return self._part.held
 
     def ask(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Search when the answer is called for, so that it is the same as without asking ahead."""
-        return lambda: self.search(queries, k, exclude_uids, modality)
+        return lambda: self.search(queries, k, exclude, modality)
 
     def search(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Neighbours:
         """The ``k`` entries most alike each query; see ``SupportSet.search``."""
         added = self._part.added
         unit = self.spec.prepare(queries, k, added)
         if unit is None:
             return Neighbours.none(len(queries), k, self.spec.dims, self._device)
-        found = self._part.search(unit, k, exclude_uids, modality, added)
+        found = self._part.search(unit, k, exclude, modality, added)
         fetched = self._part.fetch(found.place.flatten(), found.number.flatten())
         valid = found.number >= 0
         return Neighbours(
             uid=found.uid,
             recording=found.recording,
+            start_s=found.start_s,
             age=added - 1 - found.number,
             score=found.score,
             valid=valid,

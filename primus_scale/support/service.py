@@ -25,8 +25,8 @@ import torch
 
 from primus_scale.collectives import barrier, on_first_rank, rank, world_size
 from primus_scale.config import SupportConfig
-from primus_scale.support.actor import pack_entries, to_array, to_tensor
-from primus_scale.support.base import Neighbours, SupportEntries, SupportSpec
+from primus_scale.support.actor import pack_entries, pack_exclusion, to_array, to_tensor
+from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, part_of, save_empty
 from primus_scale.support.service_actors import Crew, connect_to_ray, find_actors, start_actors
 
@@ -69,18 +69,18 @@ class ServiceSupportSet:
         self._asker = ThreadPoolExecutor(1, "primus-lookup")
 
     def ask(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Begin a search now; in synchronous mode, when the answer is called for."""
         if self._synchronous:
-            return lambda: self.search(queries, k, exclude_uids, modality)
-        return self._begin(queries, k, exclude_uids, modality)
+            return lambda: self.search(queries, k, exclude, modality)
+        return self._begin(queries, k, exclude, modality)
 
     def search(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Neighbours:
         """The ``k`` entries most alike each query; see ``SupportSet.search``."""
-        return self._begin(queries, k, exclude_uids, modality)()
+        return self._begin(queries, k, exclude, modality)()
 
     def enqueue(self, entries: SupportEntries) -> None:
         """Deal entries to the parts; each rank sends to some of them.
@@ -166,13 +166,13 @@ class ServiceSupportSet:
             self._crew.call_and_forget(part, "load", str(self._snapshot))
 
     def _begin(
-        self, queries: torch.Tensor, k: int, exclude_uids: torch.Tensor, modality: str
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Hand a question to the asking thread; what waits for the answer."""
         unit = self.spec.prepare(queries, k, self._added)
         if unit is None:
             return lambda: Neighbours.none(len(queries), k, self.spec.dims, self._device)
-        question = to_array(unit), k, to_array(exclude_uids), modality, self._added
+        question = to_array(unit), k, pack_exclusion(exclude), modality, self._added
         answer = self._asker.submit(self._lookup, *question)
         return lambda: self._wait(answer)
 
@@ -195,6 +195,7 @@ class ServiceSupportSet:
         for name, value in (
             ("uid", best.uid),
             ("recording", best.recording),
+            ("start_s", best.start_s),
             ("age", added - 1 - best.number),
             ("score", best.score),
         ):

@@ -28,6 +28,8 @@ CASES = {
     "mean_of_neighbours": {"neighbours": {"k": 3, "combine": "mean"}, "reduction": "mean"},
     "each_neighbour": {"neighbours": {"k": 3, "combine": "each", "query": "text"}},
     "imu_asks": {"neighbours": {"query": "imu"}},
+    "own_recording_left_out": {"neighbours": {"query": "imu", "exclude": "recording"}},
+    "own_window_left_out": {"neighbours": {"k": 2, "query": "imu", "exclude": "window"}},
     "duplicates_kept": {"mask_duplicate_keys": False, "neighbours": {"query": "imu"}},
 }
 
@@ -69,7 +71,14 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
         valid[mine],
         {name: rows_[mine] * present[name][mine, None] for name, rows_ in embeddings.items()},
         {name: rows_[mine] for name, rows_ in present.items()},
+        start_s=start_of(uid[mine]),
+        span_s=1.5,
     )
+
+
+def start_of(uid: torch.Tensor) -> torch.Tensor:
+    """Four windows a recording, one each second, of 1.5 s: neighbours in time overlap."""
+    return (uid % 4).double()
 
 
 def make_support(objective: ObjectiveConfig) -> RingSupportSet:
@@ -87,6 +96,7 @@ def make_support(objective: ObjectiveConfig) -> RingSupportSet:
                 "video": torch.rand(40, generator=draw) < 0.8,
                 "text": torch.rand(40, generator=draw) < 0.8,
             },
+            start_of(uid),
         )
     )
     return support

@@ -18,10 +18,19 @@ import torch
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from primus_scale.config import SupportConfig
-from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSet, SupportSpec
+from primus_scale.sample import Origin
+from primus_scale.support import (
+    Exclusion,
+    Neighbours,
+    RingSupportSet,
+    SupportEntries,
+    SupportSet,
+    SupportSpec,
+)
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.service import ServiceSupportSet
 from shards.parallel import ray_cluster
+from tests.exclusions import only_uids
 from tests.integration.tiny import (
     LAUNCHER,
     losses,
@@ -68,12 +77,22 @@ def make_entries(step: int) -> SupportEntries:
             "imu": torch.ones(BATCH, dtype=torch.bool),
             "video": torch.rand(BATCH, generator=draws) < 0.7,
         },
+        (uid % 7) * 2.5,
     )
+
+
+def exclude(batch: SupportEntries) -> Exclusion:
+    """Windows of 5 s, of which a recording holds one each 2.5 s: one before and one after."""
+    return Exclusion(Origin(batch.uid, batch.recording, batch.start_s), within_s=4.98)
 
 
 def search(support: SupportSet, step: int, modality: str) -> Neighbours:
     batch = make_entries(step)
-    return support.search(batch.embeddings[modality], K, batch.uid, modality)
+    found = support.search(batch.embeddings[modality], K, exclude(batch), modality)
+    same_recording = found.recording == batch.recording[:, None]
+    apart_s = (found.start_s - batch.start_s[:, None]).abs()
+    assert (~same_recording | (apart_s >= 5) | ~found.valid).all()
+    return found
 
 
 def assert_same(ours: Neighbours, theirs: Neighbours) -> None:
@@ -171,7 +190,7 @@ def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
         fill(served)
         batch = make_entries(5)
         expected = search(served, 5, "imu")
-        answer = served.ask(batch.embeddings["imu"], K, batch.uid, "imu")
+        answer = served.ask(batch.embeddings["imu"], K, exclude(batch), "imu")
         search(served, 6, "imu")  # lookups are done in turn: the one that was asked is over
         for step in range(9, 18):
             served.enqueue(make_entries(step))
@@ -212,7 +231,7 @@ def test_actors_with_inverted_lists_find_what_was_put_in() -> None:
             served.enqueue(everything.at(rows))
         chosen = torch.randint(count, (500,), generator=draws)
         moved = vectors["video"][chosen] + 0.05 * torch.randn(500, DIMS["video"], generator=draws)
-        found = served.search(moved, 1, torch.full((500,), -5), "video")
+        found = served.search(moved, 1, only_uids(torch.full((500,), -5)), "video")
         assert (found.uid[:, 0] == chosen).float().mean() > 0.98
 
 

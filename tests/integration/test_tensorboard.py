@@ -117,6 +117,7 @@ def test_scalars_answer_with_tags(server):
         "neighbours/score",
         "neighbours/age",
         "neighbours/same_recording",
+        "neighbours/same_moment",
         "collapse/alignment",
         "collapse/uniformity",
         "collapse/effective_rank",

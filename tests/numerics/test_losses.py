@@ -17,8 +17,13 @@ from primus_scale.support import Neighbours
 B, D = 9, 6
 
 
-def loop_contrastive(queries, keys, temperature, valid, same, reduction="sum"):
-    """InfoNCE of both directions, pair by pair, as the definition reads."""
+def loop_contrastive(
+    queries, keys, temperature, valid, same, reduction="sum", own=lambda i, j: False
+):
+    """InfoNCE of both directions, pair by pair, as the definition reads.
+
+    own(i, j): key j is of query i's own moment.
+    """
     queries = [row / row.norm() for row in queries.double()]
     keys = [row / row.norm() for row in keys.double()]
     total, rows = 0.0, 0
@@ -27,9 +32,12 @@ def loop_contrastive(queries, keys, temperature, valid, same, reduction="sum"):
             continue
         rows += 1
         others = [j for j in range(len(keys)) if j != i and valid[j] and not same(i, j)]
-        for mine, theirs in ((queries, keys), (keys, queries)):
+        sides = (queries, keys, own), (keys, queries, lambda i, j: own(j, i))
+        for mine, theirs, left_out in sides:
             positive = (mine[i] @ theirs[i] / temperature).exp()
-            negatives = sum((mine[i] @ theirs[j] / temperature).exp() for j in others)
+            negatives = sum(
+                (mine[i] @ theirs[j] / temperature).exp() for j in others if not left_out(i, j)
+            )
             total = total - (positive / (positive + negatives)).log()
     return total / max(rows, 1) / (2 if reduction == "mean" else 1)
 
@@ -147,7 +155,17 @@ def make_batch():
     valid = torch.ones(B, dtype=torch.bool)
     valid[8] = False
     numbers = torch.arange(B)
-    return Batch(torch.zeros(B, 6, 4), numbers, numbers, numbers, valid, embeddings, present)
+    return Batch(
+        torch.zeros(B, 6, 4),
+        numbers,
+        numbers // 4,
+        numbers,
+        valid,
+        embeddings,
+        present,
+        start_s=(numbers % 4).double(),
+        span_s=1.5,
+    )
 
 
 def make_neighbours(k):
@@ -159,7 +177,8 @@ def make_neighbours(k):
     valid = torch.rand(B, k, generator=draws) < 0.8
     return Neighbours(
         uid=uid,
-        recording=uid,
+        recording=uid // 4,
+        start_s=(uid % 4).double(),
         age=uid,
         score=torch.ones(B, k),
         valid=valid,
@@ -168,7 +187,13 @@ def make_neighbours(k):
     )
 
 
-def loop_term(name, views, batch, neighbours, temperature, combine):
+def is_own(query, key, exclude):
+    """Whether window ``key`` is ``query`` or, unless only windows count, overlaps it in time."""
+    overlaps = query // 4 == key // 4 and abs(query % 4 - key % 4) <= 1.5
+    return query == key or (exclude != "window" and overlaps)
+
+
+def loop_term(name, views, batch, neighbours, temperature, config):
     """One term of the objective, from the definition."""
     source, modality = name.split("_")
     queries = views[0].ss if modality == "imu" else views[0].mm[modality]
@@ -182,23 +207,35 @@ def loop_term(name, views, batch, neighbours, temperature, combine):
         return loop_contrastive(queries, keys, temperature, valid, same)
     keys, uid = neighbours.embeddings[modality].double(), neighbours.uid
     usable = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
-    if combine == "mean":
+
+    def own(i, j, places):
+        return modality == "imu" and any(
+            is_own(i, int(uid[j, k]), config.exclude) for k in places if usable[j, k]
+        )
+
+    if config.combine == "mean":
         sets = [frozenset(uid[i][usable[i]].tolist()) for i in range(B)]
         means = [keys[i][usable[i]].sum(0) if usable[i].any() else keys[i, 0] for i in range(B)]
         same = lambda i, j: sets[i] == sets[j]  # noqa: E731
         valid = usable.any(1)
-        return loop_contrastive(queries, torch.stack(means), temperature, valid, same)
+        own_of_all = lambda i, j: own(i, j, range(uid.shape[1]))  # noqa: E731
+        keys = torch.stack(means)
+        return loop_contrastive(queries, keys, temperature, valid, same, own=own_of_all)
     total, rows = 0.0, 0
     for k in range(uid.shape[1]):
         count = int(usable[:, k].sum())
         same = lambda i, j, k=k: uid[i, k] == uid[j, k]  # noqa: E731
-        total += count * loop_contrastive(queries, keys[:, k], temperature, usable[:, k], same)
+        own_of_k = lambda i, j, k=k: own(i, j, [k])  # noqa: E731
+        total += count * loop_contrastive(
+            queries, keys[:, k], temperature, usable[:, k], same, own=own_of_k
+        )
         rows += count
     return total / rows
 
 
+@pytest.mark.parametrize("exclude", ["window", "moment", "recording"])
 @pytest.mark.parametrize(("k", "combine"), [(1, "mean"), (3, "mean"), (3, "each")])
-def test_objective_is_the_weighted_sum_of_its_terms(k, combine):
+def test_objective_is_the_weighted_sum_of_its_terms(k, combine, exclude):
     weights = {
         "imu_video": 0.5,
         "imu_text": 0.25,
@@ -208,7 +245,7 @@ def test_objective_is_the_weighted_sum_of_its_terms(k, combine):
         "neighbour_imu": 1.5,
     }
     config = ObjectiveConfig.model_validate(
-        {"weights": weights, "neighbours": {"k": k, "combine": combine}}
+        {"weights": weights, "neighbours": {"k": k, "combine": combine, "exclude": exclude}}
     )
     views = [
         Embeddings(draw(s, B, 3), draw(s + 1, B, 6), {m: draw(s + 2, B, DIMS[m]) for m in DIMS})
@@ -220,7 +257,7 @@ def test_objective_is_the_weighted_sum_of_its_terms(k, combine):
     total = 0.0
     for name, weight in weights.items():
         temperature = 0.3 if name.endswith("_imu") else 0.1
-        expected = loop_term(name, views, batch, neighbours, temperature, combine)
+        expected = loop_term(name, views, batch, neighbours, temperature, config.neighbours)
         torch.testing.assert_close(
             output.terms[name].double(), expected.detach(), rtol=1e-5, atol=1e-5
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec
+from primus_scale.sample import Origin
+from primus_scale.support import Exclusion, RingSupportSet, SupportEntries, SupportSpec, ivf
+from primus_scale.support.index import STORAGE
+from tests.exclusions import only_uids
 
 CAPACITY = 37
 DIMS = {"imu": 6, "video": 9, "text": 4}
@@ -18,6 +22,7 @@ DIMS = {"imu": 6, "video": 9, "text": 4}
 class Entry(NamedTuple):
     uid: int
     recording: int
+    start_s: float
     embeddings: dict[str, np.ndarray]  # float64, L2-normalised; absent where missing
 
 
@@ -34,13 +39,20 @@ class ListOfEntries:
             return False
         return modality in entry.embeddings
 
-    def search(self, query: np.ndarray, k: int, own: int, modality: str) -> list[tuple]:
+    def search(
+        self, query: np.ndarray, k: int, own: Entry, within_s: float, modality: str
+    ) -> list[tuple]:
         """(score, age, entry) of the k best."""
+
+        def excluded(entry: Entry) -> bool:
+            near = abs(entry.start_s - own.start_s) <= within_s
+            return entry.uid == own.uid or (entry.recording == own.recording and near)
+
         query = query / np.linalg.norm(query)
         found = [
             (float(query @ entry.embeddings[modality]), age, entry)
             for age, entry in enumerate(reversed(self.entries))
-            if entry.uid != own and self.answers(entry, modality)
+            if not excluded(entry) and self.answers(entry, modality)
         ]
         return sorted(found, key=lambda item: -item[0])[:k]
 
@@ -48,7 +60,7 @@ class ListOfEntries:
 def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries, list[Entry]]:
     """Entries whose uids repeat now and then, and which lack this or that modality."""
     uid = draws.integers(0, 60, count)
-    recording = uid // 5
+    recording, start_s = whereabouts(uid)
     vectors = {name: draws.normal(size=(count, dim)) for name, dim in DIMS.items()}
     present = {name: draws.random(count) < 0.6 for name in DIMS}
     present["imu"][:] = True
@@ -56,6 +68,7 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
         Entry(
             int(uid[i]),
             int(recording[i]),
+            float(start_s[i]),
             {m: vectors[m][i] / np.linalg.norm(vectors[m][i]) for m in DIMS if present[m][i]},
         )
         for i in range(count)
@@ -65,13 +78,20 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
         torch.from_numpy(recording),
         {name: torch.from_numpy(rows).float() for name, rows in vectors.items()},
         {name: torch.from_numpy(rows) for name, rows in present.items()},
+        torch.from_numpy(start_s),
     )
     return entries, listed
 
 
+def whereabouts(uid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recording and start time of windows: three devices begin a window each 2 s, not at once."""
+    return uid // 15, uid % 5 * 2.0 + uid % 15 // 5 * 0.3
+
+
+@pytest.mark.parametrize("within_s", [-1.0, 3.9, math.inf], ids=["window", "moment", "recording"])
 @pytest.mark.parametrize("imu_answers", ["multimodal", "all"])
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
-def test_ring_finds_what_a_list_finds(backend, imu_answers):
+def test_ring_finds_what_a_list_finds(backend, imu_answers, within_s):
     draws = np.random.default_rng(0)
     ring = RingSupportSet(
         SupportSpec(CAPACITY, DIMS, imu_answers=imu_answers, minimum_fill=5, backend=backend)
@@ -84,17 +104,21 @@ def test_ring_finds_what_a_list_finds(backend, imu_answers):
         listed.entries.extend(plain)
         assert ring.fill == len(listed.entries)
         for modality, k in (("video", 1), ("text", 3), ("imu", 5), ("video", 5)):
-            own = torch.from_numpy(draws.integers(0, 60, 8))
+            own = draws.integers(0, 60, 8)
+            origin = own, *whereabouts(own)
+            exclude = Exclusion(Origin(*map(torch.from_numpy, origin)), within_s)
             queries = draws.normal(size=(8, DIMS[modality]))
-            found = ring.search(torch.from_numpy(queries).float(), k, own, modality)
+            found = ring.search(torch.from_numpy(queries).float(), k, exclude, modality)
             for row in range(8):
-                expected = listed.search(queries[row], k, int(own[row]), modality)
+                asking = Entry(*(column[row] for column in origin), {})
+                expected = listed.search(queries[row], k, asking, within_s, modality)
                 assert found.valid[row].tolist() == [i < len(expected) for i in range(k)]
                 for place, (score, age, entry) in enumerate(expected):
                     at = (row, place)
                     assert found.score[at].item() == pytest.approx(score, abs=1e-6)
                     assert found.age[at] == age
                     assert (found.uid[at], found.recording[at]) == (entry.uid, entry.recording)
+                    assert found.start_s[at] == entry.start_s
                     for name in DIMS:
                         assert bool(found.present[name][at]) == (name in entry.embeddings)
                         if name in entry.embeddings:
@@ -122,8 +146,37 @@ def test_faiss_equals_torch_at_a_real_size():
             ring.enqueue(entries)
     queries = torch.randn(200, 64, generator=draws)
     own = torch.randint(900, (200,), generator=draws)
-    with_faiss, with_torch = (ring.search(queries, 4, own, "imu") for ring in rings)
+    with_faiss, with_torch = (ring.search(queries, 4, only_uids(own), "imu") for ring in rings)
     assert with_faiss.valid.all() and (with_faiss.uid != own[:, None]).all()
     assert torch.equal(with_faiss.uid, with_torch.uid)
     assert torch.equal(with_faiss.age, with_torch.age)
     torch.testing.assert_close(with_faiss.score, with_torch.score, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_a_neighbour_is_found_behind_all_of_a_long_recording(monkeypatch, index, storage):
+    """The 3,000 entries most alike each query are of its own recording."""
+    monkeypatch.setattr(ivf, "FLAT_BELOW", 1000)
+    draws = torch.Generator().manual_seed(0)
+    spec = SupportSpec(
+        5000, {"imu": 16}, minimum_fill=4, imu_answers="all", index=index, storage=storage
+    )
+    ring, uid = RingSupportSet(spec), torch.arange(5000)
+    recording = (uid >= 3000).long() * (1 + uid // 100)
+    centre = torch.nn.functional.normalize(torch.randn(16, generator=draws), dim=0)
+    spread = torch.where(recording == 0, 0.1, 1.0)[:, None]
+    vectors = centre + spread * torch.randn(5000, 16, generator=draws)
+    present = torch.ones(5000, dtype=torch.bool)
+    ring.enqueue(SupportEntries(uid, recording, {"imu": vectors}, {"imu": present}, uid * 5.0))
+    asking = torch.arange(0, 3000, 300)
+    origin = Origin(asking, recording[asking], asking * 5.0)
+    found = ring.search(vectors[asking], 3, Exclusion(origin, math.inf), "imu")
+    assert found.valid.all() and (found.recording != 0).all()
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    held = unit[3000:].to(STORAGE[storage])
+    expected = (unit[asking].double() @ held.double().T).sort(dim=1, descending=True)
+    assert torch.equal(found.uid, 3000 + expected.indices[:, :3])
+    # Rows that ask for another recording's neighbours have them from the first search.
+    other = Exclusion(Origin(asking, recording[asking] + 999, asking * 5.0), -1.0)
+    assert (ring.search(vectors[asking], 1, other, "imu").recording == 0).all()

@@ -43,7 +43,7 @@ def read(shard_set, **options):
 
 
 def assert_equal(a, b):
-    for name in ("imu", "uid", "recording", "label", "valid"):
+    for name in ("imu", "uid", "recording", "start_s", "label", "valid"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.embeddings.keys() == b.embeddings.keys()
     for modality in a.embeddings:
@@ -61,9 +61,11 @@ def test_rows_are_those_of_their_windows(packed):
     for batch in read(packed):
         assert batch.frames is None
         assert batch.texts is None
+        assert batch.span_s == 39 / 50  # from the first to the last of 40 samples at 50 Hz
         for row, uid in enumerate(batch.uid.tolist()):
             window = windows[uid]
             np.testing.assert_array_equal(batch.imu[row], window.imu)
+            assert batch.start_s[row] == window.meta.start_s
             label = batch.label[row].item()
             assert (None if label < 0 else packed.labels[label]) == window.meta.label
             for modality in ("video", "text"):

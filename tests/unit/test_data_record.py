@@ -105,6 +105,21 @@ def test_metas_are_parsed_only_when_asked():
         _ = decoded.metas
 
 
+@pytest.mark.parametrize(
+    ("metas", "said"),
+    [
+        (b'[{"start_s": 1.0}]', r"tells of 1 windows, not of 7"),
+        (b'[{"start": 1.0}]', r"0\.start_s: Field required"),
+        (b'[{"start_s": "noon"}]', r"0\.start_s: Input should be a valid number"),
+        (b"{", r"Invalid JSON"),
+    ],
+)
+def test_start_times_that_do_not_fit_are_refused(metas, said):
+    block = replace(make_blocks(make_windows(7))[0], meta_json=metas)
+    with pytest.raises(ValueError, match=rf"meta\.json.*{said}"):
+        block.start_s  # noqa: B018
+
+
 def test_unknown_label():
     windows = make_windows(3)
     with pytest.raises(ValueError, match=r"labels \['lie', 'sit'\] are none of \('run',\)"):

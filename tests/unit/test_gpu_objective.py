@@ -37,6 +37,8 @@ def make_batch(seed: int) -> Batch:
         valid,
         {name: torch.randn(ROWS, DIMS[name], generator=draws) for name in present},
         present,
+        start_s=(numbers % 7).double(),
+        span_s=1.5,
     )
 
 

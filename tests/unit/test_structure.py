@@ -43,6 +43,7 @@ LAYERS = (
     ),
     ("collectives", "augment", "encoders", "teachers"),
     ("losses", "measures", "run_lock", "support", "data", "watchdog"),
+    ("positives",),
     ("objective",),
     (
         "progress_line",

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
+from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.index import Keys
 from primus_scale.support.part import RingPart, save_empty
 from primus_scale.support.search import search_with_torch
+from tests.exclusions import only_uids
 
 DIMS = {"imu": 3, "video": 2}
 
@@ -27,6 +29,7 @@ def entries(first: int, count: int, video: bool = True) -> SupportEntries:
             "imu": torch.ones(count, dtype=torch.bool),
             "video": torch.full((count,), video),
         },
+        uid * 5.0,
     )
 
 
@@ -35,7 +38,7 @@ def angle(uid: int) -> torch.Tensor:
     return torch.stack([value.cos(), value.sin()])[None]
 
 
-NOBODY = torch.tensor([-5])
+NOBODY = only_uids(torch.tensor([-5]))
 
 
 def test_answers_nothing_before_the_minimum_fill():
@@ -63,7 +66,7 @@ def test_own_window_is_struck_out_however_often_it_lies_there():
     for _ in range(3):
         ring.enqueue(entries(1, 1))
     ring.enqueue(entries(2, 1))
-    found = ring.search(angle(1), 2, torch.tensor([1]), "video")
+    found = ring.search(angle(1), 2, only_uids(torch.tensor([1])), "video")
     assert found.valid.tolist() == [[True, False]] and found.uid[0, 0] == 2
 
 
@@ -91,14 +94,14 @@ def test_a_query_of_nan_has_no_neighbour_and_harms_no_other(backend):
     ring = RingSupportSet(SupportSpec(8, DIMS, backend=backend))
     ring.enqueue(entries(0, 6))
     queries = torch.cat([angle(3), torch.full((1, 2), torch.nan)])
-    found = ring.search(queries, 1, NOBODY.repeat(2), "video")
+    found = ring.search(queries, 1, only_uids(torch.tensor([-5, -5])), "video")
     assert found.valid.tolist() == [[True], [False]] and found.uid[0, 0] == 3
 
 
 def test_no_question_gives_no_neighbours():
     ring = RingSupportSet(SupportSpec(8, DIMS))
     ring.enqueue(entries(0, 8))
-    found = ring.search(torch.zeros(0, 2), 1, torch.zeros(0, dtype=torch.int64), "video")
+    found = ring.search(torch.zeros(0, 2), 1, only_uids(torch.zeros(0, dtype=torch.int64)), "video")
     assert found.uid.shape == (0, 1) and found.embeddings["imu"].shape == (0, 1, 3)
 
 
@@ -111,7 +114,7 @@ def test_state_survives_files_and_goes_on_alike(tmp_path):
         either.enqueue(entries(20, 3))
     assert copy.fill == ring.fill == 8
     first, second = (each.search(angle(21), 2, NOBODY, "video") for each in (ring, copy))
-    for name in ("uid", "recording", "age", "score", "valid"):
+    for name in ROW_FIELDS:
         assert torch.equal(getattr(first, name), getattr(second, name))
     for name, tensor in ring.state_dict().items():
         assert torch.equal(copy.state_dict()[name], tensor)
@@ -166,7 +169,7 @@ def test_a_part_refilled_from_a_snapshot_keeps_what_came_since_and_drops_what_is
     again.enqueue(entries(15, 3), torch.arange(15, 18), 18)
     again.load(tmp_path)
     assert again.held == 3 + 1  # of the snapshot only 8 is among the last ten
-    found = again.search(angle(7), 4, torch.tensor([-5]), "video", 18)
+    found = again.search(angle(7), 4, NOBODY, "video", 18)
     assert set(found.number[0].tolist()) == {8, 15, 16, 17}
 
 
@@ -216,7 +219,9 @@ def test_neighbours_are_put_into_their_rows():
     whole = Neighbours.none(4, 1, DIMS, "cpu")
     ring = RingSupportSet(SupportSpec(8, DIMS))
     ring.enqueue(entries(0, 6))
-    found = ring.search(torch.cat([angle(4), angle(2)]), 1, NOBODY.expand(2), "video")
+    found = ring.search(
+        torch.cat([angle(4), angle(2)]), 1, only_uids(torch.tensor([-5, -5])), "video"
+    )
     whole.put(torch.tensor([3, 1]), found)
     assert whole.valid.flatten().tolist() == [False, True, False, True]
     assert whole.uid.flatten().tolist()[1::2] == [2, 4]
