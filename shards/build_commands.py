@@ -98,7 +98,6 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         ("--short-side", int, "pixels of a picture's shorter side"),
         ("--gap-s", float, "longest time between samples that is no gap"),
         ("--max-lag-s", float, "lag between picture and IMU beyond which a recording is flagged"),
-        ("--seed", int, "of the order of windows"),
         ("--shard-bytes", int, "size of a shard"),
     ):
         default = _default(flag)

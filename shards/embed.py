@@ -4,15 +4,16 @@
           device="cuda", workers=8)
 
 Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
-folder (``shards.work``); then they are packed in an order drawn from the seed, so that every block
-is a random sample of the whole set. Both steps are split among workers, go on where they were after
+folder (``shards.work``): a picture that devices of one moment share goes through the teacher once.
+Then they are packed in an order drawn from the seed (``shards.shuffle``), so that every block is a
+random sample of the whole set. Both steps are split among workers, go on where they were after
 a kill, and give the same bytes whatever the number of workers and threads.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -29,20 +30,21 @@ from primus_scale.data.index import (
     parse_shard_entry,
     write_index,
 )
-from primus_scale.data.shard_set import Place, ShardSet, list_places
+from primus_scale.data.shard_set import ShardSet, list_places
 from primus_scale.data.storage import Folder
 from primus_scale.teachers import Teacher, build_teachers
 from primus_scale.urls import parse_place
 from shards.group_embedder import GroupEmbedder
+from shards.grouping import plan_groups
 from shards.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.parallel import Failed, stays_here
 from shards.progress import Progress
+from shards.shuffle import shuffled_places
 from shards.work import Task, Workshop, fingerprint
 from shards.writer import check_output, open_output, remove_other_shards, shard_name
 
 GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
 GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
-
 
 Result = TypeVar("Result")
 
@@ -186,41 +188,30 @@ def _embed_groups(
     crew: _Crew,
 ) -> list[ShardEntry]:
     """The tars of embedded windows, in the order of the source."""
-    index = source.index
+    index, folder = source.index, source.folders[0]
     contents = fingerprint([shard.sha256 for shard in index.shards])
     keys = {modality: space.key for modality, space in teachers.spaces.items()}
     numerics = [version("primus-scale"), torch.__version__, teachers.device, teachers.batch]
+    limits = {"windows": GROUP_WINDOWS, "size": GROUP_BYTES}
+    groups = plan_groups(folder.url, list_places(index.shards), **limits)
     tasks, start = [], 0
-    for number, group in enumerate(_groups(list_places(index.shards))):
+    for number, group in enumerate(groups):
         key = f"group-{number:06d}"
         depends = fingerprint(contents, keys, numerics, start, len(group))
         tasks.append(Task(key, depends, (f"{key}.tar", group)))
         start += len(group)
     make_worker = partial(
         GroupEmbedder,
-        source.folders[0].url,
+        folder.url,
         workshop.folder.url,
         teachers.build,
         teachers.spaces,
         (len(index.channels), index.window_samples),
         crew.threads,
     )
-    groups = _run("embed", workshop, workshop.folder, tasks, make_worker, crew, _parse_group)
-    _check_uids(np.concatenate([uids for _, uids in groups]))
-    return [file for file, _ in groups]
-
-
-def _groups(places: Sequence[Place]) -> Iterator[list[Place]]:
-    """All windows in their order, in groups of bounded size."""
-    group: list[Place] = []
-    size = 0
-    for place in places:
-        if group and (len(group) == GROUP_WINDOWS or size + place.entry.length > GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(place)
-        size += place.entry.length
-    yield group
+    made = _run("embed", workshop, workshop.folder, tasks, make_worker, crew, _parse_group)
+    _check_uids(np.concatenate([uids for _, uids in made]))
+    return [file for file, _ in made]
 
 
 def _parse_group(result: Any) -> tuple[ShardEntry, np.ndarray]:
@@ -249,7 +240,9 @@ def _pack(
     crew: _Crew,
 ) -> tuple[ShardEntry, ...]:
     """The packed shards, written from the groups' tars in random order."""
-    plan = plan_packed_shards(groups, seed, block, count_row_bytes(source.index, spaces))
+    plan = plan_packed_shards(
+        shuffled_places(groups, seed), block, count_row_bytes(source.index, spaces)
+    )
     contents = fingerprint([group.sha256 for group in groups])
     settings = [version("primus-scale"), contents, list(source.labels), seed, block]
     tasks, first = [], 0

@@ -31,7 +31,7 @@ from primus_scale.teachers import (
     embed_windows,
 )
 from shards.checks import check_imu, describe
-from shards.shuffle import RecordReader
+from shards.copying import RecordReader
 from shards.writer import window_key, write_shard
 
 

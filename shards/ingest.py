@@ -4,10 +4,11 @@
     report = ingest(job, workers=32)
 
 A recording becomes a tar of windows in the output's ``.work`` folder (``shards.work``), whichever
-worker has it; then all windows are dealt into the shards in random order (``shards.shuffle``).
-Both steps go on where they were after a kill, and neither depends on the number of workers. A
-recording that cannot be read is listed in ``ingest.json``, and the others go on; only an output
-that cannot be written, or a source that is gone, ends the run.
+worker has it; then all windows are copied into the shards, recording by recording in the order of
+the listing, devices of one moment side by side (the one shuffle is that of packing,
+``shards.shuffle``). Both steps go on where they were after a kill, and neither depends on the
+number of workers. A recording that cannot be read is listed in ``ingest.json``, and the others go
+on; only an output that cannot be written, or a source that is gone, ends the run.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from importlib.metadata import version
 import numpy as np
 
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
+from primus_scale.data.shard_set import list_places
 from primus_scale.data.storage import Folder, explain_write_errors
 from primus_scale.sample import hash64
 from shards.checks import ChannelStatistics
+from shards.copying import ShardCopier, plan_shards
 from shards.parallel import Failed
 from shards.progress import Progress
 from shards.recording import RecordingRef
 from shards.recording_maker import IngestJob, Made, Order, RecordingMaker
 from shards.report import INGEST_NAME, IngestReport, RecordingReport
-from shards.shuffle import ShardCopier, plan_shards
 from shards.work import Task, Workshop, fingerprint
 from shards.writer import check_output, open_output, remove_other_shards, shard_name
 
@@ -70,7 +72,7 @@ def ingest(
     )
     check_made(made, found, job)
     open_output(job.out)
-    shards = _deal(job, made, workshop, workers, report)
+    shards = _copy(job, made, workshop, workers, report)
     remove_other_shards(job.out, shards)
     _write_report(found, job.out)
     write_index(_index(job, made, shards), job.out)
@@ -146,8 +148,8 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
 
     with ThreadPoolExecutor(_VERSION_READERS) as pool:
         versions = dict(zip(paths, pool.map(version_of, paths), strict=True))
-    # What only the shuffle depends on is left out.
-    settings = asdict(replace(job.settings, seed=0, shard_bytes=0))
+    # What only the copying depends on is left out.
+    settings = asdict(replace(job.settings, shard_bytes=0))
     general = [version("primus-scale"), job.reader, dict(job.options), job.source, settings]
     tasks = []
     for ref in refs:
@@ -192,23 +194,23 @@ def _why_nothing(made: Sequence[Made], job: IngestJob) -> str:
     )
 
 
-def _deal(
+def _copy(
     job: IngestJob,
     made: Sequence[Made],
     workshop: Workshop,
     workers: int,
     report: Callable[[str], None],
 ) -> list[ShardEntry]:
-    """The shards, written from the recordings' tars in random order."""
+    """The shards, written from the recordings' tars in their order."""
     files = [one.file for one in made if one.file]
-    plan = plan_shards(files, job.settings.seed, job.settings.shard_bytes)
+    plan = plan_shards(list_places(files), job.settings.shard_bytes)
     contents = fingerprint([file.sha256 for file in files])
     tasks = []
     for number, places in enumerate(plan):
         name = shard_name(number)
-        settings = [job.settings.seed, job.settings.shard_bytes]
-        tasks.append(Task(name, fingerprint(contents, settings, name), (name, places)))
-    progress = Progress("shuffle", sum(map(len, plan)), "windows", report)
+        depends = fingerprint(contents, job.settings.shard_bytes, name)
+        tasks.append(Task(name, depends, (name, places)))
+    progress = Progress("write", sum(map(len, plan)), "windows", report)
     done = workshop.run(
         tasks,
         partial(ShardCopier, workshop.folder.url, job.out),

@@ -1,7 +1,7 @@
-"""Packed shards from embedded windows: blocks of random windows, dealt into shards beforehand.
+"""Packed shards from embedded windows: blocks of windows in a given order, dealt beforehand.
 
-Which window goes into which block of which shard is drawn from a seed and known before anything is
-read, so shards are written in any order by any number of workers, and come out the same.
+Which window goes into which block of which shard is known before anything is read, so shards are
+written in any order by any number of workers, and come out the same. A worker holds one block.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.data.index import ShardEntry, ShardIndex, TeacherSpace
+from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, encode_block, make_block
 from primus_scale.data.shard_set import Place
 from primus_scale.data.storage import Folder
 from shards.checks import check_columns
+from shards.copying import RecordReader
 from shards.group_embedder import decode_row
-from shards.shuffle import RecordReader, shuffled_places
 from shards.writer import block_key, write_shard
 
 SHARD_BYTES = 64 * 2**20  # of samples and embeddings, reached by the last block of a shard
 
 
-def plan_packed_shards(
-    files: Sequence[ShardEntry], seed: int, block: int, row_bytes: int
-) -> list[list[Place]]:
-    """The windows of ``files`` in an order drawn from ``seed``, in shards of whole blocks."""
-    places = shuffled_places(files, seed)
+def plan_packed_shards(places: Sequence[Place], block: int, row_bytes: int) -> list[list[Place]]:
+    """The windows at ``places``, in that order, in shards of whole blocks."""
     windows = block * -(-SHARD_BYTES // (block * row_bytes))
-    return [places[start : start + windows] for start in range(0, len(places), windows)]
+    return [list(places[start : start + windows]) for start in range(0, len(places), windows)]
 
 
 def count_row_bytes(index: ShardIndex, spaces: Mapping[str, TeacherSpace]) -> int:

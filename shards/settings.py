@@ -106,7 +106,7 @@ class IngestSettings(SensorLimits):
     may have in common with another of its device. require: of {"video", "text"}; windows without
     are refused. frames: pictures a window, evenly spaced; short_side: their shorter side, pixels.
     max_lag_s: beyond it a recording is flagged.
-    correct_lag: shift frames and narrations of flagged recordings. seed: of the windows' order.
+    correct_lag: shift frames and narrations of flagged recordings. shard_bytes: size of a shard.
     """
 
     channels: tuple[str, ...]
@@ -121,7 +121,6 @@ class IngestSettings(SensorLimits):
     jpeg_quality: int = 90
     max_lag_s: float = 0.2
     correct_lag: bool = False
-    seed: int = 0
     shard_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
@@ -131,8 +130,6 @@ class IngestSettings(SensorLimits):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.max_overlap < 1:
             raise ValueError(f"max_overlap must lie in 0..1 (1 excluded), got {self.max_overlap}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.frames < 0 or self.short_side < 16:
             raise ValueError("frames must not be negative, and short_side at least 16 pixels")
         unknown = set(self.require) - {"video", "text"}

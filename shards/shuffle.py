@@ -1,27 +1,18 @@
-"""Window shards in random order: the records of many tars, dealt anew into shards of equal size.
+"""The one shuffle: the order in which windows are packed.
 
-Neighbours in time must not follow one another when shards are streamed. Which record goes where is
-drawn from a seed and known before anything is copied, so shards are written in any order by any
-number of workers, and come out the same.
+Window shards lie in the order of the recordings, so that devices of one moment stand side by side
+and their pictures are embedded once. Neighbours in time must not follow one another when packed
+shards are read: there every window stands at a place drawn from a seed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from primus_scale.data.index import ShardEntry
-from primus_scale.data.record import META_MEMBER
-from primus_scale.data.shard_set import Place, list_places, read_record
-from primus_scale.data.storage import Folder
-from shards.writer import window_key, write_shard
-
-READ_AHEAD = 32  # records read at once
+from primus_scale.data.shard_set import Place, list_places
 
 
 def shuffled_places(files: Sequence[ShardEntry], seed: int) -> list[Place]:
@@ -29,51 +20,3 @@ def shuffled_places(files: Sequence[ShardEntry], seed: int) -> list[Place]:
     places = list_places(files)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(places))
     return [places[number] for number in order]
-
-
-def plan_shards(files: Sequence[ShardEntry], seed: int, shard_bytes: int) -> list[list[Place]]:
-    """The records of ``files`` in an order drawn from ``seed``, in shards of ``shard_bytes``."""
-    shards: list[list[Place]] = []
-    left = 0
-    for place in shuffled_places(files, seed):
-        if left <= 0:
-            shards.append([])
-            left = shard_bytes
-        shards[-1].append(place)
-        left -= place.entry.length
-    return shards
-
-
-class RecordReader:
-    """Reads records of the folder at ``url`` by ranges, many at once."""
-
-    def __init__(self, url: str) -> None:
-        self._folder = Folder(url)
-        # Kept as long as the reader: each thread has a connection of its own to an object store.
-        self._pool = ThreadPoolExecutor(READ_AHEAD)
-
-    def read(self, places: Sequence[Place]) -> Iterator[dict[str, memoryview]]:
-        """Members of the records at ``places``, in that order; raises as ``read_record``."""
-        for start in range(0, len(places), READ_AHEAD):
-            yield from self._pool.map(self._read, places[start : start + READ_AHEAD])
-
-    def _read(self, place: Place) -> dict[str, memoryview]:
-        return read_record(self._folder, place)
-
-
-class ShardCopier:
-    """Writes shards of records that lie in the folder at ``from_url`` to that at ``to_url``."""
-
-    def __init__(self, from_url: str, to_url: str) -> None:
-        self._reader = RecordReader(from_url)
-        self._to = Folder(to_url)
-
-    def __call__(self, shard: tuple[str, Sequence[Place]]) -> dict[str, Any]:
-        """Write the shard of this name with the records of these places; ``file`` is its entry."""
-        name, places = shard
-        return {"file": asdict(write_shard(self._to, name, self._records(places)))}
-
-    def _records(self, places: Sequence[Place]) -> Iterator[tuple[str, dict[str, bytes], int]]:
-        for views in self._reader.read(places):
-            members = {name: bytes(view) for name, view in views.items()}
-            yield window_key(json.loads(members[META_MEMBER])["uid"]), members, 1

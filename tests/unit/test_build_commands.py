@@ -33,11 +33,11 @@ def test_settings_are_the_readers_unless_the_user_says_otherwise(
     assert settings(tmp_path / "default")["hop_s"] == settings(tmp_path / "default")["window_s"]
     assert read_index(str(tmp_path / "default")).window_s == 5.0
 
-    flags = ("--window-s", "2", "--rate-hz", "25", "--max-overlap", "0.25", "--seed", "3")
+    flags = ("--window-s", "2", "--rate-hz", "25", "--max-overlap", "0.25", "--gap-s", "0.1")
     assert build(source, tmp_path / "other", *flags, "--acc-range", "7", "13", "--frames", "0") == 0
     said = settings(tmp_path / "other")
     assert (said["window_s"], said["hop_s"], said["rate_hz"]) == (2.0, 2.0, 25.0)
-    assert (said["max_overlap"], said["seed"], said["acc_range"]) == (0.25, 3, [7.0, 13.0])
+    assert (said["max_overlap"], said["gap_s"], said["acc_range"]) == (0.25, 0.1, [7.0, 13.0])
     index = read_index(str(tmp_path / "other"))
     assert (index.rate_hz, index.window_samples) == (25.0, 50)
 

@@ -107,6 +107,20 @@ def test_windows_of_a_group_are_mixed_and_no_more():
         assert all(len(seen) == 4 for seen in records[4 * group : 4 * group + 4])
 
 
+def test_window_records_are_mixed_over_the_whole_set():
+    """They lie in the order of the recordings; few of a batch are of one moment or recording."""
+    devices, moments, recordings, batch = 3, 100, 10, 30
+    total = devices * moments * recordings
+    schedule = Schedule([1] * total, batch, shuffle_blocks=8, seed=4)
+    pairs = 0
+    for step in range(total // batch):
+        records = schedule.batch_rows(step).records
+        assert len(np.unique(records // (devices * moments))) >= 5, "recordings of a batch"
+        pairs += sum(int(n * (n - 1) // 2) for n in np.bincount(records // devices))
+    # By chance: 100 batches of 435 pairs, of which 2 in 2999 are of one moment: 29, deviation 5.4.
+    assert pairs < 29 + 5 * 5.4
+
+
 def test_windows_of_a_batch_stand_by_record():
     schedule = Schedule(SIZES["uneven"], 13, 3, seed=2)
     for step in range(20):

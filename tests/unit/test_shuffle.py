@@ -1,77 +1,32 @@
-from pathlib import Path
+import numpy as np
 
-import pytest
+from primus_scale.data.index import RecordEntry, ShardEntry
+from primus_scale.data.shard_set import list_places
+from shards.shuffle import shuffled_places
 
-from primus_scale.data.index import ShardEntry, parse_shard_entry
-from primus_scale.data.record import decode_record, decode_window, encode_window
-from primus_scale.data.shard_set import Place
-from primus_scale.data.storage import Folder
-from primus_scale.sample import Window
-from shards.shuffle import ShardCopier, plan_shards
-from shards.writer import shard_name, window_key, write_shard
-from tests.shard_factory import make_windows, write_windows
-
-
-def write_tars(folder: Path, windows: list[Window], each: int = 10) -> list[ShardEntry]:
-    folder.mkdir()
-    return [
-        write_shard(
-            Folder(str(folder)),
-            f"part-{start}.tar",
-            [(window_key(w.meta.uid), encode_window(w), 1) for w in windows[start : start + each]],
-        )
-        for start in range(0, len(windows), each)
-    ]
+FILES = [
+    ShardEntry(
+        f"part-{number}.tar", 10_000, "0" * 64, tuple(RecordEntry(n, 1, 1, 0) for n in range(500))
+    )
+    for number in range(4)
+]
 
 
-def test_every_record_goes_into_one_shard_in_an_order_drawn_from_the_seed(tmp_path: Path) -> None:
-    files = write_tars(tmp_path / "parts", make_windows(47))
-    plan = plan_shards(files, seed=1, shard_bytes=20_000)
-    dealt = [place for shard in plan for place in shard]
-    stored = [Place(f.name, number, r) for f in files for number, r in enumerate(f.records)]
-    assert sorted(dealt) == sorted(stored)
-    assert dealt != stored
-    assert len({place.shard for place in plan[0]}) > 1, "a shard mixes recordings"
-    assert plan == plan_shards(files, seed=1, shard_bytes=20_000)
-    assert plan != plan_shards(files, seed=2, shard_bytes=20_000)
+def test_every_record_once_in_an_order_drawn_from_the_seed() -> None:
+    order = shuffled_places(FILES, seed=1)
+    assert sorted(order) == sorted(list_places(FILES))
+    assert order != list_places(FILES)
+    assert order == shuffled_places(FILES, seed=1)
+    assert order != shuffled_places(FILES, seed=2)
 
 
-def test_shards_are_full_but_for_the_last(tmp_path: Path) -> None:
-    files = write_tars(tmp_path / "parts", make_windows(47))
-    sizes = [
-        sum(place.entry.length for place in shard)
-        for shard in plan_shards(files, seed=1, shard_bytes=20_000)
-    ]
-    longest = max(record.length for file in files for record in file.records)
-    assert len(sizes) > 3
-    assert all(20_000 <= size < 20_000 + longest for size in sizes[:-1])
-
-
-def test_copied_shards_are_those_that_the_writer_would_have_written(tmp_path: Path) -> None:
-    windows = make_windows(23)
-    parts, out = tmp_path / "parts", tmp_path / "out"
-    (shard,) = plan_shards(write_tars(parts, windows), seed=3, shard_bytes=2**30)
-    out.mkdir()
-    made = ShardCopier(str(parts), str(out))((shard_name(0), shard))
-    entry = parse_shard_entry(made["file"])
-    data = (out / entry.name).read_bytes()
-
-    by_uid = {window.meta.uid: window for window in windows}
-    order = [
-        decode_window(decode_record(data[r.offset : r.offset + r.length])).meta.uid
-        for r in entry.records
-    ]
-    assert sorted(order) == sorted(by_uid)
-    index = write_windows(str(tmp_path / "direct"), [by_uid[uid] for uid in order])
-    assert index.shards == (entry,)
-    assert (tmp_path / "direct" / entry.name).read_bytes() == data
-
-
-def test_a_part_that_was_cut_is_an_error(tmp_path: Path) -> None:
-    parts = tmp_path / "parts"
-    (shard,) = plan_shards(write_tars(parts, make_windows(5)), seed=0, shard_bytes=2**30)
-    whole = (parts / "part-0.tar").read_bytes()
-    (parts / "part-0.tar").write_bytes(whole[:2000])
-    with pytest.raises(ValueError, match=r"part-0.tar: record 0 .* is not what was written"):
-        ShardCopier(str(parts), str(tmp_path))((shard_name(0), shard))
-    assert not list(tmp_path.glob("*shard*")), "no half-written shard is left"
+def test_neighbours_come_apart_and_every_stretch_holds_all_files_alike() -> None:
+    places = {place: number for number, place in enumerate(list_places(FILES))}
+    order = [places[place] for place in shuffled_places(FILES, seed=3)]
+    steps = np.abs(np.diff(order))
+    # Of 1999 steps of a random order of 2000, 2 are expected to be of one place (Poisson).
+    assert (steps == 1).sum() < 10
+    for start in range(0, 2000, 200):
+        counts = np.bincount(np.array(order[start : start + 200]) // 500, minlength=4)
+        # 50 expected, deviation 5.8.
+        assert counts.min() > 50 - 5 * 5.8
