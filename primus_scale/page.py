@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-import matplotlib
 from matplotlib.figure import Figure
+
+from primus_scale.drawing import as_svg
+
+MOST_REASON = 300  # letters of an error
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #212529; background: #fff;
@@ -27,6 +30,7 @@ td small { color: #5c636a; } td.best { font-weight: 700; background: #f1f6ff; }
        margin-right: .5rem; vertical-align: baseline; }
 .grid { display: flex; flex-wrap: wrap; gap: 1rem; } .grid img { flex: 1 1 20rem; min-width: 0; }
 img { max-width: 100%; height: auto; }
+h1, p, li { overflow-wrap: anywhere; }
 li { margin: .3rem 0; } code { font-size: .9em; }
 """
 
@@ -42,6 +46,21 @@ def render_page(title: str, sections: Iterable[str], style: str = "") -> str:
     )
 
 
+@contextmanager
+def explain_failed_page(place: str, results: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a page is drawn into one ValueError.
+
+    It names the page's place, and that of the results, which were written before.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{place} could not be drawn ({reason[:MOST_REASON]}); the results are in {results}"
+        ) from error
+
+
 def scrolling_table(rows: str) -> str:
     """Rows of HTML as a table that scrolls sideways on a narrow screen."""
     return f'<div class="scroll"><table>{rows}</table></div>'
@@ -49,11 +68,7 @@ def scrolling_table(rows: str) -> str:
 
 def as_image(figure: Figure, text: str) -> str:
     """The figure as an HTML image that needs no other file; ``text`` describes it."""
-    buffer = io.BytesIO()
-    # With the salt and without the date, equal results give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "primus-scale"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return embed_image(buffer.getvalue(), "image/svg+xml", text)
+    return embed_image(as_svg(figure), "image/svg+xml", text)
 
 
 def embed_image(data: bytes, kind: str, text: str) -> str:

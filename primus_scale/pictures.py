@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.nn.functional import normalize
 
+from primus_scale.drawing import as_pixels, shown
 from primus_scale.sample import CHANNELS
 
 MOST_WINDOWS = 4  # more are too small to read
 MOST_ROWS = 64
+MOST_CLASS_LETTERS = 30  # of a name beside a confusion matrix
 
 
 def draw_views(view0: torch.Tensor, view1: torch.Tensor, rate_hz: float) -> np.ndarray:
@@ -42,7 +43,7 @@ def draw_views(view0: torch.Tensor, view1: torch.Tensor, rate_hz: float) -> np.n
         axis.set_xlabel("s", fontsize=8)
     axes[0, 0].legend(CHANNELS[:3], fontsize=6, loc="upper right")
     axes[0, 2].legend(CHANNELS[3:], fontsize=6, loc="upper right")
-    return to_array(figure)
+    return as_pixels(figure)
 
 
 def draw_similarity(rows: torch.Tensor, columns: torch.Tensor, title: str) -> np.ndarray:
@@ -56,8 +57,8 @@ def draw_similarity(rows: torch.Tensor, columns: torch.Tensor, title: str) -> np
     axis = figure.subplots()
     image = axis.imshow((ours @ theirs.T).cpu().numpy(), cmap="coolwarm", vmin=-1, vmax=1)
     figure.colorbar(image, ax=axis, label="cosine similarity")
-    axis.set_title(title.replace("_", " "), fontsize=10)
-    return to_array(figure)
+    axis.set_title(shown(title.replace("_", " ")), fontsize=10)
+    return as_pixels(figure)
 
 
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
@@ -66,12 +67,14 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     counts ``(classes, classes)``.
     """
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(0.62 * len(classes) + 1.9, 0.56 * len(classes) + 1.7))
-    figure.set_layout_engine("constrained")
+    names = [shown(name, MOST_CLASS_LETTERS) for name in classes]
+    longest = max(map(len, names))
+    size = (0.62 * len(names) + 0.8 + 0.07 * longest, 0.56 * len(names) + 0.9 + 0.05 * longest)
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    axis.set_xticks(range(len(classes)), classes, rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_xlabel("predicted", fontsize=8)
     axis.set_ylabel("true", fontsize=8)
     axis.set_title(title, fontsize=10)
@@ -82,10 +85,3 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> 
                 column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour
             )
     return figure
-
-
-def to_array(figure: Figure) -> np.ndarray:
-    """The figure as uint8 ``(height, width, 3)``."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

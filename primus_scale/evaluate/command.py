@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from primus_scale.augment import build_augment
 from primus_scale.config import AugmentOp, Config, FewShotConfig
 from primus_scale.data.reader import LoadedWindows, load_windows
+from primus_scale.drawing import as_pixels
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
@@ -24,7 +26,8 @@ from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
 from primus_scale.files import check_writable, explain_failed_write, write_atomically
 from primus_scale.monitor import LOG_FOLDER
-from primus_scale.pictures import confusion_figure, to_array
+from primus_scale.page import explain_failed_page
+from primus_scale.pictures import confusion_figure
 from primus_scale.sample import NO_LABEL
 from primus_scale.urls import parse_place
 
@@ -86,10 +89,21 @@ def evaluate(
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
-    """Write ``few_shot.json`` and ``report.html`` of results, single or pooled."""
+    """Write ``few_shot.json`` and then ``report.html`` of results, single or pooled.
+
+    A report that cannot be drawn is told in a line, and costs nobody the results.
+    """
     out_dir = Path(out_dir)
     write_atomically(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
-    write_atomically(out_dir / REPORT_FILE, render_report(results))
+    page = out_dir / REPORT_FILE
+    try:
+        with explain_failed_page(str(page), str(out_dir / RESULTS_FILE)):
+            text = render_report(results)
+    except ValueError as error:
+        page.unlink(missing_ok=True)  # one of other results
+        print(error, file=sys.stderr)
+    else:
+        write_atomically(page, text)
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
@@ -128,7 +142,7 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
     with explain_failed_write(folder), SummaryWriter(str(folder)) as board:
         for arm, counts in results["confusion"][k].items():
             title = f"{ARMS[arm]}, k = {k}"
-            picture = to_array(confusion_figure(np.array(counts), results["classes"], title))
+            picture = as_pixels(confusion_figure(np.array(counts), results["classes"], title))
             board.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
 

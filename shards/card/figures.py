@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from primus_scale.drawing import shown
 from primus_scale.sample import Window
 from shards.card.stats import MODALITIES
 
@@ -27,26 +28,28 @@ def modality_figure(hours: Mapping[str, Mapping[str, float]]) -> Figure:
     for kind in MODALITIES:
         values = np.array([row.get(kind, 0.0) for row in hours.values()])
         if values.any():
-            axis.barh(list(hours), values, left=left, color=MODALITY_COLOURS[kind], label=kind)
+            axis.barh(
+                range(len(hours)), values, left=left, color=MODALITY_COLOURS[kind], label=kind
+            )
             left += values
     _label_bars(axis, left)
+    _name_rows(axis, hours)
     axis.set_xlabel("hours")
     axis.legend(fontsize=8.5, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
-    axis.invert_yaxis()
     return figure
 
 
 def bars_figure(values: Mapping[str, float], unit: str, colour: str = BLUE) -> Figure:
     """One bar a name, the longest first; where there are many, the rest is one bar."""
-    shown = dict(list(values.items())[:MOST_BARS])
+    bars = dict(list(values.items())[:MOST_BARS])
     if len(values) > MOST_BARS:
         rest = list(values.values())[MOST_BARS:]
-        shown[f"{len(rest)} others together"] = sum(rest)
-    figure, axis = _figure(0.7 + 0.26 * len(shown))
-    axis.barh(list(shown), list(shown.values()), color=colour)
-    _label_bars(axis, list(shown.values()))
+        bars[f"{len(rest)} others together"] = sum(rest)
+    figure, axis = _figure(0.7 + 0.26 * len(bars))
+    axis.barh(range(len(bars)), list(bars.values()), color=colour)
+    _label_bars(axis, list(bars.values()))
+    _name_rows(axis, bars)
     axis.set_xlabel(unit)
-    axis.invert_yaxis()
     return figure
 
 
@@ -82,8 +85,7 @@ def histogram_figure(
         axis.axvline(mark, color="#212529", linewidth=1, linestyle=":")
     if log:
         axis.set_xscale("log")
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
+    _name_rows(axis, names)
     axis.set_xlabel(f"{label} (orange: median)")
     return figure
 
@@ -95,8 +97,7 @@ def rates_figure(deviations: Mapping[str, Sequence[float]]) -> Figure:
         axis.plot(values, [row] * len(values), "o", color=BLUE, markersize=4.5, alpha=0.5)
     axis.axvspan(-1, 1, color=GREEN, alpha=0.08)
     axis.axvline(0, color="#212529", linewidth=0.8)
-    axis.set_yticks(range(len(deviations)), list(deviations))
-    axis.set_ylim(len(deviations) - 0.5, -0.5)
+    _name_rows(axis, deviations)
     axis.set_xlabel("measured rate against the nominal one, % (green: within 1 %)")
     reach = max((abs(v) for values in deviations.values() for v in values), default=0.0)
     axis.set_xlim(-max(1.5, 1.1 * reach), max(1.5, 1.1 * reach))
@@ -147,14 +148,16 @@ def window_figure(
         np.ravel(figure.subplots(len(kinds), 1, sharex=True)), kinds, strict=True
     ):
         rows = [row for row, other in enumerate(units) if other == unit]
+        lines = []
         for number, row in enumerate(rows):
             colour = AXIS_COLOURS[number] if len(rows) <= len(AXIS_COLOURS) else None
-            axis.plot(time_s, window.imu[row], linewidth=0.9, color=colour, label=channels[row])
-        axis.set_ylabel(unit, fontsize=8)
+            lines += axis.plot(time_s, window.imu[row], linewidth=0.9, color=colour)
+        axis.set_ylabel(shown(unit, 16), fontsize=8)
         axis.tick_params(labelsize=7)
         axis.margins(x=0)
         if len(rows) <= len(AXIS_COLOURS):
-            axis.legend(fontsize=6, frameon=False, loc="upper right", ncols=len(rows))
+            names = [shown(channels[row], 16) for row in rows]
+            axis.legend(lines, names, fontsize=6, frameon=False, loc="upper right", ncols=len(rows))
         _bare(axis)
     axis.set_xlabel("s", fontsize=8)
     return figure
@@ -171,6 +174,13 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 def _bare(axis: Axes) -> None:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def _name_rows(axis: Axes, names: Iterable[str]) -> None:
+    """Names of rows 0, 1, 2 … from the top down."""
+    labels = [shown(name) for name in names]
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(max(len(labels), 1) - 0.5, -0.5)
 
 
 def _label_bars(axis: Axes, values: Sequence[float] | np.ndarray) -> None:

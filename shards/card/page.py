@@ -13,11 +13,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from PIL import Image
-
 from primus_scale.data.storage import Folder, explain_write_errors
-from primus_scale.page import as_image, embed_image, render_page, scrolling_table
+from primus_scale.page import (
+    as_image,
+    embed_image,
+    explain_failed_page,
+    render_page,
+    scrolling_table,
+)
 from primus_scale.sample import Window
+from primus_scale.teachers.base import UnreadableFrameError, decode_frame
 from shards.card.attention import attention, failures, lags, rate_deviations, refusals
 from shards.card.figures import (
     GREY,
@@ -67,21 +72,26 @@ def write_card(
 
     out_url: folder to write to (None: the first of ``urls``). most: windows read; a larger set is
     sampled evenly. Errors as ``ShardSet.open``; OSError naming ``out_url`` where it cannot be
-    written.
+    written; ValueError where the page cannot be drawn, with ``card.json`` written.
     """
     figures, windows = gather(urls, most=most, report=report)
     folder = Folder(out_url or urls[0])
-    contents = {
-        JSON_NAME: json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        PAGE_NAME: render_card(figures, windows),
-    }
+    _write(folder, JSON_NAME, json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
+    report(folder.locate(JSON_NAME))
+    with explain_failed_page(folder.locate(PAGE_NAME), folder.locate(JSON_NAME)):
+        page = render_card(figures, windows)
+    _write(folder, PAGE_NAME, page)
+    report(folder.locate(PAGE_NAME))
+    return figures
+
+
+def _write(folder: Folder, name: str, text: str) -> None:
+    # Paths may hold bytes that are no UTF-8; they are written as escapes.
+    data = text.rstrip("\n").encode("utf-8", "backslashreplace") + b"\n"
     with explain_write_errors(folder.url):
         folder.create()
-        for name, text in contents.items():
-            with folder.staging(name) as path:
-                path.write_text(text, encoding="utf-8")
-            report(folder.locate(name))
-    return figures
+        with folder.staging(name) as path:
+            path.write_bytes(data)
 
 
 def render_card(figures: Mapping[str, Any], windows: Sequence[Window]) -> str:
@@ -293,7 +303,10 @@ def _spread(frames: Sequence[bytes]) -> list[bytes]:
 
 
 def _thumbnail(frame: bytes) -> str:
-    picture = Image.open(io.BytesIO(frame)).convert("RGB")
+    try:
+        picture = decode_frame(frame)
+    except UnreadableFrameError as error:
+        return f'<span class="quiet">{html.escape(str(error))}</span>'
     picture.thumbnail((2 * FRAME_PIXELS, FRAME_PIXELS))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)

@@ -1,9 +1,11 @@
 """The data card: figures counted apart from it, and what deserves a second look."""
 
+import base64
 import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from shards.report import (
     SensorReport,
 )
 from shards.writer import WindowShardWriter
+from tests.odd_names import ODD_NAMES
 from tests.shard_factory import (
     RATE_HZ,
     SAMPLES,
@@ -134,6 +137,66 @@ def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
     pictures = sum(min(len(w.frames), 4) for w in gather([str(folder)], report=quiet)[1])
     assert page.count("data:image/jpeg") == pictures
     assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
+
+
+def test_any_name_comes_out_as_it_is(tmp_path):
+    windows = [
+        replace(
+            window,
+            meta=replace(
+                window.meta,
+                label=name,
+                placement=name,
+                person=name,
+                device=name,
+                dataset=name,
+                recording=name,
+                texts=(name,),
+            ),
+        )
+        for name, window in zip(ODD_NAMES, make_windows(len(ODD_NAMES)), strict=True)
+    ]
+    write_windows(str(tmp_path), windows)
+    devices = tuple(replace(ingest_report().recordings[0].devices[0], name=n) for n in ODD_NAMES)
+    recordings = [
+        RecordingReport(name, name, name, windows=1, devices=devices, notes=(name,))
+        for name in ODD_NAMES
+    ]
+    recordings += [RecordingReport(name, name, error=name) for name in ODD_NAMES]
+    found = IngestReport("folder", "$src", {}, tuple(recordings))
+    (tmp_path / "ingest.json").write_text(json.dumps(asdict(found)))
+    write_card([str(tmp_path)], report=quiet)
+    page = (tmp_path / "card.html").read_text(encoding="utf-8")
+    assert "<b>bold</b>" not in page
+    for data in re.findall(r"svg\+xml;base64,([^\"]+)", page):
+        ElementTree.fromstring(base64.b64decode(data))
+
+
+@pytest.mark.parametrize("names", [("$a", "_b", "歩"), ("a$b$", "\\c", "<d>")])
+def test_channels_and_units_of_any_name(tmp_path, names):
+    with WindowShardWriter(str(tmp_path), rate_hz=200.0, channels=names, units=names) as writer:
+        for window in make_windows(3, frames=0):
+            writer.write(replace(window, imu=window.imu[:3]))
+    write_card([str(tmp_path)], report=quiet)
+    assert "A dozen windows" in (tmp_path / "card.html").read_text(encoding="utf-8")
+
+
+def test_figures_are_kept_where_the_page_cannot_be_written(folder, tmp_path):
+    (tmp_path / "card" / "card.html").mkdir(parents=True)
+    with pytest.raises(OSError, match="card"):
+        write_card([str(folder)], str(tmp_path / "card"), report=quiet)
+    figures = json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8"))
+    assert figures["windows"] == 50
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_and_the_rest_is_shown(tmp_path):
+    windows = make_windows(4, frames=2)
+    windows[0] = replace(windows[0], frames=(windows[0].frames[0], windows[0].frames[1][:100]))
+    write_windows(str(tmp_path), windows)
+    write_card([str(tmp_path)], report=quiet)
+    page = (tmp_path / "card.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 5
+    assert page.count("cannot be decoded") == 1
 
 
 def test_equal_shards_give_equal_cards(folder, tmp_path):

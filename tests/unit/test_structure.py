@@ -55,6 +55,7 @@ LAYERS = (
         "zero_state",
         "checkpoint_folder",
         "checkpoint",
+        "drawing",
         "page",
         "pictures",
         "monitor",

@@ -1,0 +1,27 @@
+"""Names that people may give to labels, people, placements and channels, and that trip programs."""
+
+ODD_NAMES = (
+    "$",
+    "$x",
+    "$x$",
+    r"$\frac$",
+    "costs $5 or $6",
+    "a_b^c {d}",
+    r"\alpha\n",
+    "_hidden",
+    "<b>bold</b> & co",
+    "\"quoted\" 'twice'",
+    "two\nlines\r\nand a\ttab",
+    "bell \x07 and null-like \x01",
+    "歩行",
+    "走る 🏃\u200d♀️ fast",
+    "😀",
+    "مشي",
+    "na\u0308ive",
+    "--comment-->",
+    "]]>",
+    "x" * 500,
+    "歩" * 500,
+    "%s %d {0}",
+    " ",
+)
