@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 MAX_PICTURE_PIXELS = 2**26  # twice an 8K film's; decoded to RGB it takes 200 MB
@@ -56,6 +56,8 @@ def reason(error: BaseException) -> str:
     """One short line that tells what an error of a decoder says, for a longer message."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     text = " ".join(_message(error).split())

@@ -52,8 +52,8 @@ MAY_CHANGE = (
 def run_identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
     """What must be equal for a run to be continued, by configuration key."""
     identity = _fixed_fields(config)
-    shards = "\n".join(shard.sha256 for index in data.indexes for shard in index.shards)
-    identity["data.train (content)"] = hashlib.sha256(shards.encode()).hexdigest()
+    indexes = "\n".join(index.digest for index in data.indexes)
+    identity["data.train (content)"] = hashlib.sha256(indexes.encode()).hexdigest()
     for modality, teacher in card.teachers.items():
         identity[f"teachers.{modality} (key)"] = teacher.key
     return identity

@@ -13,10 +13,11 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
@@ -49,7 +50,9 @@ class WindowMeta:
     z of the device point (empty: not known).
     """
 
-    uid: int
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    uid: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     dataset: str
     recording: str
     device: str

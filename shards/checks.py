@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from primus_scale.data.fit import Expected, misfits
 from primus_scale.data.index import TeacherSpace
-from primus_scale.data.record import Block
-from primus_scale.sample import NO_LABEL, WindowMeta
+from primus_scale.data.record import Block, recording_id
+from primus_scale.sample import WindowMeta
 
 NORM_TOLERANCE = 1e-2  # of a float16 embedding of up to a few thousand dimensions
 
@@ -38,39 +39,54 @@ def check_imu(imu: np.ndarray, shape: tuple[int, int], names: Sequence[str]) -> 
         )
 
 
-def check_columns(block: Block, teachers: Mapping[str, TeacherSpace], classes: int) -> None:
-    """Check a packed block's columns; ValueError naming the field that does not fit.
+def check_block(block: Block, teachers: Mapping[str, TeacherSpace], labels: Sequence[str]) -> None:
+    """Check a packed block's columns; ValueError naming every field that does not fit.
 
-    Embeddings must be those of ``teachers``, of unit norm where present and zero where not; label
-    ids must be NO_LABEL or below ``classes``.
+    Embeddings must be those of ``teachers``, of unit norm where present and zero where not; uid,
+    recording and label must be those of the metas, and labels among ``labels``.
     """
-    rows = len(block)
-    for name in ("uid", "recording", "label"):
-        if getattr(block, name).shape != (rows,):
-            raise ValueError(f"{name} has shape {getattr(block, name).shape}, expected ({rows},)")
-    if [meta.uid for meta in block.metas] != block.uid.tolist():
-        raise ValueError("uid differs from that of meta.json")
-    if ((block.label < NO_LABEL) | (block.label >= classes)).any():
-        raise ValueError(f"label holds ids beyond the {classes} class names of the index")
-    if not block.embeddings.keys() == block.present.keys() == teachers.keys():
-        raise ValueError(
-            f"block has embeddings {sorted(block.embeddings)} and present {sorted(block.present)}, "
-            f"teachers are {sorted(teachers)}"
-        )
-    for modality, teacher in teachers.items():
-        embedding, present = block.embeddings[modality], block.present[modality]
-        if embedding.shape != (rows, teacher.dim) or embedding.dtype != np.float16:
-            raise ValueError(
-                f"embeddings.{modality} is {embedding.dtype} {embedding.shape}, expected float16 "
-                f"({rows}, {teacher.dim}), the width of teacher {teacher.teacher}"
+    expected = Expected(len(block), block.imu.shape[1:], teachers, len(labels))
+    faults = [*block_faults(block, expected, labels)]
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def block_faults(block: Block, expected: Expected, labels: Sequence[str]) -> Iterator[str]:
+    """All that is wrong with a block: what does not fit, and what contradicts the rest of it."""
+    found = [*misfits(block, expected)]
+    yield from found
+    if not found:  # columns of other shapes cannot be compared
+        yield from _contradictions(block, labels)
+
+
+def _contradictions(block: Block, labels: Sequence[str]) -> Iterator[str]:
+    try:
+        metas = block.metas
+    except ValueError as error:
+        yield str(error)
+        return
+    names = [*labels, None]  # NO_LABEL is the last
+    in_metas: dict[str, list[Any]] = {
+        "uid": [meta.uid for meta in metas],
+        "recording": [recording_id(meta) for meta in metas],
+        "label": [meta.label for meta in metas],
+    }
+    in_columns = {
+        "uid": block.uid.tolist(),
+        "recording": block.recording.tolist(),
+        "label": [names[label] for label in block.label],
+    }
+    for name, values in in_columns.items():
+        rows = [row for row, value in enumerate(values) if value != in_metas[name][row]]
+        if rows:
+            yield (
+                f"{name} differs from that of meta.json in {len(rows)} windows, first in "
+                f"{describe(metas[rows[0]])}"
             )
-        if present.shape != (rows,) or present.dtype != np.bool_:
-            raise ValueError(f"present.{modality} is not bool ({rows},)")
+    for modality, embedding in block.embeddings.items():
         norm = np.linalg.norm(embedding.astype(np.float32), axis=1)
-        if not (np.abs(norm - present) <= NORM_TOLERANCE).all():
-            raise ValueError(
-                f"embeddings.{modality} are not of norm 1 where present and 0 where absent"
-            )
+        if not (np.abs(norm - block.present[modality]) <= NORM_TOLERANCE).all():
+            yield f"embeddings.{modality} are not of norm 1 where present and 0 where absent"
 
 
 class ChannelStatistics:

@@ -102,13 +102,19 @@ def _add_verify(steps: Any) -> None:
         "placement, modality and label, and every fault; exit code 1 where there is one.",
     )
     parser.add_argument("url", metavar="URL", help="folder of window or packed shards")
+    parser.add_argument(
+        "--seal",
+        action="store_true",
+        help="write the index of an earlier version anew, with its own checksum, where no fault "
+        "was found",
+    )
     parser.set_defaults(run=_verify)
 
 
 def _verify(args: argparse.Namespace) -> int:
     from shards.verify import verify
 
-    report = verify(args.url)
+    report = verify(args.url, seal=args.seal)
     print(report)
     return 0 if report.ok else 1
 

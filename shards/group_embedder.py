@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from primus_scale.data.index import TeacherSpace
-from primus_scale.data.record import Data, decode_member, decode_window, encode_npy, encode_window
+from primus_scale.data.members import Data, decode_member, encode_npy
+from primus_scale.data.record import decode_window, encode_window
 from primus_scale.data.shard_set import Place
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window

@@ -16,7 +16,7 @@ from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, encode_block, make_block
 from primus_scale.data.shard_set import Place
 from primus_scale.data.storage import Folder
-from shards.checks import check_columns
+from shards.checks import check_block
 from shards.copying import RecordReader
 from shards.group_embedder import decode_row
 from shards.writer import block_key, write_shard
@@ -65,7 +65,7 @@ class ShardPacker:
     ) -> Iterator[tuple[str, dict[str, bytes], int]]:
         for number, start in enumerate(range(0, len(places), self._block), first):
             block = self._make(places[start : start + self._block])
-            check_columns(block, self._spaces, len(self._labels))
+            check_block(block, self._spaces, self._labels)
             yield block_key(number), encode_block(block), len(block)
 
     def _make(self, places: Sequence[Place]) -> Block:

@@ -1,26 +1,36 @@
 """``shards verify``: read a whole shard folder again and hold it against its index.
 
 Training trusts the index and checks only what it reads; this looks at everything once: files,
-checksums, records, shapes, values, identities, statistics.
+checksums, records, shapes, values, identities, statistics. A fault is told, and the rest looked at.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
-from primus_scale.data.index import INDEX_NAME, RecordEntry, ShardEntry, ShardIndex, read_index
-from primus_scale.data.record import Block, decode_block, decode_record, decode_window, make_block
+from primus_scale.data.fit import expected_of
+from primus_scale.data.index import (
+    INDEX_NAME,
+    IndexFile,
+    RecordEntry,
+    ShardEntry,
+    read_index_file,
+    write_index,
+)
+from primus_scale.data.members import Data, decode_member, split_record
+from primus_scale.data.record import Block
+from primus_scale.data.shard_set import decode_columns
 from primus_scale.data.storage import Folder
-from shards.checks import ChannelStatistics, check_columns, describe
+from primus_scale.foreign import decode_picture, reason
+from primus_scale.sample import CHANNELS, UNITS
+from shards.checks import ChannelStatistics, block_faults
 
 _CHUNK = 2**20
 _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
@@ -28,7 +38,10 @@ _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
 
 @dataclass
 class VerifyReport:
-    """What was found: windows counted by data set, placement, modality and label; every fault."""
+    """What was found: windows counted by data set, placement, modality and label; every fault.
+
+    notes: what is no fault, and should be known.
+    """
 
     url: str
     windows: int = 0
@@ -38,6 +51,7 @@ class VerifyReport:
     placements: Counter[str] = field(default_factory=Counter)
     modalities: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -55,38 +69,56 @@ class VerifyReport:
                 lines.append(f"  {title}")
                 width = max(map(len, counts))
                 lines += [f"    {name:<{width}}  {counts[name]:>9}" for name in sorted(counts)]
+        lines += [f"  note  {note}" for note in self.notes]
         lines += [f"  FAULT  {fault}" for fault in self.faults]
         lines.append(f"  {len(self.faults)} faults" if self.faults else "  no fault found")
         return "\n".join(lines)
 
 
-def verify(url: str) -> VerifyReport:
+def verify(url: str, *, seal: bool = False) -> VerifyReport:
     """Read everything in the shard folder at ``url`` again; faults are reported, not raised.
 
-    Only a folder without an index at all raises: FileNotFoundError.
+    seal: where no fault was found, write an index of an earlier version anew, with its seal.
+    Only a folder without an index raises FileNotFoundError, and storage that fails, OSError.
     """
     report = VerifyReport(url=Folder(url).url)
     try:
-        index = read_index(url)
+        file = read_index_file(url)
     except ValueError as error:
         report.faults.append(str(error))
         return report
-    _Verification(index, report).run()
+    _Verification(file, report).run()
+    if file.seal == "absent" and seal and report.ok:
+        write_index(file.index, url)
+        report.notes.append(f"{INDEX_NAME} was sealed")
+    elif file.seal == "absent":
+        report.notes.append(
+            f"{INDEX_NAME} was written by an earlier version and has no seal, so an index that was "
+            "altered is not noticed; seal it with --seal"
+        )
     return report
 
 
 class _Verification:
     """One pass over a folder. Faults and counts go to ``report``."""
 
-    def __init__(self, index: ShardIndex, report: VerifyReport) -> None:
-        self._index = index
+    def __init__(self, file: IndexFile, report: VerifyReport) -> None:
+        self._file = file
+        self._index = file.index
         self._report = report
         self._folder = Folder(report.url)
-        self._statistics = ChannelStatistics(len(index.channels))
+        self._statistics = ChannelStatistics(len(self._index.channels))
         self._uids: set[int] = set()
+        self._keys: set[str] = set()
+        self._whole = True  # whether all records were read
 
     def run(self) -> None:
-        """Check the list of files, then each shard, then the whole."""
+        """Check the index and the list of files, then each shard, then the whole."""
+        try:
+            self._file.check_seal()
+        except ValueError as error:
+            self._report.faults.append(str(error))
+        self._check_units()
         named = {shard.name for shard in self._index.shards}
         for name in self._folder.names():
             if name.endswith(".tar") and name not in named:
@@ -94,88 +126,103 @@ class _Verification:
         for shard in self._index.shards:
             self._check_shard(shard)
         # With records missing, the statistics of the rest say nothing.
-        if self._report.ok:
+        if self._whole:
             self._check_statistics()
+
+    def _check_units(self) -> None:
+        """Samples of the channels that encoders are trained on are in SI units."""
+        expected = dict(zip(CHANNELS, UNITS, strict=True))
+        for channel, unit in zip(self._index.channels, self._index.units, strict=True):
+            if unit != expected.get(channel, unit):
+                self._fault(
+                    INDEX_NAME, f"units: {channel} is in {unit!r}, must be in {expected[channel]}"
+                )
 
     def _check_shard(self, shard: ShardEntry) -> None:
         self._report.shards += 1
         try:
+            size = self._folder.size(shard.name)
             with self._folder.open(shard.name) as stream:
-                self._check_stream(shard, stream)
+                self._check_stream(shard, stream, size)
         except FileNotFoundError:
-            self._fault(shard.name, "missing")
+            self._incomplete(shard.name, "missing")
         except OSError as error:
-            self._fault(shard.name, f"cannot be read: {error}")
+            self._incomplete(shard.name, f"cannot be read: {error}")
 
-    def _check_stream(self, shard: ShardEntry, stream: BinaryIO) -> None:
+    def _check_stream(self, shard: ShardEntry, stream: BinaryIO, size: int) -> None:
         """One pass through the file: records where the index has them, then what follows."""
         digest = hashlib.sha256()
-        size = 0
+        taken = 0
         for number, entry in enumerate(shard.records):
-            data = stream.read(entry.length)
+            # Never more than there is: what the index says may be absurd.
+            data = stream.read(min(entry.length, size - taken))
             digest.update(data)
-            size += len(data)
+            taken += len(data)
             self._check_record(f"{shard.name} record {number}", entry, data)
+        empty = True
         for chunk in _chunks(stream):
             digest.update(chunk)
-            size += len(chunk)
+            empty = empty and not any(chunk)
         if size != shard.size:
             self._fault(shard.name, f"has {size} bytes, the index says {shard.size}")
         elif digest.hexdigest() != shard.sha256:
             self._fault(shard.name, "sha256 differs from that of the index: bytes were altered")
+        elif not empty:
+            self._fault(shard.name, "holds more behind the last record that the index names")
 
     def _check_record(self, where: str, entry: RecordEntry, data: bytes) -> None:
         self._report.records += 1
         if len(data) != entry.length:
-            self._fault(where, f"the file ends after {len(data)} of its {entry.length} bytes")
+            self._incomplete(where, f"the file ends after {len(data)} of its {entry.length} bytes")
             return
         if zlib.crc32(data) != entry.crc32:
-            self._fault(where, "crc32 differs from that of the index: bytes were altered")
+            self._incomplete(where, "crc32 differs from that of the index: bytes were altered")
             return
-        try:
-            block = self._decode(data)
-        except ValueError as error:
-            self._fault(where, str(error))
+        block = self._decode(where, data)
+        if block is None:
             return
-        if len(block) != entry.windows:
-            self._fault(where, f"holds {len(block)} windows, the index says {entry.windows}")
-        self._check_imu(where, block)
+        faults = [*block_faults(block, expected_of(self._index, entry.windows), self._index.labels)]
+        for fault in faults:
+            self._fault(where, fault)
         self._check_uids(where, block)
-        self._count(block)
+        self._take_statistics(block)
+        self._report.windows += len(block)
+        if not faults:
+            self._count(block)
 
-    def _decode(self, data: bytes) -> Block:
-        """The record's windows; ValueError where a member is not as it should be."""
-        members = decode_record(data)
-        if self._index.kind == "packed":
-            block = decode_block(members)
-            check_columns(block, self._index.teachers, len(self._index.labels))
-            return block
-        window = decode_window(members)
-        for number, frame in enumerate(window.frames):
-            _check_picture(number, frame)
-        return make_block(
-            window.imu[None], [window.meta], self._index.labels, frames=(window.frames,)
-        )
-
-    def _check_imu(self, where: str, block: Block) -> None:
-        shape = (len(block.metas), len(self._index.channels), self._index.window_samples)
-        if block.imu.shape != shape:
-            self._fault(where, f"imu has shape {block.imu.shape}, the index says {shape}")
-            return
-        finite = np.isfinite(block.imu).all(axis=(1, 2))
-        for row in np.flatnonzero(~finite):
-            self._fault(where, f"{describe(block.metas[row])} holds NaN or infinite samples")
-        self._statistics.add(block.imu[finite])
+    def _decode(self, where: str, data: bytes) -> Block | None:
+        """The record's windows; None where a member is not as it should be."""
+        problems = []
+        block = None
+        try:
+            key, members = split_record(data)
+            problems += [*_member_faults(members)]
+            if not problems:
+                block = decode_columns(members, self._index)
+            if key in self._keys:
+                self._fault(where, f"another record has the same key, {key}")
+            self._keys.add(key)
+        except Exception as error:  # of any kind: the record may be anybody's
+            problems.append(reason(error))
+        for problem in problems:
+            self._incomplete(where, problem)
+        return block
 
     def _check_uids(self, where: str, block: Block) -> None:
-        for meta in block.metas:
-            if meta.uid in self._uids:
-                self._fault(where, f"{describe(meta)} is there more than once")
-            self._uids.add(meta.uid)
+        for uid in block.uid.ravel().tolist():
+            if uid in self._uids:
+                self._fault(where, f"window {uid} is there more than once")
+            self._uids.add(uid)
+
+    def _take_statistics(self, block: Block) -> None:
+        shape = len(self._index.channels), self._index.window_samples
+        if block.imu.shape[1:] == shape and np.isfinite(block.imu).all():
+            self._statistics.add(block.imu)
+        else:
+            self._whole = False
 
     def _count(self, block: Block) -> None:
         report = self._report
-        report.windows += len(block)
         report.modalities["imu"] += len(block)
         for row, meta in enumerate(block.metas):
             report.datasets[meta.dataset] += 1
@@ -194,15 +241,25 @@ class _Verification:
             if not np.allclose(found, stated, rtol=_STATISTICS_TOLERANCE, atol=1e-6):
                 self._fault(INDEX_NAME, f"{name} is {stated.tolist()}, the data's {found.tolist()}")
 
+    def _incomplete(self, where: str, what: str) -> None:
+        """A fault that leaves windows unread."""
+        self._whole = False
+        self._fault(where, what)
+
     def _fault(self, where: str, what: str) -> None:
         self._report.faults.append(f"{where}: {what}")
 
 
-def _check_picture(number: int, frame: bytes) -> None:
-    try:
-        Image.open(io.BytesIO(frame)).load()
-    except OSError:  # what PIL raises for pictures that are cut or no pictures
-        raise ValueError(f"frame {number} is a damaged JPEG picture") from None
+def _member_faults(members: Mapping[str, Data]) -> Iterator[str]:
+    """What is wrong with the members of a record, each by itself."""
+    for name, data in members.items():
+        try:
+            if name.endswith(".jpg"):
+                decode_picture(bytes(data), name)
+            else:
+                decode_member(name, data)
+        except ValueError as error:
+            yield str(error)
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:

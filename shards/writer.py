@@ -34,7 +34,7 @@ from primus_scale.data.index import (
 from primus_scale.data.record import Block, decode_window, encode_block, encode_window
 from primus_scale.data.storage import STAGED, Folder, explain_write_errors
 from primus_scale.sample import CHANNELS, UNITS, Window
-from shards.checks import ChannelStatistics, check_columns, check_imu, describe
+from shards.checks import ChannelStatistics, check_block, check_imu, describe
 
 SHARD_BYTES = 64 * 2**20
 _SHARD_NAME = re.compile(r"shard-\d{6}\.tar")
@@ -236,7 +236,7 @@ class PackedShardWriter(_ShardWriter):
         """
         names = [describe(meta) for meta in block.metas]
         self._check_imu(block.imu, names)
-        check_columns(block, self._teachers, len(self._labels))
+        check_block(block, self._teachers, self._labels)
         self._check_uids(block.uid.tolist(), names)
         self._statistics.add(block.imu)
         self._write_record(block_key(self._blocks), encode_block(block), windows=len(block))

@@ -1,10 +1,15 @@
 """Small shard folders for tests: random windows with frames, texts, labels and embeddings."""
 
+import hashlib
 import io
-from collections.abc import Sequence
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import webdataset
 from PIL import Image
 
 from primus_scale.data.index import ShardIndex, TeacherSpace
@@ -109,3 +114,54 @@ def write_packed(
         for block in blocks:
             writer.write(block)
         return writer.close()
+
+
+def edit_index(folder: Path, change: Callable[[dict[str, Any]], Any], *, seal: bool = True) -> None:
+    """Change ``index.json`` of a folder; with ``seal``, as one who knows how it is sealed."""
+    path = folder / "index.json"
+    tree = json.loads(path.read_text())
+    change(tree)
+    if seal:
+        tree.pop("sha256", None)
+        schema = tree.pop("schema")
+        content = json.dumps(tree, separators=(",", ":"))
+        tree = {"schema": schema, **tree, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    path.write_text(json.dumps(tree, separators=(",", ":")) + "\n")
+
+
+def rewrite(
+    folder: Path, records: Sequence[tuple[str, Mapping[str, bytes]]], **index_changes: Any
+) -> None:
+    """Write other records under an index that fits them byte by byte, as a faulty writer would.
+
+    windows: how many of them the index gives each record, by default one.
+    """
+    tars = []
+    for key, members in records:
+        stream = io.BytesIO()
+        tar = webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0)
+        tar.write({"__key__": key, **members})
+        end = tar.tarstream.offset
+        tar.close()
+        tars.append(stream.getvalue()[:end])
+    rewrite_tars(folder, tars, **index_changes)
+
+
+def rewrite_tars(folder: Path, records: Sequence[bytes], **index_changes: Any) -> None:
+    """As ``rewrite``, of records that are tar members already."""
+    for path in folder.glob("*.tar"):
+        path.unlink()
+    data = b"".join(records) + bytes(1024)
+    (folder / "shard-000000.tar").write_bytes(data)
+    rows, at = [], 0
+    windows = index_changes.pop("windows", [1] * len(records))
+    for record, count in zip(records, windows, strict=True):
+        rows.append([at, len(record), count, zlib.crc32(record)])
+        at += len(record)
+    shard = {
+        "name": "shard-000000.tar",
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "records": rows,
+    }
+    edit_index(folder, lambda tree: tree.update(shards=[shard], **index_changes))

@@ -3,28 +3,37 @@
 It says what the windows are (shape, units, rate, teachers), and for every tar file its size, its
 sha256 and where each record lies, so that a shard which is missing, short or altered is detected
 and never shortens an epoch silently. In the JSON a record is the row ``[offset, length, windows,
-crc32]``; everything else goes by the names of the fields below.
+crc32]``; everything else goes by the names of the fields below. The last field, ``sha256``, seals
+the text before it, so that an index which is not what was written is refused. Indexes of schema 1
+have no seal: they are read, and ``shards verify --seal`` writes them anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from primus_scale.data.patience import Patience
 from primus_scale.data.storage import Folder, explain_write_errors
-from primus_scale.names import check_name
+from primus_scale.foreign import parse_json, reason
+from primus_scale.names import check_name, quoted
 from primus_scale.sample import TEACHER_MODALITIES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+UNSEALED_SCHEMA = 1
 INDEX_NAME = "index.json"
 
-_STRICT = ConfigDict(extra="forbid")
+_SEAL = "sha256"
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class RecordEntry(NamedTuple):
@@ -34,10 +43,10 @@ class RecordEntry(NamedTuple):
     padding, so one ranged read brings the record. ``crc32`` is that of these bytes.
     """
 
-    offset: int
-    length: int
-    windows: int
-    crc32: int
+    offset: _Count
+    length: _Count
+    windows: _Count
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ class ShardEntry:
     __pydantic_config__ = _STRICT
 
     name: str
-    size: int
-    sha256: str
+    size: _Count
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     records: tuple[RecordEntry, ...]
 
     def __post_init__(self) -> None:
@@ -72,7 +81,7 @@ class TeacherSpace:
 
     __pydantic_config__ = _STRICT
 
-    dim: int
+    dim: Annotated[int, Field(ge=1)]
     key: str
     space: str
     teacher: str
@@ -106,8 +115,8 @@ class ShardIndex:
         for name in ("units", "mean", "std"):
             if len(getattr(self, name)) != len(self.channels):
                 raise ValueError(f"{name} must have one value for each of channels {self.channels}")
-        if not all(map(math.isfinite, self.mean + self.std)):
-            raise ValueError("mean and std must be finite")
+        if not all(map(math.isfinite, self.mean + self.std)) or min(self.std, default=0) < 0:
+            raise ValueError("mean and std must be finite, std not negative")
         if not (math.isfinite(self.rate_hz) and self.rate_hz > 0 and self.window_samples > 0):
             raise ValueError("rate_hz and window_samples must be positive")
         if not self.windows:
@@ -117,6 +126,25 @@ class ShardIndex:
         unknown = set(self.teachers) - set(TEACHER_MODALITIES)
         if unknown:
             raise ValueError(f"teachers: {sorted(unknown)} are none of {TEACHER_MODALITIES}")
+        _check_different("channels", self.channels)
+        _check_different("labels", self.labels)
+        _check_different("shards: names", [shard.name for shard in self.shards])
+        _check_different("shards: sha256", [s.sha256 for s in self.shards if s.records])
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """A record is at least as long as its windows: no count here can ask for memory beyond."""
+        samples = 4 * len(self.channels) * self.window_samples
+        window = samples + 2 * sum(space.dim for space in self.teachers.values())
+        for shard in self.shards:
+            for number, record in enumerate(shard.records):
+                if self.kind == "window" and record.windows > 1:
+                    raise ValueError(f"{shard.name}: records[{number}] holds more than one window")
+                if record.windows * window > record.length:
+                    raise ValueError(
+                        f"{shard.name}: records[{number}] is {record.length} bytes long, too few "
+                        f"for {record.windows} windows of {window} bytes"
+                    )
 
     @cached_property
     def windows(self) -> int:
@@ -128,13 +156,45 @@ class ShardIndex:
         """Length of a window in seconds."""
         return self.window_samples / self.rate_hz
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of all that the index says, of the shards' checksums too."""
+        return _digest(_dump(_tree(self)))
+
 
 _ADAPTER = TypeAdapter(ShardIndex)
 _ENTRY_ADAPTER = TypeAdapter(ShardEntry)
 
 
+@dataclass(frozen=True)
+class IndexFile:
+    """An index as it was found. seal: "broken" where the text is not what was written."""
+
+    source: str
+    index: ShardIndex
+    seal: Literal["whole", "absent", "broken"]
+
+    def check_seal(self) -> None:
+        """ValueError where the seal is broken."""
+        if self.seal == "broken":
+            raise ValueError(
+                f"{self.source} is not what was written: its text does not fit its field {_SEAL}; "
+                "copy it again from where it is whole, or write the shards again"
+            )
+
+
 def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
     """Read and check ``index.json`` of the shard folder at ``url``.
+
+    Errors as ``read_index_file``; ValueError also where it is not what was written.
+    """
+    file = read_index_file(url, patience)
+    file.check_seal()
+    return file.index
+
+
+def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
+    """Read ``index.json`` of the shard folder at ``url``, and check all but its seal.
 
     Raises FileNotFoundError where there is none, OSError where it cannot be read (ConnectionError
     or TimeoutError after ``patience``), ValueError naming the file and the field where it is
@@ -143,7 +203,7 @@ def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
     folder = Folder(url, patience or Patience())
     source = folder.locate(INDEX_NAME)
     try:
-        text = folder.read(INDEX_NAME)
+        data = folder.read(INDEX_NAME)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no {source}; check the URL, or write the folder with primus-scale shards build "
@@ -153,22 +213,25 @@ def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
         raise  # says it all, and may pass
     except OSError as error:
         raise OSError(f"cannot read {source}: {error}; check the URL and credentials") from error
-    try:
-        tree = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{source} is damaged ({error}); write the shards again") from None
+    tree = parse_json(data, source, advice="write the shards again")
     if not isinstance(tree, dict):
         raise ValueError(f"{source} holds no JSON object; write the shards again")
     schema = tree.pop("schema", None)
-    if schema != SCHEMA_VERSION:
+    if schema not in (SCHEMA_VERSION, UNSEALED_SCHEMA) or isinstance(schema, bool):
         raise ValueError(
-            f"{source}: field schema is {schema!r}, this version of primus-scale reads "
+            f"{source}: field schema is {quoted(schema)}, this version of primus-scale reads "
             f"{SCHEMA_VERSION}; write the shards again, or use the version that wrote them"
         )
+    if schema == SCHEMA_VERSION:
+        tree.pop(_SEAL, None)
     try:
-        return _ADAPTER.validate_python(tree)
-    except ValidationError as error:
-        raise ValueError(f"{source}: {_explain(error)}; write the shards again") from None
+        content = _dump(tree)
+        index = _ADAPTER.validate_json(content, strict=True)
+    except ValueError as error:
+        raise ValueError(f"{source}: {reason(error)}; write the shards again") from None
+    if schema == UNSEALED_SCHEMA:
+        return IndexFile(source, index, "absent")
+    return IndexFile(source, index, "whole" if data == _sealed(content) else "broken")
 
 
 def parse_shard_entry(tree: Any) -> ShardEntry:
@@ -177,16 +240,41 @@ def parse_shard_entry(tree: Any) -> ShardEntry:
 
 
 def write_index(index: ShardIndex, url: str) -> None:
-    """Write ``index.json`` into the folder at ``url``, in one step: whole or not at all."""
-    tree = {"schema": SCHEMA_VERSION, **asdict(index)}
+    """Write ``index.json`` into the folder at ``url``, in one step: whole or not at all.
+
+    ValueError or TypeError where it could not be read again.
+    """
+    content = _dump(_tree(_ADAPTER.validate_json(_dump(_tree(index)), strict=True)))
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
         with folder.staging(INDEX_NAME) as path:
-            path.write_text(json.dumps(tree, separators=(",", ":"), allow_nan=False) + "\n")
+            path.write_bytes(_sealed(content))
 
 
-def _explain(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"field {where}: {problem['msg']}" if where else str(problem["msg"])
+def _tree(index: ShardIndex) -> dict[str, Any]:
+    """The fields of an index as JSON values (a record is a tuple)."""
+    tree = {each.name: getattr(index, each.name) for each in fields(index)}
+    tree["shards"] = [vars(shard) for shard in index.shards]
+    tree["teachers"] = {modality: vars(space) for modality, space in index.teachers.items()}
+    return tree
+
+
+def _dump(tree: Any) -> str:
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _sealed(content: str) -> bytes:
+    """The text of the file whose fields are the JSON object ``content``."""
+    seal = f'"{_SEAL}":"{_digest(content)}"'
+    return f'{{"schema":{SCHEMA_VERSION},{content[1:-1]},{seal}}}\n'.encode()
+
+
+def _check_different(name: str, values: Iterable[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name}: {quoted(twice[0])} is there twice")

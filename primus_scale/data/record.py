@@ -2,42 +2,35 @@
 
 A *window record* holds one window: ``imu.npy``, ``frame00.jpg``, ``frame01.jpg``, ... and
 ``meta.json``. A *packed record* holds a block of windows as columns: ``block.safetensors`` and
-``meta.json`` (a list). Members are decoded by the explicit list of extensions below; nothing in a
-shard is ever unpickled.
+``meta.json`` (a list). ``members`` has the formats of the files.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import re
-import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from primus_scale.data.members import Data, decode_member, encode_npy, encode_tensors
+from primus_scale.foreign import reason
 from primus_scale.sample import NO_LABEL, Window, WindowMeta, hash64
 
 IMU_MEMBER = "imu.npy"
 META_MEMBER = "meta.json"
 BLOCK_MEMBER = "block.safetensors"
-_FRAME_MEMBER = re.compile(r"frame(\d+)\.jpg")
-_SAFETENSORS_TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}  # those we write
 _COLUMNS = {"imu": np.float32, "uid": np.int64, "recording": np.int64, "label": np.int64}
-
-# Bytes of a member. Those of a record are views of it: at 2 MB a block, copying costs more than
-# reading from a warm file.
-Data = bytes | memoryview
 
 
 @dataclass
 class _Start:
     """All that training reads of a meta; three times quicker than the whole of it."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     start_s: float
 
@@ -77,10 +70,7 @@ class Block:
     @cached_property
     def start_s(self) -> np.ndarray:
         """When each window starts, ``(N,)`` float64: seconds on its recording's clock."""
-        try:
-            starts = _STARTS.validate_json(self.meta_json)
-        except ValidationError as error:
-            raise _explain(error) from None
+        starts = _decode_meta(_STARTS, self.meta_json)
         if len(starts) != len(self):
             raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")
         return np.array([start.start_s for start in starts], dtype=np.float64)
@@ -128,35 +118,20 @@ def encode_window(window: Window) -> dict[str, bytes]:
     """Members of a window record, by extension."""
     imu = encode_npy(np.ascontiguousarray(window.imu, dtype=np.float32))
     members = {IMU_MEMBER: imu, META_MEMBER: _dump(asdict(window.meta))}
-    for number, frame in enumerate(window.frames):
-        members[f"frame{number:02d}.jpg"] = frame
-    return members
-
-
-def encode_npy(array: np.ndarray) -> bytes:
-    """Content of an npy member."""
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
+    return members | dict(zip(_frame_names(len(window.frames)), window.frames, strict=True))
 
 
 def decode_window(members: Mapping[str, Data]) -> Window:
     """The window of a window record; ValueError where a member is missing, foreign or damaged."""
-    _require(members, IMU_MEMBER, META_MEMBER)
-    frames: dict[int, bytes] = {}
-    for name, data in members.items():
-        match = _FRAME_MEMBER.fullmatch(name)
-        if match:
-            frames[int(match[1])] = decode_member(name, data)
-        elif name not in (IMU_MEMBER, META_MEMBER):
-            raise ValueError(f"member {name} does not belong in a window record")
+    frames = _frame_names(sum(name.startswith("frame") for name in members))
+    _require(members, IMU_MEMBER, META_MEMBER, *frames)
     imu = decode_member(IMU_MEMBER, members[IMU_MEMBER])
     if imu.dtype != np.float32 or imu.ndim != 2:
         raise ValueError(f"{IMU_MEMBER} is {imu.dtype} {imu.shape}, expected float32 (C, T)")
     return Window(
         imu=imu,
         meta=_decode_meta(_META, members[META_MEMBER]),
-        frames=tuple(frames[number] for number in sorted(frames)),
+        frames=tuple(decode_member(name, members[name]) for name in frames),
     )
 
 
@@ -165,8 +140,7 @@ def encode_block(block: Block) -> dict[str, bytes]:
     tensors = {name: getattr(block, name) for name in _COLUMNS}
     tensors |= {f"embeddings.{name}": value for name, value in block.embeddings.items()}
     tensors |= {f"present.{name}": value for name, value in block.present.items()}
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
-    return {BLOCK_MEMBER: data, META_MEMBER: block.meta_json}
+    return {BLOCK_MEMBER: encode_tensors(tensors), META_MEMBER: block.meta_json}
 
 
 def decode_block(members: Mapping[str, Data]) -> Block:
@@ -176,6 +150,8 @@ def decode_block(members: Mapping[str, Data]) -> Block:
     for name, dtype in _COLUMNS.items():
         if name not in tensors or tensors[name].dtype != dtype:
             raise ValueError(f"{BLOCK_MEMBER}: tensor {name} of type {np.dtype(dtype)} is missing")
+    if tensors["imu"].ndim != 3:
+        raise ValueError(f"{BLOCK_MEMBER}: imu is {tensors['imu'].shape}, expected (N, C, T)")
     embeddings, present = {}, {}
     for name in tensors.keys() - _COLUMNS.keys():
         group, _, modality = name.partition(".")
@@ -193,88 +169,19 @@ def decode_block(members: Mapping[str, Data]) -> Block:
     )
 
 
-def decode_record(data: bytes) -> dict[str, memoryview]:
-    """Members of the record whose tar bytes are ``data``, by extension, as views of ``data``.
-
-    The extension is all that follows the first dot of the file name, as in WebDataset. ValueError
-    where the bytes are no tar members, or not those of one record.
-    """
-    members: dict[str, memoryview] = {}
-    view = memoryview(data)
-    keys = set()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for info in archive:
-                if not info.isreg():
-                    raise ValueError(f"member {info.name} is not a regular file")
-                key, _, extension = info.name.partition(".")
-                keys.add(key)
-                members[extension] = view[info.offset_data : info.offset_data + info.size]
-    except tarfile.TarError as error:
-        raise ValueError(f"record is no valid tar ({error})") from None
-    if len(keys) != 1:
-        raise ValueError(f"bytes hold the records {sorted(keys)} instead of one")
-    return members
-
-
-def decode_member(name: str, data: Data) -> Any:
-    """Decode one member by its extension: npy, safetensors (views of ``data``); jpg stays encoded.
-
-    ValueError for any other extension and for damaged content.
-    """
-    suffix = name.rpartition(".")[2]
-    if suffix not in _DECODERS:
-        raise ValueError(f"member {name}: extension is none of {sorted(_DECODERS)}")
-    try:
-        return _DECODERS[suffix](data)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"member {name} is damaged: {error}") from None
-
-
-def _decode_npy(data: Data) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
-    """Tensors as views of ``data``; the library's own loader copies each.
-
-    The format: 8 bytes with the length of a JSON header, the header, the tensors.
-    """
-    start = 8 + int.from_bytes(data[:8], "little")
-    if start > len(data):
-        raise ValueError(f"its header ends at byte {start} of {len(data)}")
-    header = json.loads(bytes(data[8:start]))
-    try:
-        return {
-            name: np.frombuffer(
-                memoryview(data)[start:][slice(*entry["data_offsets"])],
-                dtype=_SAFETENSORS_TYPES[entry["dtype"]],
-            ).reshape(entry["shape"])
-            for name, entry in header.items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"its header is malformed ({error!r})") from None
-
-
-def _check_jpeg(data: Data) -> bytes:
-    picture = bytes(data)
-    if not picture.startswith(b"\xff\xd8\xff"):
-        raise ValueError("no JPEG picture")
-    return picture
-
-
-_DECODERS: dict[str, Callable[[Data], Any]] = {
-    "npy": _decode_npy,
-    "jpg": _check_jpeg,
-    "json": lambda data: json.loads(bytes(data)),
-    "safetensors": _decode_safetensors,
-}
+def _frame_names(count: int) -> list[str]:
+    """Members of a window's pictures, in order."""
+    return [f"frame{number:02d}.jpg" for number in range(count)]
 
 
 def _require(members: Mapping[str, Data], *names: str) -> None:
-    for name in names:
-        if name not in members:
-            raise ValueError(f"record has no member {name} (it holds {sorted(members)})")
+    """ValueError where ``members`` are other than ``names``."""
+    lacking = [name for name in names if name not in members]
+    foreign = sorted(members.keys() - set(names))
+    if lacking:
+        raise ValueError(f"record has no member {lacking[0]} (it holds {sorted(members)})")
+    if foreign:
+        raise ValueError(f"member {foreign[0]} does not belong in such a record")
 
 
 def _dump(tree: Any) -> bytes:
@@ -283,13 +190,6 @@ def _dump(tree: Any) -> bytes:
 
 def _decode_meta(adapter: TypeAdapter[Any], data: Data) -> Any:
     try:
-        return adapter.validate_python(decode_member(META_MEMBER, data))
+        return adapter.validate_json(bytes(data), strict=True)
     except ValidationError as error:
-        raise _explain(error) from None
-
-
-def _explain(error: ValidationError) -> ValueError:
-    """What is wrong with a ``meta.json``, in one line."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return ValueError(f"{META_MEMBER}: {where}: {problem['msg']}")
+        raise ValueError(f"{META_MEMBER}: {reason(error)}") from None

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from primus_scale.data.index import RecordEntry, ShardEntry, ShardIndex, TeacherSpace, read_index
-from primus_scale.data.patience import Patience
-from primus_scale.data.record import (
-    Block,
-    decode_block,
-    decode_record,
-    decode_window,
-    make_block,
+from primus_scale.data.fit import check_fit, expected_of
+from primus_scale.data.index import (
+    RecordEntry,
+    ShardEntry,
+    ShardIndex,
+    TeacherSpace,
+    read_index_file,
 )
+from primus_scale.data.members import Data, split_record
+from primus_scale.data.patience import Patience
+from primus_scale.data.record import Block, decode_block, decode_window, make_block
 from primus_scale.data.storage import Folder
+from primus_scale.foreign import decoding
 from primus_scale.sample import NO_LABEL, Window
 
 _SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
+_SHARED_BY_CHANCE = 0.01  # share of the records of two folders
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
@@ -46,18 +51,30 @@ def list_places(shards: Iterable[ShardEntry]) -> list[Place]:
 def read_record(folder: Folder, place: Place) -> dict[str, memoryview]:
     """Members of a record by extension, checked against its entry.
 
-    ValueError naming shard and record where the bytes are not those that were written.
+    ValueError naming shard and record where the bytes are not those that were written, or are no
+    record.
     """
     shard, number, entry = place
     data = folder.read_range(shard, entry.offset, entry.length)
     if len(data) != entry.length or zlib.crc32(data) != entry.crc32:
         raise ValueError(
-            f"{folder.url}/{shard}: record {number} (bytes {entry.offset} to "
-            f"{entry.offset + entry.length}) is not what was written; "
-            f"find all such with primus-scale shards verify {folder.url}, restore the shard or "
-            "write the folder again, then start again"
+            f"{folder.locate(shard)}: record {number} (bytes {entry.offset} to "
+            f"{entry.offset + entry.length}) is not what was written; {_next_step(folder)}"
         )
-    return decode_record(data)
+    with decoding_record(folder, place):
+        return split_record(data)[1]
+
+
+def decoding_record(folder: Folder, place: Place) -> AbstractContextManager[None]:
+    """Turn what the block raises into a ValueError that names shard, record and the next step."""
+    return decoding(folder.locate(place.shard), f"record {place.number}", advice=_next_step(folder))
+
+
+def _next_step(folder: Folder) -> str:
+    return (
+        f"find all such with primus-scale shards verify {folder.url}, restore the shard or "
+        "write the folder again, then start again"
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,7 @@ class ShardSet:
     indexes: tuple[ShardIndex, ...]
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
+    unsealed: tuple[str, ...]  # URLs of the folders whose index has no seal
     _places: list[tuple[int, Place]]  # each with the number of its folder
 
     @classmethod
@@ -79,15 +97,20 @@ class ShardSet:
         """Read the indexes of the folders at ``urls``, and check them and their shards.
 
         FileNotFoundError where an index or a shard is missing; ValueError where a shard is not of
-        the size its index says, or two folders do not fit together (naming both); ConnectionError
-        or TimeoutError where the storage does not answer within ``patience``.
+        the size its index says, or two folders do not fit together or hold the same windows (naming
+        both); ConnectionError or TimeoutError where the storage does not answer within
+        ``patience``.
         """
         patience = patience or Patience()
         urls = [urls] if isinstance(urls, str) else urls
         folders = tuple(Folder(url, patience) for url in urls)
         if not folders:
             raise ValueError("no shard folder was named; set data.train to at least one URL")
-        indexes = tuple(read_index(folder.url, patience) for folder in folders)
+        files = [read_index_file(folder.url, patience) for folder in folders]
+        for file in files:
+            file.check_seal()
+        indexes = tuple(file.index for file in files)
+        _check_no_folder_twice(folders, indexes)
         for folder, index in zip(folders[1:], indexes[1:], strict=True):
             pair = (folders[0], indexes[0]), (folder, index)
             _check_alike(*pair, ("kind", *_ENCODER_INPUT), "cannot be read as one set")
@@ -97,6 +120,11 @@ class ShardSet:
             indexes=indexes,
             labels=tuple(dict.fromkeys(label for index in indexes for label in index.labels)),
             teachers=_join_teachers(folders, indexes),
+            unsealed=tuple(
+                folder.url
+                for folder, file in zip(folders, files, strict=True)
+                if file.seal == "absent"
+            ),
             _places=[
                 (folder, place)
                 for folder, index in enumerate(indexes)
@@ -145,20 +173,27 @@ class ShardSet:
         return read_record(self.folders[folder], place)
 
     def read_window(self, record: int) -> Window:
-        """The window of a record of window shards."""
-        return decode_window(self.read_record(record))
+        """The window of a record of window shards; raises as `read_record`."""
+        members = self.read_record(record)
+        folder, place = self._places[record]
+        with decoding_record(self.folders[folder], place):
+            return decode_window(members)
 
     def read_block(self, record: int) -> Block:
-        """The windows of a record of either kind, as columns."""
-        if self.index.kind == "window":
-            window = self.read_window(record)
-            return make_block(window.imu[None], [window.meta], self.labels, frames=(window.frames,))
-        block = decode_block(self.read_record(record))
-        own_labels = self.indexes[self._places[record][0]].labels
-        if own_labels == self.labels:
+        """The windows of a record of either kind, as columns.
+
+        Raises as `read_record`, and where the block is not as its index says.
+        """
+        members = self.read_record(record)
+        folder, place = self._places[record]
+        index = self.indexes[folder]
+        with decoding_record(self.folders[folder], place):
+            block = decode_columns(members, index)
+            check_fit(block, expected_of(index, place.entry.windows))
+        if index.labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.
-        table = np.array([*map(self.labels.index, own_labels), NO_LABEL])
+        table = np.array([*map(self.labels.index, index.labels), NO_LABEL])
         return replace(block, label=table[block.label])
 
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +205,14 @@ class ShardSet:
             np.average(means, axis=0, weights=weights),
             np.average(squares, axis=0, weights=weights),
         )
+
+
+def decode_columns(members: Mapping[str, Data], index: ShardIndex) -> Block:
+    """The windows of a record of either kind; ValueError where a member is damaged."""
+    if index.kind == "packed":
+        return decode_block(members)
+    window = decode_window(members)
+    return make_block(window.imu[None], [window.meta], index.labels, frames=(window.frames,))
 
 
 def check_same_input(train: ShardSet, other: ShardSet) -> None:
@@ -194,6 +237,28 @@ def _check_alike(
                 f"{first[0].url} and {second[0].url} {problem}: {name} is {a} in the first "
                 f"and {b} in the second; write them alike, or leave one of them out"
             )
+
+
+def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
+    """Refuse folders that hold the same records, whatever names they go by.
+
+    Records are told apart by length and crc32. By chance two of them agree once in 2**32 pairs, so
+    that a few of very many mean nothing.
+    """
+    seen = [
+        np.unique([r.length % 2**31 << 32 | r.crc32 for shard in i.shards for r in shard.records])
+        for i in indexes
+    ]
+    for second in range(len(folders)):
+        for first in range(second):
+            shared = np.intersect1d(seen[first], seen[second], assume_unique=True).size
+            fewer = min(seen[first].size, seen[second].size)
+            if shared > _SHARED_BY_CHANCE * fewer:
+                raise ValueError(
+                    f"{folders[first].url} and {folders[second].url} hold the same windows: "
+                    f"{shared} of {fewer} records are equal and would count twice; name each "
+                    "folder once, and no copy of it"
+                )
 
 
 def _join_teachers(

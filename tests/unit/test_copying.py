@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from primus_scale.data.index import ShardEntry, parse_shard_entry
-from primus_scale.data.record import decode_record, decode_window, encode_window
+from primus_scale.data.members import split_record
+from primus_scale.data.record import decode_window, encode_window
 from primus_scale.data.shard_set import list_places
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window
@@ -52,7 +53,7 @@ def test_copied_shards_are_those_that_the_writer_would_have_written(tmp_path: Pa
     data = (out / entry.name).read_bytes()
 
     order = [
-        decode_window(decode_record(data[r.offset : r.offset + r.length])).meta.uid
+        decode_window(split_record(data[r.offset : r.offset + r.length])[1]).meta.uid
         for r in entry.records
     ]
     assert order == [window.meta.uid for window in windows]

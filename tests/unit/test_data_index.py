@@ -1,12 +1,14 @@
 """index.json: what is written is read, and what is damaged is refused with its field."""
 
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 
 from primus_scale.data.index import SCHEMA_VERSION, read_index, write_index
-from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
+from primus_scale.data.shard_set import ShardSet
+from tests.shard_factory import edit_index, make_blocks, make_windows, write_packed, write_windows
 
 
 @pytest.fixture
@@ -14,13 +16,6 @@ def folder(tmp_path):
     url = tmp_path / "packed"
     write_packed(str(url), make_blocks(make_windows(40)), provenance={"seed": 3, "note": "é"})
     return url
-
-
-def edit(folder, change):
-    path = folder / "index.json"
-    tree = json.loads(path.read_text())
-    change(tree)
-    path.write_text(json.dumps(tree))
 
 
 def test_round_trip(folder):
@@ -33,6 +28,71 @@ def test_round_trip(folder):
     assert json.loads((folder / "index.json").read_text())["schema"] == SCHEMA_VERSION
 
 
+def test_digest_is_that_of_the_content(folder):
+    """And so stands in the file; equal for an index without the seal, other for any other field."""
+    index = read_index(str(folder))
+    text = (folder / "index.json").read_text()
+    content = json.dumps(json.loads(text) | {"schema": None, "sha256": None}, separators=(",", ":"))
+    content = content.removesuffix(',"sha256":null}').replace('{"schema":null,', "{") + "}"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    assert text.endswith(f',"sha256":"{digest}"}}\n')
+    assert index.digest == digest
+    assert replace(index, labels=("lie", "walk", "sit")).digest != digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree.update(labels=tree["labels"][::-1]),
+        lambda tree: tree.update(units=["g"] * 3 + tree["units"][3:]),
+        lambda tree: tree.update(rate_hz=100.0),
+        lambda tree: tree.update(channels=tree["channels"][::-1]),
+        lambda tree: tree["mean"].reverse(),
+        lambda tree: tree["teachers"]["video"].update(key="another"),
+        lambda tree: tree["provenance"].update(seed=4),
+        lambda tree: tree.pop("sha256"),
+        lambda tree: tree.update(sha256=tree["sha256"].upper()),
+        lambda tree: tree.update(sha256=None),
+        lambda tree: tree.update(labels=tree.pop("labels")),  # another order of fields
+    ],
+)
+def test_an_altered_index_is_refused(folder, change):
+    edit_index(folder, change, seal=False)
+    with pytest.raises(ValueError, match=r"index\.json is not what was written.*copy it again"):
+        read_index(str(folder))
+    with pytest.raises(ValueError, match=r"index\.json is not what was written"):
+        ShardSet.open(str(folder))
+
+
+def test_an_index_laid_out_anew_is_refused(folder):
+    path = folder / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    with pytest.raises(ValueError, match="is not what was written"):
+        read_index(str(folder))
+
+
+def unseal(folder):
+    """As the versions before this schema have written it."""
+    edit_index(folder, lambda tree: (tree.pop("sha256"), tree.update(schema=1)), seal=False)
+
+
+def test_an_index_of_an_earlier_version_is_read(folder):
+    before = read_index(str(folder))
+    unseal(folder)
+    assert read_index(str(folder)) == before
+    shard_set = ShardSet.open(str(folder))
+    assert shard_set.unsealed == (str(folder),)
+    assert shard_set.index.digest == before.digest
+    write_index(before, str(folder))
+    assert ShardSet.open(str(folder)).unsealed == ()
+
+
+def test_an_earlier_schema_with_a_seal_is_neither(folder):
+    edit_index(folder, lambda tree: tree.update(schema=1), seal=False)
+    with pytest.raises(ValueError, match=r"index\.json: field sha256"):
+        read_index(str(folder))
+
+
 def test_trailing_slash_and_file_url(folder):
     assert read_index(f"file://{folder}/") == read_index(str(folder))
 
@@ -42,17 +102,19 @@ def test_missing(tmp_path):
         read_index(str(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x80"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "\x80", "[" * 100_000, '{"schema":1' + "0" * 10_000 + "}"]
+)
 def test_not_json(folder, content):
     (folder / "index.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=r"index\.json.*write the shards again"):
         read_index(str(folder))
 
 
-@pytest.mark.parametrize("schema", [None, 0, SCHEMA_VERSION + 1, "1"])
+@pytest.mark.parametrize("schema", [None, 0, SCHEMA_VERSION + 1, "1", True, [2], "x" * 10_000])
 def test_wrong_schema(folder, schema):
-    edit(folder, lambda tree: tree.update(schema=schema))
-    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 1; write"):
+    edit_index(folder, lambda tree: tree.update(schema=schema))
+    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 2; write"):
         read_index(str(folder))
 
 
@@ -65,7 +127,8 @@ def test_wrong_schema(folder, schema):
         (lambda tree: tree.update(kind="zip"), "kind"),
         (lambda tree: tree.update(kind="window"), "teachers"),
         (lambda tree: tree.update(mean=[0.0] * 5), "mean"),
-        (lambda tree: tree.update(std=[float("nan")] * 6), "std"),
+        (lambda tree: tree.update(std=[float("nan")] * 6), "JSON"),
+        (lambda tree: tree.update(std=[-1.0] * 6), "std"),
         (lambda tree: tree.update(shards=[]), "shards"),
         (lambda tree: tree["shards"][0].update(name="../other.tar"), r"shards\.0"),
         (lambda tree: tree["shards"][0].update(size=10), r"shards\.0"),
@@ -74,10 +137,24 @@ def test_wrong_schema(folder, schema):
         (lambda tree: tree["shards"][0]["records"][1].pop(), r"shards\.0\.records\.1"),
         (lambda tree: tree["teachers"]["video"].pop("key"), r"teachers\.video\.key"),
         (lambda tree: tree["teachers"].update(audio=tree["teachers"]["text"]), "audio"),
+        (lambda tree: tree["teachers"]["text"].update(dim=10**15), "too few for 16 windows"),
+        (lambda tree: tree["teachers"]["text"].update(dim=-6), r"teachers\.text\.dim"),
+        (lambda tree: tree.update(window_samples=10**18), "too few for"),
+        (lambda tree: tree["shards"][0]["records"][0].__setitem__(2, 10**15), "too few for"),
+        (lambda tree: tree["shards"][0]["records"][0].__setitem__(2, 2**70), "records.0"),
+        (lambda tree: tree["shards"][0]["records"][0].__setitem__(3, -1), "records.0"),
+        (lambda tree: tree["shards"][0]["records"][0].__setitem__(1, True), "records.0"),
+        (lambda tree: tree["shards"].append(tree["shards"][0]), "shards: names.*twice"),
+        (lambda tree: tree["shards"].append({**tree["shards"][0], "name": "b.tar"}), "twice"),
+        (lambda tree: tree["shards"][0].update(sha256="x" * 64), "sha256"),
+        (lambda tree: tree.update(rate_hz="50"), "rate_hz"),
+        (lambda tree: tree.update(labels=["sit", "sit", "lie"]), "labels: 'sit' is there twice"),
+        (lambda tree: tree.update(channels=["a"] * 6), "channels: 'a' is there twice"),
+        (lambda tree: tree.update(provenance=[]), "provenance"),
     ],
 )
 def test_bad_field_is_named(folder, change, named):
-    edit(folder, change)
+    edit_index(folder, change)
     with pytest.raises(ValueError, match=rf"index\.json: .*{named}"):
         read_index(str(folder))
 
@@ -89,6 +166,13 @@ def test_write_is_whole_or_nothing(folder):
         write_index(bad, str(folder))
     assert (folder / "index.json").read_bytes() == before
     assert not list(folder.glob(".*"))
+
+
+def test_what_could_not_be_read_is_not_written(folder):
+    index = read_index(str(folder))
+    object.__setattr__(index, "labels", ("sit", "sit"))
+    with pytest.raises(ValueError, match="twice"):
+        write_index(index, str(folder))
 
 
 def test_window_index_names_its_classes(tmp_path):

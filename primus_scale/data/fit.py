@@ -1,0 +1,91 @@
+"""Whether a block of windows fits the index of its folder.
+
+The checksums of an index tell that bytes are those that were written, not that they were right:
+an array of one channel would be spread over six, one of too many rows would lose some, without a
+word. So every block is held against the index before a row of it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from primus_scale.data.index import ShardIndex, TeacherSpace
+from primus_scale.data.record import Block
+from primus_scale.sample import NO_LABEL
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a block must be: ``windows`` of ``shape`` ``(C, T)``, teachers, number of labels."""
+
+    windows: int
+    shape: tuple[int, int]
+    teachers: Mapping[str, TeacherSpace]
+    labels: int
+
+
+def expected_of(index: ShardIndex, windows: int) -> Expected:
+    """What the index says of a block of so many windows."""
+    shape = len(index.channels), index.window_samples
+    return Expected(windows, shape, index.teachers, len(index.labels))
+
+
+def check_fit(block: Block, expected: Expected) -> None:
+    """ValueError naming every field of ``block`` that is not as expected."""
+    faults = [*misfits(block, expected)]
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def misfits(block: Block, expected: Expected) -> Iterator[str]:
+    """What of ``block`` is not as expected, a line for each field.
+
+    Counts, shapes, types and names of all columns, values of those that index something, and that
+    samples and embeddings are finite. Of metas, when each window starts.
+    """
+    rows = len(block)
+    if rows != expected.windows:
+        yield f"holds {rows} windows, the index says {expected.windows}"
+    yield from _wrong_array("imu", block.imu, np.float32, (rows, *expected.shape))
+    for name in ("uid", "recording", "label"):
+        yield from _wrong_array(name, getattr(block, name), np.int64, (rows,))
+    try:
+        _ = block.start_s  # once read it is kept
+    except ValueError as error:
+        yield str(error)
+    if ((block.label < NO_LABEL) | (block.label >= expected.labels)).any():
+        yield f"label holds ids beyond the {expected.labels} class names of the index"
+    for group, columns in (("embeddings", block.embeddings), ("present", block.present)):
+        if columns.keys() != expected.teachers.keys():
+            yield f"block has {group} {sorted(columns)}, teachers are {sorted(expected.teachers)}"
+    for modality, teacher in expected.teachers.items():
+        if modality in block.embeddings:
+            array, name = block.embeddings[modality], f"embeddings.{modality}"
+            for fault in _wrong_array(name, array, np.float16, (rows, teacher.dim)):
+                yield f"{fault}, the width of teacher {teacher.teacher}"
+        if modality in block.present:
+            yield from _wrong_array(
+                f"present.{modality}", block.present[modality], np.bool_, (rows,)
+            )
+    embeddings = ((f"embeddings.{name}", array) for name, array in block.embeddings.items())
+    for name, array in (("imu", block.imu), *embeddings):
+        if not np.isfinite(array).all():
+            yield from _not_finite(name, array, block.uid)
+
+
+def _wrong_array(
+    name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]
+) -> Iterator[str]:
+    if array.dtype != dtype or array.shape != shape:
+        yield f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+
+
+def _not_finite(name: str, array: np.ndarray, uids: np.ndarray) -> Iterator[str]:
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    what = "samples" if name == "imu" else "values"
+    for row in np.flatnonzero(~finite):
+        window = f"window {uids[row]}" if row < len(uids) else f"row {row}"
+        yield f"{window}: {name} holds NaN or infinite {what}"
