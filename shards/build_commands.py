@@ -179,7 +179,8 @@ def summary(found: IngestReport) -> list[str]:
     lags.sort(key=lambda pair: not pair[1].flagged)
     lines += [f"  lag      {name}: {_describe_lag(lag)}" for name, lag in lags[:MOST_NAMED]]
     lines += [f"  FAILED   {name}: {why}" for name, why in failed[:MOST_NAMED]]
-    more = max(len(lags) - MOST_NAMED, 0) + max(len(failed) - MOST_NAMED, 0)
+    lines += [f"  not read {line}" for line in found.unread[:MOST_NAMED]]
+    more = sum(max(len(named) - MOST_NAMED, 0) for named in (lags, failed, found.unread))
     return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
 
 

@@ -39,6 +39,7 @@ from shards.writer import check_output, open_output, remove_other_shards, shard_
 
 _VERSION_READERS = 16  # concurrent requests for the state of files
 _MOST_NAMED = 3  # recordings in an error
+_MOST_UNREAD = 1000  # lines on what no recording is of
 
 
 def ingest(
@@ -61,7 +62,8 @@ def ingest(
         raise ValueError(f"workers must be at least 1, got {workers}")
     check_output(job.out, overwrite)
     workshop = Workshop(job.out)
-    refs = job.create_reader().recordings()
+    reader = job.create_reader()
+    refs = reader.recordings()
     report(f"{len(refs)} recordings in {job.source}")
     made = _make_all(job, refs, workshop, workers, report)
     found = IngestReport(
@@ -69,6 +71,7 @@ def ingest(
         source=job.source,
         settings={**asdict(job.settings), "options": dict(job.options)},
         recordings=tuple(one.report for one in made),
+        unread=tuple(reader.unread()[:_MOST_UNREAD]),
     )
     check_made(made, found, job)
     open_output(job.out)
@@ -143,7 +146,7 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
     def version_of(path: str) -> str:
         try:
             return source.version(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return "none"  # opening the recording will tell
 
     with ThreadPoolExecutor(_VERSION_READERS) as pool:

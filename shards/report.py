@@ -206,9 +206,13 @@ class RecordingReport:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """A whole ingestion. settings: those that the shards depend on, as JSON."""
+    """A whole ingestion. settings: those that the shards depend on, as JSON.
+
+    unread: lines on files, folders and links of the source that belong to no recording.
+    """
 
     reader: str
     source: str
     settings: Mapping[str, object]
     recordings: tuple[RecordingReport, ...]
+    unread: tuple[str, ...] = ()

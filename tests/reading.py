@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import tarfile
+from pathlib import Path
+
 import numpy as np
 
+from primus_scale.data.record import decode_window
+from primus_scale.sample import Window
 from shards.readers.base import Reader
 from shards.recording import Device, Recording, RecordingRef, Sensor
 
@@ -32,3 +37,18 @@ def find_ref(reader: Reader, name: str) -> RecordingRef:
 def spans(recording: Recording) -> list[tuple[float, float, str]]:
     """Label spans with times rounded to the microsecond."""
     return [(round(s, 6), round(e, 6), label) for s, e, label in recording.labels]
+
+
+def windows_of(folder: Path) -> list[Window]:
+    """The windows in the shards of a folder, by recording and start."""
+    windows = []
+    for path in sorted(folder.glob("*.tar")):
+        records: dict[str, dict[str, bytes]] = {}
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, name = member.name.partition(".")
+                stream = tar.extractfile(member)
+                assert stream is not None
+                records.setdefault(key, {})[name] = stream.read()
+        windows += [decode_window(members) for members in records.values()]
+    return sorted(windows, key=lambda window: (window.meta.recording, window.meta.start_s))

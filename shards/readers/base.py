@@ -36,6 +36,13 @@ class Reader(ABC):
         out as the data set's documentation says, or holds no recording.
         """
 
+    def unread(self) -> list[str]:
+        """Lines on what lies in the source and belongs to no recording, once they are listed.
+
+        Links that lead nowhere, pipes and the like; a reader adds files that it might have meant.
+        """
+        return [f"{path} {why}" for path, why in sorted(self.source.skipped.items())]
+
     @abstractmethod
     def open(self, ref: RecordingRef) -> AbstractContextManager[Recording]:
         """The recording, usable inside the ``with`` block.

@@ -7,10 +7,7 @@ from CSV, SRT, VTT or JSON, labels from CSV or Parquet. ``docs/folder.md`` says 
 from __future__ import annotations
 
 import glob
-import itertools
-import math
 import posixpath
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,20 +16,26 @@ from typing import ClassVar
 
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
-from shards.files.tables import read_table
 from shards.files.video import Video
 from shards.nearest import nearest
 from shards.readers.base import Reader
+from shards.readers.folder_labels import read_labels
+from shards.readers.folder_listing import (
+    DESCRIPTION,
+    WINDOWS,
+    list_recordings,
+    placement_of,
+)
 from shards.readers.recording_yaml import (
-    PERSON,
+    NarrationsFile,
     RecordingFile,
-    SensorFile,
-    TimedFile,
     VideoFile,
     WindowsFile,
     load_yaml,
 )
-from shards.readers.sensor_files import open_sensor, told
+from shards.readers.sensor_files import open_sensor
+from shards.readers.table_yaml import LabelsFile, SensorFile
+from shards.readers.timed_rows import Start, Zero, common_zero, start_of, told
 from shards.recording import (
     Device,
     LabelSpan,
@@ -43,17 +46,18 @@ from shards.recording import (
 )
 from shards.signal.condition import UNIT_FACTORS
 
-DESCRIPTION = "recording.yaml"
-WINDOWS = "windows.yaml"
-
 
 class FolderReader(Reader):
-    """One recording for each ``recording.yaml``, or for each folder that one describes."""
+    """One recording for each ``recording.yaml``, or for each folder that one describes.
+
+    follow_links: also those that lead out of the source; others are left aside and named.
+    """
 
     name: ClassVar[str] = "folder"
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source)
+    def __init__(self, source: Source, follow_links: bool = False) -> None:
+        super().__init__(Source(source.url, inside=not follow_links))
+        self._unread: list[str] = []
         if source.locate(DESCRIPTION) == source.url:
             raise ValueError(f"{source.url} is a file; point --src at the folder that holds it")
 
@@ -67,30 +71,23 @@ class FolderReader(Reader):
 
     def recordings(self) -> list[RecordingRef]:
         """Those described; one whose description is wrong is listed too, and fails when opened."""
-        described = self.source.find(f"**/{DESCRIPTION}")
-        if not described:
-            raise FileNotFoundError(
-                f"no {DESCRIPTION} below {self.source.url}; write one beside your files, as "
-                "docs/folder.md shows"
-            )
-        refs = sorted(
-            (ref for path in described for ref in self._refs(path)), key=lambda ref: ref.name
-        )
-        for one, other in itertools.pairwise(refs):
-            if one.name == other.name:
-                raise ValueError(
-                    f"{self.source.locate(one.files[0])} and {self.source.locate(other.files[0])} "
-                    f"both describe a recording called {one.name}; give one another name"
-                )
-        return refs
+        listing = list_recordings(self.source)
+        self._unread = listing.unread
+        return listing.refs
+
+    def unread(self) -> list[str]:
+        """Links and the like that were left aside, and files that no description names."""
+        return [*super().unread(), *self._unread]
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
         """The recording; the first rows of its tables are read already here, to be checked."""
+        if "error" in ref.details:
+            raise ValueError(ref.details["error"])
         folder = _Folder(self.source, ref.files[0], ref.details["folder"])
         described = load_yaml(RecordingFile, self.source, folder.description)
         with ExitStack() as stack:
-            devices, notes = self._devices(folder, described, stack)
+            devices, zero, notes = self._devices(folder, described, ref, stack)
             narrations, left_out = _narrations(folder, described.narrations)
             yield Recording(
                 dataset=described.dataset,
@@ -99,82 +96,35 @@ class FolderReader(Reader):
                 devices=devices,
                 frames=_video(folder, described.video),
                 narrations=narrations,
-                labels=_labels(folder, described.labels),
-                sync=_sync(described),
+                labels=_labels(folder, described.labels, zero),
+                sync=_sync(described, zero),
                 notes=(*notes, *left_out),
             )
 
     def _devices(
-        self, folder: _Folder, described: RecordingFile, stack: ExitStack
-    ) -> tuple[tuple[Device, ...], list[str]]:
-        """The devices, their files found and open as long as ``stack``; and notes."""
+        self, folder: _Folder, described: RecordingFile, ref: RecordingRef, stack: ExitStack
+    ) -> tuple[tuple[Device, ...], Zero, list[str]]:
+        """The devices, their files found and open as long as ``stack``; their clock; and notes."""
         schema = self.schema()
         units = dict(zip(schema.channels, schema.units, strict=True))
-        devices, notes = [], []
+        places, starts, notes = {}, {}, []
+        for field, sensor in described.sensors().items():
+            where = f"{folder.where}: {field}"
+            notes += _check_channels(sensor, units, where)
+            places[field] = folder.find(f"{field}.file", sensor.file)
+            starts[field] = start_of(self.source, places[field], sensor, where)
+        zero = folder.zero(described, starts)
+        inner = posixpath.relpath(folder.path or ".", posixpath.dirname(folder.description) or ".")
+        devices = []
         for d, device in enumerate(described.devices):
+            worn = placement_of(device, inner, ref.details.get("placement"), folder.where)
             sensors = []
             for s, sensor in enumerate(device.sensors):
                 field = f"devices.{d}.sensors.{s}"
-                where = f"{folder.where}: {field}"
-                notes += _check_channels(sensor, units, where)
-                path = folder.find(f"{field}.file", sensor.file)
-                sensors.append(open_sensor(self.source, path, sensor, where, stack))
-            devices.append(Device(device.name, device.placement, tuple(sensors), device.rate_hz))
-        return tuple(devices), notes
-
-    def _refs(self, path: str) -> list[RecordingRef]:
-        """The recordings that the file at ``path`` describes."""
-        top = posixpath.dirname(path)
-        try:
-            described = load_yaml(RecordingFile, self.source, path)
-        except ValueError:  # told when it is opened, so that others are read all the same
-            return [RecordingRef(self._name(top), (path,), {"folder": top})]
-        if described.recordings is None:
-            return [self._ref(described, path, top, name=described.name)]
-        files = set(described.files().values())
-        pattern = posixpath.join(glob.escape(top), described.recordings.replace(PERSON, "*"))
-        found = {
-            hit.removesuffix(f"/{file}")
-            for file in files
-            for hit in self.source.find(f"{pattern}/{glob.escape(file)}")
-        }
-        if not found:
-            raise FileNotFoundError(
-                f"{self.source.locate(path)}: recordings: no folder {pattern} holds "
-                f"{' or '.join(sorted(files))}; correct the pattern, or the names of the files"
-            )
-        people = _people(posixpath.join(top, described.recordings))
-        return [
-            self._ref(described, path, folder, person=match["person"] if match.groups() else None)
-            for folder in sorted(found)
-            if (match := people.fullmatch(folder))
-        ]
-
-    def _ref(
-        self,
-        described: RecordingFile,
-        path: str,
-        folder: str,
-        *,
-        name: str | None = None,
-        person: str | None = None,
-    ) -> RecordingRef:
-        files = (posixpath.join(folder, file) for file in described.files().values())
-        details = {"folder": folder, "person": person}
-        return RecordingRef(name or self._name(folder), (path, *dict.fromkeys(files)), details)
-
-    def _name(self, folder: str) -> str:
-        """Of a recording that has none of its own: its folders below the source."""
-        return folder.replace("/", "-") or self.source.url.rpartition("/")[2] or self.name
-
-
-def _people(pattern: str) -> re.Pattern[str]:
-    """Matches a folder by a pattern of RecordingFile, and the person where it holds one."""
-    return re.compile(
-        re.escape(pattern)
-        .replace(re.escape("*"), "[^/]*")
-        .replace(re.escape(PERSON), "(?P<person>[^/]+)")
-    )
+                where, clock = f"{folder.where}: {field}", (starts[field], zero)
+                sensors.append(open_sensor(self.source, places[field], sensor, where, clock, stack))
+            devices.append(Device(device.name, worn, tuple(sensors), device.rate_hz))
+        return tuple(devices), zero, notes
 
 
 @dataclass(frozen=True)
@@ -202,15 +152,21 @@ class _Folder:
             )
         return path
 
+    def zero(self, described: RecordingFile, starts: Mapping[str, Start]) -> Zero:
+        """Where the recording's clock begins on that of its files."""
+        sensors = described.sensors()
+        with told(self.where):
+            return common_zero([(sensors[field].file, start) for field, start in starts.items()])
+
 
 def _check_channels(sensor: SensorFile, units: Mapping[str, str], where: str) -> list[str]:
     """A note on channels that the windows lack; ValueError for a unit that cannot be theirs."""
-    kept, _ = UNIT_FACTORS[sensor.unit]
+    kept, _ = UNIT_FACTORS[sensor.unit.unit]
     for channel in sensor.columns:
         if units.get(channel, kept) != kept:
             raise ValueError(
-                f"{where}.unit: {sensor.unit} becomes {kept}, but {channel} of the windows is in "
-                f"{units[channel]}; correct the unit or the channel's name"
+                f"{where}.unit: {sensor.unit.unit} becomes {kept}, but {channel} of the windows is "
+                f"in {units[channel]}; correct the unit or the channel's name"
             )
     others = [channel for channel in sensor.columns if channel not in units]
     if not others:
@@ -231,7 +187,7 @@ def _video(folder: _Folder, video: VideoFile | None) -> Video | None:
 
 
 def _narrations(
-    folder: _Folder, file: TimedFile | None
+    folder: _Folder, file: NarrationsFile | None
 ) -> tuple[tuple[Narration, ...], tuple[str, ...]]:
     """The narrations on the recording's clock, and notes."""
     if file is None:
@@ -243,40 +199,19 @@ def _narrations(
     return tuple(Narration(s + shift, e + shift, text) for s, e, text in narrations), notes
 
 
-def _labels(folder: _Folder, file: TimedFile | None) -> tuple[LabelSpan, ...]:
-    """The label spans on the recording's clock, by time; ValueError for two at one time."""
+def _labels(folder: _Folder, file: LabelsFile | None, zero: Zero) -> tuple[LabelSpan, ...]:
+    """The label spans on the recording's clock, by time."""
     if file is None:
         return ()
     path = folder.find("labels.file", file.file)
-    where = folder.source.locate(path)
-    spans: list[tuple[LabelSpan, int]] = []
-    with told(f"{folder.where}: labels"):
-        times, text = ("start_s", "end_s"), ("label",)
-        for piece in read_table(folder.source, path, columns=times, text_columns=text):
-            for cells in zip(*(piece[name].tolist() for name in (*times, *text)), strict=True):
-                span, row = LabelSpan(*cells), len(spans) + 1
-                if not span.label.strip() or not -math.inf < span.start_s < span.end_s < math.inf:
-                    raise ValueError(
-                        f"{where}: row {row} below the header: {span.label!r} from "
-                        f"{span.start_s:g} s to {span.end_s:g} s is no stretch of an activity; "
-                        "correct it, or leave the row out"
-                    )
-                spans.append((span, row))
-        spans.sort()
-        for (one, first), (other, second) in itertools.pairwise(spans):
-            if other.start_s < one.end_s:
-                raise ValueError(
-                    f"{where}: rows {first} and {second} below the header overlap; let "
-                    f"{one.label!r} end before {other.label!r} starts"
-                )
-    shift = file.offset_s
-    return tuple(LabelSpan(s + shift, e + shift, label.strip()) for (s, e, label), _ in spans)
+    return read_labels(folder.source, path, file, f"{folder.where}: labels", zero)
 
 
-def _sync(described: RecordingFile) -> str:
+def _sync(described: RecordingFile, zero: Zero) -> str:
     """How the description puts all on one clock."""
-    sensors = [sensor for device in described.devices for sensor in device.sensors]
-    parts = [sensor.clock() for sensor in sensors]
+    parts = [sensor.clock() for sensor in described.sensors().values()]
+    if zero.clock is not None:
+        parts.append(f"0 s is {zero.told()}, the first row ({zero.clock.value})")
     if described.video:
         parts.append(f"video from {described.video.start_s:g} s")
     for what in ("narrations", "labels"):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -26,103 +26,34 @@ from primus_scale.names import check_name, quoted
 from primus_scale.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
+from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile
 from shards.recording import WindowSchema
 from shards.signal.condition import UNIT_FACTORS
 
-TABLES = (".csv", ".parquet", ".npy")
 PERSON = "{person}"
+PLACEMENT = "{placement}"
 _MOST_TOLD = 10  # faults of a file in one message
 
 
-def _check_path(file: str) -> str:
-    try:
-        return check_name(file.removeprefix("./"), "file")
-    except ValueError as error:
+def _parse_placement(placement: object) -> str | Mapping[str, str]:
+    texts = list(placement.values()) if isinstance(placement, Mapping) else [placement]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError(
-            f"{error}; it must lie in the folder or below, written with / between folders"
-        ) from None
-
-
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
-
-
-class TimeColumn(ConfigModel):
-    """Times of samples. column: by name, in npy by number; offset_s is added to what it says."""
-
-    column: str
-    unit: Literal["s", "ms", "us", "ns"]
-    offset_s: float = 0.0
-
-
-class SensorFile(ConfigModel):
-    """One sensor. columns: channel to column, by name, in npy by number (the first is 0).
-
-    Its samples are at the times of a column (``time``), or ``1 / rate_hz`` apart from ``start_s``
-    on. unit: of the values, a key of UNIT_FACTORS. limit: full scale in that unit.
-    """
-
-    file: FilePath
-    columns: dict[str, str] = Field(min_length=1)
-    unit: str
-    time: TimeColumn | None = None
-    rate_hz: float | None = Field(None, gt=0)
-    start_s: float | None = None
-    limit: float | None = Field(None, gt=0)
-    delimiter: str = Field(",", min_length=1, max_length=1)
-
-    @property
-    def is_array(self) -> bool:
-        """Whether it lies in an npy file, whose columns have numbers."""
-        return self.file.lower().endswith(".npy")
-
-    def clock(self) -> str:
-        """Where the samples' times come from, for the recording's ``sync``."""
-        if self.time is None:
-            return f"{self.file} at {self.rate_hz:g} Hz from {self.start_s or 0.0:g} s"
-        shift = f" {self.time.offset_s:+g} s" if self.time.offset_s else ""
-        return f"{self.file} by its column {self.time.column} ({self.time.unit}){shift}"
-
-    @field_validator("file")
-    @classmethod
-    def _check_file(cls, file: str) -> str:
-        if not file.lower().endswith(TABLES):
-            raise ValueError(f"{file!r} is none of {', '.join(TABLES)}; convert it to one")
-        return file
-
-    @field_validator("unit")
-    @classmethod
-    def _check_unit(cls, unit: str) -> str:
-        if unit not in UNIT_FACTORS:
-            raise ValueError(
-                f"unknown unit {unit!r}{nearest(unit, UNIT_FACTORS)}; known are "
-                f"{', '.join(UNIT_FACTORS)}"
-            )
-        return unit
-
-    @model_validator(mode="after")
-    def _check_clock(self) -> SensorFile:
-        if (self.time is None) == (self.rate_hz is None):
-            raise ValueError(
-                "give either time (the column and unit of the samples' times) or rate_hz (samples "
-                "are evenly spaced)"
-            )
-        if self.time is not None and self.start_s is not None:
-            raise ValueError("start_s goes with rate_hz; with time, write time.offset_s")
-        if self.is_array:
-            used = [*self.columns.values(), *([self.time.column] if self.time else [])]
-            for column in used:
-                if not column.isdecimal():
-                    raise ValueError(
-                        f"columns of an npy file are numbers, the first is 0; got {column!r}"
-                    )
-        return self
+            "write where it is worn, such as left wrist, or a mapping of patterns of folders to "
+            "that, such as {left: left wrist, right: right wrist}"
+        )
+    return placement  # type: ignore[return-value]  # checked above
 
 
 class DeviceFile(ConfigModel):
-    """A body of sensors at one placement. rate_hz: nominal, for the report."""
+    """A body of sensors at one placement. rate_hz: nominal, for the report.
+
+    placement: where it is worn; with ``{placement}`` in it, that of the folder; or, by a pattern
+    of the folders that have it (the first that fits).
+    """
 
     name: str = Field(min_length=1)
-    placement: str = Field(min_length=1)
+    placement: Annotated[str | Mapping[str, str], PlainValidator(_parse_placement)]
     sensors: tuple[SensorFile, ...] = Field(min_length=1)
     rate_hz: float | None = Field(None, gt=0)
 
@@ -141,21 +72,22 @@ class VideoFile(ConfigModel):
     """
 
     file: FilePath
-    start_s: float = 0.0
+    start_s: float = Field(0.0, ge=-FARTHEST_S, le=FARTHEST_S)
     quarter_turns: int = Field(0, ge=0, le=3)
 
 
-class TimedFile(ConfigModel):
-    """Narrations or labels; ``offset_s`` is added to their times."""
+class NarrationsFile(ConfigModel):
+    """Narrations; ``offset_s`` is added to their times."""
 
     file: FilePath
-    offset_s: float = 0.0
+    offset_s: float = Field(0.0, ge=-FARTHEST_S, le=FARTHEST_S)
 
 
 class RecordingFile(ConfigModel):
     """One recording, or with ``recordings`` all of those folders that are laid out alike.
 
-    recordings: pattern of the folders below that of the file, such as ``{person}/*``.
+    recordings: pattern of the folders below that of the file, such as ``{person}/*`` or
+    ``{person}/{placement}``.
     """
 
     person: str | None = Field(None, min_length=1)
@@ -164,8 +96,8 @@ class RecordingFile(ConfigModel):
     dataset: str = Field("folder", min_length=1)
     recordings: str | None = Field(None, min_length=1)
     video: VideoFile | None = None
-    narrations: TimedFile | None = None
-    labels: TimedFile | None = None
+    narrations: NarrationsFile | None = None
+    labels: LabelsFile | None = None
 
     @model_validator(mode="after")
     def _check_names(self) -> RecordingFile:
@@ -176,6 +108,9 @@ class RecordingFile(ConfigModel):
             )
         if self.recordings is not None and self.name is not None:
             raise ValueError("name is of one recording; those of recordings are named by folder")
+        placed = self.recordings is not None and PLACEMENT in self.recordings
+        if not placed and any(PLACEMENT in str(device.placement) for device in self.devices):
+            raise ValueError(f"write {PLACEMENT} in recordings too, where folders are called so")
         twice = _twice(device.name for device in self.devices)
         if twice:
             raise ValueError(f"two devices are called {twice}; give each its own name")
@@ -184,17 +119,26 @@ class RecordingFile(ConfigModel):
     @field_validator("recordings")
     @classmethod
     def _check_pattern(cls, pattern: str) -> str:
-        if pattern.count(PERSON) > 1 or set(pattern.replace(PERSON, "")) & set("{}[]?\\"):
-            raise ValueError(f"{pattern!r} may hold names, * and one {PERSON}, such as {PERSON}/*")
-        return pattern.strip("/")
+        names = pattern.replace(PERSON, "").replace(PLACEMENT, "")
+        twice = pattern.count(PERSON) > 1 or pattern.count(PLACEMENT) > 1
+        if twice or "**" in pattern or pattern.count("*") > 8 or set(names) & set("{}[]?\\"):
+            raise ValueError(
+                f"{quoted(pattern)} may hold names, * and one {PERSON} and {PLACEMENT}, such as "
+                f"{PERSON}/*"
+            )
+        return check_name(pattern.removeprefix("./").rstrip("/"), "recordings")
 
-    def files(self) -> dict[str, str]:
-        """All files it names, by the dotted field that does."""
-        named = {
-            f"devices.{d}.sensors.{s}.file": sensor.file
+    def sensors(self) -> dict[str, SensorFile]:
+        """All sensors, by the dotted field that each stands at."""
+        return {
+            f"devices.{d}.sensors.{s}": sensor
             for d, device in enumerate(self.devices)
             for s, sensor in enumerate(device.sensors)
         }
+
+    def files(self) -> dict[str, str]:
+        """All files it names, by the dotted field that does."""
+        named = {f"{field}.file": sensor.file for field, sensor in self.sensors().items()}
         for field in ("video", "narrations", "labels"):
             if (entry := getattr(self, field)) is not None:
                 named[f"{field}.file"] = entry.file

@@ -24,9 +24,10 @@ def checked_listing(
     """
     ordered = sorted(refs, key=lambda ref: ref.name)
     if not ordered:
+        aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
-            f"no {looked_for} below {source.url}; point --src at the folder of the data set as its "
-            "authors lay it out"
+            f"no {looked_for} below {source.url}{f' ({aside})' if aside else ''}; point --src at "
+            "the folder of the data set as its authors lay it out"
         )
     for one, other in itertools.pairwise(ordered):
         if one.name == other.name:

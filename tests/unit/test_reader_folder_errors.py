@@ -191,10 +191,19 @@ def test_sources_without_or_with_double_recordings(tmp_path: Path) -> None:
         reader.recordings()
     describe(tmp_path / "a", description(name="one"))
     describe(tmp_path / "b", description(name="one"))
-    with pytest.raises(ValueError, match="both describe a recording called one; give one another"):
-        reader.recordings()
+    describe(tmp_path / "c", description(name="three"))
+    refs = reader.recordings()
+    assert [ref.name for ref in refs] == [
+        "one (1: a/recording.yaml)",
+        "one (2: b/recording.yaml)",
+        "three",
+    ]
+    for ref in refs[:2]:
+        message = "both describe a recording called one; give one another"
+        with pytest.raises(ValueError, match=message), reader.open(ref):
+            pass
     # A wrong description does not keep the others from being read.
     describe(tmp_path / "b", description(nme="two"))
-    assert [ref.name for ref in reader.recordings()] == ["b", "one"]
+    assert [ref.name for ref in reader.recordings()] == ["b", "one", "three"]
     with pytest.raises(ValueError, match="is a file; point --src at the folder that holds it"):
         create_reader("folder", str(tmp_path / "a" / "recording.yaml"))

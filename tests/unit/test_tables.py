@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import shards.files.tables
+import shards.files.text_tables
 from shards.files.source import Source
 from shards.files.tables import read_matrix, read_table
+from shards.files.text_tables import TextForm
 
 RNG = np.random.default_rng(5)
 
@@ -49,10 +50,16 @@ PLAIN = "time,x,note\n0,1.5,a\n0.02,-2e3,b\n"
         "\ufeff" + PLAIN,
         "\ufeff" + PLAIN.replace("\n", "\r\n") + "\r\n",
         PLAIN.replace("\n0", "\n\n0"),
+        PLAIN.encode("utf-16"),
+        PLAIN.replace("\n", "\r\n").encode("utf-16"),
+        "sep=,\n" + PLAIN,
+        "\ufeffsep=;\r\n" + PLAIN.replace(",", ";"),
+        '"sep=\t"\n' + PLAIN.replace(",", "\t"),
+        ("SEP=|\n" + PLAIN.replace(",", "|")).encode("utf-16"),
         PLAIN.replace("time,x,note", '"time", x ,"note"').replace("1.5", " 1.5 "),
     ],
 )
-def test_one_table_written_in_many_ways(tmp_path: Path, content: str) -> None:
+def test_one_table_written_in_many_ways(tmp_path: Path, content: str | bytes) -> None:
     rows = table(tmp_path, content, columns=("x", "time"), text_columns=("note",))
     assert list(rows) == ["x", "time", "note"]
     assert rows["time"].dtype == rows["x"].dtype == np.float64
@@ -60,6 +67,48 @@ def test_one_table_written_in_many_ways(tmp_path: Path, content: str) -> None:
     np.testing.assert_array_equal(rows["x"], [1.5, -2000.0])
     assert rows["note"].dtype == object
     assert rows["note"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (PLAIN.replace(",", ";").replace(".", ","), TextForm(";", ",")),
+        (PLAIN.replace(",", "\t").replace(".", ","), TextForm("\t", ",")),
+        (PLAIN.replace(",", "|"), TextForm("|")),
+        (PLAIN.replace(",", "   ").replace("\n", " \n  "), TextForm(" ")),
+        (PLAIN.replace(",", "\t ").replace(".", ","), TextForm(" ", ",")),
+        ('"time","x","note"\n"0","1,5","a"\n"0,02","-2e3","b"\n', TextForm(",", ",")),
+        ('Made by "X\nat 1,2,3,4\n\n' + PLAIN, TextForm(skip_lines=3)),
+        ("Made by X\nsep=;\n" + PLAIN.replace(",", ";"), TextForm(skip_lines=1)),
+        ("Made by X\n\n" + PLAIN, TextForm(skip_lines=1)),
+        (PLAIN.replace("note\n", "note\ns,g,'none\nt,x,\"\n"), TextForm(skip_below=2)),
+        (("größe\n" + PLAIN).encode("latin-1"), TextForm(skip_lines=1, encoding="latin-1")),
+    ],
+)
+def test_a_table_in_a_form_that_is_said(
+    tmp_path: Path, content: str | bytes, form: TextForm
+) -> None:
+    rows = table(tmp_path, content, columns=("x", "time"), text_columns=("note",), form=form)
+    np.testing.assert_array_equal(rows["time"], [0.0, 0.02])
+    np.testing.assert_array_equal(rows["x"], [1.5, -2000.0])
+    assert rows["note"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "message"),
+    [
+        (PLAIN, TextForm(decimal=","), "line 2, column x holds '1.5', which is no number"),
+        (PLAIN, TextForm(skip_lines=3), "no row below line 3"),
+        (PLAIN, TextForm(skip_lines=9999), "no row below line 9999"),
+        (PLAIN, TextForm(skip_below=2), "no row below line 3"),
+        ("a\nb\n" + PLAIN + "1,x,c\n", TextForm(skip_lines=2), "line 6, column x holds 'x'"),
+    ],
+)
+def test_what_does_not_fit_its_form_is_told(
+    tmp_path: Path, content: str, form: TextForm, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        table(tmp_path, content, columns=("time", "x"), form=form)
 
 
 def test_all_columns_unless_some_are_asked_for(tmp_path: Path) -> None:
@@ -74,7 +123,7 @@ def test_empty_cells_and_nan_are_nan_and_empty_texts_are_empty(tmp_path: Path) -
     rows = table(tmp_path, content, columns=("a",), text_columns=("b",))
     np.testing.assert_array_equal(rows["a"], [1, np.nan, np.nan, np.nan, np.nan])
     assert rows["b"].tolist() == ["", "NaN", "nan", "", 'x, "y",\nz']
-    rows = table(tmp_path, "a;b\n-;2\n3;?\n", delimiter=";", null_values=("-", "?"))
+    rows = table(tmp_path, "a;b\n-;2\n3;?\n", form=TextForm(";"), null_values=("-", "?"))
     np.testing.assert_array_equal(rows["a"], [np.nan, 3])
     np.testing.assert_array_equal(rows["b"], [2, np.nan])
 
@@ -82,13 +131,15 @@ def test_empty_cells_and_nan_are_nan_and_empty_texts_are_empty(tmp_path: Path) -
 def test_files_without_a_header(tmp_path: Path) -> None:
     content = "1,A,2.5\n2,,3.5\n"
     options: dict[str, Any] = {"columns": ("n", "letter", "v"), "text_columns": ("letter",)}
-    for rows in (
-        table(tmp_path, content, header=False, **options),
-        table(tmp_path, "\ufeff" + content, header=("n", "letter", "v"), **options),
-    ):
-        np.testing.assert_array_equal(rows["n"], [1, 2])
-        np.testing.assert_array_equal(rows["v"], [2.5, 3.5])
-        assert rows["letter"].tolist() == ["A", ""]
+    rows = table(tmp_path, "\ufeff" + content, header=("n", "letter", "v"), **options)
+    np.testing.assert_array_equal(rows["n"], [1, 2])
+    np.testing.assert_array_equal(rows["v"], [2.5, 3.5])
+    assert rows["letter"].tolist() == ["A", ""]
+    rows = table(tmp_path, content, header=False, columns=("0", "2"), text_columns=("1",))
+    np.testing.assert_array_equal(np.stack([rows["0"], rows["2"]]), [[1, 2], [2.5, 3.5]])
+    assert rows["1"].tolist() == ["A", ""]
+    with pytest.raises(ValueError, match=r"has no column '3'.* Its columns are: 0, 1, 2"):
+        table(tmp_path, content, header=False, columns=("3",))
     rows = table(tmp_path, content, header=("n", "letter", "v"), columns=("v",))
     assert list(rows) == ["v"]
 
@@ -103,7 +154,7 @@ def test_names_of_any_script(tmp_path: Path) -> None:
 
 
 def test_long_tables_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(shards.files.text_tables, "_BLOCK_BYTES", 1000)
     values = RNG.normal(size=(500, 3))
     lines = [",".join(map(repr, row)) for row in values.tolist()]
     (tmp_path / "t.csv").write_text("\n".join(["x,y,z", *lines]))
@@ -122,7 +173,7 @@ def test_long_tables_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_texts_with_newlines_may_stand_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 200)
+    monkeypatch.setattr(shards.files.text_tables, "_BLOCK_BYTES", 200)
     texts = [f"line {number}\nand, {'more ' * (number % 9)}" for number in range(200)]
     content = "t,text\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(texts))
     rows = table(tmp_path, content, text_columns=("text",))
@@ -148,7 +199,10 @@ def test_texts_with_newlines_may_stand_anywhere(
         ("time,x,x,note\n0,1,2,a\n", r"has 2 columns called 'x'; rename them"),
         (PLAIN + '0.04,"1,c\n' + "1,2,c\n" * 30_000, r"t\.csv: line 4: field larger than"),
         (b"PK\x03\x04\x00\x00\xff\xfe binary", r"t\.csv is no table of UTF-8 text; correct"),
-        (PLAIN.encode("utf-16"), r"t\.csv is no table of UTF-8 text"),
+        (PLAIN.encode("utf-16-le"), r"t\.csv is no table of UTF-8 text"),
+        (PLAIN.encode("utf-16")[:-1], r"t\.csv is no table of utf-16 text"),
+        (PLAIN + "x" * 2**21, r"line 4 has more than 1,048,576 characters, so it is no table"),
+        ("x" * 2**21, r"line 1 has more than 1,048,576 characters"),
         (PLAIN.encode() + b"1,2,\xe9\n", r"t\.csv: .*UTF8.*; correct the file"),
     ],
 )
@@ -229,7 +283,7 @@ def test_one_matrix_written_in_many_ways(tmp_path: Path, content: str) -> None:
 
 
 def test_some_rows_of_a_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.files.tables, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(shards.files.text_tables, "_BLOCK_BYTES", 100)
     values = RNG.normal(size=(300, 4))
     content = "\n".join(" ".join(map(repr, row)) for row in values.tolist())
     np.testing.assert_array_equal(matrix(tmp_path, content, 4), values)

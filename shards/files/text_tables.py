@@ -1,0 +1,314 @@
+"""Tables as text, read in pieces: CSV in all its spellings, and numbers between white space.
+
+layout = Layout(where, names, numbers=("x", "y"), form=TextForm(delimiter=";", decimal=","))
+for batch in text_batches(source, path, layout): ...   # of Arrow, columns by name
+
+A wrong cell has to be found by the person who mends it, so errors name the file, the line (the
+first is 1) and the column.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+
+from shards.files.source import Source
+
+NULLS = ("", "NaN", "nan", "NA", "null")
+AGAIN = "correct the file, or download it again"
+MOST_LINE = 2**20  # characters; beyond it a file is taken to be no text
+_BLOCK_BYTES = 4 * 2**20
+_NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|-?(nan|inf(inity)?)", re.I)
+_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.I)  # a first line that Excel writes and reads
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How a text table is written.
+
+    delimiter: between cells; a space is any white space; None: a comma, or what a first line
+    ``sep=;`` says. decimal: the point of numbers. skip_lines: before the header, or where there is
+    none before the first row. skip_below: between the header and the first row. encoding: of the
+    text; UTF-16 is known by its mark.
+    """
+
+    delimiter: str | None = None
+    decimal: str = "."
+    skip_lines: int = 0
+    skip_below: int = 0
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a text file is read. names: of all cells of a row.
+
+    numbers, texts: names of the columns that are wanted. skip: lines before the first row.
+    """
+
+    where: str
+    names: Sequence[str]
+    numbers: Sequence[str]
+    texts: Sequence[str] = ()
+    form: TextForm = field(default_factory=TextForm)
+    skip: int = 0
+    nulls: Sequence[str] = NULLS
+
+    @property
+    def spaced(self) -> bool:
+        """Whether white space is between cells."""
+        return self.form.delimiter == " "
+
+
+@contextmanager
+def open_text(source: Source, path: str, encoding: str) -> Iterator[BinaryIO]:
+    """The text in UTF-8, whatever it is written in; ValueError where it is written otherwise."""
+    with source.open(path) as stream:
+        if encoding == "utf-8":
+            yield stream
+            return
+        with io.TextIOWrapper(stream, encoding, newline="") as text:
+            try:
+                yield io.BufferedReader(_Utf8(text))
+            except UnicodeError:
+                where = source.locate(path)
+                raise ValueError(f"{where} is no table of {encoding} text; {AGAIN}") from None
+
+
+class _Utf8(io.RawIOBase):
+    """Text as bytes in UTF-8."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        super().__init__()
+        self._text = text
+        self._pending = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer``, 0 at the end."""
+        self._pending = self._pending or self._text.read(len(buffer)).encode()
+        count = min(len(buffer), len(self._pending))
+        buffer[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+
+def read_header(source: Source, path: str, form: TextForm) -> tuple[list[str], int, TextForm]:
+    """Names of a text table's columns, the lines down to the first row, and the form it has.
+
+    Its delimiter is that of a line ``sep=`` where the form says none.
+    """
+    where = source.locate(path)
+    form, first = _separated(source, path, form)
+    with open_text(source, path, form.encoding) as stream:
+        for _, names, last in cells(stream, form, where, skip=first):
+            names = [name.strip() for name in names]
+            if any("\0" in name or "\ufffd" in name for name in names):
+                raise ValueError(f"{where} is no table of UTF-8 text; {AGAIN}, or say its encoding")
+            if any(names):
+                return names, last + form.skip_below, form
+    below = f" below line {first}" if first else ", it is empty"
+    raise ValueError(f"{where}: no row{below}; {AGAIN}")
+
+
+def number_columns(source: Source, path: str, form: TextForm) -> tuple[list[str], int, TextForm]:
+    """As ``read_header``, of a file without one: its columns are called 0, 1, and so on."""
+    where = source.locate(path)
+    form, first = _separated(source, path, form)
+    with open_text(source, path, form.encoding) as stream:
+        for _, row, _ in cells(stream, form, where, skip=first):
+            return [str(number) for number in range(len(row))], first, form
+    below = f" below line {first}" if first else ", it is empty"
+    raise ValueError(f"{where}: no row{below}; {AGAIN}")
+
+
+def _separated(source: Source, path: str, form: TextForm) -> tuple[TextForm, int]:
+    """The form with its delimiter and encoding, and the lines before the header."""
+    with source.open(path) as stream:
+        encoding = "utf-16" if stream.read(2) in _UTF16 else form.encoding
+    with open_text(source, path, encoding) as stream:
+        lines = bounded_lines(stream, source.locate(path))
+        first = next(lines, "")
+        for _ in range(form.skip_lines):
+            first = next(lines, "")
+    stated = _SEPARATOR.fullmatch(first.rstrip("\r\n"))
+    delimiter = form.delimiter or (stated[1] if stated else ",")
+    found = replace(form, delimiter=delimiter, encoding=encoding)
+    return found, form.skip_lines + bool(stated)
+
+
+def bounded_lines(stream: BinaryIO, where: str) -> Iterator[str]:
+    """Lines of text with their ends; ValueError for one longer than any table has."""
+    with io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="") as text:
+        number = 0
+        while line := text.readline(MOST_LINE):
+            number += 1
+            if len(line) == MOST_LINE:
+                raise ValueError(
+                    f"{where}: line {number} has more than {MOST_LINE:,} characters, so it is no "
+                    f"table; {AGAIN}"
+                )
+            yield line
+
+
+def cells(
+    stream: BinaryIO, form: TextForm, where: str, skip: int = 0
+) -> Iterator[tuple[int, list[str], int]]:
+    """Each row's first line, counted from 1, its cells, and its last line; blank ones left out.
+
+    skip: lines that are passed over, whatever they hold.
+    """
+    lines = bounded_lines(stream, where)
+    for _ in range(skip):
+        next(lines, None)
+    if form.delimiter == " ":
+        for line, content in enumerate(lines, start=skip + 1):
+            if row := content.split():
+                yield line, row, line
+        return
+    rows = csv.reader(lines, delimiter=form.delimiter or ",")
+    before = 0
+    try:
+        for row in rows:
+            if row:
+                yield skip + before + 1, row, skip + rows.line_num
+            before = rows.line_num
+    except csv.Error as error:  # of a quotation mark that is never closed
+        raise ValueError(f"{where}: line {skip + before + 1}: {error}; {AGAIN}") from None
+
+
+def text_batches(
+    source: Source, path: str, layout: Layout, *, max_rows: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of the rows; where one is wrong, the file is read again to tell what.
+
+    max_rows: lines to read from the first row on, of a file with white space between cells.
+    """
+    with open_text(source, path, layout.form.encoding) as raw:
+        stream: Any = raw
+        if layout.spaced:
+            stream = io.BufferedReader(_SingleSpaces(raw, layout.skip, max_rows))
+        yield from _batches(source, path, stream, layout)
+
+
+def _batches(source: Source, path: str, stream: Any, layout: Layout) -> Iterator[pa.RecordBatch]:
+    types = {name: pa.float64() for name in layout.numbers}
+    types |= {name: pa.string() for name in layout.texts}
+    rows = 0
+    try:
+        reader = pa.csv.open_csv(
+            stream,
+            pa.csv.ReadOptions(
+                use_threads=False,  # a worker has one core
+                block_size=_BLOCK_BYTES,
+                column_names=layout.names,
+                skip_rows=0 if layout.spaced else layout.skip,
+            ),
+            pa.csv.ParseOptions(
+                delimiter=layout.form.delimiter or ",",
+                quote_char=False if layout.spaced else '"',
+                newlines_in_values=not layout.spaced,
+            ),
+            pa.csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=layout.nulls,
+                decimal_point=layout.form.decimal,
+            ),
+        )
+        with reader:
+            for batch in reader:
+                rows += batch.num_rows
+                if batch.num_rows:
+                    yield batch
+    except pa.ArrowException as error:
+        fault = _fault(source, path, layout) or str(error).strip()
+        raise ValueError(f"{layout.where}: {fault}; {AGAIN}") from None
+    if not rows:
+        raise ValueError(f"{layout.where}: {_fault(source, path, layout)}; {AGAIN}")
+
+
+def _fault(source: Source, path: str, layout: Layout) -> str | None:
+    """What is wrong with a text file: its first row that does not fit, or that it has none."""
+    places = {name: layout.names.index(name) for name in layout.numbers}
+    width, rows = len(layout.names), 0
+    with open_text(source, path, layout.form.encoding) as stream:
+        for line, row, _ in cells(stream, layout.form, layout.where, skip=layout.skip):
+            rows += 1
+            if len(row) != width:
+                return f"line {line} has {len(row)} cells, not {width}"
+            for name, place in places.items():
+                cell = row[place]
+                if cell not in layout.nulls and not is_number(cell, layout.form.decimal):
+                    return f"line {line}, column {name} holds {cell[:80]!r}, which is no number"
+    if rows:
+        return None
+    return f"no row below line {layout.skip}" if layout.skip else "no row, it is empty"
+
+
+def is_number(cell: str, decimal: str = ".") -> bool:
+    """Whether a cell holds a number written with this decimal point."""
+    text = cell.strip()
+    if decimal != ".":
+        text = "?" if "." in text else text.replace(decimal, ".")
+    return _NUMBER.fullmatch(text) is not None
+
+
+class _SingleSpaces(io.RawIOBase):
+    """Some lines of a stream, with one space wherever there was white space between two cells."""
+
+    def __init__(self, stream: BinaryIO, skip: int, lines: int | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._skip = skip
+        self._left = lines
+        self._pending = memoryview(b"")
+        self._first = True
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer``, 0 at the end."""
+        while not self._pending and self._left != 0:
+            block = self._stream.read(_BLOCK_BYTES)
+            if not block:
+                break
+            block += self._stream.readline(MOST_LINE)
+            self._pending = memoryview(self._clean(block))
+        count = min(len(buffer), len(self._pending))
+        buffer[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+    def _clean(self, block: bytes) -> bytes:
+        """Whole lines as they should stand; those that are not asked for left out."""
+        if self._first:
+            block, self._first = block.removeprefix(codecs.BOM_UTF8), False
+        lines = block.splitlines()
+        taken = lines[self._skip :]
+        self._skip = max(0, self._skip - len(lines))
+        if self._left is not None:
+            taken = taken[: self._left]
+            self._left -= len(taken)
+        return b"".join(b" ".join(line.split()) + b"\n" for line in taken)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Names for a message, a few hundred characters of them."""
+    text = ", ".join(parts)
+    return text if len(text) <= 500 else f"{text[:500]}..."

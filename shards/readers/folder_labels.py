@@ -1,0 +1,124 @@
+"""Labels of own recordings: a file of spans, or a label beside each row of samples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from primus_scale.names import quoted
+from shards.files.source import Source
+from shards.files.tables import read_table
+from shards.files.text_tables import NULLS
+from shards.files.times import NOT_A_TIME, TimeReader, looks_like_time
+from shards.readers.rows import label_spans
+from shards.readers.table_yaml import LabelsFile
+from shards.readers.timed_rows import Zero, advised, common_zero, start_of, timed_rows, told
+from shards.recording import LabelSpan
+
+_TIMES = ("start_s", "end_s")
+
+
+def read_labels(
+    source: Source, path: str, file: LabelsFile, where: str, zero: Zero
+) -> tuple[LabelSpan, ...]:
+    """The spans on the recording's clock, by time.
+
+    zero: where that clock begins on dates, of which the file may have some as well. ValueError
+    naming ``where``, the file and its rows for a span that is none, and for two at one time.
+    """
+    spans = _of_rows(source, path, file, where, zero) if file.column else None
+    if spans is None:
+        with advised(source, path, file, where):
+            spans = _checked(list(_rows(source, path, file, zero)), source.locate(path))
+    shift = file.offset_s
+    return tuple(LabelSpan(s + shift, e + shift, label) for s, e, label in spans)
+
+
+def _of_rows(
+    source: Source, path: str, file: LabelsFile, where: str, zero: Zero
+) -> tuple[LabelSpan, ...]:
+    """Stretches of rows with one label; rows without one are of none."""
+    assert file.column is not None
+    start = start_of(source, path, file, where)
+    with told(where):
+        own = common_zero([(file.file, start)])
+        if own.clock is not None and own.clock is not zero.clock:
+            raise ValueError(
+                f"{file.file} has {own.clock.value}, but the samples have none of them; write "
+                "the times of both alike"
+            )
+    pieces = [
+        (time_s, piece[file.column].astype(str))
+        for time_s, piece in timed_rows(
+            source, path, file, where, start, zero, text_columns=(file.column,)
+        )
+    ]
+    time_s = np.concatenate([times for times, _ in pieces])
+    labels = np.char.strip(np.concatenate([texts for _, texts in pieces]))
+    names = {label: None if label in NULLS else label for label in np.unique(labels).tolist()}
+    return label_spans(time_s, labels, names, source.locate(path))
+
+
+def _rows(
+    source: Source, path: str, file: LabelsFile, zero: Zero
+) -> Iterator[tuple[float, float, str]]:
+    """Start, end and label of each row; times are seconds, or dates as the samples have them."""
+    dated = _are_dates(next(_pieces(source, path, file, raw_columns=_TIMES))[_TIMES[0]])
+    readers = {name: TimeReader(f"{source.locate(path)}: column {name}") for name in _TIMES}
+    for piece in _pieces(source, path, file, **{"raw_columns" if dated else "columns": _TIMES}):
+        times = [
+            _seconds(piece[name], readers[name], zero) if dated else piece[name] for name in _TIMES
+        ]
+        yield from zip(*(time.tolist() for time in times), piece["label"].tolist(), strict=True)
+
+
+def _pieces(source: Source, path: str, file: LabelsFile, **wanted: Any) -> Iterator[dict[str, Any]]:
+    form = file.form() if file.is_text else None
+    return read_table(source, path, **{"columns": (), **wanted}, text_columns=("label",), form=form)
+
+
+def _are_dates(cells: Any) -> bool:
+    kind = cells.type
+    if pa.types.is_string(kind):
+        known = (cell for cell in cells.to_pylist() if (cell or "").strip() not in NULLS)
+        return looks_like_time(next(known, ""))
+    return not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _seconds(cells: Any, reader: TimeReader, zero: Zero) -> np.ndarray:
+    ns = reader.read(cells)
+    if reader.clock not in (None, zero.clock):
+        raise ValueError(
+            f"labels have {reader.clock.value}, but the samples have not; write them as seconds "
+            "from the first sample on, or as the samples' times"
+        )
+    return np.where(ns == NOT_A_TIME, np.nan, (ns - zero.ns) * 1e-9)
+
+
+def _checked(rows: list[tuple[float, float, str]], where: str) -> tuple[LabelSpan, ...]:
+    """The spans by time; ValueError naming the rows of one that is none, and of two at once."""
+    spans: list[tuple[LabelSpan, int]] = []
+    for row, cells in enumerate(rows, start=1):
+        span = LabelSpan(*cells)
+        if not span.label.strip() or not -math.inf < span.start_s < span.end_s < math.inf:
+            raise ValueError(
+                f"{where}: row {row} below the header: {quoted(span.label)} from "
+                f"{span.start_s:g} s to {span.end_s:g} s is no stretch of an activity; "
+                "correct it, or leave the row out"
+            )
+        spans.append((span, row))
+    spans.sort()
+    for (one, first), (other, second) in itertools.pairwise(spans):
+        if other.start_s < one.end_s:
+            raise ValueError(
+                f"{where}: rows {first} and {second} below the header overlap; let "
+                f"{quoted(one.label)} end before {quoted(other.label)} starts"
+            )
+    return tuple(span._replace(label=span.label.strip()) for span, _ in spans)

@@ -1,0 +1,202 @@
+"""Which recordings the ``recording.yaml`` files of a source describe, and what they leave aside.
+
+listing = list_recordings(source)
+listing.refs    # one for each folder described; a wrong description is one that fails when opened
+listing.unread  # "ben/monday: W.csv, which no recording.yaml names"
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from primus_scale.names import quoted
+from shards.files.source import Source
+from shards.nearest import nearest
+from shards.readers.recording_yaml import (
+    PERSON,
+    PLACEMENT,
+    DeviceFile,
+    RecordingFile,
+    load_yaml,
+)
+from shards.recording import RecordingRef
+
+DESCRIPTION = "recording.yaml"
+WINDOWS = "windows.yaml"
+_MOST_NAMED = 3  # files of a folder
+# Files that people keep beside data; their not being read surprises nobody.
+_ASIDE = re.compile(r"\..*|readme.*|licen[sc]e.*|.*\.(ya?ml|md|pdf|docx?|py|ipynb|html?)", re.I)
+
+
+class Listing(NamedTuple):
+    """refs: by name. unread: lines on files and folders that no recording is of."""
+
+    refs: list[RecordingRef]
+    unread: list[str]
+
+
+def list_recordings(source: Source) -> Listing:
+    """All that is described below the source; FileNotFoundError where nothing is."""
+    files = source.find("**/*")
+    described = [path for path in files if posixpath.basename(path) == DESCRIPTION]
+    refs: list[RecordingRef] = []
+    unread: list[str] = []
+    for path in described:
+        found, left = _described(source, path, files)
+        refs += found
+        unread += left
+    if not refs:
+        aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
+        raise FileNotFoundError(
+            f"no {DESCRIPTION} below {source.url}{f' ({aside})' if aside else ''}; write one "
+            "beside your files, as docs/folder.md shows, or have one drafted by `primus-scale "
+            f"shards init folder --src {source.url}`"
+        )
+    used = {path for ref in refs for path in ref.files}
+    others = (path for path in files if path not in used and _surprises(path))
+    return Listing(_named_once(source, refs), [*unread, *_by_folder(others)])
+
+
+def placement_of(device: DeviceFile, folder: str, placement: str | None, where: str) -> str:
+    """Where a device is worn in the recording of a folder.
+
+    folder: below that of the description. placement: what its name says of it, where the pattern
+    has ``{placement}``. ValueError where no pattern of the mapping fits.
+    """
+    if isinstance(device.placement, str):
+        word = " ".join(re.split(r"[_\-\s]+", placement or "")).strip().lower()
+        return device.placement.replace(PLACEMENT, word)
+    for pattern, worn in device.placement.items():
+        if fnmatchcase(f"/{folder}", f"*/{pattern}") or placement == pattern:
+            return worn
+    raise ValueError(
+        f"{where}: device {quoted(device.name)} has no placement in {quoted(folder)}: none of "
+        f"{', '.join(map(quoted, device.placement))} fits; add a pattern that does"
+    )
+
+
+def _described(
+    source: Source, path: str, files: Sequence[str]
+) -> tuple[list[RecordingRef], list[str]]:
+    """The recordings of the description at ``path``, and lines on folders that hold none."""
+    top = posixpath.dirname(path)
+    try:
+        described = load_yaml(RecordingFile, source, path)
+    except (ValueError, OSError) as error:  # told when it is opened; others are read all the same
+        return [_failed(source, path, str(error))], []
+    if described.recordings is None:
+        return [_ref(source, described, path, top, described.name)], []
+    named = set(described.files().values())
+    people = _people(posixpath.join(top, described.recordings))
+    folders: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        for folder in _around(file):
+            if people.fullmatch(folder):
+                folders[folder].append(file.removeprefix(f"{folder}/"))
+    refs, unread = [], []
+    for folder, inner in sorted(folders.items()):
+        match = people.fullmatch(folder)
+        assert match is not None
+        if named.isdisjoint(inner):
+            near = nearest(sorted(named)[0], inner)
+            unread.append(
+                f"{folder}: it holds none of {', '.join(sorted(named)[:_MOST_NAMED])}{near}"
+            )
+            continue
+        refs.append(_ref(source, described, path, folder, None, match))
+    if not refs:
+        fault = (
+            f"{source.locate(path)}: recordings: no folder "
+            f"{posixpath.join(top, described.recordings)} holds {' or '.join(sorted(named))}; "
+            "correct the pattern, or the names of the files"
+        )
+        return [_failed(source, path, fault)], unread
+    return refs, unread
+
+
+def _ref(
+    source: Source,
+    described: RecordingFile,
+    path: str,
+    folder: str,
+    name: str | None,
+    match: re.Match[str] | None = None,
+) -> RecordingRef:
+    files = (posixpath.join(folder, file) for file in described.files().values())
+    said = match.groupdict() if match else {}
+    details = {
+        "folder": folder,
+        "person": said.get("person"),
+        "placement": said.get("placement"),
+    }
+    return RecordingRef(name or _name(source, folder), (path, *dict.fromkeys(files)), details)
+
+
+def _failed(source: Source, path: str, error: str) -> RecordingRef:
+    """A recording that cannot be opened, for the reason given."""
+    return RecordingRef(_name(source, posixpath.dirname(path)), (path,), {"error": error})
+
+
+def _name(source: Source, folder: str) -> str:
+    """Of a recording that has none of its own: its folders below the source."""
+    return folder.replace("/", "-") or source.url.rpartition("/")[2] or "folder"
+
+
+def _named_once(source: Source, refs: list[RecordingRef]) -> list[RecordingRef]:
+    """By name; those of one name fail, each under a name with its description's path."""
+    by_name: dict[str, list[RecordingRef]] = defaultdict(list)
+    for ref in refs:
+        by_name[ref.name].append(ref)
+    listed: list[RecordingRef] = []
+    for name, alike in by_name.items():
+        if len(alike) == 1:
+            listed += alike
+            continue
+        paths = " and ".join(source.locate(ref.files[0]) for ref in alike[:_MOST_NAMED])
+        for number, ref in enumerate(alike, start=1):
+            error = ref.details.get("error") or (
+                f"{paths} both describe a recording called {name}; give one another name"
+            )
+            own = f"{name} ({number}: {ref.files[0]})"
+            listed.append(RecordingRef(own, ref.files, {"error": error}))
+    return sorted(listed, key=lambda ref: ref.name)
+
+
+def _people(pattern: str) -> re.Pattern[str]:
+    """Matches a folder by a pattern of RecordingFile, and the person and placement in it."""
+    return re.compile(
+        re.escape(pattern)
+        .replace(re.escape("*"), "[^/]*")
+        .replace(re.escape(PERSON), "(?P<person>[^/]+)")
+        .replace(re.escape(PLACEMENT), "(?P<placement>[^/]+)")
+    )
+
+
+def _around(file: str) -> Iterator[str]:
+    """The folders that a file lies in, from the inner to the outer."""
+    folder = posixpath.dirname(file)
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
+
+
+def _surprises(path: str) -> bool:
+    return not any(_ASIDE.fullmatch(part) for part in path.split("/"))
+
+
+def _by_folder(paths: Iterable[str]) -> Iterator[str]:
+    """Lines on files that are not read, one a folder."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folders[posixpath.dirname(path)].append(posixpath.basename(path))
+    for folder, names in sorted(folders.items()):
+        more = len(names) - _MOST_NAMED
+        yield (
+            f"{folder or '.'}: {', '.join(names[:_MOST_NAMED])}"
+            f"{f' and {more} more' if more > 0 else ''}, which no {DESCRIPTION} names"
+        )

@@ -1,0 +1,240 @@
+"""Rows of the files that a ``recording.yaml`` describes, with their times on the recording's clock.
+
+start = start_of(source, path, sensor, where)       # what its times are counted on, and the first
+zero = common_zero([("w.csv", start), ...])         # of dates and times of day, in nanoseconds
+for time_s, piece in timed_rows(source, path, sensor, where, start, zero, columns=("ax",)): ...
+
+Times that are numbers are seconds once their unit is taken in. Dates and times of day are counted
+from the earliest first row of the recording's files, so that 0 s is where the recording begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from primus_scale.names import quoted
+from shards.files.source import Source
+from shards.files.tables import read_table
+from shards.files.text_tables import NULLS, is_number
+from shards.files.times import NOT_A_TIME, Clock, TimeReader, looks_like_time
+from shards.readers.form_advice import advise
+from shards.readers.table_yaml import RowsFile
+
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+UNIX_S = 1e8  # numbers beyond it are counted from 1970, not from the recording's beginning
+
+
+class Start(NamedTuple):
+    """What a file's times are counted on, and the first: nanoseconds, or seconds of numbers.
+
+    typed: whether they are no plain numbers, so that ``TimeReader`` reads them.
+    """
+
+    clock: Clock
+    first: float = 0.0
+    typed: bool = False
+
+
+class Zero(NamedTuple):
+    """Where the recording's clock begins on that of dates or times of day (None: of numbers)."""
+
+    clock: Clock | None
+    ns: int = 0
+
+    def told(self) -> str:
+        """It as a date or a time of day."""
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.ns // 1000)
+        text = moment.strftime("%H:%M:%S.%f" if self.clock is Clock.DAY else "%Y-%m-%d %H:%M:%S.%f")
+        return text.rstrip("0").rstrip(".") + (" UTC" if self.clock is Clock.UTC else "")
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Put before a ValueError of a file the place where the file is named."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+@contextmanager
+def advised(source: Source, path: str, file: RowsFile, where: str) -> Iterator[None]:
+    """As ``told``; of a text table also how its form could be described, where that differs."""
+    try:
+        yield
+    except ValueError as error:
+        advice = advise(source, path, file) if file.is_text else ""
+        raise ValueError(f"{where}: {error}{advice}") from None
+
+
+def start_of(source: Source, path: str, file: RowsFile, where: str) -> Start:
+    """What the times of a table are counted on, read off its first rows."""
+    if file.time is None or file.is_array:
+        return Start(Clock.COUNT, file.start_s or 0.0)
+    with advised(source, path, file, where):
+        reader = _reader(source, path, file)
+        for piece in _read(source, path, file, raw_columns=file.time.columns):
+            cells = _joined(piece, file)
+            if pa.types.is_string(cells.type) and _first_text(cells) is None:
+                continue
+            if _are_numbers(cells, file):
+                return Start(Clock.COUNT, _first_number(cells, file))
+            ns = reader.read(cells)
+            known = ns[ns != NOT_A_TIME]
+            if len(known):
+                assert reader.clock is not None
+                counted = reader.clock is Clock.COUNT
+                return Start(reader.clock, 0.0 if counted else int(known[0]), typed=True)
+    return Start(Clock.COUNT)
+
+
+def common_zero(starts: Iterable[tuple[str, Start]]) -> Zero:
+    """Where dates or times of day begin; ValueError where files are on clocks that do not compare.
+
+    starts: with the names of their files.
+    """
+    starts = list(starts)
+    dated = [(name, start) for name, start in starts if start.clock is not Clock.COUNT]
+    if not dated:
+        return Zero(None)
+    (name, one), *others = dated
+    for other_name, other in others:
+        if other.clock is not one.clock:
+            raise ValueError(
+                f"{name} has {one.clock.value}, but {other_name} {other.clock.value}, which cannot "
+                "be put on one clock; give the zone of dates without one, such as time: {zone: "
+                "'+01:00'}"
+            )
+    zero = Zero(one.clock, int(min(start.first for _, start in dated)))
+    for other_name, other in starts:
+        if other.clock is Clock.COUNT and abs(other.first) > UNIX_S:
+            raise ValueError(
+                f"{name} has {one.clock.value}, which are counted from the first row, but "
+                f"{other_name} has numbers from {other.first:.0f} s on; put these on the same "
+                f"clock with time.offset_s ({-zero.ns / 1e9:.3f}, if they are Unix times)"
+            )
+    return zero
+
+
+def timed_rows(
+    source: Source,
+    path: str,
+    file: RowsFile,
+    where: str,
+    start: Start,
+    zero: Zero,
+    *,
+    columns: Sequence[str] = (),
+    text_columns: Sequence[str] = (),
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Times in seconds ``(n,)`` and the columns of a table, in pieces.
+
+    ValueError naming ``where`` (description and field), the file, row or line, and the next step.
+    """
+    time = file.time
+    raw = time.columns if time is not None and start.typed else ()
+    wanted = [*columns, *(time.columns if time is not None and not start.typed else ())]
+    reader = _reader(source, path, file)
+    began = 0 if start.clock is Clock.COUNT else zero.ns
+    row = 0
+    with advised(source, path, file, where):
+        for piece in _read(
+            source, path, file, columns=wanted, text_columns=text_columns, raw_columns=raw
+        ):
+            rows = len(next(iter(piece.values())))
+            if time is None:
+                assert file.rate_hz is not None
+                time_s = (file.start_s or 0.0) + (row + np.arange(rows)) / file.rate_hz
+            elif start.typed:
+                ns = reader.read(_joined(piece, file))
+                time_s = np.where(ns == NOT_A_TIME, np.nan, (ns - began) * 1e-9) + time.offset_s
+            else:
+                time_s = piece[time.columns[0]] * SECONDS[time.unit] + time.offset_s
+            row += rows
+            yield time_s, piece
+
+
+def array_times(file: RowsFile, column: np.ndarray | None, row: int, rows: int) -> np.ndarray:
+    """Seconds of ``rows`` rows of an npy file, the first of which is ``row``."""
+    if file.time is None or column is None:
+        assert file.rate_hz is not None
+        return (file.start_s or 0.0) + (row + np.arange(rows)) / file.rate_hz
+    return column.astype(np.float64) * SECONDS[file.time.unit] + file.time.offset_s
+
+
+def _read(source: Source, path: str, file: RowsFile, **wanted: Any) -> Iterator[dict[str, Any]]:
+    return read_table(
+        source,
+        path,
+        **{"columns": (), **wanted},
+        form=file.form() if file.is_text else None,
+        header=file.header,
+    )
+
+
+def _reader(source: Source, path: str, file: RowsFile) -> TimeReader:
+    if file.time is None:
+        return TimeReader("")
+    names = " and ".join(file.time.columns)
+    where = f"{source.locate(path)}: column {names}"
+    return TimeReader(where, form=file.time.format, zone=file.time.zone)
+
+
+def _joined(piece: dict[str, Any], file: RowsFile) -> Any:
+    """The cells of the column of times; of date and time of day, as one text."""
+    assert file.time is not None
+    columns = [piece[name] for name in file.time.columns]
+    columns = [
+        column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
+        for column in columns
+    ]
+    if len(columns) == 1:
+        return columns[0]
+    return pc.binary_join_element_wise(*(column.cast(pa.string()) for column in columns), " ")
+
+
+def _first_text(cells: Any) -> str | None:
+    """The first cell of texts that is not empty."""
+    return next(
+        (text for cell in cells if (text := (cell.as_py() or "").strip()) not in NULLS), None
+    )
+
+
+def _are_numbers(cells: Any, file: RowsFile) -> bool:
+    """Whether times are numbers rather than dates; ValueError for numbers that have no unit."""
+    assert file.time is not None
+    kind = cells.type
+    if pa.types.is_string(kind):
+        text = _first_text(cells) or ""
+        numbers = file.time.format is None and is_number(text, file.decimal)
+        if not numbers and file.time.format is None and not looks_like_time(text):
+            numbers = file.time.unit != "iso"  # told with its line when it is read
+    else:
+        numbers = (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        )
+        text = str(cells[0].as_py())
+    if numbers and (file.time.unit == "iso" or len(file.time.columns) > 1):
+        raise ValueError(
+            f"column {' and '.join(file.time.columns)} holds the number {quoted(text)}, no date; "
+            "write its unit: s, ms, us or ns"
+        )
+    return numbers
+
+
+def _first_number(cells: Any, file: RowsFile) -> float:
+    """The first time in seconds, where it is a number; nothing depends on it but a warning."""
+    assert file.time is not None
+    if pa.types.is_string(cells.type):
+        text = (_first_text(cells) or "").replace(file.decimal, ".")
+        number = float(text) if is_number(text) else 0.0
+    else:
+        number = float(next((cell.as_py() for cell in cells if cell.is_valid), 0.0))
+    return number * SECONDS[file.time.unit] + file.time.offset_s
