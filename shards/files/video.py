@@ -22,6 +22,8 @@ import numpy as np
 from av.stream import Discard
 from av.video.reformatter import Interpolation
 
+from primus_scale.foreign import reason
+
 # Bicubic with a support that grows as pictures shrink, as teachers' own preprocessing scales;
 # computed the same on every processor.
 _SCALING = (
@@ -102,7 +104,7 @@ class Video:
                 try:
                     frame = decoder.frame(pts)
                 except Exception as error:
-                    fault = f"cannot be decoded ({_damage(error)})"
+                    fault = f"cannot be decoded ({damage(error)})"
                     raise ValueError(f"{where} {fault}; {_AGAIN}") from None
                 if frame is None:
                     raise ValueError(f"{where} does not come out of the decoder; {_ANEW}")
@@ -143,7 +145,7 @@ class Video:
                         shown.append(packet.pts)
                     damaged += packet.is_corrupt
             except Exception as error:
-                raise ValueError(f"{self._name} is damaged ({_damage(error)}); {_AGAIN}") from None
+                raise ValueError(f"{self._name} is damaged ({damage(error)}); {_AGAIN}") from None
             ends = (entry.pos + entry.size for entry in stream.index_entries)
             missing = sum(end > container.size for end in ends)
             unit_s = float(stream.time_base)
@@ -170,7 +172,7 @@ class Video:
             try:
                 container = av.open(file, "r", metadata_errors="replace")
             except Exception as error:
-                fault = _unreadable(file, _damage(error))
+                fault = _unreadable(file, damage(error))
                 raise ValueError(f"{self._name} {fault}; {_AGAIN}") from None
             with container:
                 stream = container.streams.best("video")
@@ -259,8 +261,8 @@ def _sign(number: int) -> int:
     return -1 if number < 0 else 1
 
 
-def _damage(error: Exception) -> str:
-    """What FFmpeg says of the file's content; raises again what is no fault of the file.
+def damage(error: Exception) -> str:
+    """What is wrong with the file's content; raises again what is no fault of the file.
 
     Damaged offsets make FFmpeg seek before the beginning, which file objects refuse in their ways.
     """
@@ -268,7 +270,9 @@ def _damage(error: Exception) -> str:
         return str(error.strerror)
     if isinstance(error, ValueError) or getattr(error, "errno", None) == errno.EINVAL:
         return "it points outside itself"
-    raise error
+    if isinstance(error, OSError | ImportError):  # of storage, or of what is installed
+        raise error
+    return reason(error)
 
 
 def _unreadable(file: BinaryIO, fault: str) -> str:

@@ -60,8 +60,8 @@ _KINDS = (
     _Kind(GYROSCOPE, "gyroscope", "GYRO", "gyro", "deg/s"),
 )
 _SYNC_BLOCKS = (
-    "samples spread evenly over their telemetry blocks, whose times in the file are taken to be "
-    "presentation times of the video"
+    "a clock for each sensor from counts of samples (their stamps, where there are) against the "
+    "times of telemetry blocks, taken to be presentation times of the video"
 )
 _GOPRO_AXES = (
     "x up, y across the camera, z along its line of sight, which way not documented "
@@ -172,7 +172,10 @@ def _gopro(telemetry: Telemetry) -> _Camera:
     rates_hz = [sensor.rate_hz() for sensor in held.values()] or [0.0]
     return _Camera(
         f"GoPro {model}".strip(),
-        {kind: Sensor(kind.channels, one.unit, one.read) for kind, one in held.items()},
+        {
+            kind: Sensor(kind.channels, one.unit, one.read, limit=one.limit)
+            for kind, one in held.items()
+        },
         # None where no two blocks tell, or sensors differ by over 1 %.
         rates_hz[0] if 0 < max(rates_hz) < 1.01 * min(rates_hz) else None,
         _SYNC_BLOCKS,

@@ -17,23 +17,31 @@ along the camera's width, Y along its line of sight. These are x, y, z of the wi
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
 
 SENSORS = ("ACCL", "GYRO")
+CLOCKS = ("TICK", "GPSU", "GPS9")
 
 _NESTED = "\0"
 _DEEPEST = 8  # nests; cameras use two
 _TYPES = {"b": "i1", "B": "u1", "s": ">i2", "S": ">u2", "l": ">i4", "L": ">u4"}
+_TYPES |= {"j": ">i8", "J": ">u8"}
+_SIGNED = "bsl"
 _FLOATS = {"f": ">f4", "d": ">f8"}
 _UNITS = {"m/s²": "m/s2", "rad/s": "rad/s"}
 _AXES = "ZXY"
 # The orders that the document gives for models that need not state theirs, by the beginning of the
 # device's name. "Camera" is what HERO5 is called there.
 _ORDERS = {"CAMERA": "ZXY", "HERO5": "ZXY", "HERO6": "YxZ", "FUSION": "yXZ"}
+_UTC = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d(?:\.\d+)?)")  # yymmddhhmmss.sss
+_GPS9 = struct.Struct(">5l2l2H")  # of HERO11 on: five, days since 2000, thousandths, two
+_FIXED = 2  # GPSF, and the last of GPS9: satellites enough for a place
 _CALIBRATION = 0.1  # how far a matrix may turn axes away from those stated
 
 
@@ -41,20 +49,29 @@ class Series(NamedTuple):
     """A sensor's samples in a block.
 
     values: float64 ``(n, 3)`` in ``unit``. total: samples delivered since the recording began, with
-    these (TSMP; None: not stated). note: what was assumed of the axes, or empty.
+    these (TSMP; None: not stated). note: what was assumed of the axes, or empty. stamp_s: when the
+    first was taken, on the camera's clock (STMP, in microseconds; None: not stated). limit: the
+    largest value that its integers can hold, which is full scale (None: not known).
     """
 
     values: np.ndarray
     unit: str
     total: int | None
     note: str
+    stamp_s: float | None = None
+    limit: float | None = None
 
 
 class Block(NamedTuple):
-    """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds."""
+    """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds.
+
+    clocks: s on other clocks than the film's: ``TICK`` of the camera, ``GPSU`` or ``GPS9`` of
+    satellites in sight.
+    """
 
     device: str
     sensors: dict[str, Series]
+    clocks: dict[str, float]
 
 
 class _Entry(NamedTuple):
@@ -71,13 +88,17 @@ def parse_block(data: bytes) -> Block:
     ValueError (without the file's name) where the block is damaged, or does not say what its
     samples mean.
     """
-    device, sensors = "", dict[str, Series]()
+    device, sensors, clocks = "", dict[str, Series](), dict[str, float]()
     devices = list(_entries(memoryview(data)))
     for part in devices:
         if (part.key, part.kind) != ("DEVC", _NESTED):
             raise ValueError(f"{part.key} stands where a device (DEVC) should begin")
         held = dict[str, Series]()
         for entry, known in _walk(part.data, {}):
+            if entry.key in CLOCKS:
+                if (time_s := _clock_s(entry, known)) is not None:
+                    clocks.setdefault(entry.key, time_s)
+                continue
             if entry.key in held:
                 raise ValueError(f"a device has {entry.key} twice")
             name = _text(known, "DVNM")
@@ -86,7 +107,7 @@ def parse_block(data: bytes) -> Block:
         sensors = held | sensors
     if not devices:
         raise ValueError("it is empty")
-    return Block(device, sensors)
+    return Block(device, sensors, clocks)
 
 
 def _entries(data: memoryview) -> Iterator[_Entry]:
@@ -116,7 +137,7 @@ def _walk(
     for entry in _entries(data):
         if entry.kind == _NESTED:
             yield from _walk(entry.data, known, depth + 1)
-        elif entry.key in SENSORS:
+        elif entry.key in SENSORS or entry.key in CLOCKS:
             yield entry, known
         else:
             known[entry.key] = entry
@@ -135,7 +156,37 @@ def _series(entry: _Entry, known: Mapping[str, _Entry], device: str) -> Series:
         raise ValueError(f"{entry.key} has no scale (SCAL)")
     turn, note = _turn(known, device)
     total = int(_numbers(known["TSMP"]).max(initial=0)) if "TSMP" in known else None
-    return Series(stored @ turn.T, _unit(entry, known), total, note)
+    stamp_s = _first(known["STMP"]) * 1e-6 if "STMP" in known else None
+    limit = None
+    # A scale for each axis, or a turn by other than quarters, leaves no one full scale.
+    if entry.kind in _SIGNED and scale and divisor.size == 1 and np.isin(turn, (-1, 0, 1)).all():
+        limit = float(np.iinfo(_TYPES[entry.kind]).max / abs(divisor[0]))
+    return Series(stored @ turn.T, _unit(entry, known), total, note, stamp_s, limit)
+
+
+def _clock_s(entry: _Entry, known: Mapping[str, _Entry]) -> float | None:
+    """Seconds on the clock of the entry; None where it has none, as without satellites."""
+    if entry.key == "TICK":
+        return _first(entry) * 1e-3
+    if entry.key == "GPSU":
+        fixed = "GPSF" not in known or _numbers(known["GPSF"]).max(initial=0) >= _FIXED
+        text = bytes(entry.data).decode("latin-1").strip("\0 ")
+        match = _UTC.fullmatch(text) if fixed else None
+        return _seconds(match) if match else None
+    if entry.size != _GPS9.size or not entry.repeat:
+        return None
+    *_, days, thousandths, _, fix = _GPS9.unpack_from(entry.data)
+    return days * 86400.0 + thousandths / 1000 if fix >= _FIXED else None
+
+
+def _seconds(match: re.Match[str]) -> float | None:
+    """Seconds since 2000 of a date and time by GPSU; None where there is no such day."""
+    year, month, day, hour, minute = (int(part) for part in match.groups()[:5])
+    try:
+        days = date(2000 + year, month, day).toordinal() - date(2000, 1, 1).toordinal()
+    except ValueError:
+        return None
+    return days * 86400.0 + hour * 3600 + minute * 60 + float(match[6])
 
 
 def _unit(entry: _Entry, known: Mapping[str, _Entry]) -> str:
@@ -192,6 +243,14 @@ def _numbers(entry: _Entry) -> np.ndarray:
         raise ValueError(f"{entry.key} has samples of type {entry.kind!r} and {entry.size} bytes")
     samples = np.frombuffer(entry.data, dtype).astype(np.float64)
     return samples.reshape(entry.repeat, entry.size // dtype.itemsize)
+
+
+def _first(entry: _Entry) -> float:
+    """The first number of the entry."""
+    numbers = _numbers(entry)
+    if not numbers.size:
+        raise ValueError(f"{entry.key} is empty")
+    return float(numbers.flat[0])
 
 
 def _text(known: Mapping[str, _Entry], key: str) -> str:

@@ -5,29 +5,11 @@ import numpy as np
 import pytest
 
 from shards.readers.gpmf import parse_block
+from tests.gopro_factory import floats, klv, nest, text
 
 # The first samples that a GoPro MAX gave, and the matrix that it gave for their axes.
 STORED = np.array([[198, -3593, 675], [227, -3557, 619], [247, -3533, 631], [252, -3501, 653]])
 TURN = [0, -1, 0, 1, 0, 0, 0, 0, 1]
-
-
-def klv(key: str, kind: str, size: int, data: bytes) -> bytes:
-    """An entry of samples of ``size`` bytes."""
-    head = struct.pack(">4scBH", key.encode(), kind.encode(), size, len(data) // size)
-    return head + data + bytes(-len(data) % 4)
-
-
-def nest(key: str, *entries: bytes) -> bytes:
-    return klv(key, "\0", 1, b"".join(entries))
-
-
-def text(key: str, value: str) -> bytes:
-    data = value.encode("latin-1")
-    return klv(key, "c", len(data), data)
-
-
-def floats(key: str, *numbers: float) -> bytes:
-    return klv(key, "f", 4, struct.pack(f">{len(numbers)}f", *numbers))
 
 
 def samples(kind: str = "s", dtype: str = ">i2", stored: np.ndarray = STORED) -> bytes:
@@ -171,6 +153,44 @@ def test_of_several_devices_the_first_counts_and_other_keys_are_passed_over() ->
     assert (block.device, list(block.sensors)) == ("GoPro Max", ["ACCL"])
     assert np.abs(block.sensors["ACCL"].values).max() == 3593 / 417
     assert parse_block(device(*foreign)).sensors == {}
+
+
+def test_stamps_and_full_scale() -> None:
+    stamp = klv("STMP", "J", 8, struct.pack(">Q", 80577))
+    (series,) = parse_block(device(stream(STMP=stamp))).sensors.values()
+    assert (series.stamp_s, series.limit) == (pytest.approx(0.080577), 32767 / 417)
+    (series,) = parse_block(device(stream())).sensors.values()
+    assert series.stamp_s is None
+    for entries in (
+        {"SCAL": floats("SCAL", 1, 2, 3)},
+        {"MTRX": floats("MTRX", 0.01, -1, 0, 1, 0.01, 0, 0, 0, 1)},
+    ):
+        (series,) = parse_block(device(stream(**entries))).sensors.values()
+        assert series.limit is None, "no one value for all axes"
+    (series,) = parse_block(device(stream(samples("f", ">f4")))).sensors.values()
+    assert series.limit is None
+
+
+def gps9(days: int, thousandths: int, fix: int) -> bytes:
+    return klv("GPS9", "?", 32, struct.pack(">5l2l2H", 1, 2, 3, 4, 5, days, thousandths, 90, fix))
+
+
+@pytest.mark.parametrize(
+    ("entry", "clocks"),
+    [
+        (klv("TICK", "L", 4, struct.pack(">L", 10140)), {"TICK": 10.14}),
+        (text("GPSU", "200229235959.500"), {"GPSU": (7305 + 59) * 86400 + 86399.5}),
+        (text("GPSU", "2225525525425525"), {}),  # seen in a HERO7's file without satellites
+        (text("GPSU", "200230000000.000"), {}),
+        (klv("GPSF", "L", 4, bytes(4)) + text("GPSU", "200229235959.500"), {}),
+        (gps9(7364, 86399500, 3), {"GPS9": 7364 * 86400 + 86399.5}),
+        (gps9(7364, 86399500, 0), {}),
+        (klv("GPS9", "?", 20, bytes(20)), {}),
+    ],
+)
+def test_other_clocks(entry: bytes, clocks: dict[str, float]) -> None:
+    """Days are counted from 2000: 29 February 2020 is day 20 * 365 + 5 + 59."""
+    assert parse_block(device(entry, stream())).clocks == clocks
 
 
 def test_a_block_without_samples() -> None:

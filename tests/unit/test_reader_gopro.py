@@ -13,8 +13,7 @@ import telemetry_parser
 
 from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
-from shards.readers.gopro_track import TrackSensor, read_track
-from shards.readers.gpmf import Series
+from shards.readers.gopro_track import read_track
 from shards.readers.people import UNKNOWN
 from shards.recording import ACCELEROMETER, GYROSCOPE, Narration, Recording
 from shards.signal.condition import condition
@@ -50,11 +49,14 @@ def test_the_imu_of_a_real_camera() -> None:
         np.testing.assert_allclose(values[0], np.array([3593, 198, 675]) / 417, rtol=1e-9)
         _, rotation = read_sensor(gyr)
         np.testing.assert_allclose(rotation[0], np.array([-209, 68, -146]) / 939, rtol=1e-9)
-        # The first block has 198 samples in 1.001 s, ten of them 1977; the last one 105 in 0.533 s.
+        # The stamp of the first sample is 80577 microseconds, that of sample 1977 10092993.
         assert len(time_s) == 2082
-        expected_s = [0.0, 1.001, 1.001 + 1.001 / 198, 10.010, 10.543 - 0.533 / 105]
-        np.testing.assert_allclose(time_s[[0, 198, 199, 1977, 2081]], expected_s, atol=1e-9)
-        assert device.nominal_rate_hz == pytest.approx(1977 / 10.010, rel=1e-6)
+        step_s = (10.092993 - 0.080577) / 1977
+        np.testing.assert_allclose(time_s, np.arange(2082) * step_s, atol=5e-5)
+        assert time_s[0] == 0
+        assert device.nominal_rate_hz == pytest.approx(1 / step_s, rel=1e-5)
+        # 16 bits over 417 and 939: 8 g, and 2000 deg/s.
+        assert (acc.limit, gyr.limit) == (32767 / 417, 32767 / 939)
 
         signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
         assert 9.5 < (signal.median_acc or 0) < 10.1
@@ -65,7 +67,7 @@ def test_the_imu_of_a_real_camera() -> None:
         assert stretch.values.shape == (6, 527) and signal.gaps == ()
         expected = np.abs(rotation).mean(axis=0)
         np.testing.assert_allclose(np.abs(stretch.values[3:]).mean(axis=1), expected, rtol=0.1)
-        assert recording.sync.startswith("samples spread evenly over their telemetry blocks, whose")
+        assert recording.sync.startswith("a clock for each sensor from counts of samples (their st")
         assert (recording.dataset, recording.narrations) == ("gopro", ())
         assert recording.notes == (UNKNOWN,)
 
@@ -77,7 +79,9 @@ def test_values_are_those_of_an_independent_library() -> None:
     rows = telemetry_parser.Parser(str(path)).normalized_imu()
 
     def use(recording: Recording) -> None:
-        acc, gyr = (read_sensor(sensor)[1] for sensor in recording.devices[0].sensors)
+        (time_s, acc), (_, gyr) = map(read_sensor, recording.devices[0].sensors)
+        # It too takes the rate from the stamps, of the first block and the last, and begins at 0.
+        np.testing.assert_allclose(time_s * 1000, [row["timestamp_ms"] for row in rows], atol=0.05)
         np.testing.assert_allclose(acc, [row["accl"] for row in rows], rtol=1e-12, atol=1e-12)
         expected = np.radians([row["gyro"] for row in rows])
         np.testing.assert_allclose(gyr, expected, rtol=1e-12, atol=1e-12)
@@ -220,7 +224,7 @@ def test_sensors_of_different_rates(tmp_path: Path, sample: bytes) -> None:
         assert (len(acc_s), len(gyr_s)) == (1032, 2082)
         assert np.isfinite(acc).all() and np.isfinite(gyr).all()
         for time_s in (acc_s, gyr_s):  # both over the whole recording
-            assert time_s[0] == 0 and 10.53 < time_s[-1] < 10.543
+            assert abs(time_s[0]) < 0.006 and 10.52 < time_s[-1] < 10.543
         np.testing.assert_allclose(acc[0], np.array([3593, 198, 675]) / 417, rtol=1e-9)
         assert device.nominal_rate_hz is None
         signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
@@ -269,36 +273,6 @@ def rename(data: bytes, key: bytes, name: bytes, blocks: slice) -> bytes:
     for start, _ in [*entries(data, key)][blocks]:
         changed[start : start + 4] = name
     return bytes(changed)
-
-
-def count_anew(data: bytes, key: bytes, block: int) -> bytes:
-    """Telemetry in which TSMP counts a sensor's samples from this block on."""
-    changed, places = bytearray(data), [count for _, count in entries(data, key)]
-    (before,) = struct.unpack_from(">L", data, places[block - 1] + 8)
-    for place in places[block:]:
-        (total,) = struct.unpack_from(">L", data, place + 8)
-        struct.pack_into(">L", changed, place + 8, total - before)
-    return bytes(changed)
-
-
-def test_files_joined_from_two_count_samples_anew(tmp_path: Path, sample: bytes) -> None:
-    path = tmp_path / "joined.mp4"
-    path.write_bytes(count_anew(sample, b"ACCL", 4))
-
-    def use(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-        return read_sensor(recording.devices[0].sensors[0])
-
-    for joined, whole in zip(read(path, use), read(recording_path(SAMPLE), use), strict=True):
-        np.testing.assert_array_equal(joined, whole)
-
-
-def test_a_block_without_duration_gives_no_times() -> None:
-    sensor = TrackSensor("m/s2")
-    sensor.add(Series(np.ones((2, 3)), "m/s2", None, ""), 0.5, 1.5)
-    sensor.add(Series(np.ones((3, 3)), "m/s2", None, ""), 1.5, 1.5)
-    (chunk,) = sensor.read()
-    np.testing.assert_array_equal(chunk.time_s, [0.5, 1.0, np.nan, np.nan, np.nan])
-    assert sensor.rate_hz() == 2
 
 
 def test_a_camera_that_does_not_state_its_axes(tmp_path: Path, sample: bytes) -> None:
@@ -351,23 +325,33 @@ def test_damaged_files_are_named(tmp_path: Path, sample: bytes) -> None:
             sample[: second + 3000] + b"\xff" * 64 + sample[second + 3064 :],
             r": the telemetry block at 1\.001 s cannot be read: .* is no key",
         ),
-        (  # samples of one block went missing, which the count of the next one tells
-            rename(sample, b"ACCL", b"XXXX", slice(3, 4)),
-            r": the telemetry block at 4\.004 s does not go on with ACCL: its samples up to here "
-            rf"are 989 \(TSMP\), with 198 in this block, but 593 up to the one before{lost}",
-        ),
-        (
-            rename(sample, b"GYRO", b"XXXX", slice(9, 11)),
-            rf": GYRO has no samples in 2 of 11 telemetry blocks{lost}",
-        ),
-        (
-            rename(sample, b"ACCL", b"XXXX", slice(4, 5)).replace(b"TSMP", b"XXXX"),
-            rf": ACCL has no samples in 1 of 11 telemetry blocks{lost}",
-        ),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"ride\.mp4{message}"):
             read(path)
+
+
+def test_blocks_without_a_sensor_are_a_gap(tmp_path: Path, sample: bytes) -> None:
+    """What other blocks hold is not lost with them, and lies where it lay."""
+    path = tmp_path / "ride.mp4"
+
+    def use(recording: Recording) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+        return [read_sensor(sensor) for sensor in recording.devices[0].sensors], recording.notes
+
+    whole, _ = read(recording_path(SAMPLE), use)
+    for key, which, gone, counted in (
+        (b"ACCL", slice(3, 4), slice(593, 791), True),
+        (b"GYRO", slice(9, 11), slice(1779, 2082), False),  # at the end: no later block counts them
+    ):
+        path.write_bytes(rename(sample, key, b"XXXX", which))
+        parts, notes = read(path, use)
+        for number, name in enumerate((b"ACCL", b"GYRO")):
+            left = gone if name == key else slice(0, 0)
+            for part, all_of_it in zip(parts[number], whole[number], strict=True):
+                np.testing.assert_allclose(part, np.delete(all_of_it, left, axis=0), atol=5e-5)
+        lost = len(range(*gone.indices(2082)))
+        assert any("telemetry blocks; they came with another block" in note for note in notes)
+        assert (f"{key.decode()}: {lost} samples lost in 1 places, by TSMP" in notes) == counted
 
 
 def test_a_track_that_ends_early_is_named(tmp_path: Path) -> None:
@@ -385,7 +369,7 @@ def test_a_track_that_ends_early_is_named(tmp_path: Path) -> None:
                 copy.mux(packet)
     opener = partial(path.open, "rb")
     whole = read_track(opener, "track.mp4")
-    assert whole is not None and whole.sensors["ACCL"].blocks == 11
+    assert whole is not None and whole.sensors["ACCL"].samples == 2082
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"track\.mp4: its telemetry cannot be read \(it is trunc"):
         read_track(opener, "track.mp4")

@@ -1,0 +1,241 @@
+"""When a GoPro's samples were taken: one clock a file for each sensor, from cumulative counts.
+
+clock = read_clock(blocks, starts_s=(0.0,), ends_s=(10.51,))
+clock.times(numbers)  # s in the film, of samples by their number since the recording began
+
+A camera flushes its samples about once a second, whenever it gets to it: the block that a sample
+lies in says little of when it was taken, but the sensor itself is steady. So a straight line is
+laid through the points where a number and a time of the film are both known: the borders of blocks,
+or, where the telemetry has them, the stamps of their first samples (STMP). Source: GoPro, "GPMF
+Introduction", "GPMF Timing and Clocks" and "Sample Jitter".
+
+A line ends where the points step aside for good, as where recording was paused, and bends where the
+sensor's clock drifts against the film's. Samples have no time where it is not known on which side
+of a step they lie.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from shards.readers.clock_line import EVEN, SPREADS, Line, fit_line
+
+STEP_S = 0.06  # steps of a clock from here on are told, where blocks are even
+STEP_SPREADS = 5.0  # where they are not: from so many spreads of the points on
+AROUND = 5  # points before and after a step that are compared
+SAME_RATE = 0.02  # by which stamps may run faster or slower than the film
+
+
+class Blocks(NamedTuple):
+    """A sensor's blocks that hold samples, in order, an array ``(k,)`` each.
+
+    start_s, end_s: in the film. first: number of the block's first sample, ascending. counts: their
+    samples. stamp_s: when the first was taken, on any clock; NaN where nothing says so.
+    """
+
+    start_s: np.ndarray
+    end_s: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+    stamp_s: np.ndarray
+
+    @property
+    def total(self) -> int:
+        """Number after that of the last sample."""
+        return int(self.first[-1] + self.counts[-1])
+
+
+class Clock(NamedTuple):
+    """Times of samples by their numbers. disputed: how many have none."""
+
+    lines: tuple[Line, ...]
+    disputed: int
+
+    @property
+    def held(self) -> int:
+        """Samples of the longest line."""
+        return max((line.stop - line.first for line in self.lines), default=0)
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples a second on the longest line; 0 where there is none."""
+        if not self.lines:
+            return 0.0
+        line = max(self.lines, key=lambda line: line.stop - line.first)
+        return float((line.knots[-1] - line.knots[0]) / (line.knots_s[-1] - line.knots_s[0]))
+
+    def times(self, numbers: np.ndarray) -> np.ndarray:
+        """Times in the film, s, float64 ``(n,)``; NaN where they are not known."""
+        time_s = np.full(len(numbers), np.nan)
+        for line in self.lines:
+            here = (numbers >= line.first) & (numbers < line.stop)
+            time_s[here] = np.interp(numbers[here], line.knots, line.knots_s)
+        return time_s
+
+
+class _Points(NamedTuple):
+    """Numbers and times that are both known; exact: by stamps, so that no border is needed."""
+
+    number: np.ndarray
+    time_s: np.ndarray
+    exact: bool
+
+
+def read_clock(
+    blocks: Blocks, *, starts_s: Sequence[float] = (), ends_s: Sequence[float] = ()
+) -> Clock:
+    """The clock of a sensor.
+
+    starts_s, ends_s: other times at which its first sample may have been taken, and its last one,
+    beside the beginning of its first block and the end of its last, whose duration may be a nominal
+    one: the beginning and the end of the film. They count where they lie on the line of the others.
+    """
+    starts_s = (float(blocks.start_s[0]), *starts_s)
+    ends_s = (float(blocks.end_s[-1]), *ends_s)
+    points = _points(blocks)
+    if len(points.number) < 2:
+        return _lone(blocks, ends_s)
+    period_s = _period(points.number, points.time_s)
+    if not period_s > 0:  # blocks without duration
+        return _unknown(blocks)
+    spread_s = _spread(points, period_s)
+    steps = _steps(points, period_s, max(STEP_S, STEP_SPREADS * spread_s))
+    bounds = [0, *steps, len(points.number)]
+    lines = []
+    for begin, stop in itertools.pairwise(bounds):
+        number, time_s = points.number[begin:stop], points.time_s[begin:stop]
+        final = stop == len(points.number)
+        last = blocks.total if final else int(number[-1])
+        known_s = time_s[:1].tolist() if points.exact else [] if begin else starts_s
+        starts = [(float(number[0]), at_s) for at_s in known_s]
+        ends = [(float(last), end_s) for end_s in ends_s if final and not points.exact]
+        lines.append(
+            fit_line(number, time_s, last=last, period_s=period_s, starts=starts, ends=ends)
+        )
+    settled = _settle(lines, blocks, STEP_SPREADS * spread_s, period_s)
+    held = sum(line.stop - line.first for line in settled)
+    return Clock(tuple(settled), blocks.total - int(blocks.first[0]) - held)
+
+
+def _lone(blocks: Blocks, ends_s: Sequence[float]) -> Clock:
+    """The clock of the only block: its samples are spread over it, up to the film's end."""
+    first, start_s, end_s = int(blocks.first[0]), float(blocks.start_s[0]), ends_s[0]
+    if ends_s[-1] < end_s - STEP_S:  # the film is shorter than the block is said to be
+        end_s = ends_s[-1]
+    if not end_s > start_s:
+        return _unknown(blocks)
+    knots = np.array([first, blocks.total], np.float64)
+    line = Line(first, blocks.total, knots, np.array([start_s, end_s]))
+    return Clock((line,), 0)
+
+
+def _unknown(blocks: Blocks) -> Clock:
+    return Clock((), blocks.total - int(blocks.first[0]))
+
+
+def _points(blocks: Blocks) -> _Points:
+    """Stamps where all blocks have them and they run with the film, else the borders of blocks.
+
+    Of the borders that follow the same sample the earliest counts: then it was delivered, and
+    blocks without new samples followed.
+    """
+    starts, ends = blocks.first, (blocks.first + blocks.counts)[:-1]
+    number = np.concatenate([starts, ends])
+    time_s = np.concatenate([blocks.start_s, blocks.end_s[:-1]])
+    order = np.lexsort((time_s, number))
+    number, places = np.unique(number[order], return_index=True)
+    borders = _Points(number.astype(np.float64), time_s[order][places], exact=False)
+    if len(blocks.first) < 3 or not np.isfinite(blocks.stamp_s).all():
+        return borders
+    stamps = _Points(blocks.first.astype(np.float64), blocks.stamp_s, exact=True)
+    period_s = _period(borders.number, borders.time_s)
+    stamped_s = _period(stamps.number, stamps.time_s)
+    if not abs(stamped_s / period_s - 1) < SAME_RATE:
+        return borders
+    spread_s = _spread(borders, period_s)
+    if _spread(stamps, stamped_s) > max(spread_s, EVEN * period_s):
+        return borders
+    # Stamps count from some moment of the camera's. The first sample is the film's first, unless
+    # the borders of all blocks say otherwise.
+    _, these, those = np.intersect1d(borders.number, stamps.number, return_indices=True)
+    shifts_s = borders.time_s[these] - stamps.time_s[those]
+    usual_s, first_s = float(np.median(shifts_s)), float(shifts_s[0])
+    sure_s = SPREADS * 1.25 * spread_s / np.sqrt(len(shifts_s)) + 1.5 * period_s
+    return stamps._replace(
+        time_s=stamps.time_s + (first_s if abs(usual_s - first_s) <= sure_s else usual_s)
+    )
+
+
+def _period(number: np.ndarray, time_s: np.ndarray) -> float:
+    """Seconds to a sample: the median over points so far apart that a few odd ones do not count."""
+    apart = min(AROUND, len(number) - 1)
+    return float(np.median((time_s[apart:] - time_s[:-apart]) / (number[apart:] - number[:-apart])))
+
+
+def _spread(points: _Points, period_s: float) -> float:
+    """Standard deviation of the points about a line, by the median of their differences, s."""
+    off_s = points.time_s - period_s * points.number
+    return 1.4826 * float(np.median(np.abs(np.diff(off_s)))) / np.sqrt(2)
+
+
+def _steps(points: _Points, period_s: float, least_s: float) -> list[int]:
+    """The points at which the clock has stepped aside for good, two at least on either side."""
+    off_s = points.time_s - period_s * points.number
+    places = range(2, len(off_s) - 1)
+    step_s = np.array(
+        [
+            np.median(off_s[place : place + AROUND])
+            - np.median(off_s[max(place - AROUND, 0) : place])
+            for place in places
+        ]
+    )
+    wide = np.flatnonzero(np.abs(step_s) > least_s)
+    found: list[int] = []
+    for group in np.split(wide, np.flatnonzero(np.diff(wide) > 1) + 1):
+        if len(group):
+            here = group + places.start
+            found.append(int(here[np.argmax(np.abs(off_s[here] - off_s[here - 1]))]))
+    return found
+
+
+def _settle(lines: list[Line], blocks: Blocks, spill_s: float, period_s: float) -> list[Line]:
+    """The lines with the samples between two of them given to the one whose times their blocks fit.
+
+    Where they fit both, as in a block during which recording was paused, or neither, they stay
+    without a time; so do those beside the step that may have spilled over it.
+    """
+    settled, late_s, spilled = lines[:1], max(STEP_S, spill_s), round(spill_s / period_s)
+    for line in lines[1:]:
+        before = settled[-1]
+        between = (blocks.first >= before.stop) & (blocks.first < line.first)
+        fits = [_holds(one, blocks, between, late_s) for one in (before, line)]
+        first = before.stop if fits == [False, True] else line.first
+        stop = line.first if fits == [True, False] else before.stop
+        settled[-1] = _reaching(before, before.first, max(stop - spilled, before.first + 1))
+        settled.append(_reaching(line, min(first + spilled, line.stop - 1), line.stop))
+    return settled
+
+
+def _holds(line: Line, blocks: Blocks, which: np.ndarray, late_s: float) -> bool:
+    """Whether these blocks lie, by the line, where the film has them."""
+    return all(
+        start_s - late_s <= line.at(first) and line.at(first + count - 1) <= end_s + late_s
+        for start_s, end_s, first, count in zip(
+            blocks.start_s[which],
+            blocks.end_s[which],
+            blocks.first[which],
+            blocks.counts[which],
+            strict=True,
+        )
+    )
+
+
+def _reaching(line: Line, first: int, stop: int) -> Line:
+    """The line continued to these samples."""
+    low, high = min(first, line.knots[0]), max(stop, line.knots[-1])
+    knots = np.concatenate([[low], line.knots[1:-1], [high]])
+    return Line(first, stop, knots, np.array([line.at(number) for number in knots]))
