@@ -4,11 +4,18 @@
 parameters for all N rows of the global batch and keeps those of this rank, so a window's view is
 a function of the seed, the step and its place in the global batch alone.
 
+Turning the device (``rotation``) and playing backwards (``time_flip``) give what the sensors would
+measure of another real motion. The others do not: ``time_warp`` leaves values as they are, though a
+quicker motion has a larger acceleration and rotation; ``permutation`` jumps at its cuts;
+``negation`` is of no turn of a device, and in a mirror angular velocity would keep its sign;
+``scaling``, ``jitter`` and ``channel_dropout`` are of sensors that measure badly.
+
 Shapes: B rows of this rank, N rows of the global batch, C channels, T samples.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +33,10 @@ from primus_scale.config import (
     TimeFlip,
     TimeWarp,
 )
-from primus_scale.sample import hash64
+from primus_scale.sample import UNITS, hash64
+
+ANGULAR_VELOCITY = "rad/s"
+LARGE = 2.0**20  # magnitudes above it are made smaller before they are worked on
 
 
 def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Generator:
@@ -65,6 +75,7 @@ class Augment:
     """The operations of a configuration in their order; made by ``build_augment``."""
 
     ops: tuple[AugmentOp, ...]
+    units: tuple[str, ...] = UNITS  # of the channels
 
     def __call__(
         self, imu: torch.Tensor, generator: torch.Generator, rows: slice, total: int
@@ -73,24 +84,39 @@ class Augment:
 
         rows: where these B rows stand in the global batch of ``total`` rows. ``generator`` must
         be in the same state on all ranks and live on ``imu``'s device (``step_generator``).
-        Raises ValueError where a rotation is asked of channels that are no xyz triplets.
+        Finite samples, however large, give finite samples. Raises ValueError where a rotation is
+        asked of channels that are no xyz triplets, or a flip of channels without units.
         """
         draws = RowDraws(generator, rows, total)
-        view = imu
+        scale = _scale_of_large(imu)
+        view = imu / scale
         for op in self.ops:
-            view = _apply(op, view, draws)
-        return view
+            view = self._apply(op, view, draws)
+        limit = torch.finfo(view.dtype).max
+        return (view * scale).clamp(-limit, limit)
+
+    def _apply(self, op: AugmentOp, imu: torch.Tensor, draws: RowDraws) -> torch.Tensor:
+        """Apply ``op`` to each row with probability ``op.p``."""
+        chosen = draws.uniform(1, 1) < op.p
+        operations = OPERATIONS | {"time_flip": functools.partial(time_flip, units=self.units)}
+        return torch.where(chosen, operations[op.name](imu, op, draws), imu)
 
 
-def build_augment(ops: Sequence[AugmentOp]) -> Augment:
-    """The augmentation that applies ``ops`` one after the other."""
-    return Augment(tuple(ops))
+def build_augment(ops: Sequence[AugmentOp], units: Sequence[str] = UNITS) -> Augment:
+    """The augmentation that applies ``ops`` one after the other; units: of the channels."""
+    return Augment(tuple(ops), tuple(units))
 
 
-def _apply(op: AugmentOp, imu: torch.Tensor, draws: RowDraws) -> torch.Tensor:
-    """Apply ``op`` to each row with probability ``op.p``."""
-    chosen = draws.uniform(1, 1) < op.p
-    return torch.where(chosen, OPERATIONS[op.name](imu, op, draws), imu)
+def _scale_of_large(imu: torch.Tensor) -> torch.Tensor:
+    """A power of two for each row, ``(B, 1, 1)``: 1, or near the largest magnitude where LARGE.
+
+    All operations are homogeneous: they give the same of a row divided by it, without the squares
+    and sums that overflow. Division by a power of two is exact, and by 1 leaves all as it is.
+    """
+    peak = imu.abs().amax(dim=(1, 2), keepdim=True)
+    exponent = torch.frexp(peak).exponent - 1
+    large = (peak > LARGE) & peak.isfinite()
+    return torch.ldexp(torch.ones_like(peak), exponent.masked_fill(~large, 0))
 
 
 def scaling(imu: torch.Tensor, op: Scaling, draws: RowDraws) -> torch.Tensor:
@@ -111,9 +137,21 @@ def negation(imu: torch.Tensor, op: Negation, draws: RowDraws) -> torch.Tensor:
     return -imu
 
 
-def time_flip(imu: torch.Tensor, op: TimeFlip, draws: RowDraws) -> torch.Tensor:
-    """Reverse the order of samples."""
-    return imu.flip(-1)
+def time_flip(
+    imu: torch.Tensor, op: TimeFlip, draws: RowDraws, units: Sequence[str] = UNITS
+) -> torch.Tensor:
+    """Play backwards: reverse the order of samples, and the sign of angular velocities.
+
+    A motion in reverse turns the other way. Its acceleration, the second derivative in time, keeps
+    its sign, and so does gravity.
+    """
+    if len(units) != imu.shape[1]:
+        raise ValueError(
+            f"time_flip needs to know which channels are angular velocities, but windows have "
+            f"{imu.shape[1]} channels and {len(units)} units; remove time_flip from augment"
+        )
+    signs = [-1.0 if unit == ANGULAR_VELOCITY else 1.0 for unit in units]
+    return imu.flip(-1) * imu.new_tensor(signs)[:, None]
 
 
 def channel_dropout(imu: torch.Tensor, op: ChannelDropout, draws: RowDraws) -> torch.Tensor:

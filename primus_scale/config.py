@@ -99,7 +99,10 @@ class Rotation(ConfigModel):
 
 
 class TimeWarp(ConfigModel):
-    """Replay the window at a smoothly varying speed, of relative deviation ``sd``."""
+    """Replay the window at a smoothly varying speed, of relative deviation ``sd``.
+
+    Samples move in time and keep their values, which those of a quicker motion would not.
+    """
 
     name: Literal["time_warp"] = "time_warp"
     sd: float = Field(0.3, gt=0)
@@ -108,14 +111,14 @@ class TimeWarp(ConfigModel):
 
 
 class TimeFlip(ConfigModel):
-    """Play the window backwards."""
+    """Play the window backwards: the gyroscope then turns the other way."""
 
     name: Literal["time_flip"] = "time_flip"
     p: float = Field(0.5, ge=0, le=1)
 
 
 class Negation(ConfigModel):
-    """Change the sign of all channels."""
+    """Change the sign of all channels, which no turn of a device does."""
 
     name: Literal["negation"] = "negation"
     p: float = Field(0.5, ge=0, le=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -130,6 +130,34 @@ class ImuEncoder(nn.Module):
                 f"{self.spec.rate_hz:g} Hz; resample or cut the windows to that"
             )
         return self.heads(self.backbone(imu))
+
+
+class FiniteSamples:
+    """A hook of ``encoder.register_forward_pre_hook(..., with_kwargs=True)``.
+
+    Refuses windows with samples that are not finite, for which an encoder gives NaN. Training has
+    its own way with those, and a program that is being compiled or exported cannot look at values:
+    nothing is checked then.
+    """
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        self.channels = tuple(channels)
+
+    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise ValueError naming the first such sample of imu ``(B, C, T)``."""
+        if encoder.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        imu = args[0] if args else kwargs["imu"]
+        if imu.is_meta or imu.ndim != 3 or imu.shape[1] != len(self.channels):
+            return  # the encoder says what is wrong with the shape
+        bad = ~imu.isfinite()
+        if bad.any():
+            window, channel, sample = bad.nonzero()[0].tolist()
+            raise ValueError(
+                f"imu holds {imu[window, channel, sample].item()} in window {window}, channel "
+                f"{self.channels[channel]}, sample {sample} ({int(bad.sum())} of {bad.numel()} "
+                "samples are not finite); leave such windows out, or fill the gaps before the cut"
+            )
 
 
 class Standardise(nn.Module):

@@ -21,7 +21,7 @@ from pydantic import Field
 from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
-from primus_scale.encoders.base import ImuEncoder
+from primus_scale.encoders.base import FiniteSamples, ImuEncoder
 from primus_scale.sample import CHANNELS, UNITS
 
 SCHEMA_VERSION = 1  # of card.json
@@ -144,8 +144,9 @@ def load_encoder(directory: str | Path) -> ImuEncoder:
     """The exported encoder in ``directory``, on the CPU, float32, in evaluation mode.
 
     ``encoder(imu)`` takes imu ``(B, C, T)`` float32 in the units of its card and gives
-    ``Embeddings``. Raises FileNotFoundError where a file is missing, ValueError naming the file
-    where it is damaged or does not fit its card.
+    ``Embeddings``; in evaluation mode it raises ValueError where a sample is not finite.
+    Raises FileNotFoundError where a file is missing, ValueError naming the file where it is
+    damaged or does not fit its card.
     """
     directory = Path(directory)
     card = read_card(directory)
@@ -164,6 +165,7 @@ def load_encoder(directory: str | Path) -> ImuEncoder:
             f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE} ({error}); "
             "export the encoder again"
         ) from None
+    encoder.register_forward_pre_hook(FiniteSamples(card.channels), with_kwargs=True)
     return encoder.eval()
 
 

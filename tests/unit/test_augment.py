@@ -12,6 +12,7 @@ from primus_scale.config import (
     ChannelDropout,
     Config,
     DataConfig,
+    EncoderConfig,
     Jitter,
     Negation,
     Permutation,
@@ -20,6 +21,7 @@ from primus_scale.config import (
     TimeFlip,
     TimeWarp,
 )
+from primus_scale.encoders import build_encoder
 
 CHANNELS, SAMPLES = 6, 250
 ALL_OPS = (
@@ -158,7 +160,9 @@ def test_time_warp_replays_at_varying_speed() -> None:
 
 def test_flip_and_negation_are_exact() -> None:
     imu = make_imu()
-    assert torch.equal(augmented(imu, TimeFlip(p=1.0)), torch.flip(imu, dims=(2,)))
+    backwards = torch.flip(imu, dims=(2,))
+    backwards[:, 3:] *= -1
+    assert torch.equal(augmented(imu, TimeFlip(p=1.0)), backwards)
     assert torch.equal(augmented(imu, Negation(p=1.0)), -imu)
 
 
@@ -176,6 +180,56 @@ def test_channel_dropout_spares_one_channel(rate: float) -> None:
 def test_rotation_needs_triplets() -> None:
     with pytest.raises(ValueError, match="remove rotation from augment"):
         augmented(torch.zeros(2, 4, 10), Rotation())
+
+
+def test_flip_goes_by_the_units_of_channels() -> None:
+    imu = make_imu(4)[:, :2]
+    flip = build_augment((TimeFlip(p=1.0),), ("rad/s", "m/s2"))
+    view = flip(imu, step_generator(7, 0, "cpu"), slice(0, 4), 4)
+    assert torch.equal(view, torch.stack((-imu[:, 0].flip(1), imu[:, 1].flip(1)), dim=1))
+    with pytest.raises(ValueError, match="2 channels and 6 units; remove time_flip from augment"):
+        augmented(imu, TimeFlip())
+
+
+@pytest.mark.parametrize("magnitude", [1e18, 1e30, 3.4e38])
+@pytest.mark.parametrize("where", ["window", "channel", "sample"])
+def test_large_values_stay_finite_and_harm_no_other_row(magnitude: float, where: str) -> None:
+    imu = make_imu()
+    expected = augmented(imu, *DEFAULT_OPS, TimeFlip(), Negation())
+    place = {"window": np.s_[5], "channel": np.s_[5, 3], "sample": np.s_[5, 3, 70]}[where]
+    imu[place] = magnitude * imu[place].sign()
+    for op in ALL_OPS:
+        assert augmented(imu, op(p=1.0)).isfinite().all(), op
+    view = augmented(imu, *DEFAULT_OPS, TimeFlip(), Negation())
+    assert view.isfinite().all()
+    others = torch.arange(len(imu)) != 5
+    assert torch.equal(view[others], expected[others])
+
+
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+def test_an_encoder_takes_a_window_of_huge_values_and_its_view(name: str) -> None:
+    imu = make_imu(4)
+    imu[1] *= 1e18
+    encoder = build_encoder(
+        EncoderConfig(name=name),
+        channels=CHANNELS,
+        samples=SAMPLES,
+        rate_hz=50.0,
+        teacher_dims={},
+        shared=False,
+        mean=(0.0,) * CHANNELS,
+        std=(1.0,) * CHANNELS,
+    )
+    view = augmented(imu, *DEFAULT_OPS)
+    encoder(torch.cat([imu, view])).ss.square().sum().backward()
+    gradients = [weight.grad for weight in encoder.parameters() if weight.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_views_of_large_values_are_those_of_small_ones_enlarged() -> None:
+    imu, factor = make_imu(), 2.0**80
+    expected = augmented(imu, *DEFAULT_OPS) * factor
+    torch.testing.assert_close(augmented(imu * factor, *DEFAULT_OPS), expected, rtol=1e-5, atol=0)
 
 
 def test_constant_windows_stay_finite() -> None:

@@ -1,7 +1,9 @@
 """Exported encoders: they come back as they were, and damage is told, not loaded."""
 
+import copy
 import hashlib
 import json
+import math
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,3 +195,28 @@ def test_weights_of_another_shape(exported: Path) -> None:
     edit_card(exported, weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(ValueError, match=r"encoder\.safetensors does not fit"):
         load_encoder(exported)
+
+
+@pytest.mark.parametrize(("value", "said"), [(math.nan, "nan"), (math.inf, "inf")])
+def test_samples_that_are_not_finite_are_refused(exported: Path, value: float, said: str) -> None:
+    encoder, imu = load_encoder(exported), torch.randn(3, 6, 250)
+    imu[1, 4, 17] = imu[2, 0, 3] = value
+    message = rf"holds {said} in window 1, channel gyr_y, sample 17 \(2 of 4500 samples"
+    for module in (encoder, copy.deepcopy(encoder)):
+        with pytest.raises(ValueError, match=message):
+            module(imu)
+        with pytest.raises(ValueError, match=message):
+            module(imu=imu)
+    assert encoder(imu[:1]).features.isfinite().all()
+    assert not encoder.train()(imu).features.isfinite().all(), "training has its own check"
+
+
+def test_a_loaded_encoder_can_be_compiled_and_exported(tmp_path: Path) -> None:
+    encoder = load_encoder(export(make_encoder("transformer"), tmp_path))  # Dynamo has no GRU
+    imu = torch.randn(3, 6, 250)
+    with torch.no_grad():
+        expected = encoder(imu).ss
+        compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(imu).ss, expected)
+        program = torch.export.export(encoder, (imu,))
+        torch.testing.assert_close(program.module()(imu).ss, expected)
