@@ -1,7 +1,7 @@
 """The built-in data as shard folders.
 
 windows/train        synthetic triplets, and real IMU without labels of the split's people
-windows/validation   synthetic triplets of clips that training never saw
+windows/validation   synthetic triplets: unseen takes of the same clips and of four others
 few_shot/label       real labelled windows of the same people
 few_shot/test        real labelled windows of the other people
 """
@@ -78,7 +78,7 @@ def build_demo(
     provenance = _provenance(seed, split, label_people, test_people)
     with _open_writers(out_url, provenance, overwrite) as writers:
         options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}
-        train, validation = _orders(moments, options)
+        train, validation = plan_takes(moments, options)
         windows = _perform(train + validation, workers or os.cpu_count() or 1, report)
         last_train = moments * placements
         contents = (
@@ -154,11 +154,16 @@ def _provenance(
     }
 
 
-def _orders(moments: int, options: dict[str, int]) -> tuple[list[TakeOrder], list[TakeOrder]]:
-    """Takes for training and for validation; each set goes through its clips in turn."""
+def plan_takes(moments: int, options: dict[str, int]) -> tuple[list[TakeOrder], list[TakeOrder]]:
+    """Takes for training and for validation; each set goes through its clips in turn.
+
+    Validation has takes of its own of the clips trained on, which tell what was learnt, and takes
+    of clips never trained on, which tell how far it carries.
+    """
+    trained = TRAIN_CLIPS + STILL_CLIPS
     wanted = (
-        (TRAIN_CLIPS + STILL_CLIPS, moments),
-        (VALIDATION_CLIPS, -(-moments // VALIDATION_SHARE)),
+        (trained, moments),
+        (VALIDATION_CLIPS + trained, -(-moments // VALIDATION_SHARE)),
     )
     lists: list[list[TakeOrder]] = []
     number = 0
