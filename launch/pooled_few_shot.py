@@ -4,7 +4,9 @@
 
 For every split of people it builds and embeds the built-in data, for every seed it pretrains in
 one process and evaluates, ``--jobs`` chains at a time, and pools the results into
-``few_shot.json`` and ``report.html``. What a killed run has finished is not done again.
+``few_shot.json`` and ``report.html``. What a killed run has finished is not done again, down to
+single draws of an evaluation; evaluations of one split share what does not depend on the
+pretraining.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ def _pretrain_and_evaluate(args: argparse.Namespace, out: Path, split: int, seed
     log = out / f"split{split}" / f"seed{seed}.log"
     _run(log, "pretrain", "--config", args.config, *overrides)
     # Another seed draws other initial weights for the scratch arm, and the same labels.
-    _run(log, "evaluate", "--run", str(run), "--data", str(data / "few_shot"))
+    shared = ("--finished", str(out / f"split{split}" / "few_shot.finished.jsonl"))
+    _run(log, "evaluate", "--run", str(run), "--data", str(data / "few_shot"), *shared)
     return result
 
 

@@ -144,6 +144,12 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="report folder; default: beside the encoder")
     parser.add_argument(
+        "--finished",
+        metavar="FILE",
+        help="keeps what is finished, for evaluations that have work in common; default: one in "
+        "the report folder, from which an interrupted evaluation goes on",
+    )
+    parser.add_argument(
         "overrides",
         nargs="*",
         default=[],
@@ -165,11 +171,12 @@ def _list_fields(model: type[ConfigModel]) -> str:
 def _evaluate(args: argparse.Namespace) -> int:
     from primus_scale.evaluate import evaluate, log_confusion, write_summary
 
+    finished = None if args.finished is None else parse_local(args.finished)
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
         encoder = parse_local(args.encoder)
         out = _report_folder(encoder) if args.out is None else parse_local(args.out)
-        evaluate(encoder, args.data, settings, out)
+        evaluate(encoder, args.data, settings, out, finished_file=finished)
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
@@ -180,6 +187,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         run_dir / "few_shot" if args.out is None else parse_local(args.out),
         augment=config.augment,
         pretraining_seed=config.seed,
+        finished_file=finished,
     )
     log_confusion(run_dir, results)
     print(f"summary  {write_summary(run_dir, results)}")

@@ -6,7 +6,7 @@ proves it); what a field means stands beside it and nowhere else.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -282,16 +282,32 @@ class LaunchConfig(ConfigModel):
 class FewShotConfig(ConfigModel):
     """The few-shot evaluation; ``primus-scale evaluate --help`` shows these descriptions."""
 
-    k: tuple[int | Literal["all"], ...] = Field((1, 5, 10, 50, "all"), description="labels a class")
+    k: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+        (1, 5, 10, 50, "all"), min_length=1, description="labels a class"
+    )
     draws: int = Field(10, ge=1, description="random choices of the labelled windows")
+    trained_draws: int = Field(
+        3, ge=1, description="of these, how many the scratch and fine-tuned arms learn from"
+    )
     seed: int = Field(0, description="of the choices and of fresh weights")
-    steps: int = Field(200, ge=1, description="of training the scratch and fine-tuned arms")
+    steps: int = Field(
+        800, ge=1, description="at most, of training these; how many is chosen on label people"
+    )
     batch: int = Field(64, ge=1, description="windows in one of these steps")
-    lrs: tuple[float, ...] = Field(
-        (3e-4, 1e-3, 3e-3), description="learning rates to choose from, on label people only"
+    lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (3e-4, 1e-3, 3e-3),
+        min_length=1,
+        description="learning rates to choose from, on label people only",
     )
     finetune: bool = Field(True, description="also fine-tune the pretrained encoder")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+
+    @field_validator("k", "lrs")
+    @classmethod
+    def _check_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("holds a value twice; name each once")
+        return values
 
 
 class Config(ConfigModel):

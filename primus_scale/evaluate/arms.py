@@ -1,16 +1,17 @@
 """The arms of the few-shot comparison: ways to classify windows from a few labelled ones.
 
 An arm sees one pool of windows and predicts the classes of some rows from the labels of others.
-It has one setting (penalty of a probe, learning rate of a training), which the protocol chooses
-on people whose labels may be used.
+What it leaves open (penalty and scaling of a probe; rate and steps of a training) it chooses by
+trials, in which some of the people whose labels may be used stand in for the test people.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,17 +23,24 @@ from primus_scale.evaluate.draws import Labels
 from primus_scale.evaluate.features import hand_features
 from primus_scale.evaluate.finetune import (
     Classifier,
+    Probe,
     Recipe,
+    Training,
     encode_features,
-    fit_classifier,
     fit_probe,
     predict,
 )
 
 PROBE_STRENGTHS = (0.01, 0.1, 1.0)
+SCALINGS = ("labelled", "unlabelled", "none")  # by which windows features are standardised
 FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is tuned with smaller steps than a fresh one
+START_SETTING = {"strength": 0.1, "scaling": "unlabelled"}  # of the probe that tuning begins at
+FIRST_JUDGED, GROWTH = 20, 1.5  # steps after which a training is judged: first, then so much more
+PATIENCE = 3  # a training that has gone on so many times as long as to its best has stopped rising
+LEAST_STEPS = 200  # before which none counts as having stopped
 
 EncoderFactory = Callable[[int], nn.Module]  # from a seed to an encoder with fresh weights
+Setting = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True)
@@ -45,29 +53,59 @@ class Pool:
     rate_hz: float
 
 
-class Arm(Protocol):
-    """One way to classify from few labels.
+@dataclass(frozen=True)
+class Lesson:
+    """What may be learnt from, as rows of a pool, and a seed for what is left to chance.
 
-    ``settings`` are the values among which the protocol chooses.
+    train: windows whose labels may be used. unlabelled: windows that may be looked at without
+    their labels, which are all those of the label people that are not held out.
     """
 
-    settings: tuple[float, ...]
+    train: np.ndarray
+    unlabelled: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A lesson, and the rows of held-out label people on whom it is judged."""
+
+    lesson: Lesson
+    target: np.ndarray
+
+
+class Arm(Protocol):
+    """One way to classify from few labels."""
+
+    trains: bool  # an encoder: each fit costs as much as hundreds of fits of a probe
 
     def trials(self, k: Labels) -> int:
-        """Trials on held-out people to spend on each setting; fewer labels leave more to chance."""
+        """Trials to choose settings by; fewer labels leave more to chance."""
 
-    def predict(
-        self, train: np.ndarray, target: np.ndarray, setting: float, seed: int
-    ) -> np.ndarray:
-        """Class ids of the rows ``target`` from the labels of the rows ``train`` alone."""
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """The setting of best accuracy in ``trials``."""
+
+    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """Class ids of the rows ``target``."""
 
 
 class ProbeArm:
-    """Logistic regression on features ``(n, D)`` that stay as they are."""
+    """Logistic regression on features ``(n, D)`` that stay as they are.
 
-    settings: tuple[float, ...] = PROBE_STRENGTHS
+    Its penalty and how features are scaled are chosen together, by the same rule and out of the
+    same values whatever the features are.
+    """
 
-    def __init__(self, pool: Pool, features: np.ndarray):
+    trains = False
+
+    def __init__(self, name: str, pool: Pool, features: np.ndarray):
+        """Raise ValueError where features are not finite."""
+        if bad := int((~np.isfinite(features)).any(axis=1).sum()):
+            raise ValueError(
+                f"arm {name}: features of {bad} of {len(features)} windows are NaN or infinite; "
+                "the encoder's weights are damaged, or were when training ended: export another "
+                "checkpoint, or train again"
+            )
         self._pool = pool
         self._features = features
 
@@ -75,13 +113,36 @@ class ProbeArm:
         """See ``Arm``; a fit costs next to nothing."""
         return 1 if k == "all" else 5
 
-    def predict(
-        self, train: np.ndarray, target: np.ndarray, setting: float, seed: int
-    ) -> np.ndarray:
-        """See ``Arm``; ``seed`` plays no part, since the fit is convex."""
-        label = self._pool.label[train]
-        probe = fit_probe(self._features[train], label, self._pool.classes, setting)
-        return probe.predict(self._features[target])
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm``; of equal settings the one of the strongest penalty."""
+        settings = [
+            {"strength": strength, "scaling": scaling}
+            for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS)
+        ]
+        scores = [
+            np.mean([_score(self._pool, trial, self._predict(trial, s)) for trial in trials])
+            for s in settings
+        ]
+        return settings[int(np.argmax(scores))]
+
+    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``; the seed plays no part, since the fit is convex."""
+        return self.fit(lesson, setting).predict(self._features[target])
+
+    def fit(self, lesson: Lesson, setting: Setting) -> Probe:
+        """The probe that answers in ``predict``."""
+        rows = {"labelled": lesson.train, "unlabelled": lesson.unlabelled, "none": None}
+        scale_by = rows[setting["scaling"]]
+        return fit_probe(
+            self._features[lesson.train],
+            self._pool.label[lesson.train],
+            self._pool.classes,
+            setting["strength"],
+            None if scale_by is None else self._features[scale_by],
+        )
+
+    def _predict(self, trial: Trial, setting: Setting) -> np.ndarray:
+        return self.predict(trial.lesson, trial.target, setting)
 
 
 class TrainedArm:
@@ -89,7 +150,17 @@ class TrainedArm:
 
     With ``start`` it begins at that encoder and at a linear probe on its features; without, at
     fresh weights.
+
+    Rate and steps are chosen together. For each rate one training a trial is judged on the
+    held-out people as it goes (``judged_steps``), accuracy is averaged over trials, and it ends
+    where it has gone on ``PATIENCE`` times as long as to its best, or at ``config.steps``. The
+    best accuracy of all decides, and of equal ones the fewest steps. Since a shorter training is
+    the beginning of a longer one (``Training``), the arm is then fitted with just what was judged.
+    ``at_limit`` in the setting says that the longest training allowed was the best: more steps
+    might be better still.
     """
+
+    trains = True
 
     def __init__(
         self,
@@ -97,9 +168,10 @@ class TrainedArm:
         fresh: EncoderFactory,
         augment: Augment,
         config: FewShotConfig,
-        start: tuple[nn.Module, np.ndarray] | None = None,
+        start: tuple[nn.Module, ProbeArm] | None = None,
     ):
-        self.settings = tuple(lr * (FINETUNE_LR_SHARE if start else 1.0) for lr in config.lrs)
+        share = FINETUNE_LR_SHARE if start else 1.0
+        self._lrs = tuple(lr * share for lr in config.lrs)
         self._pool = pool
         self._label = torch.from_numpy(pool.label).to(pool.imu.device)
         self._fresh = fresh
@@ -109,35 +181,85 @@ class TrainedArm:
 
     def trials(self, k: Labels) -> int:
         """See ``Arm``; a fit costs as much as a draw of the test itself."""
-        return 1 if k == "all" or k >= 10 else 2
+        return 1 if k == "all" or k >= 5 else 2
 
-    def predict(
-        self, train: np.ndarray, target: np.ndarray, setting: float, seed: int
-    ) -> np.ndarray:
-        """See ``Arm``; ``seed`` decides fresh weights, batches and augmentations."""
-        model = self._initial_model(train, seed).to(self._pool.imu.device)
-        recipe = Recipe(self._config.steps, self._config.batch, setting, self._augment, seed)
-        rows = torch.from_numpy(train).to(self._label.device)
-        fit_classifier(model, self._pool.imu[rows], self._label[rows], recipe)
-        return predict(model, self._pool.imu[torch.from_numpy(target).to(self._label.device)])
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm`` and the class. Raises ValueError where no training stays finite."""
+        best: tuple[float, int, float] | None = None  # accuracy, steps negated, rate negated
+        for lr in self._lrs:
+            for steps, accuracy in self._curve(trials, lr):
+                best = max(best or (-1.0, 0, 0.0), (accuracy, -steps, -lr))
+        if best is None:
+            rates = ", ".join(f"{lr:g}" for lr in self._lrs)
+            raise ValueError(f"training diverges at rates of {rates}; give smaller values of lrs")
+        steps, lr = -best[1], -best[2]
+        return {"lr": lr, "steps": steps, "at_limit": steps == self._config.steps}
 
-    def _initial_model(self, train: np.ndarray, seed: int) -> Classifier:
+    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``; the seed decides fresh weights, batches and augmentations."""
+        training = self._training(lesson, setting["lr"])
+        try:
+            model = training.advance(setting["steps"])
+        except FloatingPointError as error:
+            raise ValueError(
+                f"training at a rate of {setting['lr']:g} diverges ({error}); give smaller values "
+                "of lrs"
+            ) from None
+        return predict(model, self._pool.imu[self._rows(target)])
+
+    def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
+        """Steps, and the mean accuracy on held-out people after as many, while it rises."""
+        trainings = [self._training(trial.lesson, lr) for trial in trials]
+        targets = [self._pool.imu[self._rows(trial.target)] for trial in trials]
+        curve: list[tuple[int, float]] = []
+        for steps in judged_steps(self._config.steps):
+            try:
+                models = [training.advance(steps) for training in trainings]
+            except FloatingPointError:
+                break
+            answers = [predict(*pair) for pair in zip(models, targets, strict=True)]
+            scores = [_score(self._pool, *pair) for pair in zip(trials, answers, strict=True)]
+            curve.append((steps, float(np.mean(scores))))
+            best_steps, _ = max(curve, key=lambda point: (point[1], -point[0]))
+            if steps >= max(PATIENCE * best_steps, LEAST_STEPS):
+                break
+        return curve
+
+    def _training(self, lesson: Lesson, lr: float) -> Training:
+        model = self._initial_model(lesson).to(self._pool.imu.device)
+        recipe = Recipe(self._config.batch, lr, self._augment, lesson.seed)
+        rows = self._rows(lesson.train)
+        return Training(model, self._pool.imu[rows], self._label[rows], recipe)
+
+    def _rows(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(rows).to(self._label.device)
+
+    def _initial_model(self, lesson: Lesson) -> Classifier:
         if self._start is None:
-            encoder = self._fresh(seed)
+            encoder = self._fresh(lesson.seed)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.manual_seed(lesson.seed)
                 return Classifier(
                     encoder, nn.Linear(_width(encoder, self._pool), self._pool.classes)
                 )
-        encoder, features = self._start
-        probe = fit_probe(
-            features[train], self._pool.label[train], self._pool.classes, strength=0.1
-        )
-        head = nn.Linear(features.shape[1], self._pool.classes)
+        encoder, arm = self._start
+        probe = arm.fit(lesson, START_SETTING)
+        head = nn.Linear(probe.weight.shape[1], self._pool.classes)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(probe.weight))
             head.bias.copy_(torch.from_numpy(np.maximum(probe.bias, -1e4)))
         return Classifier(copy.deepcopy(encoder), head)
+
+
+def judged_steps(limit: int) -> list[int]:
+    """Numbers of steps after which a training is judged; the last is ``limit``.
+
+    They grow by a share, since what a step can change grows smaller.
+    """
+    steps = [FIRST_JUDGED]
+    while GROWTH**1.5 * steps[-1] < limit:  # the last but one is not close to the last
+        steps.append(round(GROWTH * steps[-1]))
+    return [*(number for number in steps if number < limit), limit]
 
 
 def build_arms(
@@ -150,18 +272,24 @@ def build_arms(
 ) -> dict[str, Arm]:
     """The arms by name; ``config.finetune`` may leave one out. ``seed`` makes the random weights.
 
-    Features of frozen encoders are computed here, once.
+    Features of frozen encoders are computed here, once. Raises ValueError where they are not
+    finite.
     """
-    learned = encode_features(pretrained, pool.imu)
+    learned = ProbeArm("pretrained", pool, encode_features(pretrained, pool.imu))
     unlearned = encode_features(fresh(seed).to(pool.imu.device), pool.imu)
-    arms: dict[str, Arm] = {"pretrained": ProbeArm(pool, learned)}
+    arms: dict[str, Arm] = {"pretrained": learned}
     if config.finetune:
         start = (pretrained, learned)
         arms["pretrained_finetuned"] = TrainedArm(pool, fresh, augment, config, start)
     arms["scratch"] = TrainedArm(pool, fresh, augment, config)
-    arms["random"] = ProbeArm(pool, unlearned)
-    arms["features"] = ProbeArm(pool, hand_features(pool.imu.cpu().numpy(), pool.rate_hz))
+    arms["random"] = ProbeArm("random", pool, unlearned)
+    crafted = hand_features(pool.imu.cpu().numpy(), pool.rate_hz)
+    arms["features"] = ProbeArm("features", pool, crafted)
     return arms
+
+
+def _score(pool: Pool, trial: Trial, answers: np.ndarray) -> float:
+    return float(np.mean(answers == pool.label[trial.target]))
 
 
 def _width(encoder: nn.Module, pool: Pool) -> int:

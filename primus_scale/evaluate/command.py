@@ -21,6 +21,7 @@ from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
 from primus_scale.evaluate.draws import LabelledWindows
+from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
@@ -35,6 +36,7 @@ RESULTS_FILE = "few_shot.json"
 REPORT_FILE = "report.html"
 TRAINING_SUMMARY = "train.json"  # the trainer's
 SUMMARY_FILE = "summary.json"
+FINISHED_FILE = "few_shot.partial.jsonl"  # until all is
 
 
 def evaluate(
@@ -45,12 +47,15 @@ def evaluate(
     *,
     augment: Sequence[AugmentOp] = Config.model_fields["augment"].default,
     pretraining_seed: int = 0,
+    finished_file: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder in ``encoder_dir`` on the shard folders ``label`` and ``test`` of a URL.
 
     augment: operations of the trained arms; by default those of a default pretraining run.
-    Prints progress and the table, writes ``few_shot.json`` and ``report.html`` into ``out_dir``,
-    and returns the results (``results.assemble``), with ``encoder`` and ``data`` described.
+    finished_file: keeps what is finished (``FinishedWork``) for this and other evaluations; by
+    default one in ``out_dir`` does, until the results are written. Prints progress and the table,
+    writes ``few_shot.json`` and ``report.html`` into ``out_dir``, and returns the results
+    (``results.assemble``), with ``encoder`` and ``data`` described.
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing; OSError where ``out_dir`` cannot be written.
     """
@@ -61,6 +66,7 @@ def evaluate(
     for side, loaded in sides.items():
         _check_fit(card, loaded, f"{data_url}/{side}")
     check_writable(Path(out_dir))
+    own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
         torch.set_num_threads(config.threads)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,6 +80,7 @@ def evaluate(
         config,
         split=int(sides["label"].shard_set.index.provenance.get("split", 0)),
         pretraining_seed=pretraining_seed,
+        finished=FinishedWork(Path(finished_file or own_file)),
     )
     results["encoder"] = {
         "name": card.encoder.name,
@@ -84,6 +91,7 @@ def evaluate(
     results["data"] = _describe_data(sides["test"])
     results["augment"] = [op.model_dump(mode="json") for op in augment]
     write_results(results, out_dir)
+    own_file.unlink(missing_ok=True)
     print(format_table(results))
     return results
 

@@ -13,6 +13,8 @@ from primus_scale.sample import hash64
 
 HELD_OUT_SHARE = 0.3  # of label people, who stand in for test people when settings are chosen
 MOST_VALIDATION_WINDOWS = 600
+MOST_SHOWN = 8  # people in a message
+HOLD_OUT_TRIALS = 100  # random choices of people, before as few as possible are held out
 
 Labels = int | Literal["all"]  # k, the labelled windows of each class
 
@@ -42,17 +44,22 @@ class LabelledWindows:
 
 def check_sides(label: LabelledWindows, test: LabelledWindows) -> None:
     """Raise ValueError where the two sides cannot make a few-shot task."""
+    for name, side in (("label/", label), ("test/", test)):
+        if not len(side):
+            raise ValueError(
+                f"{name} holds no window with a label; write it from recordings that have labels"
+            )
+        if bad := int((~torch.isfinite(side.imu).flatten(1).all(1)).sum()):
+            raise ValueError(
+                f"{name}: {bad} of {len(side)} windows hold NaN or infinity; leave them out"
+            )
     common = sorted(set(label.people) & set(test.people))
     if common:
         raise ValueError(
             f"people {', '.join(common)} are in label/ and in test/; the test would measure how "
             "well they are remembered: put all windows of a person on one side"
         )
-    if len(label.people) < 2:
-        raise ValueError(
-            "label/ holds windows of one person only; settings are chosen on held-out people, "
-            "so at least two are needed"
-        )
+    _check_choice(label)
     if label.classes != test.classes:
         raise ValueError(
             f"label/ names the classes {label.classes}, test/ {test.classes}; write both with the "
@@ -62,6 +69,27 @@ def check_sides(label: LabelledWindows, test: LabelledWindows) -> None:
         raise ValueError(
             f"windows of label/ are {tuple(label.imu.shape[1:])} at {label.rate_hz:g} Hz, those of "
             f"test/ {tuple(test.imu.shape[1:])} at {test.rate_hz:g} Hz; write both alike"
+        )
+
+
+def _check_choice(label: LabelledWindows) -> None:
+    """Raise ValueError where no held-out people of label/ could tell a good setting from a bad."""
+    if len(label.people) < 2:
+        raise ValueError(
+            "label/ holds windows of one person only; settings are chosen on held-out people, "
+            "so at least two are needed"
+        )
+    has = _classes_of_people(label)
+    if (has.sum(axis=0) >= 2).sum() < 2:
+        each = [
+            f"{name} has {', '.join(np.array(label.classes)[row])}"
+            for name, row in zip(label.people, has, strict=True)
+        ]
+        shown = "; ".join(each[:MOST_SHOWN]) + "; ..." * (len(each) > MOST_SHOWN)
+        raise ValueError(
+            "settings are chosen on held-out people of label/, which takes two classes with "
+            f"windows of two people each, and there are not ({shown}); add windows of more "
+            "classes for these people, or more people"
         )
 
 
@@ -113,12 +141,48 @@ def choose_windows(
 def hold_out_people(
     label: LabelledWindows, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of people to learn from, and rows of held-out people to choose settings on."""
-    people = generator.permutation(label.people)
-    held_out = people[: max(1, round(HELD_OUT_SHARE * len(people)))]
-    is_held_out = np.isin(label.person.astype(str), held_out)
+    """Rows of people to learn from, and rows of held-out people to choose settings on.
+
+    People are held out at random, ``HELD_OUT_SHARE`` of them. Both parts have two classes in
+    common, since where one class is left any answer is as good as another; where hardly any
+    choice of so many people has that, as few are held out as have it (``check_sides`` has seen
+    that some do).
+    """
+    people = label.people
+    person = np.searchsorted(people, label.person.astype(str))
+    has = _classes_of_people(label)
+    number = max(1, round(HELD_OUT_SHARE * len(people)))
+    for _ in range(HOLD_OUT_TRIALS):
+        held_out = generator.permutation(len(people))[:number]
+        if _can_judge(has, held_out):
+            break
+    else:
+        held_out = _fewest_held_out(has, generator)
+    is_held_out = np.isin(person, held_out)
     validation = generator.permutation(np.flatnonzero(is_held_out))[:MOST_VALIDATION_WINDOWS]
     return np.flatnonzero(~is_held_out), validation
+
+
+def _classes_of_people(label: LabelledWindows) -> np.ndarray:
+    """Whether a person has windows of a class ``(people, classes)``."""
+    has = np.zeros((len(label.people), len(label.classes)), dtype=np.bool_)
+    has[np.searchsorted(label.people, label.person.astype(str)), label.label] = True
+    return has
+
+
+def _can_judge(has: np.ndarray, held_out: np.ndarray) -> bool:
+    both = has[held_out].any(axis=0) & np.delete(has, held_out, axis=0).any(axis=0)
+    return int(both.sum()) >= 2
+
+
+def _fewest_held_out(has: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One or two people who have windows of two classes that others have too."""
+    first, second = generator.permutation(np.flatnonzero(has.sum(axis=0) >= 2))[:2]
+    shared = np.flatnonzero(has[:, first] & has[:, second])
+    if len(shared):
+        return generator.permutation(shared)[:1]
+    one, other = (generator.permutation(np.flatnonzero(has[:, c]))[:1] for c in (first, second))
+    return np.concatenate([one, other])
 
 
 def keyed_generator(*key: object) -> np.random.Generator:

@@ -5,10 +5,11 @@ Shapes: n windows, C channels, T samples, D width of the features; see ``primus_
 
 from __future__ import annotations
 
-import math
+import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +22,15 @@ from primus_scale.augment import Augment, step_generator
 
 INFERENCE_BATCH = 512
 PROBE_ITERATIONS = 500
-WARMUP_SHARE = 0.1
+WARMUP_STEPS = 20
+AVERAGE_POWER = 8  # half of the average comes from the last 8 % of the steps
 WEIGHT_DECAY = 0.01
 GRADIENT_CLIP = 5.0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Logistic regression on standardised features, as one linear map on the features as given.
+    """Logistic regression on scaled features, as one linear map on the features as given.
 
     weight ``(classes, D)`` and bias ``(classes,)``, float64; classes that had no example have a
     bias of minus infinity.
@@ -42,25 +44,35 @@ class Probe:
         return (features @ self.weight.T + self.bias).argmax(axis=1)
 
 
-def fit_probe(features: np.ndarray, label: np.ndarray, classes: int, strength: float) -> Probe:
+def fit_probe(
+    features: np.ndarray,
+    label: np.ndarray,
+    classes: int,
+    strength: float,
+    scale_by: np.ndarray | None = None,
+) -> Probe:
     """Fit a probe on features ``(n, D)`` with class ids ``(n,)`` of at least two classes.
 
-    strength: the inverse of the L2 penalty (scikit-learn's ``C``).
+    strength: the inverse of the L2 penalty (scikit-learn's ``C``). scale_by: features ``(m, D)``
+    whose mean and deviation standardise; None leaves the features as they are.
     """
-    scaler = StandardScaler()
-    standardised = scaler.fit_transform(features.astype(np.float64))
+    scaler = StandardScaler(with_mean=scale_by is not None, with_std=scale_by is not None)
+    scaler.fit(np.float64(features if scale_by is None else scale_by))
     model = LogisticRegression(C=strength, max_iter=PROBE_ITERATIONS)
     with warnings.catch_warnings():
         # A weakly penalised probe may stop short of its optimum. It classifies as well by then.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(standardised, label)
+        model.fit(scaler.transform(np.float64(features)), label)
     weight, bias = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    if scale_by is not None:
+        weight = weight / scaler.scale_
+        bias = bias - weight @ scaler.mean_
     whole_weight = np.zeros((classes, features.shape[1]))
     whole_bias = np.full(classes, -np.inf)
-    whole_weight[model.classes_] = weight / scaler.scale_
-    whole_bias[model.classes_] = bias - whole_weight[model.classes_] @ scaler.mean_
+    whole_weight[model.classes_] = weight
+    whole_bias[model.classes_] = bias
     return Probe(whole_weight, whole_bias)
 
 
@@ -79,42 +91,79 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained: AdamW, warm-up over a tenth of the steps, then cosine."""
+    """How a classifier is trained; for how long, ``Training.advance`` is told."""
 
-    steps: int
     batch: int
     lr: float
     augment: Augment
     seed: int
 
 
-def fit_classifier(
-    model: Classifier, imu: torch.Tensor, label: torch.Tensor, recipe: Recipe
-) -> None:
-    """Train encoder and head on augmented windows ``(n, C, T)`` with class ids ``(n,)``.
+class Training:
+    """Training of encoder and head that can be judged, and ended, after any step.
 
-    Each step takes the next ``min(batch, n)`` windows of an endless series of shuffles.
+    AdamW at a constant rate after a short linear warm-up, and the classifier is an average of the
+    weights along the way, in which recent steps count most. A schedule that falls to zero, such as
+    a cosine, is set for one number of steps: to compare numbers of steps it takes a training for
+    each. The average does what its fall does, quieten the noise of a high rate, and needs no
+    end: after n steps a longer training is, to the bit, the training of n steps. So accuracy
+    along one training says how many steps are best (polynomial-decay averaging, Shamir and Zhang,
+    ICML 2013; constant rates with averaged weights in place of a decay: Haegele et al., NeurIPS
+    2024, arXiv 2405.18392).
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, recipe.steps)
-    )
-    rows = _shuffled_rows(len(imu), min(recipe.batch, len(imu)), recipe.seed)
-    model.train()
-    for step in range(recipe.steps):
-        chosen = next(rows).to(imu.device)
-        generator = step_generator(recipe.seed, step, imu.device)
-        view = recipe.augment(imu[chosen], generator, slice(0, len(chosen)), len(chosen))
-        with fast_precision(imu.device):
-            logits = model(view)
-        loss = nn.functional.cross_entropy(logits.float(), label[chosen])
-        optimizer.zero_grad()
+
+    def __init__(self, model: Classifier, imu: torch.Tensor, label: torch.Tensor, recipe: Recipe):
+        """Train ``model`` on augmented windows ``(n, C, T)`` with class ids ``(n,)``.
+
+        Each step takes the next ``min(batch, n)`` windows of an endless series of shuffles.
+        """
+        self.model = model
+        self._average = copy.deepcopy(model)
+        self._imu, self._label, self._recipe = imu, label, recipe
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._averaged = [p for p in self._average.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self._rows = _shuffled_rows(len(imu), min(recipe.batch, len(imu)), recipe.seed)
+        self._steps = 0
+
+    def advance(self, steps: int) -> Classifier:
+        """Train until ``steps`` are done, more than before, and give the average of the weights.
+
+        The same classifier is given each time. Raises FloatingPointError where the loss is no
+        longer finite.
+        """
+        assert steps > self._steps
+        self.model.train()
+        while self._steps < steps:
+            loss = self._step()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is not finite after {steps} steps")
+        for own, buffer in zip(self._average.buffers(), self.model.buffers(), strict=True):
+            own.copy_(buffer)
+        return self._average.eval()
+
+    def _step(self) -> torch.Tensor:
+        recipe, device = self._recipe, self._imu.device
+        chosen = next(self._rows).to(device)
+        generator = step_generator(recipe.seed, self._steps, device)
+        view = recipe.augment(self._imu[chosen], generator, slice(0, len(chosen)), len(chosen))
+        for group in self._optimizer.param_groups:
+            group["lr"] = recipe.lr * min(1.0, (self._steps + 1) / WARMUP_STEPS)
+        with fast_precision(device):
+            logits = self.model(view)
+        loss = nn.functional.cross_entropy(logits.float(), self._label[chosen])
+        self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
-        optimizer.step()
-        schedule.step()
-    model.eval()
+        nn.utils.clip_grad_norm_(self._parameters, GRADIENT_CLIP)
+        self._optimizer.step()
+        self._steps += 1
+        share = (AVERAGE_POWER + 1) / (AVERAGE_POWER + self._steps)
+        with torch.no_grad():
+            for mean, now in zip(self._averaged, self._parameters, strict=True):
+                mean.lerp_(now, share)
+        return loss.detach()
 
 
 def fast_precision(device: torch.device) -> torch.autocast:
@@ -122,21 +171,35 @@ def fast_precision(device: torch.device) -> torch.autocast:
 
     About halves the time of training on a CPU that can; one that cannot would emulate it slowly.
     """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_bfloat16(device))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Older versions of torch cannot be asked.
-        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = capabilities.get("avx512_bf16", False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older versions of torch cannot be asked.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get("avx512_bf16", False)
 
 
-def warmup_cosine(step: int, steps: int) -> float:
-    """Factor of the learning rate at ``step`` (from 0): linear rise, then half a cosine to zero."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+def describe_computation(device: torch.device) -> dict[str, Any]:
+    """How trained arms compute here, ready for JSON: their results depend on it a little.
+
+    Keys: ``precision`` of training ("bf16 autocast" or "fp32"), ``device``, ``capability`` (the
+    instructions that torch uses on a CPU, the version of a GPU) and ``torch``.
+    """
+    cuda = device.type == "cuda"
+    capability = (
+        ".".join(map(str, torch.cuda.get_device_capability(device)))
+        if cuda
+        else torch.backends.cpu.get_cpu_capability()
+    )
+    return {
+        "precision": "bf16 autocast" if _has_bfloat16(device) else "fp32",
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "capability": capability,
+        "torch": torch.__version__,
+    }
 
 
 def encode_features(encoder: nn.Module, imu: torch.Tensor) -> np.ndarray:

@@ -1,14 +1,15 @@
 """The few-shot protocol: k labels a class from some people, tested on people never seen.
 
-Every arm learns from the same labelled windows in each draw. An arm's setting is chosen for each
-k by trials in which some of the label people stand in for the test people; the test people decide
-nothing.
+Every arm learns from the same labelled windows in each draw; arms that train an encoder may have
+the first few draws only. An arm's setting is chosen for each k by trials in which some of the
+label people stand in for the test people; the test people decide nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Arm, EncoderFactory, Pool, build_arms
+from primus_scale.evaluate.arms import Arm, EncoderFactory, Lesson, Pool, Setting, Trial, build_arms
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     Labels,
@@ -28,8 +29,15 @@ from primus_scale.evaluate.draws import (
     keyed_seed,
     possible_labels,
 )
-from primus_scale.evaluate.results import assemble
-from primus_scale.evaluate.statistics import accuracy, confusion_counts, macro_f1
+from primus_scale.evaluate.finetune import describe_computation
+from primus_scale.evaluate.finished_work import FinishedWork, digest
+from primus_scale.evaluate.results import ARMS, PRETRAINED_ARMS, SCHEMA, assemble
+from primus_scale.evaluate.statistics import (
+    accuracy,
+    confusion_by_person,
+    macro_f1,
+    total_confusion,
+)
 
 DRAWS_OF_ALL = 3  # every draw of "all" is the same set: repeats show the spread of training alone
 
@@ -45,6 +53,7 @@ def run_few_shot(
     split: int = 0,
     pretraining_seed: int = 0,
     report: Callable[[str], None] = print,
+    finished: FinishedWork | None = None,
 ) -> dict[str, Any]:
     """Compare the arms of ``build_arms``; returns what ``results.assemble`` describes.
 
@@ -52,30 +61,41 @@ def run_few_shot(
     encoder of the same architecture with new weights from a seed. ``split`` (of people) and
     ``pretraining_seed`` name this run among those that are pooled. Another
     pretraining seed gives the arms other fresh weights, and the same labels. ``report`` takes
-    lines of progress. Raises ValueError where the two sides make no task (``check_sides``).
+    lines of progress. ``finished`` keeps settings chosen and draws tested, and what it holds of
+    them already is not done again. Raises ValueError where the two sides make no task
+    (``check_sides``) or an arm cannot be computed.
     """
     check_sides(label, test)
     all_k = possible_labels(label, config.k, report)
+    device = next(pretrained.parameters()).device
     pool = Pool(
-        imu=torch.cat([label.imu, test.imu]).to(next(pretrained.parameters()).device),
+        imu=torch.cat([label.imu, test.imu]).to(device),
         label=np.concatenate([label.label, test.label]),
         classes=len(label.classes),
         rate_hz=label.rate_hz,
     )
     records: list[dict[str, Any]] = []
-    settings: dict[str, dict[str, float]] = {str(k): {} for k in all_k}
+    settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
     arms = build_arms(pool, pretrained, fresh, augment, config, seed)
+    keys = _identities(seed, label, test, pretrained, fresh, augment, config)
+    finished = finished or FinishedWork()
     for k in all_k:
         for name, arm in arms.items():
             started = time.monotonic()
-            setting = choose_setting(arm, label, k, config.seed)
-            tested = measure_arm(name, arm, setting, label, test, k, config, seed)
+            key = digest(keys[name], str(k))
+            setting = finished.get(key, partial(_choose_setting, arm, label, k, config.seed))
+            measure = partial(_measure_draw, arm, setting, label, test, k, config.seed, seed)
+            tested = [
+                finished.get(digest(key, seed, draw), partial(measure, draw))
+                for draw in range(count_draws(arm, k, config))
+            ]
             mean = np.mean([record["accuracy"] for record in tested])
             seconds = time.monotonic() - started
             report(f"k={k:<4} {name:<21} accuracy {100 * mean:5.1f} %  ({seconds:.1f} s)")
             settings[str(k)][name] = setting
-            records += tested
+            marks = {"split": split, "pretraining_seed": pretraining_seed}
+            records += [{**marks, "k": str(k), "arm": name, **record} for record in tested]
     run = {
         "split": split,
         "pretraining_seed": pretraining_seed,
@@ -84,58 +104,88 @@ def run_few_shot(
         "label_windows": len(label),
         "test_windows": len(test),
         "settings": settings,
+        "computation": describe_computation(device),
     }
-    marks = {"split": split, "pretraining_seed": pretraining_seed}
-    return assemble(
-        [run],
-        [{**marks, **record} for record in records],
-        classes=label.classes,
-        protocol=config.model_dump(mode="json"),
-    )
+    return assemble([run], records, classes=label.classes, protocol=config.model_dump(mode="json"))
 
 
-def choose_setting(arm: Arm, label: LabelledWindows, k: Labels, seed: int) -> float:
-    """The arm's setting of best accuracy at k labels a class on held-out label people."""
-    scores = np.zeros(len(arm.settings))
-    for trial in range(arm.trials(k)):
+def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:
+    """How many draws of k labels a class an arm is tested with."""
+    draws = min(config.draws, config.trained_draws) if arm.trains else config.draws
+    return min(draws, DRAWS_OF_ALL) if k == "all" else draws
+
+
+def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[Trial]:
+    """Trials at k labels a class, in which some label people stand in for the test people."""
+    made = []
+    for trial in range(trials):
         generator = keyed_generator("trial", seed, trial)
         learning, validation = hold_out_people(label, generator)
         train = choose_windows(label, k, generator, learning)
-        for i, setting in enumerate(arm.settings):
-            predicted = arm.predict(train, validation, setting, keyed_seed("trial", seed, trial))
-            scores[i] += np.mean(predicted == label.label[validation])
-    return arm.settings[int(scores.argmax())]
+        made.append(Trial(Lesson(train, learning, keyed_seed("trial", seed, trial)), validation))
+    return made
 
 
-def measure_arm(
-    name: str,
+def _choose_setting(arm: Arm, label: LabelledWindows, k: Labels, seed: int) -> Setting:
+    return arm.choose(make_trials(label, k, seed, arm.trials(k)))
+
+
+def _measure_draw(
     arm: Arm,
-    setting: float,
+    setting: Setting,
     label: LabelledWindows,
     test: LabelledWindows,
     k: Labels,
-    config: FewShotConfig,
+    label_seed: int,
     seed: int,
-) -> list[dict[str, Any]]:
-    """One record (k, arm, draw, accuracy, macro_f1, confusion) for each draw of labels.
+    draw: int,
+) -> dict[str, Any]:
+    """The record (draw, accuracy, macro_f1, people) of an arm on one draw of labels.
 
-    ``config.seed`` decides the labels, ``seed`` what training leaves to chance.
+    ``label_seed`` decides the labels, ``seed`` what training leaves to chance.
     """
+    rows = np.arange(len(label))
+    train = choose_windows(label, k, keyed_generator("draw", label_seed, draw), rows)
     target = np.arange(len(label), len(label) + len(test))
-    records = []
-    for draw in range(min(config.draws, DRAWS_OF_ALL) if k == "all" else config.draws):
-        generator = keyed_generator("draw", config.seed, draw)
-        train = choose_windows(label, k, generator, np.arange(len(label)))
-        predicted = arm.predict(train, target, setting, keyed_seed("fit", seed, draw))
-        counts = confusion_counts(test.label, predicted, len(label.classes))
-        records.append(
-            {
-                "k": str(k),
-                "arm": name,
-                "draw": draw,
-                "accuracy": accuracy(counts),
-                "macro_f1": macro_f1(counts),
-                "confusion": counts.tolist(),
+    predicted = arm.predict(Lesson(train, rows, keyed_seed("fit", seed, draw)), target, setting)
+    people = confusion_by_person(test.label, predicted, test.person, len(test.classes))
+    counts = total_confusion(people)
+    return {
+        "draw": draw,
+        "accuracy": accuracy(counts),
+        "macro_f1": float(macro_f1(counts)),
+        "people": {
+            name: {
+                "correct": int(np.trace(of_person)),
+                "total": int(of_person.sum()),
+                "confusion": of_person.tolist(),
             }
-        )
-    return records
+            for name, of_person in people.items()
+        },
+    }
+
+
+def _identities(
+    seed: int,
+    label: LabelledWindows,
+    test: LabelledWindows,
+    pretrained: nn.Module,
+    fresh: EncoderFactory,
+    augment: Augment,
+    config: FewShotConfig,
+) -> dict[str, str]:
+    """For each arm a digest of all that its setting depends on, but k; answers also on a seed."""
+    sides = [
+        (side.imu, side.label, side.person.astype(str), list(side.classes), side.rate_hz)
+        for side in (label, test)
+    ]
+    operations = [op.model_dump(mode="json") for op in augment.ops]
+    settings = config.model_dump(mode="json", exclude={"k", "draws", "trained_draws", "threads"})
+    device = next(pretrained.parameters()).device
+    common = digest(
+        SCHEMA, *sides[0], *sides[1], operations, settings, describe_computation(device)
+    )
+    weights = {name: digest(pretrained) for name in PRETRAINED_ARMS}
+    weights["random"] = digest(fresh(seed))
+    architecture = digest(fresh(0))
+    return {name: digest(common, name, architecture, weights.get(name, "")) for name in ARMS}

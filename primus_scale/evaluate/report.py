@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,14 @@ import numpy as np
 from primus_scale.evaluate.arms import FINETUNE_LR_SHARE, PROBE_STRENGTHS
 from primus_scale.evaluate.charts import COLOURS, accuracy_figure, paired_figure
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
-from primus_scale.evaluate.protocol import DRAWS_OF_ALL
-from primus_scale.evaluate.results import ARMS, BASELINES, PRETRAINED_ARMS, arms_of, format_interval
+from primus_scale.evaluate.results import (
+    ARMS,
+    BASELINES,
+    PRETRAINED_ARMS,
+    arms_of,
+    format_interval,
+    format_setting,
+)
 from primus_scale.page import as_image, render_page, scrolling_table
 from primus_scale.pictures import confusion_figure
 
@@ -29,8 +35,8 @@ def render_report(results: Mapping[str, Any]) -> str:
         "<h2>Accuracy by number of labels</h2>",
         as_image(accuracy_figure(results), "accuracy over labels a class, by arm"),
         _table(results, "few_shot"),
-        '<p class="quiet">Percent, mean and 95 % interval; the best arm of each column is bold.'
-        "</p>",
+        '<p class="quiet">Percent, mean and 95 % interval over people; the best arm of each column '
+        "is bold.</p>",
         *_paired_sections(results),
         "<h2>Macro-F1</h2>",
         _table(results, "macro_f1"),
@@ -105,11 +111,17 @@ def _table(results: Mapping[str, Any], measure: str) -> str:
             for k, row in table.items()
         ]
         key = f'<span class="key" style="background:{COLOURS[arm]}"></span>'
-        rows.append(f"<tr><td>{key}{ARMS[arm]}</td>{''.join(cells)}</tr>")
+        draws = _each([row[arm]["draws"] for row in table.values() if arm in row])
+        rows.append(f"<tr><td>{key}{ARMS[arm]}</td><td>{draws}</td>{''.join(cells)}</tr>")
     heads = "".join(f"<th>k = {k}</th>" for k in table)
     return scrolling_table(
-        f"<thead><tr><th>arm</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        f"<thead><tr><th>arm</th><th>draws</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
     )
+
+
+def _each(counts: Sequence[int]) -> str:
+    """The count of all columns, or those of each where they differ."""
+    return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
 
 
 def _paired_sections(results: Mapping[str, Any]) -> list[str]:
@@ -119,33 +131,30 @@ def _paired_sections(results: Mapping[str, Any]) -> list[str]:
         if not gains:
             continue
         rows = [_gain_row(f"over {ARMS[name]}", gains, name) for name in BASELINES]
-        by_split = {k: row[arm] for k, row in results["paired_by_split"].items() if k in gains}
-        if len({run["split"] for run in results["runs"]}) > 1:
-            rows += [
-                _gain_row(f"over {ARMS[name]}, by split", by_split, name) for name in BASELINES
-            ]
         heads = "".join(f"<th>k = {k}</th>" for k in gains)
         sections += [
             f"<h2>Paired differences: {ARMS[arm]}</h2>",
             as_image(paired_figure(results, arm), f"gain of {ARMS[arm]} over each baseline"),
             scrolling_table(
-                f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+                f"<thead><tr><th></th><th>draws</th>{heads}</tr></thead>"
+                f"<tbody>{''.join(rows)}</tbody>"
             ),
         ]
     return sections
 
 
 def _gain_row(title: str, gains: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
-    """A line of gains over one baseline, at each k; below them those of each split, if given."""
+    """A line of gains over one baseline, at each k; below them those of each split, if several."""
     cells = []
     for row in gains.values():
         gain = row.get(baseline)
         cell = "–" if gain is None else _points(gain)
-        if gain is not None and "splits" in gain:
+        if gain is not None and len(gain["splits"]) > 1:
             means = ", ".join(f"{100 * mean:+.1f}" for mean in gain["splits"].values())
-            cell += f"<br><small>{means}</small>"
+            cell += f"<br><small>by split: {means}</small>"
         cells.append(f"<td>{cell}</td>")
-    return f"<tr><td>{title}</td>{''.join(cells)}</tr>"
+    draws = _each([row[baseline]["draws"] for row in gains.values() if baseline in row])
+    return f"<tr><td>{title}</td><td>{draws}</td>{''.join(cells)}</tr>"
 
 
 def _confusion_section(results: Mapping[str, Any]) -> list[str]:
@@ -168,32 +177,46 @@ def _method(results: Mapping[str, Any]) -> str:
     protocol = results["protocol"]
     lrs = ", ".join(f"{lr:g}" for lr in protocol["lrs"])
     penalties = ", ".join(f"{strength:g}" for strength in PROBE_STRENGTHS)
+    computed = sorted({_computation(run) for run in results["runs"]})
     notes = [
         "Labels come from some people and the test from others; nobody is on both sides. All test "
         "windows count.",
         f"{protocol['draws']} draws of k windows a class, spread over people; in each draw all "
-        f"arms learn from the same windows. With all labels there is one choice, so "
-        f"{min(protocol['draws'], DRAWS_OF_ALL)} repeats show only what training leaves to chance.",
-        f"Each arm has one setting, chosen at each k on {100 * HELD_OUT_SHARE:.0f} % of the label "
+        f"arms learn from the same windows. Arms that train an encoder have the first "
+        f"{protocol['trained_draws']} of them, and differences are taken on the draws that both "
+        "arms have. With all labels there is one choice, so repeats show only what training "
+        "leaves to chance.",
+        f"What an arm leaves open is chosen at each k on {100 * HELD_OUT_SHARE:.0f} % of the label "
         "people, held out for it; the test people decide nothing.",
-        "<b>Frozen</b> arms: logistic regression on standardised features, penalty 1/C with C of "
-        f"{penalties}.",
-        f"<b>From scratch</b> and <b>fine-tuned</b>: the same architecture, augmentations, "
-        f"{protocol['steps']} steps of at most {protocol['batch']} windows, AdamW with warm-up "
-        f"and cosine, gradient clipping; learning rate of {lrs}, times {FINETUNE_LR_SHARE:g} for "
-        "the fine-tuned encoder, which starts with the head of a linear probe.",
+        "<b>Frozen</b> arms and hand-crafted features: logistic regression. Chosen by one rule for "
+        f"all: the penalty 1/C, with C of {penalties}, and what standardises the features: the "
+        "labelled windows, all windows of the label people (their labels unused), or nothing.",
+        "<b>From scratch</b> and <b>fine-tuned</b>: the same architecture and augmentations, steps "
+        f"of at most {protocol['batch']} windows, AdamW at a constant rate after a warm-up, "
+        "averaged weights, gradient clipping. Rate and number of steps are chosen together: "
+        f"accuracy on the held-out people is read off along one training for each rate ({lrs}; "
+        f"times {FINETUNE_LR_SHARE:g} for the fine-tuned encoder, which starts with the head of a "
+        f"linear probe) until it stops rising, for {protocol['steps']} steps at most.",
+        f"Trained arms computed in: {html.escape('; '.join(computed))}.",
         "<b>Hand-crafted features</b>: mean, deviation, quantiles, energy, spectrum and "
         "correlations of the channels and of the sensors' magnitudes.",
-        "Intervals are Student's t over draws and splits of people, after a mean over pretraining "
-        "seeds, which share their labels. Draws of one split share their test people, so these "
-        "intervals speak for the people tested. Differences <b>by split</b> count each split once, "
-        "by its mean, which stands below the interval: wide where splits are few, they speak for "
-        "other people too, as far as splits do not share theirs.",
+        "Intervals are over people: 95 % of a bootstrap that draws the test people anew, each with "
+        "the mean of his or her answers over draws and pretraining seeds, added up over splits; "
+        "a person tested in two splits is one. They say how far other people might differ with "
+        "labels drawn as they were.",
     ]
     if operations := results.get("augment"):
         names = ", ".join(operation["name"].replace("_", " ") for operation in operations)
         notes.insert(5, f"Augmentations of both trained arms: {html.escape(names)}.")
     return f"<ul>{''.join(f'<li>{note}</li>' for note in notes)}</ul>"
+
+
+def _computation(run: Mapping[str, Any]) -> str:
+    computed = run["computation"]
+    return (
+        f"{computed['precision']} on {computed['device']} ({computed['capability']}, "
+        f"torch {computed['torch']})"
+    )
 
 
 def _runs(results: Mapping[str, Any]) -> str:
@@ -209,7 +232,7 @@ def _runs(results: Mapping[str, Any]) -> str:
                 and (record["split"], record["pretraining_seed"])
                 == (run["split"], run["pretraining_seed"])
             ]
-            settings = ", ".join(f"{row[arm]:.3g}" for row in run["settings"].values())
+            settings = "; ".join(format_setting(row[arm]) for row in run["settings"].values())
             rows.append(
                 f"<tr><td>split {run['split']}, pretraining seed {run['pretraining_seed']}</td>"
                 f"<td>{len(run['label_people'])} / {len(run['test_people'])}</td>"

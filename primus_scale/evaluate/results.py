@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from primus_scale.evaluate.statistics import mean_interval
+from primus_scale.evaluate.statistics import mean_macro_f1, people_interval, share_correct
 
-SCHEMA = 1
+SCHEMA = 2
 ARMS = {  # by name, in the order of reports
     "pretrained": "pretrained, frozen + linear",
     "pretrained_finetuned": "pretrained, fine-tuned",
@@ -22,7 +22,10 @@ PRETRAINED_ARMS = ("pretrained", "pretrained_finetuned")
 DESCRIPTIONS = ("encoder", "data", "augment")  # what ``evaluate`` adds
 BASELINES = ("scratch", "random", "features")
 
-Values = dict[tuple[int, int], float]  # {(split, draw): accuracy or such}
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # least and greatest value of an accuracy, of a gain
+
+Record = Mapping[str, Any]
+Fit = tuple[int, int, int]  # split of people, pretraining seed, draw of labels
 
 
 def assemble(
@@ -34,47 +37,50 @@ def assemble(
 ) -> dict[str, Any]:
     """Results, ready for JSON.
 
-    runs: what each run was (split, pretraining seed, people, chosen settings). records: one entry
-    an arm, k and draw. few_shot {k: {arm: interval}} of accuracy, as a share of 1; macro_f1
-    likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy;
-    paired_by_split likewise, with the mean difference of each split under ``splits``; confusion
+    runs: what each run was (split, pretraining seed, people, chosen settings, how it computed).
+    records: one entry an arm, k and draw, with ``people`` {name: {correct, total, confusion}}.
+    few_shot {k: {arm: interval}} of accuracy, as a share of 1, with ``draws``, the number of
+    draws of labels in all splits, and ``draw_sd``, the deviation of accuracy from draw to draw;
+    macro_f1 likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy on the
+    draws that both arms have, with its mean in each split under ``splits``; confusion
     {k: {arm: counts}} summed over draws.
 
-    Intervals are over draws of labels: one value a draw and split, which is the mean over
-    pretraining seeds, since those share their labels and are not independent. Draws of one split
-    share their test people, so those intervals speak for the people tested. Those in
-    ``paired_by_split`` are over splits of people: one value a split, and no width where it is one.
+    Intervals are over people, the units of which others could have been tested
+    (``statistics.people_interval``). A person's answers are averaged over draws of labels and
+    pretraining seeds in each split, and added up over the splits that tested that person: draws and
+    seeds share their test windows and are no further people, and a person in two splits is still
+    one. So people are drawn from all splits together; accuracy is correct answers over windows of
+    the people drawn, and a difference is taken with the same people on both sides. The intervals
+    hold for the labels as drawn; what other labels would change is told by ``draw_sd``.
     """
     few_shot: dict[str, dict[str, Any]] = {}
-    macro_f1: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     paired: dict[str, dict[str, Any]] = {}
-    paired_by_split: dict[str, dict[str, Any]] = {}
     confusion: dict[str, dict[str, Any]] = {}
     for k in sorted({record["k"] for record in records}, key=_order_of_k):
-        of_k = [record for record in records if record["k"] == k]
-        accuracy = _values_by_arm(of_k, "accuracy")
-        few_shot[k] = {
-            arm: mean_interval(list(v.values())).as_dict() for arm, v in accuracy.items()
+        arms = _records_by_arm(record for record in records if record["k"] == k)
+        few_shot[k] = {arm: _accuracy(of_arm) for arm, of_arm in arms.items()}
+        scores[k] = {arm: _macro_f1(of_arm) for arm, of_arm in arms.items()}
+        paired[k] = {
+            arm: {
+                baseline: _gain(arms[arm], arms[baseline])
+                for baseline in BASELINES
+                if arms.get(baseline, {}).keys() & arms[arm].keys()
+            }
+            for arm in PRETRAINED_ARMS
+            if arm in arms
         }
-        macro_f1[k] = {
-            arm: mean_interval(list(values.values())).as_dict()
-            for arm, values in _values_by_arm(of_k, "macro_f1").items()
-        }
-        gains = _paired_differences(accuracy)
-        paired[k] = _summarise_gains(gains, _over_draws)
-        paired_by_split[k] = _summarise_gains(gains, _over_splits)
         confusion[k] = {
-            arm: np.sum([r["confusion"] for r in of_k if r["arm"] == arm], axis=0).tolist()
-            for arm in accuracy
+            arm: np.sum([_total_confusion(r) for r in of_arm.values()], axis=0).tolist()
+            for arm, of_arm in arms.items()
         }
     return {
         "schema": SCHEMA,
         "classes": list(classes),
         "protocol": protocol,
         "few_shot": few_shot,
-        "macro_f1": macro_f1,
+        "macro_f1": scores,
         "paired": paired,
-        "paired_by_split": paired_by_split,
         "confusion": confusion,
         "runs": list(runs),
         "records": list(records),
@@ -109,20 +115,57 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """Accuracy in percent with its 95 % interval, an arm a line and a column for each k."""
-    table = results["few_shot"]
+    """Accuracy and paired differences with their 95 % intervals, an arm or pair a line.
+
+    Each k has a column; draws of labels stand beside the arm, since trained arms may have fewer.
+    """
+    table, paired = results["few_shot"], results["paired"]
     columns = list(table)
-    lines = [" " * 28 + "".join(f"{'k = ' + k:>20}" for k in columns)]
+    people = max(row[arm]["people"] for row in table.values() for arm in row)
+    lines = [
+        f"accuracy on {people} people never seen, in %, with 95 % intervals over people",
+        f"classes: {', '.join(results['classes'])}; k labelled windows of each",
+        f"{'':<57}{'draws':>6}" + "".join(f"{'k = ' + k:>22}" for k in columns),
+    ]
     for arm in arms_of(results):
-        cells = [f"{format_interval(table[k][arm]):>20}" for k in columns]
-        lines.append(f"{ARMS[arm]:<28}" + "".join(cells))
+        cells = [format_interval(table[k][arm]) if arm in table[k] else "-" for k in columns]
+        draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
+        lines.append(f"{ARMS[arm]:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
+    lines.append("difference on the same labels, in points")
+    for arm in PRETRAINED_ARMS:
+        for baseline in BASELINES:
+            gains = [paired[k].get(arm, {}).get(baseline) for k in columns]
+            held = [gain for gain in gains if gain is not None]
+            if held:
+                cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
+                lines.append(
+                    f"{ARMS[arm]} - {ARMS[baseline]}".ljust(57)
+                    + f"{max(gain['draws'] for gain in held):>6}"
+                    + "".join(f"{cell:>22}" for cell in cells)
+                )
+    if limited := _at_limit(results):
+        lines.append(
+            f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
+            f"better (few_shot.steps): {', '.join(limited)}"
+        )
     return "\n".join(lines)
 
 
-def format_interval(interval: Mapping[str, float]) -> str:
-    """``81.2 [79.9, 82.5]``, in percent."""
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+def format_interval(interval: Mapping[str, float], sign: str = "") -> str:
+    """``81.2 [79.9, 82.5]``, in percent; ``sign`` "+" shows the sign of positive values."""
+    mean, low, high = (format(100 * interval[k], f"{sign}.1f") for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def format_setting(setting: Mapping[str, Any]) -> str:
+    """What an arm chose: ``C 0.1, unlabelled`` or ``0.003 x 340 steps``, with a mark at the limit.
+
+    The mark says that held-out accuracy was still rising where ``few_shot.steps`` ended it.
+    """
+    if "steps" in setting:
+        limit = " (the limit: still rising)" if setting["at_limit"] else ""
+        return f"{setting['lr']:.3g} x {setting['steps']} steps{limit}"
+    return f"C {setting['strength']:g}, scaling {setting['scaling']}"
 
 
 def arms_of(results: Mapping[str, Any]) -> list[str]:
@@ -131,56 +174,106 @@ def arms_of(results: Mapping[str, Any]) -> list[str]:
     return [arm for arm in ARMS if arm in held]
 
 
+def _at_limit(results: Mapping[str, Any]) -> list[str]:
+    """Arms, each with its k, whose best training was the longest allowed, in any run."""
+    return [
+        f"{ARMS[arm]} at k = {k}"
+        for k in results["few_shot"]
+        for arm in arms_of(results)
+        if any(run["settings"][k].get(arm, {}).get("at_limit") for run in results["runs"])
+    ]
+
+
 def _order_of_k(k: str) -> float:
     return float("inf") if k == "all" else int(k)
 
 
-def _values_by_arm(records: Sequence[dict[str, Any]], measure: str) -> dict[str, Values]:
-    """By arm; means over pretraining seeds."""
-    values: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+def _records_by_arm(records: Any) -> dict[str, dict[Fit, Record]]:
+    by_arm: dict[str, dict[Fit, Record]] = defaultdict(dict)
     for record in records:
-        values[record["arm"]][record["split"], record["draw"]].append(record[measure])
-    return {
-        arm: {place: float(np.mean(seeds)) for place, seeds in values[arm].items()}
-        for arm in ARMS
-        if arm in values
+        fit = (record["split"], record["pretraining_seed"], record["draw"])
+        by_arm[record["arm"]][fit] = record
+    return {arm: by_arm[arm] for arm in ARMS if arm in by_arm}
+
+
+def _accuracy(records: Mapping[Fit, Record]) -> dict[str, Any]:
+    people = _people(records)
+    correct, total = _answers(records, people)
+    interval = people_interval(share_correct(correct, total), len(people), SHARE)
+    return {**interval.as_dict(), **_over_draws(_by_fit(records, "accuracy"))}
+
+
+def _macro_f1(records: Mapping[Fit, Record]) -> dict[str, Any]:
+    """Mean over seeds and draws; windows of all splits make one test."""
+    people = _people(records)
+    row = {name: number for number, name in enumerate(people)}
+    tests = sorted({(seed, draw) for _, seed, draw in records})
+    size = len(next(iter(next(iter(records.values()))["people"].values()))["confusion"])
+    counts = np.zeros((len(tests), len(people), size, size))
+    for (_, seed, draw), record in records.items():
+        for name, answers in record["people"].items():
+            counts[tests.index((seed, draw)), row[name]] += answers["confusion"]
+    interval = people_interval(mean_macro_f1(counts), len(people), SHARE)
+    return {**interval.as_dict(), **_over_draws(_by_fit(records, "macro_f1"))}
+
+
+def _gain(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str, Any]:
+    """Difference in accuracy on the fits that both have."""
+    shared = sorted(ours.keys() & theirs.keys())
+    pair = [{fit: records[fit] for fit in shared} for records in (ours, theirs)]
+    people = _people(pair[0])
+    correct, total = zip(*(_answers(records, people) for records in pair), strict=True)
+    interval = people_interval(
+        share_correct(correct[0] - correct[1], total[0]), len(people), DIFFERENCE
+    )
+    accuracy = [_by_fit(records, "accuracy") for records in pair]
+    gains = {fit: accuracy[0][fit] - accuracy[1][fit] for fit in shared}
+    splits = {
+        str(split): float(np.mean([gain for fit, gain in gains.items() if fit[0] == split]))
+        for split in sorted({fit[0] for fit in shared})
     }
+    return {**interval.as_dict(), **_over_draws(gains), "splits": splits}
 
 
-def _paired_differences(accuracy: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
-    """By pretrained arm and baseline, on the draws that both have."""
-    return {
-        arm: {
-            baseline: {
-                place: accuracy[arm][place] - accuracy[baseline][place]
-                for place in accuracy[arm]
-                if place in accuracy[baseline]
-            }
-            for baseline in BASELINES
-            if accuracy.get(baseline, {}).keys() & accuracy[arm].keys()
-        }
-        for arm in PRETRAINED_ARMS
-        if arm in accuracy
-    }
+def _people(records: Mapping[Fit, Record]) -> list[str]:
+    return sorted({name for record in records.values() for name in record["people"]})
 
 
-def _summarise_gains(
-    gains: Mapping[str, Mapping[str, Values]], summarise: Callable[[Values], dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    return {
-        arm: {baseline: summarise(gain) for baseline, gain in of_arm.items()}
-        for arm, of_arm in gains.items()
-    }
+def _answers(records: Mapping[Fit, Record], people: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Correct answers and windows of each person ``(P,)``: fits averaged, splits added up."""
+    row = {name: number for number, name in enumerate(people)}
+    fits: dict[int, int] = defaultdict(int)
+    for split, _, _ in records:
+        fits[split] += 1
+    sums = np.zeros((2, len(people)))
+    for (split, _, _), record in records.items():
+        for name, answers in record["people"].items():
+            sums[:, row[name]] += np.array([answers["correct"], answers["total"]]) / fits[split]
+    return sums[0], sums[1]
 
 
-def _over_draws(gain: Values) -> dict[str, Any]:
-    return mean_interval(list(gain.values())).as_dict()
+def _total_confusion(record: Record) -> np.ndarray:
+    return np.sum([answers["confusion"] for answers in record["people"].values()], axis=0)
 
 
-def _over_splits(gain: Values) -> dict[str, Any]:
-    """The interval over splits, each of which counts as one value: the mean of its draws."""
+def _by_fit(records: Mapping[Fit, Record], measure: str) -> dict[Fit, float]:
+    return {fit: record[measure] for fit, record in records.items()}
+
+
+def _over_draws(values: Mapping[Fit, float]) -> dict[str, Any]:
+    """Number of draws of labels in all splits, and the deviation between those of one split.
+
+    Seeds are averaged first; the variances of the splits count by their degrees of freedom.
+    """
+    draws: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for (split, _, draw), value in values.items():
+        draws[split, draw].append(value)
     by_split: dict[int, list[float]] = defaultdict(list)
-    for (split, _), value in gain.items():
-        by_split[split].append(value)
-    means = {str(split): float(np.mean(values)) for split, values in by_split.items()}
-    return {**mean_interval(list(means.values())).as_dict(), "splits": means}
+    for (split, _), seeds in draws.items():
+        by_split[split].append(float(np.mean(seeds)))
+    spread = [((np.array(of) - np.mean(of)) ** 2).sum() for of in by_split.values()]
+    freedom = len(draws) - len(by_split)
+    return {
+        "draws": len(draws),
+        "draw_sd": float(np.sqrt(sum(spread) / freedom)) if freedom else None,
+    }

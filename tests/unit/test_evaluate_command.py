@@ -97,7 +97,7 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
     paths = [tmp_path / "few_shot.json", tmp_path / "other.json"]
     pooled = json.loads(pool_reports(paths, tmp_path / "pooled").read_text(encoding="utf-8"))
-    assert pooled["few_shot"]["2"]["features"]["n"] == 4
+    assert pooled["few_shot"]["2"]["features"]["draws"] == 4
     assert pooled["data"] == results["data"]
     assert (tmp_path / "pooled" / "report.html").is_file()
 
@@ -110,7 +110,7 @@ def test_files_that_are_no_results_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"few_shot\.json is damaged"):
         pool_reports([path], tmp_path)
     path.write_text('{"schema": 9}', encoding="utf-8")
-    with pytest.raises(ValueError, match="schema is 9, this program reads 1"):
+    with pytest.raises(ValueError, match="schema is 9, this program reads 2"):
         pool_reports([path], tmp_path)
 
 

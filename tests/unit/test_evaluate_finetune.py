@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,12 @@ from primus_scale.config import Jitter
 from primus_scale.evaluate.finetune import (
     Classifier,
     Recipe,
+    Training,
+    describe_computation,
     encode_features,
-    fit_classifier,
+    fast_precision,
     fit_probe,
     predict,
-    warmup_cosine,
 )
 from tests.few_shot_task import CLASSES, SmallEncoder, make_side
 
@@ -31,61 +34,103 @@ def test_probe_is_scikit_learns_with_the_scaling_folded_in(classes):
     unseen, _ = blobs(classes, seed=1)
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=0.1).fit(scaler.transform(features), label)
-    probe = fit_probe(features, label, classes, strength=0.1)
+    probe = fit_probe(features, label, classes, strength=0.1, scale_by=features)
     assert np.array_equal(probe.predict(unseen), model.predict(scaler.transform(unseen)))
     logits = unseen @ probe.weight.T + probe.bias
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert shares == pytest.approx(model.predict_proba(scaler.transform(unseen)), abs=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probe_scales_by_other_windows_or_not_at_all(classes):
+    features, label = blobs(classes)
+    unseen, _ = blobs(classes, seed=1)
+    scaler = StandardScaler().fit(unseen)
+    model = LogisticRegression(C=1.0).fit(scaler.transform(features), label)
+    probe = fit_probe(features, label, classes, 1.0, scale_by=unseen)
+    assert np.array_equal(probe.predict(unseen), model.predict(scaler.transform(unseen)))
+    plain = LogisticRegression(C=1.0, max_iter=500).fit(features, label)
+    assert np.array_equal(
+        fit_probe(features, label, classes, 1.0).predict(unseen), plain.predict(unseen)
+    )
+
+
 def test_probe_never_answers_a_class_without_example():
     features, label = blobs(3)
     kept = label != 1
-    probe = fit_probe(features[kept], label[kept], 3, strength=1.0)
+    probe = fit_probe(features[kept], label[kept], 3, 1.0, features)
     assert set(probe.predict(features)) == {0, 2}
 
 
 def test_weak_penalty_leaks_no_warning():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 200)) * 10.0 ** rng.integers(-3, 4, 200)
-    fit_probe(features, rng.integers(0, 3, 60), 3, strength=1e6)
+    fit_probe(features, rng.integers(0, 3, 60), 3, 1e6, features)
 
 
-def test_learning_rate_rises_then_falls_to_zero():
-    factors = [warmup_cosine(step, 100) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[9] == factors[10] == 1.0
-    assert np.all(np.diff(factors[10:]) < 0)
-    assert factors[-1] < 1e-3
-
-
-def train(seed: int, steps: int = 60) -> tuple[Classifier, np.ndarray]:
+def start_training(seed: int, lr: float = 1e-2) -> Training:
     side = make_side(range(4))
     head = nn.Linear(16, len(CLASSES))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    model = Classifier(SmallEncoder(seed), head)
     augment = build_augment((Jitter(sd=0.05),))
-    recipe = Recipe(steps=steps, batch=16, lr=1e-2, augment=augment, seed=seed)
-    fit_classifier(model, side.imu, torch.from_numpy(side.label), recipe)
-    test = make_side(range(10, 12))
-    return model, predict(model, test.imu) == test.label
+    recipe = Recipe(batch=16, lr=lr, augment=augment, seed=seed)
+    return Training(
+        Classifier(SmallEncoder(seed), head), side.imu, torch.from_numpy(side.label), recipe
+    )
+
+
+def weight(model: Classifier) -> torch.Tensor:
+    return model.encoder.convolution.weight.detach().clone()
 
 
 def test_training_learns_the_task_and_its_encoder():
-    before = SmallEncoder(0).convolution.weight
-    _, untrained = train(0, steps=1)
-    model, hits = train(0)
-    assert hits.mean() > 0.9 > untrained.mean()
-    assert not torch.allclose(model.encoder.convolution.weight, before)
+    test = make_side(range(10, 12))
+    training = start_training(0)
+    untrained = predict(training.advance(1), test.imu) == test.label
+    model = training.advance(80)
+    assert (predict(model, test.imu) == test.label).mean() > 0.9 > untrained.mean()
+    assert not torch.allclose(weight(model), SmallEncoder(0).convolution.weight)
     assert not model.training
 
 
-def test_training_repeats_bit_for_bit_whatever_torchs_own_generator_does():
-    first, _ = train(3, steps=5)
-    torch.rand(7)
-    second, _ = train(3, steps=5)
-    assert torch.equal(first.encoder.convolution.weight, second.encoder.convolution.weight)
+def test_a_shorter_training_is_the_beginning_of_a_longer_one_bit_for_bit():
+    """So what is read off a training on its way is what a training of so many steps gives."""
+    longer = start_training(3)
+    on_its_way = [weight(longer.advance(steps)) for steps in (1, 4, 9, 20)]
+    torch.rand(7)  # nor does torch's own generator matter
+    for steps, expected in zip((1, 4, 9, 20), on_its_way, strict=True):
+        assert torch.equal(weight(start_training(3).advance(steps)), expected)
+
+
+def test_what_is_given_is_the_weighted_mean_of_the_weights_along_the_way():
+    """Against the closed form: the weights after step t count by the binomial C(t + 7, 8)."""
+    training, steps = start_training(1), 12
+    walked = []
+    for step in range(1, steps + 1):
+        averaged = training.advance(step)
+        walked.append(weight(training.model))
+    shares = np.array([math.comb(step + 7, 8) for step in range(1, steps + 1)], dtype=float)
+    assert shares.sum() == math.comb(steps + 8, 9)
+    expected = sum(share * w for share, w in zip(shares / shares.sum(), walked, strict=True))
+    torch.testing.assert_close(weight(averaged), expected, rtol=0, atol=1e-6)
+
+
+def test_training_that_diverges_says_so():
+    with pytest.raises(FloatingPointError, match="not finite after 40 steps"):
+        start_training(0, lr=1e30).advance(40)
+
+
+def test_computation_is_described():
+    described = describe_computation(torch.device("cpu"))
+    with fast_precision(torch.device("cpu")):
+        computed = torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype
+    assert described["precision"] == {
+        torch.bfloat16: "bf16 autocast",
+        torch.float32: "fp32",
+    }.get(computed)
+    assert described["device"] == "cpu"
+    assert described["capability"] == torch.backends.cpu.get_cpu_capability()
 
 
 def test_features_in_parts_equal_those_in_one_go():

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -10,12 +11,15 @@ from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig, Jitter, Scaling
 from primus_scale.evaluate import format_table, pool, run_few_shot
 from primus_scale.evaluate.report import render_report
-from primus_scale.evaluate.results import ARMS
+from primus_scale.evaluate.results import ARMS, assemble
 from tests.few_shot_task import SmallEncoder, make_side
 
 LABEL = make_side(range(5))
 TEST = make_side(range(10, 13))
-CONFIG = FewShotConfig(k=(1, 4, "all"), draws=3, steps=8, batch=16, lrs=(1e-3, 1e-2))
+CONFIG = FewShotConfig(
+    k=(1, 4, "all"), draws=3, trained_draws=2, steps=8, batch=16, lrs=(1e-3, 1e-2)
+)
+TRAINED = ("pretrained_finetuned", "scratch")
 AUGMENT = build_augment((Scaling(), Jitter()))
 
 
@@ -33,31 +37,69 @@ def results():
     return run()
 
 
+def drawn(results, k, arm):
+    return [r for r in results["records"] if (r["k"], r["arm"]) == (k, arm)]
+
+
+def answers(results, k, arm, draws=None):
+    """Correct answers and windows of each person, means over fits; one split."""
+    records = [r for r in drawn(results, k, arm) if draws is None or r["draw"] in draws]
+    people = sorted(records[0]["people"])
+    correct = [[r["people"][name]["correct"] for name in people] for r in records]
+    total = [records[0]["people"][name]["total"] for name in people]
+    return np.mean(correct, axis=0), np.array(total)
+
+
 def test_every_arm_has_accuracy_f1_and_confusion_at_every_k(results):
     assert list(results["few_shot"]) == ["1", "4", "all"]
     for k, row in results["few_shot"].items():
         assert list(row) == list(ARMS)
         for arm, interval in row.items():
-            draws = [r for r in results["records"] if (r["k"], r["arm"]) == (k, arm)]
-            accuracies = [np.trace(r["confusion"]) / len(TEST) for r in draws]
-            assert len(draws) == 3
+            records = drawn(results, k, arm)
+            assert len(records) == interval["draws"] == (2 if arm in TRAINED else 3)
+            accuracies = [r["accuracy"] for r in records]
             assert interval["mean"] == pytest.approx(np.mean(accuracies))
-            assert interval["low"] <= interval["mean"] <= interval["high"]
-            assert np.sum(results["confusion"][k][arm]) == 3 * len(TEST)
+            assert interval["draw_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+            assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
+            assert interval["people"] == 3
+            assert np.sum(results["confusion"][k][arm]) == len(records) * len(TEST)
     assert json.loads(json.dumps(results)) == results
 
 
-def test_paired_difference_is_taken_draw_by_draw(results):
-    def accuracies(arm):
-        return np.array(
-            [r["accuracy"] for r in results["records"] if (r["k"], r["arm"]) == ("4", arm)]
-        )
+def test_answers_are_kept_for_each_test_person(results):
+    for record in results["records"]:
+        assert list(record["people"]) == ["person-10", "person-11", "person-12"]
+        hits = 0
+        for counts in record["people"].values():
+            assert counts["total"] == np.sum(counts["confusion"]) == 24
+            assert counts["correct"] == np.trace(counts["confusion"])
+            hits += counts["correct"]
+        assert record["accuracy"] == hits / len(TEST)
 
-    difference = accuracies("pretrained") - accuracies("features")
-    paired = results["paired"]["4"]["pretrained"]["features"]
-    assert paired["mean"] == pytest.approx(difference.mean())
-    half = 4.303 * difference.std(ddof=1) / 3**0.5  # t of 2 degrees of freedom
-    assert paired["high"] - paired["mean"] == pytest.approx(half, rel=1e-3, abs=1e-9)
+
+def test_interval_is_an_independent_bootstrap_of_people(results):
+    """Of three people all 27 resamples can be listed; the ends are the least and the greatest."""
+    chosen = np.array(list(itertools.product(range(3), repeat=3)))
+    correct, total = answers(results, "1", "random")
+    values = correct[chosen].sum(1) / total[chosen].sum(1)
+    interval = results["few_shot"]["1"]["random"]
+    assert interval["mean"] == pytest.approx(correct.sum() / total.sum())
+    # t of 2 degrees of freedom is so wide that hardly a resample lies beyond
+    assert interval["low"] == pytest.approx(values.min(), abs=1e-3)
+    assert interval["high"] == pytest.approx(values.max(), abs=1e-3)
+
+
+def test_paired_difference_is_taken_on_the_draws_that_both_have(results):
+    for baseline, draws in (("features", (0, 1, 2)), ("scratch", (0, 1))):
+        ours, total = answers(results, "4", "pretrained", draws)
+        theirs, _ = answers(results, "4", baseline, draws)
+        paired = results["paired"]["4"]["pretrained"][baseline]
+        assert paired["draws"] == len(draws)
+        assert paired["mean"] == pytest.approx((ours - theirs).sum() / total.sum())
+        gains = (ours - theirs) / total
+        assert gains.min() - 1e-9 <= paired["low"] <= paired["mean"]
+        assert paired["mean"] <= paired["high"] <= gains.max() + 1e-9
+        assert list(paired["splits"].values()) == pytest.approx([paired["mean"]])
 
 
 def test_easy_task_is_solved_by_features(results):
@@ -86,73 +128,85 @@ def test_fine_tuning_can_be_left_out():
     assert "pretrained_finetuned" not in run(config=config)["few_shot"]["1"]
 
 
-def test_pool_takes_seeds_together_and_splits_apart(results):
-    second_seed = run(pretrained=SmallEncoder(8), pretraining_seed=1)
-    second_split = run(split=1, test=make_side(range(20, 22)))
-    pooled = pool([results, second_seed, second_split])
+def made_up(split, seed, people, correct):
+    """Results of one run in which ``correct`` answers of 20 windows each are given.
+
+    correct: by arm, (draws, people). Windows have one class of two.
+    """
+    records = []
+    for arm, table in correct.items():
+        for draw, row in enumerate(table):
+            answers = {
+                name: {"correct": hits, "total": 20, "confusion": [[hits, 20 - hits], [0, 0]]}
+                for name, hits in zip(people, row, strict=True)
+            }
+            accuracy = sum(row) / (20 * len(row))
+            scores = {"accuracy": accuracy, "macro_f1": accuracy}
+            fit = {"split": split, "pretraining_seed": seed, "draw": draw}
+            records.append({**fit, "k": "1", "arm": arm, **scores, "people": answers})
+    runs = [{"split": split, "pretraining_seed": seed}]
+    return assemble(runs, records, classes=["a", "b"], protocol={})
+
+
+def test_pool_averages_seeds_adds_up_splits_and_counts_a_person_once():
+    first = made_up(1, 0, ["p", "q"], {"pretrained": [[10, 20], [12, 18]], "scratch": [[8, 8]]})
+    again = made_up(1, 1, ["p", "q"], {"pretrained": [[14, 20], [16, 16]], "scratch": [[6, 10]]})
+    other = made_up(2, 0, ["q", "r"], {"pretrained": [[19, 1], [17, 3]], "scratch": [[9, 3]]})
+    pooled = pool([first, again, other])
+
+    # means over draws and seeds: p 13, q 18.5 in split 1; q 18, r 2 in split 2
+    row = pooled["few_shot"]["1"]["pretrained"]
+    correct, total = np.array([13, 18.5 + 18, 2]), np.array([20, 40, 20])
+    assert row["mean"] == pytest.approx(correct.sum() / total.sum())
+    assert (row["people"], row["draws"]) == (3, 4)
+    chosen = np.array(list(itertools.product(range(3), repeat=3)))
+    values = correct[chosen].sum(1) / total[chosen].sum(1)
+    assert row["low"] == pytest.approx(values.min(), abs=2e-3)
+    assert row["high"] == pytest.approx(values.max(), abs=2e-3)
+
+    # on draw 0, which scratch has: p 12 - 7, q 20 - 9 and 19 - 9, r 1 - 3
+    gain = pooled["paired"]["1"]["pretrained"]["scratch"]
+    assert gain["mean"] == pytest.approx((5 + 11 + 10 - 2) / 80)
+    assert gain["splits"] == pytest.approx({"1": (5 + 11) / 40, "2": (10 - 2) / 40})
+    assert gain["draws"] == 2
+
+    page = render_report({**pooled, **described(pooled)})
+    assert f"by split: {40:+.1f}, {20:+.1f}" in page
+
+
+def described(results):
+    """What a report needs of a run beyond made-up records."""
+    computation = {"precision": "fp32", "device": "cpu", "capability": "x", "torch": "2"}
+    more = {
+        "label_people": ["s"],
+        "test_people": ["p"],
+        "label_windows": 1,
+        "test_windows": 1,
+        "settings": {"1": {"pretrained": {"strength": 0.1, "scaling": "none"}}},
+        "computation": computation,
+    }
+    return {
+        "runs": [{**run, **more} for run in results["runs"]],
+        "protocol": CONFIG.model_dump(mode="json"),
+    }
+
+
+def test_another_pretraining_seed_has_the_same_labels_and_other_fresh_weights(results):
+    again = run(pretrained=SmallEncoder(8), pretraining_seed=1)
 
     def accuracies(part, arm):
-        return np.array(
-            [r["accuracy"] for r in part["records"] if (r["k"], r["arm"]) == ("1", arm)]
-        )
+        return [r["accuracy"] for r in drawn(part, "1", arm)]
 
-    def values(arm):
-        first = (accuracies(results, arm) + accuracies(second_seed, arm)) / 2
-        return np.concatenate([first, accuracies(second_split, arm)])
-
-    assert pooled["few_shot"]["1"]["pretrained"]["mean"] == pytest.approx(
-        values("pretrained").mean()
-    )
-    assert pooled["few_shot"]["1"]["pretrained"]["n"] == 6
-    gain = values("pretrained") - values("scratch")
-    paired = pooled["paired"]["1"]["pretrained"]["scratch"]
-    assert paired["mean"] == pytest.approx(gain.mean())
-    half = 2.571 * gain.std(ddof=1) / 6**0.5  # t of 5 degrees of freedom
-    assert paired["mean"] - paired["low"] == pytest.approx(half, rel=1e-3)
-    assert accuracies(second_seed, "features").tolist() == accuracies(results, "features").tolist()
-    assert accuracies(second_seed, "random").tolist() != accuracies(results, "random").tolist()
-    assert len(pooled["runs"]) == 3
+    assert accuracies(again, "features") == accuracies(results, "features")
+    assert accuracies(again, "random") != accuracies(results, "random")
+    assert len(pool([results, again])["runs"]) == 2
 
 
-def test_interval_over_splits_takes_each_split_once(results):
-    """Three splits, the third evaluated with two seeds: three values, whatever their draws."""
-    others = [
-        with_random_accuracy(results, split, seed) for split, seed in ((2, 0), (3, 0), (3, 1))
-    ]
-    pooled = pool([results, *others])
-
-    def mean_gain(split):
-        of_split = [r for r in pooled["records"] if r["split"] == split and r["k"] == "1"]
-        arms = [
-            np.mean([r["accuracy"] for r in of_split if r["arm"] == arm])
-            for arm in ("pretrained", "scratch")
-        ]
-        return arms[0] - arms[1]
-
-    gains = np.array([mean_gain(split) for split in (0, 2, 3)])
-    over_splits = pooled["paired_by_split"]["1"]["pretrained"]["scratch"]
-    assert list(over_splits["splits"]) == ["0", "2", "3"]
-    assert list(over_splits["splits"].values()) == pytest.approx(gains.tolist())
-    assert over_splits["n"] == 3
-    assert over_splits["mean"] == pytest.approx(gains.mean())
-    half = 4.303 * gains.std(ddof=1) / 3**0.5  # t of 2 degrees of freedom
-    assert over_splits["high"] - over_splits["mean"] == pytest.approx(half, rel=1e-3, abs=1e-9)
-
-    page = render_report(pooled)
-    assert page.count("from scratch, by split") == 2  # a table for each pretrained arm
-    assert ", ".join(f"{100 * gain:+.1f}" for gain in gains) in page
-    assert ", by split" not in render_report(results)  # a single split has no interval
-
-
-def with_random_accuracy(results, split, pretraining_seed):
-    """The results as if of another run, with other accuracies."""
-    rng = np.random.default_rng([split, pretraining_seed])
-    name = {"split": split, "pretraining_seed": pretraining_seed}
-    return {
-        **results,
-        "runs": [{**results["runs"][0], **name}],
-        "records": [{**r, **name, "accuracy": rng.random()} for r in results["records"]],
-    }
+def test_the_number_of_steps_is_the_limit_only_where_that_is_said(results):
+    settings = results["runs"][0]["settings"]["4"]
+    for arm in TRAINED:
+        assert settings[arm]["at_limit"] == (settings[arm]["steps"] == CONFIG.steps)
+        assert (f"{ARMS[arm]} at k = 4" in format_table(results)) == settings[arm]["at_limit"]
 
 
 def test_pool_refuses_what_does_not_belong_together(results):
@@ -179,7 +233,11 @@ def test_report_stands_alone_and_shows_the_figures(results):
     assert page == render_report(described)
 
 
-def test_table_has_a_line_an_arm(results):
-    lines = format_table(results).splitlines()
-    assert len(lines) == 1 + len(ARMS)
-    assert lines[-1].startswith("hand-crafted features")
+def test_table_has_a_line_an_arm_and_a_pair_with_their_draws(results):
+    text = format_table(results)
+    lines = {line[:57].strip(): line[57:].split() for line in text.splitlines()}
+    assert lines[ARMS["features"]][0] == "3"
+    assert lines[ARMS["scratch"]][0] == "2"
+    assert lines[f"{ARMS['pretrained']} - {ARMS['scratch']}"][0] == "2"
+    assert "3 people" in text
+    assert "still, slow, fast" in text
