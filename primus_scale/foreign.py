@@ -60,12 +60,16 @@ def reason(error: BaseException) -> str:
         return "no picture"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
-    text = " ".join(_message(error).split())
-    if len(text) > _LONGEST_REASON:
-        text = f"{text[:_LONGEST_REASON]}..."
+    text = shorten(_message(error))
     if isinstance(error, ValueError | OSError) and text:
         return text  # written for people; the others are fragments such as a key
     return f"{type(error).__name__} {text}".strip()
+
+
+def shorten(text: str) -> str:
+    """``text`` on one line, and not beyond what a person reads of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def _message(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
 from primus_scale.data.shard_set import decode_columns
 from primus_scale.data.storage import Folder
-from primus_scale.foreign import decode_picture, reason
+from primus_scale.foreign import decode_picture, reason, shorten
 from primus_scale.sample import CHANNELS, UNITS
 from shards.checks import ChannelStatistics, block_faults
 
@@ -118,7 +118,7 @@ class _Verification:
             self._file.check_seal()
         except ValueError as error:
             self._report.faults.append(str(error))
-        self._check_units()
+        self._check_channels()
         named = {shard.name for shard in self._index.shards}
         for name in self._folder.names():
             if name.endswith(".tar") and name not in named:
@@ -129,8 +129,11 @@ class _Verification:
         if self._whole:
             self._check_statistics()
 
-    def _check_units(self) -> None:
-        """Samples of the channels that encoders are trained on are in SI units."""
+    def _check_channels(self) -> None:
+        """The channels that encoders are trained on have their order, and are in SI units."""
+        known = [channel for channel in self._index.channels if channel in CHANNELS]
+        if known != [channel for channel in CHANNELS if channel in known]:
+            self._fault(INDEX_NAME, f"channels are {known}, must be in the order {CHANNELS}")
         expected = dict(zip(CHANNELS, UNITS, strict=True))
         for channel, unit in zip(self._index.channels, self._index.units, strict=True):
             if unit != expected.get(channel, unit):
@@ -247,7 +250,7 @@ class _Verification:
         self._fault(where, what)
 
     def _fault(self, where: str, what: str) -> None:
-        self._report.faults.append(f"{where}: {what}")
+        self._report.faults.append(f"{where}: {shorten(what)}")
 
 
 def _member_faults(members: Mapping[str, Data]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import tarfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,10 @@ Data = bytes | memoryview
 
 _TAR_BLOCK = 512  # bytes of a header; what follows is filled up to a multiple of it
 _SAFETENSORS_TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}  # those we write
+_NPY_HEADER = re.compile(  # of version 1.0
+    rb"\x93NUMPY\x01\x00(?P<length>[\x00-\xff]{2})\{'descr': '(?P<type>[<|][bfiu][1248])', "
+    rb"'fortran_order': False, 'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), ?\} *\n"
+)
 
 
 def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
@@ -109,18 +114,19 @@ def _check_extension(name: str) -> str:
 
 
 def _decode_npy(data: Data) -> np.ndarray:
-    """The array, which must fill the member: the library takes memory for what a header claims."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"npy version {version} is not read")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or fortran:
-        raise ValueError(f"an array of {dtype}{' by columns' if fortran else ''} is not read")
-    rest = memoryview(data)[stream.tell() :]
-    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(rest):
-        raise ValueError(f"an array of {dtype} {shape} does not have {len(rest)} bytes")
-    return np.frombuffer(rest, dtype=dtype).reshape(shape).copy()
+    """The array, which must fill the member.
+
+    The library takes memory for whatever a header claims, and hands it to a parser of Python.
+    """
+    header = _NPY_HEADER.match(data)
+    if header is None:
+        raise ValueError("its header is none of an array of numbers as numpy saves them by rows")
+    shape = tuple(int(number) for number in header["shape"].split(b",") if number.strip())
+    dtype = np.dtype(header["type"].decode())
+    start = 10 + int.from_bytes(header["length"], "little")
+    if start != header.end() or math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"an array of {dtype} {shape} does not have {len(data)} bytes")
+    return np.frombuffer(data, dtype=dtype, offset=start).reshape(shape).copy()
 
 
 def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
