@@ -1,4 +1,4 @@
-"""``primus-scale shards build|embed|verify|stats``: raw data to shards that training reads."""
+"""``primus-scale shards init|build|embed|verify|stats``: raw data to shards that training reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from shards.build_commands import add_build
+from shards.init_command import add_init
 
 
 def add_commands(commands: Any) -> None:
@@ -13,12 +14,13 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "shards",
         help="build, embed, verify and describe shard folders",
-        description="From raw data to shards: build writes window shards, embed runs the frozen "
-        "teachers over them and writes packed shards, verify reads a folder again against its "
-        "index, stats draws its data card. Folders are local paths or any URL that fsspec knows "
-        "(s3://, gs://, ...).",
+        description="From raw data to shards: init drafts a description of your own files, build "
+        "writes window shards, embed runs the frozen teachers over them and writes packed shards, "
+        "verify reads a folder again against its index, stats draws its data card. Folders are "
+        "local paths or any URL that fsspec knows (s3://, gs://, ...).",
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    add_init(steps)
     add_build(steps)
     _add_embed(steps)
     _add_verify(steps)

@@ -58,7 +58,7 @@ def list_recordings(source: Source) -> Listing:
             f"shards init folder --src {source.url}`"
         )
     used = {path for ref in refs for path in ref.files}
-    others = (path for path in files if path not in used and _surprises(path))
+    others = (path for path in files if path not in used and surprises(path))
     return Listing(_named_once(source, refs), [*unread, *_by_folder(others)])
 
 
@@ -185,7 +185,8 @@ def _around(file: str) -> Iterator[str]:
         folder = posixpath.dirname(folder)
 
 
-def _surprises(path: str) -> bool:
+def surprises(path: str) -> bool:
+    """Whether somebody may have meant the file to be read."""
     return not any(_ASIDE.fullmatch(part) for part in path.split("/"))
 
 

@@ -1,0 +1,51 @@
+"""``primus-scale shards init folder --src DIR``: drafts the description of own files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from primus_scale.data.storage import Folder, explain_write_errors
+
+
+def add_init(steps: Any) -> None:
+    """Add ``init`` to the ``shards`` parser's ``steps``."""
+    parser = steps.add_parser(
+        "init",
+        help="draft the description of your own files",
+        description="Look at the tables below a folder and write a recording.yaml that describes "
+        "them: how they are written, which columns are axes, times and labels, their units and "
+        "rate as measured. Every guess is marked; correct them before you build.",
+    )
+    parser.add_argument("reader", choices=["folder"], help="the reader that needs a description")
+    parser.add_argument("--src", required=True, metavar="URL", help="folder that holds your files")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a recording.yaml that is there already"
+    )
+    parser.set_defaults(run=_init)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from shards.files.source import Source
+    from shards.readers.draft import draft
+
+    source = Source(args.src, inside=True)
+    source.check()
+    drafts = draft(source)
+    for one in drafts:
+        if source.exists(one.path) and not args.overwrite:
+            raise FileExistsError(
+                f"{source.locate(one.path)} is there already; correct it, or replace it with "
+                "--overwrite"
+            )
+    for one in drafts:
+        place = Folder(source.locate(one.path).rpartition("/")[0])
+        with (
+            explain_write_errors(place.url),
+            place.staging(one.path.rpartition("/")[2]) as file,
+        ):
+            file.write_text(one.text, encoding="utf-8")
+        guesses = one.text.count("# guess:")
+        print(f"wrote  {source.locate(one.path)}, with {guesses} guesses to look at")
+    print(f"then   primus-scale shards build folder --src {args.src} --out URL")
+    return 0

@@ -1,0 +1,319 @@
+"""Drafts of ``recording.yaml``: what files seem to hold, with every guess marked, to be corrected.
+
+for path, text in draft(source): ...   # one for all folders that are alike, or one for each
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from primus_scale.foreign import decoding
+from primus_scale.names import quoted
+from shards.files.parquet_tables import parquet_batches
+from shards.files.sniff import Sniffed, sniff
+from shards.files.source import Source
+from shards.files.tables import is_parquet, read_table
+from shards.files.text_tables import TextForm, joined
+from shards.readers.draft_columns import (
+    Guessed,
+    GuessedSensor,
+    GuessedTime,
+    Table,
+    guess_columns,
+    typed,
+)
+from shards.readers.folder_listing import DESCRIPTION, surprises
+from shards.readers.form_advice import differing
+from shards.readers.table_yaml import TABLES
+
+MOST_ROWS = 50_000  # looked at
+_PARTS = (
+    "head|chest|back|waist|hip|pocket|upper[ _-]?arm|forearm|wrist|hand|thigh|shin|ankle|foot|arm|"
+    "leg|belt|glasses|ear"
+)
+_PLACE = re.compile(
+    rf"(?:(?P<side>left|right)[ _-]?)?(?P<part>{_PARTS})(?:[ _-]?(?P<after>left|right))?", re.I
+)
+_KINDS = re.compile(
+    r"accelerometers?|acceleration|accel|acc|gyroscopes?|gyro|gyr|rotation(rate)?", re.I
+)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
+_MOVIES = (".mp4", ".mov", ".mkv", ".avi")
+_DEFAULT_HZ = 50
+
+
+class Draft(NamedTuple):
+    """A description to write. path: below the source."""
+
+    path: str
+    text: str
+
+
+class _File(NamedTuple):
+    """A table, how it is written where it is text, and what it seems to hold."""
+
+    name: str
+    found: Sniffed | None
+    guessed: Guessed
+    rate_hz: float | None  # of a line above the header that states one
+
+
+def draft(source: Source) -> list[Draft]:
+    """Descriptions of the tables below the source.
+
+    ValueError naming the file and the next step where no table holds an accelerometer, or where it
+    is not clear which files are one recording; FileNotFoundError where there is no table.
+    """
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in source.find("**/*"):
+        if path.lower().endswith((*TABLES, *_MOVIES, ".srt", ".vtt")) and surprises(path):
+            folders[posixpath.dirname(path)].append(posixpath.basename(path))
+    tables = {
+        folder: names
+        for folder, names in sorted(folders.items())
+        if any(name.lower().endswith(TABLES) for name in names)
+    }
+    if not tables:
+        raise FileNotFoundError(
+            f"no table ({', '.join(TABLES)}) below {source.url}; point --src at the folder that "
+            "holds your files"
+        )
+    alike = {tuple(sorted(_tables(names))) for names in tables.values()}
+    depths = {len(folder.split("/")) for folder in tables}
+    if "" not in tables and len(alike) == len(depths) == 1:
+        first = next(iter(tables))
+        head = _pattern(first, list(tables))
+        return [Draft(DESCRIPTION, _described(source, first, tables[first], head, ""))]
+    drafts = []
+    for folder, names in tables.items():
+        person = folder.split("/")[0] or source.url.rpartition("/")[2]
+        head = f"person: {written(person)}  # guess: the folder's name"
+        path = posixpath.join(folder, DESCRIPTION)
+        drafts.append(Draft(path, _described(source, folder, names, head, folder)))
+    return drafts
+
+
+def written(text: str) -> str:
+    """A text as it stands in YAML, on one line and also between commas."""
+    plain = re.fullmatch(r"[^\W\d_](?:[\w ./-]*\w)?", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _comment(names: Iterable[str]) -> str:
+    """Names for a comment, on one line."""
+    return " ".join(joined(names).split())[:120]
+
+
+def _tables(names: list[str]) -> list[str]:
+    return [name for name in names if name.lower().endswith(TABLES)]
+
+
+def _pattern(folder: str, folders: list[str]) -> str:
+    """The line that names all folders: the outermost is a person's."""
+    depth = len(folder.split("/"))
+    parts = ["{person}", *["*"] * (depth - 1)]
+    last = {one.rpartition("/")[2] for one in folders}
+    if depth > 1 and all(_PLACE.search(name) for name in last):
+        parts[-1] = "{placement}"
+    told = "each folder is a person's" if depth == 1 else "the outermost folders are people's"
+    return f'recordings: "{"/".join(parts)}"  # guess: {told}; {len(folders)} folders'
+
+
+def _described(source: Source, folder: str, names: list[str], head: str, around: str) -> str:
+    """The whole text for the tables of one folder. around: the folder's name, for placements."""
+    files = [_look(source, posixpath.join(folder, name)) for name in sorted(_tables(names))]
+    devices: dict[str, list[_File]] = defaultdict(list)
+    for file in files:
+        if file.guessed.sensors:
+            devices[_KINDS.sub("", posixpath.splitext(file.name)[0]).strip(" _-.")].append(file)
+    if not any(sensor.kind == "acc" for file in files for sensor in file.guessed.sensors):
+        told = "; ".join(f"{file.name}: {joined(file.guessed.others)}" for file in files[:3])
+        raise ValueError(
+            f"{source.locate(folder or '.')}: no columns of an accelerometer in {told}; write "
+            f"{DESCRIPTION} by hand, as docs/folder.md shows"
+        )
+    _check_devices(source, folder, devices, around)
+    lines = [
+        "# Drafted by `primus-scale shards init folder`. Look at every guess and correct it, then",
+        "# build: primus-scale shards build folder --src ... --out ...",
+        head,
+        "devices:",
+    ]
+    for key, own in devices.items():
+        placement = "{placement}" if "{placement}" in head else _placement(f"{around}/{key}")
+        lines += _device(key or "device", placement, own)
+    lines += _labels(files)
+    for name in sorted(names):
+        if name.lower().endswith(_MOVIES):
+            lines.append(f"# video: {{file: {written(name)}, start_s: 0}}  # when does it begin?")
+        elif name.lower().endswith((".srt", ".vtt")):
+            lines.append(f"# narrations: {{file: {written(name)}, offset_s: 0}}")
+    for file in files:
+        if not file.guessed.sensors:
+            lines.append(f"# not described: {written(file.name)} ({_comment(file.guessed.others)})")
+    return "\n".join(lines) + "\n"
+
+
+def _check_devices(
+    source: Source, folder: str, devices: Mapping[str, list[_File]], around: str
+) -> None:
+    """ValueError where several files may as well be several people's."""
+    unplaced = [key for key in devices if _placement(key) is None]
+    if len(unplaced) > 1:
+        names = [own[0].name for own in devices.values()]
+        raise ValueError(
+            f"{source.locate(folder or '.')}: {joined(names[:4])} each hold a sensor, and no name "
+            "says where it is worn, so they may be recordings of their own; put the files of each "
+            "recording into a folder of its own, such as PERSON/RECORDING, or write "
+            f"{DESCRIPTION} by hand"
+        )
+
+
+def _placement(text: str) -> str | None:
+    """Where a name says that a device is worn."""
+    match = _PLACE.search(text)
+    if match is None:
+        return None
+    side = match["side"] or match["after"] or ""
+    part = re.sub(r"[ _-]", " ", match["part"].lower())
+    return f"{side.lower()} {part}".strip()
+
+
+def _device(name: str, placement: str | None, files: list[_File]) -> Iterator[str]:
+    yield f"  - name: {written(name)}"
+    if placement is None:
+        yield "    placement: unknown  # guess: no name says where it is worn; write it"
+    elif placement == "{placement}":
+        yield '    placement: "{placement}"  # guess: the innermost folder says where it is worn'
+    else:
+        yield f"    placement: {placement}  # guess: by its name"
+    yield "    sensors:"
+    seen: set[str] = set()
+    for file in files:
+        for sensor in file.guessed.sensors:
+            if sensor.kind not in seen:
+                seen.add(sensor.kind)
+                yield from _sensor(file, sensor)
+
+
+def _sensor(file: _File, sensor: GuessedSensor) -> Iterator[str]:
+    others = _comment(file.guessed.others)
+    yield f"      - file: {written(file.name)}{f'  # not used: {others}' if others else ''}"
+    for key, value in _form(file):
+        yield f"        {key}: {value}"
+    columns = ", ".join(f"{channel}: {written(one)}" for channel, one in sensor.columns.items())
+    named = file.found is None or file.found.names is not None
+    told = "by their names" if named and not file.name.endswith(".npy") else "by their places"
+    yield f"        columns: {{{columns}}}  # guess: {told}"
+    yield f"        unit: {sensor.unit}  # guess: {sensor.why}"
+    yield f"        {_clock(file)}"
+
+
+def _form(file: _File) -> list[tuple[str, str]]:
+    return differing(file.found, TextForm(), header=True) if file.found else []
+
+
+def _clock(file: _File) -> str:
+    time = file.guessed.time
+    if time is None:
+        stated = file.rate_hz or _DEFAULT_HZ
+        why = "the file says so" if file.rate_hz else "no column of times, and nothing states it"
+        return f"rate_hz: {stated:g}  # guess: {why}; no times, so rows are taken as evenly spaced"
+    return f"time: {_time(time)}  # guess: {time.why}{_measured(time)}"
+
+
+def _time(time: GuessedTime) -> str:
+    names = [written(column) for column in time.columns]
+    column = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+    form = f", format: {written(time.format)}" if time.format else ""
+    return f"{{column: {column}, unit: {time.unit}{form}}}"
+
+
+def _measured(time: GuessedTime) -> str:
+    return f"; {time.rate_hz:.4g} rows a second" if time.rate_hz and time.unit == "iso" else ""
+
+
+def _labels(files: list[_File]) -> Iterator[str]:
+    """The labels beside the rows of the first file that has some."""
+    for file in files:
+        if file.guessed.label is None:
+            continue
+        form = "".join(f", {key}: {value}" for key, value in _form(file))
+        time = file.guessed.time
+        clock = f"time: {_time(time)}" if time else f"rate_hz: {file.rate_hz or _DEFAULT_HZ:g}"
+        yield (
+            f"labels: {{file: {written(file.name)}, column: {written(file.guessed.label)}{form}, "
+            f"{clock}}}  # guess: by the column's name"
+        )
+        return
+
+
+def _look(source: Source, path: str) -> _File:
+    """What a table seems to hold, by its first rows."""
+    name = posixpath.basename(path)
+    if name.lower().endswith(".npy"):
+        return _File(name, None, guess_columns(Table(name, _array(source, path), False)), None)
+    if is_parquet(path):
+        return _File(name, None, guess_columns(Table(name, _parquet(source, path))), None)
+    found = sniff(source, path)
+    if found is None:
+        return _File(name, None, Guessed([], None, None, ["no table is found in it"]), None)
+    columns = _texts(source, path, found)
+    guessed = guess_columns(Table(name, columns, found.names is not None))
+    return _File(name, found, guessed, _stated_rate(source, path, found.form.skip_lines))
+
+
+def _texts(source: Source, path: str, found: Sniffed) -> dict[str, np.ndarray | list[str]]:
+    names = found.names or tuple(str(number) for number in range(len(found.rows[0])))
+    once = [name for name in names if name and names.count(name) == 1]
+    pieces = read_table(
+        source,
+        path,
+        columns=(),
+        text_columns=once,
+        form=found.form,
+        header=found.names is not None,
+    )
+    piece = next(pieces)
+    return {name: typed(piece[name][:MOST_ROWS].tolist(), found.form.decimal) for name in once}
+
+
+def _stated_rate(source: Source, path: str, lines: int) -> float | None:
+    """A rate that the lines above the header state."""
+    with source.open(path) as stream:
+        head = b"".join(stream.readline(10_000) for _ in range(min(lines, 200)))
+    match = _RATE.search(head.decode("utf-8", "replace"))
+    rate_hz = float(match[1] or match[2]) if match else 0.0
+    return rate_hz if 1 <= rate_hz <= 10_000 else None
+
+
+def _parquet(source: Source, path: str) -> dict[str, np.ndarray | list[str] | pa.Array]:
+    batch = next(parquet_batches(source, path, list)).slice(0, MOST_ROWS)
+    columns: dict[str, np.ndarray | list[str] | pa.Array] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            columns[name] = np.asarray(numbers, dtype=np.float64)
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            columns[name] = [text or "" for text in column.to_pylist()]
+        else:
+            columns[name] = column
+    return columns
+
+
+def _array(source: Source, path: str) -> dict[str, np.ndarray]:
+    where = source.locate(path)
+    with source.local(path) as local, decoding(where, in_memory=True):
+        rows = np.lib.format.open_memmap(local, mode="r")[:MOST_ROWS]
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu":
+        raise ValueError(f"{where} holds {quoted(str(rows.dtype))} of shape {rows.shape}")
+    return {str(place): rows[:, place].astype(np.float64) for place in range(rows.shape[1])}
