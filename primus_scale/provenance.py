@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -41,10 +42,16 @@ def write_provenance(config: Config, world: int) -> None:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Commit of the code (None outside a git checkout), Python, and versions of packages."""
+    """Commit of the code, Python, and versions of packages, the program's own among them.
+
+    commit, uncommitted_changes: None where the code is of no git checkout, an installed package
+    within the checkout of something else included.
+    """
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    changes = _git("status", "--porcelain", "--untracked-files=no") if tracked else None
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": _git("rev-parse", "HEAD") if tracked else None,
+        "uncommitted_changes": bool(changes) if changes is not None else None,
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
@@ -52,8 +59,10 @@ def describe_environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    # Within a hook of git, variables name the repository that the hook is of.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
