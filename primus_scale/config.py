@@ -247,6 +247,8 @@ class TrainConfig(ConfigModel):
     # any fsspec URL; checkpoints, logs and the encoder are copied to STORAGE/NAME, and a run goes
     # on from there where its output lacks them, so that machines need not share the output
     storage: Url | None = None
+    # go on from what the run of another output has there, because that output is lost
+    take_over: bool = False
     stuck_after_s: float = Field(600.0, gt=0)  # without progress; then all ranks end, and say why
     max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
 

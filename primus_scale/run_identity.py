@@ -44,6 +44,7 @@ MAY_CHANGE = (
     "train.max_nonfinite",
     "train.stuck_after_s",
     "train.storage",
+    "train.take_over",
     "launch",
     "few_shot",
 )

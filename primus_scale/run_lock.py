@@ -36,6 +36,7 @@ STALE_S = 60.0  # without one, the holder is dead; network file systems show cha
 ENDING_S = 5.0  # left to a holder on this machine that is being killed
 SETTLE_S = 2.0  # until of several that take over a file, the last has written
 LOOK_S = 0.25
+MOST_TOLD = 255  # characters of what a lock says of its holder
 SIZE = 512  # of the file's content, always: it is rewritten in place
 
 log = logging.getLogger(__name__)
@@ -56,17 +57,15 @@ def only_run(output: str | Path) -> Iterator[None]:
 
 
 class RunLock:
-    """The lock of one folder, held by this process between ``acquire`` and ``release``."""
+    """The lock of one folder, held by this process between ``acquire`` and ``release``.
 
-    def __init__(self, folder: Path) -> None:
+    instead: what to choose where it is in use, for the message.
+    """
+
+    def __init__(self, folder: Path, instead: str = "another output") -> None:
         self._path = folder / LOCK_FILE
-        self._me = {
-            "holder": uuid.uuid4().hex,
-            "host": socket.gethostname(),
-            "machine": this_machine(),
-            "pid": os.getpid(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        }
+        self._instead = instead
+        self._me = this_process()
         self._file: int | None = None
         self._beats = 0
         self._released = threading.Event()
@@ -135,7 +134,7 @@ class RunLock:
         told = False
         while time.monotonic() < start + STALE_S:
             content = self._path.read_bytes()
-            holder = _parse(content)
+            holder = parse_holder(content)
             if holder.get("flock") and holder.get("machine") == self._me["machine"]:
                 if _try_flock(file):
                     return True
@@ -145,19 +144,14 @@ class RunLock:
                 raise self._refusal(holder)
             elif not told:
                 told = True
-                log.warning(
-                    "%s was left by %s; waiting up to %g s for a sign of life",
-                    self._path,
-                    _describe(holder),
-                    STALE_S,
-                )
+                tell_wait(str(self._path), holder, STALE_S)
             time.sleep(LOOK_S)
         return False
 
     def _refusal(self, holder: dict[str, Any]) -> OSError:
         return OSError(
-            f"{self._path.parent} is in use by {_describe(holder)}; wait for its end, stop it, or "
-            "choose another output"
+            f"{self._path.parent} is in use by {describe_holder(holder)}; wait for its end, stop "
+            f"it, or choose {self._instead}"
         )
 
     def _sign(self) -> None:
@@ -178,7 +172,7 @@ class RunLock:
     def _holder(self) -> str | None:
         """Who has signed the file; None where it is gone."""
         try:
-            return str(_parse(self._path.read_bytes()).get("holder"))
+            return str(parse_holder(self._path.read_bytes()).get("holder"))
         except FileNotFoundError:
             return None
 
@@ -197,6 +191,17 @@ class RunLock:
                 self._sign()
 
 
+def this_process() -> dict[str, Any]:
+    """What a lock says of its holder, this process."""
+    return {
+        "holder": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "machine": this_machine(),
+        "pid": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
 def this_machine() -> str:
     """The same for all processes under one running kernel, in containers too."""
     boot = Path("/proc/sys/kernel/random/boot_id")
@@ -212,17 +217,29 @@ def _try_flock(file: int) -> bool:
     return True
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def parse_holder(content: bytes) -> dict[str, Any]:
     """What the file says; nothing where its holder has only just made it."""
     try:
         tree = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
 
 
-def _describe(holder: dict[str, Any]) -> str:
+def tell_wait(place: str, holder: dict[str, Any], stale_s: float) -> None:
+    """Tell that a lock was left behind, and how long it will be watched."""
+    told = describe_holder(holder)
+    log.warning("%s was left by %s; waiting up to %g s for a sign of life", place, told, stale_s)
+
+
+def describe_holder(holder: dict[str, Any]) -> str:
+    """Who holds a lock, for a message."""
     return (
-        f"a run on {holder.get('host', 'an unknown host')} (pid {holder.get('pid', 'unknown')}, "
-        f"since {holder.get('since', 'just now')})"
+        f"a run on {_told(holder, 'host', 'an unknown host')} "
+        f"(pid {_told(holder, 'pid', 'unknown')}, since {_told(holder, 'since', 'just now')})"
     )
+
+
+def _told(holder: dict[str, Any], name: str, unknown: str) -> str:
+    text = str(holder.get(name, unknown))
+    return text if text.isprintable() and len(text) <= MOST_TOLD else unknown

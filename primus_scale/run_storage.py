@@ -2,6 +2,7 @@
 
     STORAGE/NAME/checkpoints/step-00000250/manifest.json, state/..., support/..., encoder/...
     STORAGE/NAME/metrics.jsonl, tensorboard/..., encoder/...
+    STORAGE/NAME/owner.json, run.lock                  whose it is (``storage_owner``)
 
 The copy lets a run go on elsewhere when a machine is lost, and lets machines do without a shared
 folder: each sends the files that its ranks wrote, and takes all. A checkpoint's manifest goes
@@ -42,10 +43,8 @@ class RunStorage:
     @classmethod
     def configured(cls, config: Config) -> RunStorage | None:
         """At ``train.storage``; None where that is unset."""
-        if config.train.storage is None:
-            return None
-        url = f"{parse_place(config.train.storage)}/{config.name}"
-        return cls(url, Patience.configured(config.data))
+        url = storage_url(config)
+        return cls(url, Patience.configured(config.data)) if url is not None else None
 
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints, oldest first, also of those that are not whole yet."""
@@ -117,6 +116,12 @@ class RunStorage:
 
     def _at(self, *folders: str) -> Folder:
         return Folder("/".join((self.url, *folders)), self._patience)
+
+
+def storage_url(config: Config) -> str | None:
+    """The run's folder at ``train.storage``; None where that is unset."""
+    storage = config.train.storage
+    return f"{parse_place(storage)}/{config.name}" if storage is not None else None
 
 
 def _fetch_whole(source: Folder, name: str, folder: Path) -> None:

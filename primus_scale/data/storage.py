@@ -42,6 +42,12 @@ class Folder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", parse_place(self.url))
 
+    @property
+    def local_path(self) -> Path | None:
+        """Where the folder lies on this machine; None where it is elsewhere."""
+        file_system, root = self._file_system()
+        return Path(root or "/") if _is_local(file_system) else None
+
     def locate(self, name: str) -> str:
         """URL of the file ``name`` in this folder, for messages."""
         return f"{self.url}/{name}"
