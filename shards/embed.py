@@ -32,6 +32,7 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.shard_set import ShardSet, list_places
 from primus_scale.data.storage import Folder
+from primus_scale.storage_lock import held
 from primus_scale.teachers import Teacher, build_teachers
 from primus_scale.urls import parse_place
 from shards.group_embedder import GroupEmbedder
@@ -96,8 +97,8 @@ def embed(
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
     the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
-    OSError where the output cannot be written; and as ``ShardSet.open``. Where it fails,
-    ``out_url`` is left without an index.
+    OSError where the output cannot be written, or another process writes there; and as
+    ``ShardSet.open``. Where it fails, ``out_url`` is left without an index.
     """
     for name, value in {"block": block, "batch": batch, "workers": workers}.items():
         if value < 1:
@@ -107,7 +108,17 @@ def embed(
     crew = _Crew(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
     teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, crew)
-    check_output(out_url, overwrite)
+    with held(out_url, instead="another --out"):
+        check_output(out_url, overwrite)
+        index = _embed(source, out_url, teachers, block, seed, crew)
+    report(f"{out_url}: {index.windows} windows packed")
+    return index
+
+
+def _embed(
+    source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, crew: _Crew
+) -> ShardIndex:
+    """The work of ``embed`` on an output that nobody else writes to."""
     workshop = Workshop(out_url)
     groups = _embed_groups(source, workshop, teachers, crew)
     open_output(out_url)
@@ -123,7 +134,6 @@ def embed(
     )
     write_index(index, out_url)
     workshop.remove()
-    report(f"{out_url}: {index.windows} windows packed")
     return index
 
 

@@ -27,6 +27,7 @@ from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, w
 from primus_scale.data.shard_set import list_places
 from primus_scale.data.storage import Folder, explain_write_errors
 from primus_scale.sample import hash64
+from primus_scale.storage_lock import held
 from shards.checks import ChannelStatistics
 from shards.copying import ShardCopier, plan_shards
 from shards.parallel import Failed
@@ -56,11 +57,18 @@ def ingest(
 
     FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
-    all the same, and says why); OSError where the output cannot be written.
+    all the same, and says why); OSError where the output cannot be written, or another process
+    writes there.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    check_output(job.out, overwrite)
+    with held(job.out, instead="another --out"):
+        check_output(job.out, overwrite)
+        return _ingest(job, workers, report)
+
+
+def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> IngestReport:
+    """The work of ``ingest`` on an output that nobody else writes to."""
     workshop = Workshop(job.out)
     reader = job.create_reader()
     refs = reader.recordings()

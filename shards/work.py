@@ -8,7 +8,7 @@
 A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
 output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
 result counts as long as its task's fingerprint is the same, of everything that it depends on, and
-its file lies there as it was written.
+its file lies there as it was written, byte for byte. Whatever else lies there counts as not done.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from primus_scale.data.index import ShardEntry, parse_shard_entry
 from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.foreign import parse_json
 from shards.parallel import Failed, run_tasks
 
 WORK_NAME = ".work"
 _READERS = 16  # concurrent requests for kept results; object stores answer each in some 20 ms
+_READ_BYTES = 2**20
 
 
 class Task(NamedTuple):
@@ -95,7 +98,7 @@ class Workshop:
             self.folder.remove_all()
 
     def _keep(self, task: Task, result: Any) -> None:
-        entry = {"fingerprint": task.fingerprint, "result": result}
+        entry = {"fingerprint": task.fingerprint, "result": result, "seal": fingerprint(result)}
         with (
             explain_write_errors(self.folder.url),
             self.folder.staging(f"{task.key}.json") as path,
@@ -108,23 +111,49 @@ class Workshop:
         there = [task for task in tasks if f"{task.key}.json" in names]
         kept = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            texts = pool.map(lambda task: self.folder.read(f"{task.key}.json"), there)
-            for task, text in zip(there, texts, strict=True):
-                result = _still_true(text, task, sizes)
+            results = pool.map(lambda task: self._still_true(task, folder, sizes), there)
+            for task, result in zip(there, results, strict=True):
                 if result is not None:
                     kept[task.key] = result
                 else:  # now, for the task's files will soon be others than it speaks of
-                    self.folder.remove(f"{task.key}.json")
+                    self._drop(f"{task.key}.json")
         return kept
 
-
-def _still_true(text: bytes, task: Task, sizes: dict[str, int]) -> dict[str, Any] | None:
-    """The result in ``text`` if it is of this task, and its file as it was written."""
-    try:
-        entry = json.loads(text)
-    except ValueError:  # a machine went down before it lay on the disk
+    def _still_true(
+        self, task: Task, folder: Folder, sizes: dict[str, int]
+    ) -> dict[str, Any] | None:
+        """The kept result if it is of this task, and its file as it was written; None if not."""
+        name = f"{task.key}.json"
+        try:
+            entry = parse_json(self.folder.read(name), self.folder.locate(name))
+            result: dict[str, Any] = entry["result"]
+            sealed = entry["fingerprint"] == task.fingerprint and (
+                entry["seal"] == fingerprint(result)
+            )
+            file = result["file"]
+            if sealed and (file is None or _is_whole(parse_shard_entry(file), folder, sizes)):
+                return result
+        except (ConnectionError, TimeoutError):
+            raise  # it may be whole, and will be seen when the storage answers
+        except (LookupError, TypeError, ValueError, OSError):
+            pass  # a machine went down before it lay on the disk, or somebody has altered it
         return None
-    result: dict[str, Any] = entry["result"]
-    file = result["file"]
-    whole = file is None or sizes.get(file["name"]) == file["size"]
-    return result if whole and entry["fingerprint"] == task.fingerprint else None
+
+    def _drop(self, name: str) -> None:
+        """Remove a kept result, or what lies in its place."""
+        with explain_write_errors(self.folder.url):
+            try:
+                self.folder.remove(name)
+            except (IsADirectoryError, PermissionError):
+                Folder(self.folder.locate(name)).remove_all()
+
+
+def _is_whole(file: ShardEntry, folder: Folder, sizes: dict[str, int]) -> bool:
+    """Whether a file is there as it was written."""
+    if sizes.get(file.name) != file.size:
+        return False
+    digest = hashlib.sha256()
+    with folder.open(file.name) as stream:
+        while data := stream.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest() == file.sha256

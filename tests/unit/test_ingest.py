@@ -307,6 +307,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
     out = Path(job.out)
     out.mkdir()
     out.chmod(0o555)
-    with bound_by_permissions(), pytest.raises(OSError, match="cannot write to"):
+    with bound_by_permissions(), pytest.raises(OSError, match=f"cannot write {out}"):
         ingest(job, report=told.append)
     assert told == []

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -116,8 +117,11 @@ def write_files(folder: Path, wanted: list[Task]) -> list[int]:
 
     def worker(number: int) -> dict[str, object]:
         done.append(number)
-        (folder / f"{number}.txt").write_text("x" * number)
-        return {"file": {"name": f"{number}.txt", "size": number}}
+        content = b"x" * number
+        (folder / f"{number}.txt").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        file = {"name": f"{number}.txt", "size": number, "sha256": digest, "records": []}
+        return {"file": file}
 
     run = Workshop(str(folder)).run(wanted, lambda: worker, folder=Folder(str(folder)), workers=1)
     assert [one.result["file"]["size"] for one in run]
@@ -132,8 +136,52 @@ def test_a_result_does_not_count_without_its_whole_file(tmp_path: Path) -> None:
     assert write_files(tmp_path, file_tasks(3, 4, 5)) == []
 
 
-@pytest.mark.parametrize("left", [b"", b'{"finger'])
+def test_a_result_does_not_count_where_its_file_was_altered(tmp_path: Path) -> None:
+    write_files(tmp_path, file_tasks(3, 4))
+    (tmp_path / "4.txt").write_text("xxyx")
+    assert write_files(tmp_path, file_tasks(3, 4)) == [4]
+    assert (tmp_path / "4.txt").read_text() == "xxxx"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"",
+        b'{"finger',
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"fingerprint": "x", "result": null}',
+        b'{"fingerprint": "x", "result": {}, "seal": "x"}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
 def test_a_result_that_did_not_reach_the_disk_is_made_again(tmp_path: Path, left: bytes) -> None:
     run(tmp_path, tasks(2, 3))
     (tmp_path / ".work/number-2.json").write_bytes(left)
     assert run(tmp_path, tasks(2, 3))[1] == [2]
+
+
+def test_no_flipped_bit_of_a_result_is_believed(tmp_path: Path) -> None:
+    write_files(tmp_path, file_tasks(3))
+    kept = tmp_path / ".work/file-3.json"
+    content = kept.read_bytes()
+    whole = json.loads(content)
+    for place in range(len(content)):
+        altered = bytearray(content)
+        altered[place] ^= 1 << place % 7
+        kept.write_bytes(altered)
+        try:
+            same = json.loads(altered) == whole
+        except ValueError:
+            same = False
+        assert write_files(tmp_path, file_tasks(3)) == ([] if same else [3])
+
+
+def test_a_folder_in_the_place_of_a_result_is_removed(tmp_path: Path) -> None:
+    run(tmp_path, tasks(2, 3))
+    (tmp_path / ".work/number-2.json").unlink()
+    (tmp_path / ".work/number-2.json").mkdir()
+    assert run(tmp_path, tasks(2, 3))[1] == [2]
+    assert run(tmp_path, tasks(2, 3))[1] == []
