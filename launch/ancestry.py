@@ -20,8 +20,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from primus_scale.stopping import Stop
 
 LOOK_S = 1.0
 # Enough for a checkpoint of the largest runs; who takes longer waits for ranks that are gone.
@@ -61,14 +65,16 @@ LAUNCHER = find_launcher()
 @contextmanager
 def stop_with_launcher(
     exit_code: int, launcher: Sequence[psutil.Process] = LAUNCHER, grace_s: float = GRACE_S
-) -> Iterator[threading.Event]:
-    """An event that is set when one of ``launcher`` is gone.
+) -> Iterator[Stop]:
+    """A ``Stop`` that is set when one of ``launcher`` is gone.
 
     Where the block does not end within ``grace_s`` from then on, the process does, at once, with
     ``exit_code``: it is blocked in a collective whose other ranks have gone before. With
     ``grace_s=0`` there is nothing to stop in order, and no word of it.
     """
-    stop, done = threading.Event(), threading.Event()
+    from primus_scale.stopping import Stop  # here: it takes long, and the ancestors are known now
+
+    stop, done = Stop(), threading.Event()
 
     def watch() -> None:
         while all(_is_there(process) for process in launcher):

@@ -6,12 +6,13 @@
 
 On a machine without GPUs ``--num_gpus`` counts processes.
 
-SIGTERM to a rank makes all ranks save a checkpoint and exit with 75; the same command continues
-the run. So does the end of the launcher, even by SIGKILL (``ancestry``), and SIGTERM to it: only
-``srun`` answers that by killing its ranks, and has SLURM for it (``scancel --signal=TERM JOB``).
-``srun`` and ``launch.ray_train`` exit with 75, too; ``deepspeed`` and ``torchrun`` with codes of
-their own, and when signalled they kill after 30 s the ranks that still write. Where a scheduler
-requeues by exit code, use ``srun`` (launch/slurm/pretrain.sbatch) or Ray.
+SIGTERM to a rank makes all ranks save a checkpoint and exit with 75, Ctrl-C with 130; a second
+Ctrl-C ends them at once. The same command continues the run. So does the end of the launcher, even
+by SIGKILL (``ancestry``), and SIGTERM to it: only ``srun`` answers that by killing its ranks, and
+has SLURM for it (``scancel --signal=TERM JOB``). ``srun`` and ``launch.ray_train`` exit with 75,
+too; ``deepspeed`` and ``torchrun`` with codes of their own, and when signalled they kill after 30 s
+the ranks that still write. Where a scheduler requeues by exit code, use ``srun``
+(launch/slurm/pretrain.sbatch) or Ray.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from launch.ancestry import stop_with_launcher  # first: it must not miss the launcher's end
-from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
 from primus_scale.config_file import load_config
 from primus_scale.trainer import REQUEUE, pretrain
 
@@ -36,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    try:
+
+    def train() -> int:
         config = load_config(args.config, args.overrides)
         with stop_with_launcher(REQUEUE) as stop:
             return pretrain(config, stop)
-    except USER_ERRORS as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
+
+    return answer(parser.prog, train, GOES_ON)
 
 
 def leave(code: int) -> NoReturn:

@@ -48,7 +48,7 @@ from launch.ray_cluster import (
     reserved_for_support,
     workers,
 )
-from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.cli import Parser, add_config_arguments, answer
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.engine import is_launched, join_group, stop_runtime
@@ -71,23 +71,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    return answer(parser.prog, lambda: _check(args), "start it again")
+
+
+def _check(args: argparse.Namespace) -> int:
+    """The exit code of the checks."""
     report, rank = Report(), 0
+    config = load_config(args.config, args.overrides)
+    alone = config.launch.worker_counts == range(1, 2) and stays_here(1)
+    check = check_as_rank if is_launched() or alone else check_with_ray
     try:
-        config = load_config(args.config, args.overrides)
-        alone = config.launch.worker_counts == range(1, 2) and stays_here(1)
-        check = check_as_rank if is_launched() or alone else check_with_ray
-        try:
-            with stop_with_launcher(exit_code=1, grace_s=0.0):
-                passed = check(config, report.publish)
-        except GroupBrokenError as error:
-            passed, rank = False, error.rank
-        report.tell_reasons()
-        if args.json and rank == 0 and report.findings:
-            report.write(Path(args.json), config)
-        return 0 if passed else 1
-    except USER_ERRORS as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
+        with stop_with_launcher(exit_code=1, grace_s=0.0):
+            passed = check(config, report.publish)
+    except GroupBrokenError as error:
+        passed, rank = False, error.rank
+    report.tell_reasons()
+    if args.json and rank == 0 and report.findings:
+        report.write(Path(args.json), config)
+    return 0 if passed else 1
 
 
 def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bool:

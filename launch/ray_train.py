@@ -8,24 +8,26 @@ With ``RAY_ADDRESS`` set (a submitted job has it) the workers run on that cluste
 local one that lasts as long as the run. A worker that dies is replaced up to
 ``launch.max_failures`` times, and all continue from the newest checkpoint in ``output``, which
 must be storage that all workers share, or at ``train.storage``; what a user must mend ends the run
-instead. SIGTERM: checkpoint, then exit code 75. More in docs/ray.md.
+instead. SIGTERM: checkpoint, then exit code 75; Ctrl-C: checkpoint, then 130, and a second one ends
+at once. More in docs/ray.md.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
 
 from launch.ray_cluster import (
     beside_driver,
@@ -35,14 +37,16 @@ from launch.ray_cluster import (
     reserved_for_support,
     workers,
 )
-from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.cli import GOES_ON, USER_ERRORS, Parser, add_config_arguments, answer, explain
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.files import check_writable
 from primus_scale.run import open_data
-from primus_scale.trainer import REQUEUE, pretrain
+from primus_scale.stopping import Stop, stop_on_signals
+from primus_scale.trainer import pretrain
 
 POLL_S = 0.5  # how often a worker asks whether to stop
+LOOK_S = 0.2  # how often the driver looks whether it is to end
 SILENT_S = 5.0  # without such a question, no worker runs
 
 
@@ -51,13 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="ray_train", description="Pretrain with workers that Ray starts.")
     add_config_arguments(parser)
     args = parser.parse_args(argv)
-    try:
-        return train_with_ray(load_config(args.config, args.overrides))
-    except USER_ERRORS as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-    except TrainingFailedError as error:
-        print(f"{parser.prog}: error: {first_cause(error)}", file=sys.stderr)
-    return 1
+
+    def train() -> int:
+        try:
+            return train_with_ray(load_config(args.config, args.overrides))
+        except TrainingFailedError as error:
+            print(f"{parser.prog}: error: {explain(first_cause(error))}", file=sys.stderr)
+            return 1
+
+    return answer(parser.prog, train, GOES_ON)
 
 
 def train_with_ray(config: Config) -> int:
@@ -70,7 +76,8 @@ def train_with_ray(config: Config) -> int:
     """
     check_workers(config)
     open_data(config, config.launch.worker_counts[-1])
-    with connected(config), reserved_for_support(config) as placement, _mailbox() as mailbox:
+    with connected(config), reserved_for_support(config) as placement:
+        mailbox = beside_driver(Mailbox)
         check_writable(Path(config.output))  # Ray keeps its own records there
         settings = {"mailbox": mailbox, "placement": placement}
         run_config = RunConfig(
@@ -80,12 +87,40 @@ def train_with_ray(config: Config) -> int:
         )
         trainer = workers(_work, config, settings, run_config)
         try:
-            result: Any = trainer.fit()
+            result = _fit(trainer, mailbox)
         except TrainingFailedError:
             _raise_user_error(mailbox)
             raise
         _raise_user_error(mailbox)
         return int(result.return_value)
+
+
+def _fit(trainer: TorchTrainer, mailbox: Any) -> Any:
+    """What ``trainer.fit()`` gives, while SIGTERM and Ctrl-C go to the workers.
+
+    It runs in another thread: in the main one Ray Train would answer Ctrl-C by killing them. Where
+    no worker is there to hear of a signal, since Ray waits for room, this process ends by itself.
+    """
+    outcome: Future[Any] = Future()
+    unheard = threading.Event()
+
+    def fit() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    def ask(interrupted: bool) -> None:
+        if not ray.get(mailbox.ask_to_stop.remote(interrupted)):
+            unheard.set()
+
+    with stop_on_signals(Stop(), ask) as stop:
+        threading.Thread(target=fit, name="primus-fit", daemon=True).start()
+        while not wait([outcome], timeout=LOOK_S).done:
+            if unheard.is_set():
+                print("stopped while no worker ran; start again to go on", file=sys.stderr)
+                raise SystemExit(stop.exit_code)
+    return outcome.result()
 
 
 def _raise_user_error(mailbox: Any) -> None:
@@ -94,23 +129,23 @@ def _raise_user_error(mailbox: Any) -> None:
 
 
 class Mailbox:
-    """An actor between driver and workers: there goes SIGTERM, back come a user's errors.
+    """An actor between driver and workers: there go signals, back come a user's errors.
 
     Ray gives workers no signal, and starts them again whatever they raise.
     """
 
     def __init__(self) -> None:
-        self._stop = False
+        self._stop = ""
         self._user_error = ""
         self._heard = -math.inf  # when a worker last looked
 
-    def ask_to_stop(self) -> bool:
-        """Ask all workers to stop; whether there are any."""
-        self._stop = True
+    def ask_to_stop(self, interrupted: bool) -> bool:
+        """Ask all workers to stop, by Ctrl-C or not; whether there are any."""
+        self._stop = "interrupted" if interrupted else "stopped"
         return time.monotonic() - self._heard < SILENT_S
 
-    def stop_asked(self) -> bool:
-        """Whether the workers, one of which calls this, are asked to stop."""
+    def stop_asked(self) -> str:
+        """How the workers, one of which calls this, were asked to stop; empty: they were not."""
         self._heard = time.monotonic()
         return self._stop
 
@@ -148,14 +183,14 @@ def _work(settings: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _stop_when_asked(mailbox: Any) -> Iterator[threading.Event]:
-    """An event that is set as soon as the driver asks the workers to stop."""
-    stop, done = threading.Event(), threading.Event()
+def _stop_when_asked(mailbox: Any) -> Iterator[Stop]:
+    """A ``Stop`` that is set as soon as the driver asks the workers to stop."""
+    stop, done = Stop(), threading.Event()
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            if ray.get(mailbox.stop_asked.remote()):
-                stop.set()
+            if asked := ray.get(mailbox.stop_asked.remote()):
+                stop.set(interrupted=asked == "interrupted")
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -165,26 +200,6 @@ def _stop_when_asked(mailbox: Any) -> Iterator[threading.Event]:
     finally:
         done.set()
         watcher.join()
-
-
-@contextmanager
-def _mailbox() -> Iterator[Any]:
-    """A ``Mailbox`` into which SIGTERM to this process goes.
-
-    Where no worker is there to hear of it, since Ray waits for room, this process exits by itself.
-    """
-    mailbox = beside_driver(Mailbox)
-
-    def stop(*_: object) -> None:
-        if not ray.get(mailbox.ask_to_stop.remote()):
-            print("stopped while no worker ran; start again to go on", file=sys.stderr)
-            raise SystemExit(REQUEUE)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield mailbox
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

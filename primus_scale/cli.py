@@ -15,20 +15,25 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
 from primus_scale.config import ConfigModel, FewShotConfig
 from primus_scale.config_file import apply_overrides, load_config
+from primus_scale.stopping import INTERRUPTED
 from primus_scale.urls import parse_local
 
 COMMAND_GROUP = "primus_scale.commands"
+GOES_ON = "what is done is kept, and the same command goes on"
 # A loss that stays not finite is the doing of a configuration, too; a missing module is a package
 # of an extra that was not installed.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+MOST_TOLD = 2000  # characters of an error: some quote what a file said
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -72,16 +77,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit code 1."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    return answer(f"{parser.prog} {args.command}", lambda: args.run(args), args.interrupted)
+
+
+def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
+    """The exit code of ``action()``, after one line where a user's error or Ctrl-C ended it.
+
+    interrupted: what is there after Ctrl-C, and how to go on.
+    """
     try:
-        return int(args.run(args))
+        return int(action())
     except USER_ERRORS as error:
-        print(f"{parser.prog} {args.command}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {explain(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        # Once more, while Python ends: at once, and without its traceback.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print(f"{prog}: interrupted; {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def explain(error: BaseException) -> str:
+    """An error's message on one line, of a length that can be read."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= MOST_TOLD:
+        return text
+    half = MOST_TOLD // 2
+    return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"
 
 
 def build_parser() -> Parser:
     """The whole command with every subcommand, those of other packages included."""
     parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
+    parser.set_defaults(interrupted="nothing was written; start it again")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda e: e.name, reverse=True):
         entry.load()(commands)
@@ -101,7 +130,7 @@ def _add_pretrain(commands: Any) -> None:
         "deepspeed launch/deepspeed_train.py; both take the same arguments.",
     )
     add_config_arguments(parser)
-    parser.set_defaults(run=_pretrain)
+    parser.set_defaults(run=_pretrain, interrupted=GOES_ON)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,18 +7,15 @@ parts, ``accumulate`` holds the step, ``monitor`` what one sees of it.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
+import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from primus_scale.accumulate import StepResult, train_step
-from primus_scale.checkpoint import Progress
 from primus_scale.checkpoint_folder import newest_encoder
 from primus_scale.collectives import (
     barrier,
@@ -32,27 +29,31 @@ from primus_scale.data.reader import BatchLoader
 from primus_scale.encoders.export import load_encoder, read_card, save_encoder
 from primus_scale.engine import learning_rate, start_runtime, stop_runtime
 from primus_scale.files import write_atomically
+from primus_scale.manifest import Progress
 from primus_scale.monitor import LOG_FOLDER, METRICS_FILE, Monitor, StepReport
 from primus_scale.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write_provenance
 from primus_scale.pulse import pulse
 from primus_scale.run import Run, build_run
 from primus_scale.run_lock import only_run
+from primus_scale.run_storage import CHECKPOINTS
 from primus_scale.sample import Batch
+from primus_scale.stopping import REQUEUE, Stop, stop_on_signals
+from primus_scale.storage_owner import owned_storage
 from primus_scale.watchdog import watched
 
-REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
 SUMMARY_FILE = "train.json"
 ENCODER_FOLDER = "encoder"
 LOGS = (METRICS_FILE, LOG_FOLDER)
 RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 
 
-def pretrain(config: Config, stop: threading.Event | None = None, placement: Any = None) -> int:
+def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
-    stop: set by the launcher to end the run after a checkpoint; by default SIGTERM does that.
+    stop: set by the launcher to end the run after a checkpoint; so do SIGTERM and Ctrl-C.
     placement: see ``build_run``.
-    Returns the exit code: 0 when all steps are done, REQUEUE when stopped before. Raises
+    Returns the exit code: 0 when all steps are done, REQUEUE when stopped before, INTERRUPTED
+    when Ctrl-C on some rank stopped it. Raises
     ValueError, FileNotFoundError or OSError for what is wrong with configuration, data or output,
     and FloatingPointError where the loss stays not finite.
     """
@@ -60,20 +61,22 @@ def pretrain(config: Config, stop: threading.Event | None = None, placement: Any
     try:
         with (
             watched(config.train.stuck_after_s, REQUEUE),
-            _stop_on_sigterm(stop or threading.Event()) as stopping,
+            stop_on_signals(stop or Stop()) as stopping,
             only_run(config.output),
+            owned_storage(config),
         ):
             with pulse.long_work():
                 run = build_run(config, runtime, placement)
             with closing(run):
                 finished = train(run, stopping)
+                code = 0 if finished else _stopped(run, stopping)
             barrier()
     finally:
         stop_runtime(runtime)
-    return 0 if finished else REQUEUE
+    return code
 
 
-def train(run: Run, stop: threading.Event) -> bool:
+def train(run: Run, stop: Stop) -> bool:
     """The loop. Returns whether all steps are done, rather than ``stop`` was set on some rank."""
     config, train = run.config, run.config.train
     progress = run.checkpoints.resume(run.engine, run.support)
@@ -86,7 +89,8 @@ def train(run: Run, stop: threading.Event) -> bool:
         inputs = run.inputs(loader)
         for step in range(progress.step + 1, train.steps + 1):
             given, error = _next_input(inputs, step)
-            stopped = stop.is_set() and progress.step > begun  # however often, it gets on
+            # However often it is told to stop, it gets on; but a person need not wait for it.
+            stopped = stop.is_set() and (progress.step > begun or stop.interrupted)
             if _on_any_rank(stopped or error is not None, run):
                 _save(run, progress)
                 raise_together(error)
@@ -121,6 +125,17 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     source = newest_encoder(run_dir)
     save_encoder(load_encoder(source), out, read_card(source))
     return Path(out)
+
+
+def _stopped(run: Run, stop: Stop) -> int:
+    """The exit code of a run that was stopped, the same on all ranks, after a line how to go on."""
+    if _on_any_rank(stop.interrupted, run):
+        stop.set(interrupted=True)
+    if run.runtime.rank == 0:
+        made = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
+        kept = "what is done is in its checkpoint" if made else "before its first step"
+        print(f"{run.config.output}: stopped, {kept}; the same command goes on", file=sys.stderr)
+    return stop.exit_code
 
 
 def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Exception | None]:
@@ -206,16 +221,3 @@ def _finish(output: Path, monitor: Monitor) -> None:
 def _on_any_rank(flag: bool, run: Run) -> bool:
     """All ranks must stop after the same step, whichever of them was told to."""
     return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))
-
-
-@contextmanager
-def _stop_on_sigterm(stop: threading.Event) -> Iterator[threading.Event]:
-    """``stop`` set by SIGTERM; only a program's main thread can listen for signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, fields
 from typing import Any
 
+from primus_scale.cli import GOES_ON
 from shards.readers import READERS, create_reader
 from shards.report import CONFIDENT, IngestReport, LagReport
 from shards.settings import IngestSettings
@@ -122,7 +123,7 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         default=None,
         help="shift pictures and narrations of flagged recordings by the measured lag",
     )
-    parser.set_defaults(run=_ingest)
+    parser.set_defaults(run=_ingest, interrupted=GOES_ON)
 
 
 def _default(flag: str) -> float | None:

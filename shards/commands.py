@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from primus_scale.cli import GOES_ON
 from shards.build_commands import add_build
 from shards.init_command import add_init
 
@@ -72,7 +73,7 @@ def _add_embed(steps: Any) -> None:
         help="share of a GPU, with --device cuda; below 1 several workers keep one GPU busy",
     )
     _add_overwrite(parser)
-    parser.set_defaults(run=_embed)
+    parser.set_defaults(run=_embed, interrupted=GOES_ON)
 
 
 def _embed(args: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ import numpy as np
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.storage import Folder
 from primus_scale.sample import Window, WindowMeta, window_uid
+from primus_scale.stopping import deaf_children
+from primus_scale.storage_lock import held
 from primus_scale.urls import parse_place
 from shards import placements
 from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
@@ -68,7 +70,8 @@ def build_demo(
     core). report: is told the progress in lines.
 
     Raises ValueError for numbers out of range, FileExistsError where a folder holds shards already
-    and ``overwrite`` is not set, FileNotFoundError where a package of the demo is missing.
+    and ``overwrite`` is not set, FileNotFoundError where a package of the demo is missing, OSError
+    where another process writes there.
     """
     _check(moments, placements, frames, pixels, unlabelled_hop_s)
     recordings = load_hapt()
@@ -102,7 +105,7 @@ def _open_writers(
     The last folder gets its index last, and loses an old one first: where it has one, all have.
     """
     root = parse_place(out_url)
-    with ExitStack() as opened:
+    with held(root, instead="another --out"), ExitStack() as opened:
         writers: dict[str, WindowShardWriter] = {}
         for folder in reversed(FOLDERS):
             writers[folder] = opened.enter_context(
@@ -189,7 +192,9 @@ def _perform(
             # Spawned, not forked: the caller may have started threads.
             context = multiprocessing.get_context("spawn")
             executor = ProcessPoolExecutor(min(workers, len(orders)), mp_context=context)
-            takes = stack.enter_context(executor).map(perform_take, orders, chunksize=2)
+            stack.enter_context(executor)
+            with deaf_children():
+                takes = executor.map(perform_take, orders, chunksize=2)
         return [w for take in _counted(takes, len(orders), report) for w in take]
 
 

@@ -1,0 +1,110 @@
+"""Told to stop: SIGTERM and Ctrl-C end a run after a checkpoint, a second Ctrl-C at once.
+
+    with stop_on_signals(Stop()) as stop:      # in the main thread
+        ...                                    # looks at stop.is_set()
+
+A thread of its own hears the signals: Python calls its handlers in the main thread only, which may
+wait in a collective, or for storage, and not come back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
+INTERRUPTED = 130  # by Ctrl-C, as shells say it
+_END = 0  # no signal has this number
+
+
+class Stop(threading.Event):
+    """Set where a run is to stop. interrupted: whether Ctrl-C said so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = False
+
+    def set(self, *, interrupted: bool = False) -> None:
+        """Have it stop."""
+        self.interrupted = self.interrupted or interrupted
+        super().set()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a run that has stopped."""
+        return INTERRUPTED if self.interrupted else REQUEUE
+
+
+@contextmanager
+def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> Iterator[Stop]:
+    """``stop`` set by SIGTERM and SIGINT; a second SIGINT ends this process.
+
+    ask: called instead, in another thread, with whether it was SIGINT. Does nothing outside a
+    program's main thread, which alone can listen for signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    listener = threading.Thread(
+        target=_listen, args=(receiver, stop, ask), name="primus-signals", daemon=True
+    )
+    listener.start()
+    # Handlers that do nothing: without one, Python would not write to the pipe.
+    previous = {each: signal.signal(each, _nothing) for each in (signal.SIGTERM, signal.SIGINT)}
+    wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+        os.write(sender, bytes([_END]))
+        listener.join()
+        os.close(sender)
+        os.close(receiver)
+
+
+def _listen(receiver: int, stop: Stop, ask: Callable[[bool], None] | None) -> None:
+    interrupts = 0
+    while (number := os.read(receiver, 1)[0]) != _END:
+        interrupted = number == signal.SIGINT
+        interrupts += interrupted
+        if interrupts > 1:
+            say("interrupted again: ending at once")
+            os._exit(INTERRUPTED)
+        if interrupted or number == signal.SIGTERM:
+            if interrupted:
+                say("interrupted: stopping after a checkpoint; Ctrl-C again ends at once")
+            stop.set(interrupted=interrupted)
+            if ask is not None:
+                ask(interrupted)
+
+
+def say(what: str) -> None:
+    """A line for whoever reads; ranks but the first stay silent."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):  # who read it may be gone
+            print(what, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started in the block do not hear Ctrl-C, which a terminal sends to all.
+
+    Their parent hears it, and ends them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _nothing(*_: object) -> None:
+    """Handle a signal that a thread hears of."""
