@@ -76,10 +76,12 @@ def write_vrs(
     time_code: Sequence[tuple[int, int]] = (),
     sort: bool = True,
     device_type: str = "Aria",
+    foreign: Sequence[tuple[int, int]] = (),
 ) -> None:
     """A recording without calibration, of Gen 1 by default.
 
-    time_code: pairs of device time and time code, both in ns. sort: records by time.
+    time_code: pairs of device time and time code, both in ns. sort: records by time. foreign:
+    streams that no Aria has.
     """
     streams, records = {}, []
     for stream, imu in imus.items():
@@ -97,6 +99,10 @@ def write_vrs(
         for device_ns, code_ns in time_code:
             pair = {"monotonic_timestamp_ns": device_ns, "real_timestamp_ns": code_ns}
             records.append((device_ns / 1e9, DATA, TIME_CODE, _pack(_TIME_DATA, pair)))
+    for stream in foreign:
+        streams[stream] = ("Lidar", _TIME_CONFIGURATION, _TIME_DATA)
+        records.append((_FIRST, CONFIGURATION, stream, _pack(_TIME_CONFIGURATION, {})))
+        records += [(k / 10, DATA, stream, _pack(_TIME_DATA, {})) for k in range(10)]
     if sort:
         records.sort(key=lambda record: (record[0], record[2]))
     tags = {"device_type": device_type}

@@ -25,6 +25,7 @@ from projectaria_tools.core import data_provider
 from projectaria_tools.core.calibration import DeviceVersion, from_device_class_name
 from projectaria_tools.core.sensor_data import TimeDomain
 
+from primus_scale.foreign import decoding, reason
 from shards.files.source import Source
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
@@ -61,6 +62,7 @@ _DAMAGE = re.compile(
     r"\[(?:VRS\w+|RecordFileReader)\]\[(?:WARNING|ERROR)\]: "
     r"(?!\d+ record\(s\) not sorted)([^\x1b]+)"
 )
+_FOREIGN = "No stream activated"  # the library's words where it knows none of a file's streams
 _ROW = np.dtype([("time_s", "f8"), ("accelerometer", "f8", (3,)), ("gyroscope", "f8", (3,))])
 # Of each sensor, the library's names of a record's values, and of whether they are valid.
 _FIELDS = (
@@ -103,13 +105,19 @@ class VrsFile:
         self._where = where
         self._provider = provider
         kind = provider.get_file_tags().get("device_type", "")
-        self._generation = from_device_class_name(kind)
+        with _library_lines():
+            self._generation = from_device_class_name(kind)
+            labels = map(provider.get_label_from_stream_id, provider.get_all_streams())
+            # Streams of other makers have none.
+            self._labels = sorted(label for label in labels if label is not None)
+        if not self._labels:
+            raise _foreign(where)
         if self._generation not in _QUARTER_TURNS:
             self.notes.append(
                 f"device_type {kind!r} is of no known glasses: full scale of the IMUs not known, "
                 "pictures as stored"
             )
-        if "ppg" in self._labels():
+        if "ppg" in self._labels:
             self.notes.append("PPG stream left out: its windows would have no IMU channels")
 
     def close(self) -> None:
@@ -175,7 +183,7 @@ class VrsFile:
 
     def _stream(self, label: str) -> Any:
         """The stream of this label, None where there is none or it is empty."""
-        if label not in self._labels():  # the library complains of labels that it does not know
+        if label not in self._labels:  # the library complains of labels that it does not know
             return None
         stream = self._provider.get_stream_id_from_label(label)
         return stream if self._provider.get_num_data(stream) else None
@@ -183,7 +191,7 @@ class VrsFile:
     def _lacks(self, labels: Iterable[str]) -> ValueError:
         return ValueError(
             f"{self._where} has no record of {' or '.join(labels)}; its streams are: "
-            f"{', '.join(self._labels()) or 'none'}. Record with a profile that has them"
+            f"{', '.join(self._labels) or 'none'}. Record with a profile that has them"
         )
 
     def _sensors(self, label: str, stream: Any, clock: VrsFile | None) -> tuple[Sensor, ...]:
@@ -191,10 +199,11 @@ class VrsFile:
         calibration = self._provider.get_sensor_calibration(stream)
         if calibration is None:
             self._note(f"no calibration of {label}: its values are not rectified")
-            models = (None, None)
+            models: tuple[Any, ...] = (None, None)
         else:
             imu = calibration.imu_calibration()
-            models = (imu.get_accel_model(), imu.get_gyro_model())
+            with decoding(self._where, f"its calibration of {label}", advice=_AGAIN):
+                models = tuple(map(_rectification, (imu.get_accel_model(), imu.get_gyro_model())))
         decode = cache(partial(self._decode, label, stream, clock))
         return (
             Sensor(
@@ -202,14 +211,14 @@ class VrsFile:
                 "m/s2",
                 partial(_samples, decode, "accelerometer"),
                 limit=limits and limits[0] * GRAVITY,
-                rectify=models[0] and _rectification(models[0]),
+                rectify=models[0],
             ),
             Sensor(
                 GYROSCOPE,
                 "rad/s",
                 partial(_samples, decode, "gyroscope"),
                 limit=limits and limits[1] * DEGREE,
-                rectify=models[1] and _rectification(models[1]),
+                rectify=models[1],
             ),
         )
 
@@ -231,7 +240,8 @@ class VrsFile:
         read, count = self._provider.get_imu_data_by_index, self._provider.get_num_data(stream)
         for start in range(0, count, CHUNK_RECORDS):
             numbers = range(start, min(start + CHUNK_RECORDS, count))
-            records = [read(stream, number) for number in numbers]
+            with decoding(self._where, f"a record of {label}", advice=_AGAIN):
+                records = [read(stream, number) for number in numbers]
             time_ns = np.array([record.capture_timestamp_ns for record in records], np.int64)
             # For a record that it cannot read the library returns one of zeros.
             if not time_ns.all():
@@ -246,10 +256,6 @@ class VrsFile:
                 rows[sensor][[not getattr(record, valid) for record in records]] = np.nan
             column.append(rows)
         return column
-
-    def _labels(self) -> list[str]:
-        streams = self._provider.get_all_streams()
-        return sorted(self._provider.get_label_from_stream_id(stream) for stream in streams)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -291,11 +297,10 @@ class _Camera:
         ValueError naming file and picture where one is damaged.
         """
         for number in numbers:
-            try:
+            part = f"picture {number} of {self._label} is damaged"
+            with decoding(self._file._where, part, advice=_AGAIN, in_memory=True):
                 data, _ = self._file._provider.get_image_data_by_index(self._stream, number)
                 picture = Image.fromarray(data.to_numpy_array()).convert("RGB")
-            except RuntimeError:
-                raise ValueError(self._damaged(number)) from None
             if short_side is not None:
                 scale = short_side / min(picture.size)
                 width, height = (round(side * scale) for side in picture.size)
@@ -308,37 +313,46 @@ class _Camera:
 
 def _open(path: str, where: str) -> Any:
     """The library's reader of a file; ValueError where it says that the file is damaged."""
-    with _stderr_lines() as lines:
+    with _library_lines() as lines:
         try:
-            provider = data_provider.create_vrs_data_provider(path)
-            reason = "no VRS file"
-        except RuntimeError as error:
-            provider, reason = None, str(error)
+            provider, why = data_provider.create_vrs_data_provider(path), "no VRS file"
+        except Exception as error:
+            provider, why = None, reason(error)
     damage = [match[1].strip() for line in lines if (match := _DAMAGE.search(line))]
+    if provider is None and not damage and _FOREIGN in why:
+        raise _foreign(where)
     if provider is None or damage:
-        raise ValueError(
-            f"{where} is empty, truncated, damaged or no VRS file "
-            f"({damage[0] if damage else reason}); {_AGAIN}"
-        )
+        told = damage[0] if damage else why
+        raise ValueError(f"{where} is empty, truncated, damaged or no VRS file ({told}); {_AGAIN}")
     return provider
 
 
+def _foreign(where: str) -> ValueError:
+    return ValueError(
+        f"{where} is a VRS file without any stream of Project Aria's glasses; take it out, or give "
+        "its data to the reader folder as tables"
+    )
+
+
 @contextmanager
-def _stderr_lines() -> Iterator[list[str]]:
-    """What is written to standard error meanwhile, by C++ code too; in the list after the block.
+def _library_lines() -> Iterator[list[str]]:
+    """What is written to standard output and error meanwhile, by C++ code too; after the block.
 
     The library tells nowhere else that records are missing, and reports every stream it opens.
     """
     lines: list[str] = []
+    sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept = {number: os.dup(number) for number in (1, 2)}
     with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
+        for number in kept:
+            os.dup2(log.fileno(), number)
         try:
             yield lines
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            for number, before in kept.items():
+                os.dup2(before, number)
+                os.close(before)
             log.seek(0)
             lines += log.read().decode(errors="replace").splitlines()
 

@@ -22,12 +22,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import telemetry_parser
 
+from primus_scale.foreign import reason
 from shards import placements
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
 from shards.files.video import Video
 from shards.readers.base import Reader
-from shards.readers.gopro_track import Telemetry, read_track
+from shards.readers.gopro_pace import check_span
+from shards.readers.gopro_track import Telemetry, film_of, read_track
 from shards.readers.people import person_or_unknown
 from shards.readers.rows import CHUNK_ROWS, checked_listing
 from shards.recording import (
@@ -190,16 +192,17 @@ def _other_maker(path: Path, where: str) -> _Camera:
         parser = telemetry_parser.Parser(str(path))
         names = [parser.camera, *(parser.model or "").removeprefix(parser.camera).split()]
         rows = parser.normalized_imu()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of its own kinds; the file is there, so that it is its content
         raise ValueError(
-            f"{where} has no telemetry that can be read ({error}); take the file as the camera "
-            "wrote it: cutting or converting a video loses its telemetry"
+            f"{where} has no telemetry that can be read ({reason(error)}); take the file as the "
+            "camera wrote it: cutting or converting a video loses its telemetry"
         ) from None
-    sensors = {}
+    sensors, film = {}, film_of(path, where)
     for kind in _KINDS:
         held = [row for row in rows if row[kind.key] is not None]
         if held:
             time_s = np.array([row["timestamp_ms"] for row in held], np.float64) * 1e-3
+            check_span(where, float(np.ptp(time_s)), film)
             values = np.array([row[kind.key] for row in held], np.float64)
             sensors[kind] = Sensor(
                 kind.channels, kind.unit, partial(_chunks, Samples(time_s, values))

@@ -23,7 +23,10 @@ LOWEST_HZ = 90.0  # of an IMU in real time
 HIGHEST_HZ = 4000.0
 FRAMES_HZ = 65.0  # up to this rate one sample for each picture is no chance
 # By how much the clocks may run off the film's, each after so many seconds of it. GPSU steps.
-_TOLERATED = {"STMP": (0.05, 2.0), "TICK": (0.1, 2.0), "GPSU": (0.25, 10.0), "GPS9": (0.25, 10.0)}
+_TOLERATED = {"STMP": (0.1, 4.0), "TICK": (0.1, 4.0), "GPSU": (0.25, 10.0), "GPS9": (0.25, 10.0)}
+SPAN = 0.25  # of a film's length, by which its telemetry may be shorter or longer
+_LEAST_S = 4.0  # films below it say nothing by their length
+_AROUND = 5  # blocks over which a clock's pace is taken
 _UNKNOWN = 50.0  # ratios beyond it, or below one in it, are of units that are not known
 
 
@@ -80,6 +83,22 @@ def check_pace(
     return notes
 
 
+def check_span(where: str, span_s: float, film: Film) -> None:
+    """ValueError where telemetry with times of its own does not last as long as the film.
+
+    span_s: from its first sample to its last.
+    """
+    if not film.duration_s or max(span_s, film.duration_s) < _LEAST_S:
+        return
+    ratio = span_s / film.duration_s
+    if abs(ratio - 1) > SPAN:
+        raise _not_real(
+            where,
+            f"its telemetry lasts {span_s:.1f} s, and the film {film.duration_s:.1f} s, where "
+            f"{SPAN:.0%} is allowed",
+        )
+
+
 def _not_real(where: str, evidence: str) -> ValueError:
     return ValueError(
         f"{where}: the film is not in real time: {evidence}. Windows of time lapse, TimeWarp or "
@@ -88,12 +107,13 @@ def _not_real(where: str, evidence: str) -> ValueError:
 
 
 def _ratio(times: Sequence[tuple[float, float]], least_s: float) -> float | None:
-    """Seconds of the other clock to a second of film, by the median over half of the blocks."""
-    if len(times) < 3:
-        return None
+    """Seconds of the other clock to a second of film, the median over the file; None if too few.
+
+    A clock may begin anew within it, as where several recordings were joined.
+    """
     film_s, other_s = np.array(times, np.float64).T
-    apart = len(film_s) // 2
-    film_s, other_s = film_s[apart:] - film_s[:-apart], other_s[apart:] - other_s[:-apart]
-    if not film_s.min() > 0 or film_s.max() < least_s / 2:
+    if len(times) < 3 or film_s[-1] - film_s[0] < least_s:
         return None
-    return float(np.median(other_s / film_s))
+    apart = min(_AROUND, len(times) // 2)
+    film_s, other_s = film_s[apart:] - film_s[:-apart], other_s[apart:] - other_s[:-apart]
+    return float(np.median(other_s / film_s)) if film_s.min() > 0 else None

@@ -15,6 +15,7 @@ is bounded however long the recording is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -84,6 +85,15 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     rates_hz = {key: (sensor.samples, sensor.rate_hz()) for key, sensor in held.items()}
     notes |= dict.fromkeys(check_pace(where, rates_hz, clocks, film))
     return Telemetry(device, held, tuple(notes))
+
+
+def film_of(path: Path, where: str) -> Film:
+    """What the file says of its pictures; ValueError naming it (``where``) where it is damaged."""
+    try:
+        with av.open(str(path), "r", metadata_errors="replace") as container:
+            return Film.of(container)
+    except Exception as error:
+        raise ValueError(f"{where} cannot be read ({damage(error)}); {_AGAIN}") from None
 
 
 def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[Film | _Packet]:

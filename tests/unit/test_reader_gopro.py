@@ -255,6 +255,21 @@ def test_rows_of_other_makers_files_that_lack_a_sensor(tmp_path: Path, sample: b
     read(path, use)
 
 
+def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: bytes) -> None:
+    """The pictures were slowed down: their track says that it lasts four times as long."""
+    path = tmp_path / "C0001.MP4"
+    header = sample.rindex(b"mdhd", 0, sample.index(b"vmhd"))
+    edits = sample.rindex(b"elst", 0, header)
+    slow = bytearray(sample.replace(b"gpmd", b"xpmd"))
+    for place, factor in ((header + 16, 0.25), (edits + 12, 4)):  # ticks a second; length of the edit
+        (number,) = struct.unpack_from(">L", sample, place)
+        struct.pack_into(">L", slow, place, round(number * factor))
+    path.write_bytes(slow)
+    told = "its telemetry lasts 10.5 s, and the film 42.0 s, where 25% is allowed"
+    with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+        read(path)
+
+
 def test_a_missing_sensor_is_noted(tmp_path: Path, sample: bytes) -> None:
     path = tmp_path / "one.mp4"
     for key, called, first in (

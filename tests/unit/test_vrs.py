@@ -248,6 +248,27 @@ def test_unknown_glasses_are_noted(tmp_path: Path) -> None:
     )
 
 
+def test_recordings_of_other_devices_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    others = [(300, 1), (400, 2)]
+    write_vrs(tmp_path / "lidar.vrs", {}, device_type="Robot", foreign=others)
+    message = r"lidar\.vrs is a VRS file without any stream of Project Aria's glasses; take it out"
+    with pytest.raises(ValueError, match=message), opened(tmp_path / "lidar.vrs"):
+        pass
+    imus = {IMU_LEFT: make_imu(AT_800_HZ)}
+    write_vrs(tmp_path / "both.vrs", imus, device_type="Robot", foreign=[(300, 1), (400, 2)])
+    with opened(tmp_path / "both.vrs") as file:
+        (device,) = file.imu_devices({"imu-left": "head"})
+        assert len(read_sensor(device.sensors[0])[0]) == len(AT_800_HZ)
+        assert (device.axes, file.camera()) == ("", None), "no calibration, no pictures"
+        with pytest.raises(
+            ValueError, match=r"no record of imu-right; its streams are: imu-left\."
+        ):
+            file.imu_devices({"imu-right": "head"})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_recording_without_imus_is_told(tmp_path: Path) -> None:
     write_vrs(tmp_path / "a.vrs", {IMU_LEFT: make_imu(AT_800_HZ[:0])})
     with opened(tmp_path / "a.vrs") as file:
