@@ -61,6 +61,7 @@ def write_video(
     hflip: bool = False,
     container: str = "mp4",
     container_options: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write RGB pictures ``(h, w, 3)`` of one size, as a video.
 
@@ -73,6 +74,7 @@ def write_video(
     shown = list(pictures)
     target = path if hasattr(path, "write") else str(path)
     with av.open(target, "w", format=container, options=container_options or {}) as file:
+        file.metadata.update(metadata or {})
         stream = file.add_stream(codec, rate=Fraction(rate_fps), options=options)
         stream.height, stream.width, _ = shown[0].shape
         stream.pix_fmt = "yuv420p"

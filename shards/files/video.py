@@ -13,7 +13,8 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,6 +34,10 @@ _SCALING = (
     | Interpolation.BITEXACT
 )
 _BEFORE_ALL = -(2**40)  # a presentation time
+# Android's MediaMuxer stores the capture rate of slow motion and time lapse under this key.
+_TAKEN = "com.android.capture.fps"
+_PACE = 1.5  # by which the rates of taking and showing may differ: phones' rates vary
+_SEEN = 10  # pictures by which the rate of showing is known
 _AGAIN = "download it again, or take the video out"
 _ANEW = "write it anew as MP4, or take the video out"
 
@@ -40,12 +45,14 @@ _ANEW = "write it anew as MP4, or take the video out"
 class _Frames(NamedTuple):
     """Presentation times of a stream's frames, and of those among them to start decoding at.
 
-    pts, keys: int64, ascending, in units of ``unit_s`` seconds.
+    pts, keys: int64, ascending, in units of ``unit_s`` seconds. taken_fps: pictures a second that
+    the camera says it took (None: it says nothing).
     """
 
     pts: np.ndarray
     keys: np.ndarray
     unit_s: float
+    taken_fps: float | None
 
 
 class Video:
@@ -115,8 +122,9 @@ class Video:
     @functools.cached_property
     def _usable(self) -> tuple[np.ndarray, np.ndarray]:
         """Times on the recording's clock, and presentation times, of the usable frames."""
-        pts, _, unit_s = self._frames
+        pts, _, unit_s, _ = self._frames
         if self._given_s is None:
+            self._check_pace(pts, unit_s)
             # As players show it: FFmpeg applies edit lists, so frames cut off have no time, and
             # where a stream begins later than the others its first frame has a time above 0.
             return self._start_s + pts * unit_s, pts
@@ -149,6 +157,7 @@ class Video:
             ends = (entry.pos + entry.size for entry in stream.index_entries)
             missing = sum(end > container.size for end in ends)
             unit_s = float(stream.time_base)
+            taken_fps = _taken_fps(container.metadata)
         if missing or damaged:
             raise ValueError(
                 f"{self._name} is truncated or damaged: {max(missing, damaged)} of its frames are "
@@ -163,7 +172,20 @@ class Video:
         ):
             if count:
                 raise ValueError(f"{self._name}: {what}; {_ANEW}")
-        return _Frames(pts, np.unique(np.array(keys, np.int64)), unit_s)
+        return _Frames(pts, np.unique(np.array(keys, np.int64)), unit_s, taken_fps)
+
+    def _check_pace(self, pts: np.ndarray, unit_s: float) -> None:
+        """ValueError where the film is slow motion or time lapse, by what the camera says of it."""
+        taken_fps = self._frames.taken_fps
+        if taken_fps is None or len(pts) < _SEEN:
+            return
+        shown_fps = (len(pts) - 1) / ((pts[-1] - pts[0]) * unit_s)
+        if not 1 / _PACE < taken_fps / shown_fps < _PACE:
+            raise ValueError(
+                f"{self._name}: the film is not in real time: {taken_fps:g} pictures a second were "
+                f"taken and {shown_fps:.4g} are shown (more than {_PACE:g} times apart); its times "
+                "are not those of other sensors. Take the video out"
+            )
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -197,6 +219,15 @@ class Video:
         rgb = frame.reformat(width, height, format="rgb24", interpolation=_SCALING, threads=1)
         upright = _oriented(rgb.to_ndarray(), frame.side_data.get("DISPLAYMATRIX"), self._name)
         return np.ascontiguousarray(np.rot90(upright, self._quarter_turns))
+
+
+def _taken_fps(metadata: Mapping[str, str]) -> float | None:
+    """Pictures a second that the camera took, where its file says so, as Android's do."""
+    try:
+        taken_fps = float(metadata.get(_TAKEN, ""))
+    except ValueError:
+        return None
+    return taken_fps if 0 < taken_fps < math.inf else None
 
 
 class _Decoder:

@@ -261,7 +261,7 @@ def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: by
     header = sample.rindex(b"mdhd", 0, sample.index(b"vmhd"))
     edits = sample.rindex(b"elst", 0, header)
     slow = bytearray(sample.replace(b"gpmd", b"xpmd"))
-    for place, factor in ((header + 16, 0.25), (edits + 12, 4)):  # ticks a second; length of the edit
+    for place, factor in ((header + 16, 0.25), (edits + 12, 4)):  # ticks a second, edit's length
         (number,) = struct.unpack_from(">L", sample, place)
         struct.pack_into(">L", slow, place, round(number * factor))
     path.write_bytes(slow)

@@ -269,3 +269,29 @@ def test_numbers_are_read_back() -> None:
     for wrong in (np.rot90(numbered_picture(3), 2), np.rot90(numbered_picture(3))):
         with pytest.raises(AssertionError):
             read_number(wrong)
+
+
+@pytest.mark.parametrize(
+    ("taken", "real"),
+    [("240", False), ("2.0", False), ("30.1", True), ("29", True), ("0", True), ("odd", True)],
+)
+def test_films_that_say_they_are_not_in_real_time(taken: str, real: bool, tmp_path: Path) -> None:
+    """Android stores how many pictures a second it took of slow motion and time lapse."""
+    path = tmp_path / "film.mp4"
+    write_video(
+        path,
+        numbered_pictures(30),
+        metadata={"com.android.capture.fps": taken},
+        container_options={"movflags": "use_metadata_tags"},
+    )
+    video = Video(lambda: path.open("rb"), "film.mp4")
+    if real:
+        assert len(video.times_s()) == 30
+        return
+    told = (
+        rf"film\.mp4: the film is not in real time: {float(taken):g} pictures a second were taken"
+    )
+    with pytest.raises(ValueError, match=told):
+        video.times_s()
+    given = Video(lambda: path.open("rb"), "film.mp4", times_s=np.arange(30) / 240)
+    assert len(given.times_s()) == 30, "whose times came from elsewhere"
