@@ -65,10 +65,8 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, nn.Module):
             content = digest(*(item for pair in part.state_dict().items() for item in pair))
-        elif isinstance(part, torch.Tensor):
-            content = digest(part.detach().cpu().numpy())
-        elif isinstance(part, np.ndarray):
-            array = part.astype(str) if part.dtype == object else part
+        elif isinstance(part, torch.Tensor | np.ndarray):
+            array = part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part
             head = f"{array.dtype} {array.shape}".encode()
             content = hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
         else:

@@ -31,7 +31,13 @@ from primus_scale.evaluate.draws import (
 )
 from primus_scale.evaluate.finetune import describe_computation
 from primus_scale.evaluate.finished_work import FinishedWork, digest
-from primus_scale.evaluate.results import ARMS, PRETRAINED_ARMS, SCHEMA, assemble
+from primus_scale.evaluate.results import (
+    ARMS,
+    PRETRAINED_ARMS,
+    SCHEMA,
+    assemble,
+    format_setting,
+)
 from primus_scale.evaluate.statistics import (
     accuracy,
     confusion_by_person,
@@ -85,6 +91,8 @@ def run_few_shot(
             started = time.monotonic()
             key = digest(keys[name], str(k))
             setting = finished.get(key, partial(_choose_setting, arm, label, k, config.seed))
+            if arm.trains:  # which takes minutes
+                report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
             measure = partial(_measure_draw, arm, setting, label, test, k, config.seed, seed)
             tested = [
                 finished.get(digest(key, seed, draw), partial(measure, draw))

@@ -77,6 +77,7 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count(NOTE) == 2  # of the pretraining data, and of the task
     assert "hand-crafted features" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few_shot.json", "report.html"]
 
     for use in (write_summary, log_confusion):
         with pytest.raises(FileNotFoundError, match="has not finished"):
@@ -109,9 +110,29 @@ def test_files_that_are_no_results_are_named(tmp_path):
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"few_shot\.json is damaged"):
         pool_reports([path], tmp_path)
-    path.write_text('{"schema": 9}', encoding="utf-8")
-    with pytest.raises(ValueError, match="schema is 9, this program reads 2"):
-        pool_reports([path], tmp_path)
+    for schema in (1, 9):
+        path.write_text(json.dumps({"schema": schema}), encoding="utf-8")
+        said = f"schema is {schema}, this program reads 2; run primus-scale evaluate again"
+        with pytest.raises(ValueError, match=said):
+            pool_reports([path], tmp_path)
+
+
+def test_evaluations_may_share_what_they_have_finished(task, tmp_path):
+    shared = tmp_path / "finished.jsonl"
+    first = evaluate(task / "encoder", str(task), CONFIG, tmp_path / "first", finished_file=shared)
+    lines = shared.read_text().splitlines()
+    again = evaluate(task / "encoder", str(task), CONFIG, tmp_path / "again", finished_file=shared)
+    assert again == first
+    assert shared.read_text().splitlines() == lines
+
+
+def test_encoder_whose_features_overflow_is_refused(task, tmp_path):
+    encoder = load_encoder(task / "encoder")
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(3e38)  # finite, and overflows in the first layer
+    save_encoder(encoder, tmp_path / "encoder", read_card(task / "encoder"))
+    with pytest.raises(ValueError, match=r"arm pretrained: features of .* are NaN"):
+        evaluate(tmp_path / "encoder", str(task), CONFIG, tmp_path)
 
 
 def test_encoder_of_another_window_is_refused_before_any_work(task, tmp_path):

@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from primus_scale.evaluate.draws import (
+    LabelledWindows,
     check_sides,
     choose_windows,
     hold_out_people,
@@ -61,6 +63,77 @@ def test_sides_that_make_no_task_are_refused():
         check_sides(LABEL, replace(test, classes=("a", "b", "c")))
     with pytest.raises(ValueError, match="50 Hz"):
         check_sides(LABEL, replace(test, imu=test.imu[..., :-1]))
+
+
+def with_classes(each: list[tuple[int, ...]]) -> LabelledWindows:
+    """Windows of one person for each entry, who has only the classes that it names."""
+    whole = make_side(range(len(each)), windows_each=2)
+    kept = [
+        whole.label[i] in each[int(whole.person[i].removeprefix("person-"))]
+        for i in range(len(whole))
+    ]
+    rows = np.flatnonzero(kept)
+    return replace(whole, imu=whole.imu[rows], label=whole.label[rows], person=whole.person[rows])
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        [(0,), (1,)],
+        [(0, 1, 2), (2,)],
+        [(0,), (0,), (0,), (1,)],
+        [(0,), (0,), (1,), (2,)],
+        [(1,), (1,), (1,)],
+    ],
+)
+def test_people_of_whom_none_can_judge_are_refused_by_name(each):
+    label = with_classes(each)
+    with pytest.raises(ValueError, match="two classes with windows of two people each") as error:
+        check_sides(label, make_side(range(10, 12)))
+    for number, classes in enumerate(each):
+        names = ", ".join(label.classes[c] for c in classes)
+        assert f"person-{number} has {names}" in str(error.value)
+    assert "more people" in str(error.value)
+
+
+def test_many_people_of_whom_none_can_judge_make_a_short_message():
+    with pytest.raises(ValueError, match="two people each") as error:
+        check_sides(with_classes([(0,)] * 30 + [(1,)]), make_side(range(40, 42)))
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        [(0, 1), (0, 1)],
+        [(0,), (0,), (1,), (1,)],
+        [(0, 1), (0,), (1,)],
+        [(0,)] * 40 + [(1,)] * 2,
+        [(0, 1, 2), (0, 1, 2), (2,)],
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_held_out_people_can_judge_whenever_any_can(each, seed):
+    """Two classes on both sides, however few people have them."""
+    label = with_classes(each)
+    check_sides(label, make_side(range(50, 52)))
+    learning, validation = hold_out_people(label, keyed_generator("trial", seed))
+    assert len(set(label.label[learning]) & set(label.label[validation])) >= 2
+    assert not set(label.person[learning]) & set(label.person[validation])
+
+
+def test_sides_without_windows_or_with_bad_samples_are_refused():
+    none = np.zeros(0, dtype=np.int64)
+    test = make_side(range(10, 12))
+    empty = replace(test, imu=test.imu[:0], label=none, person=none.astype(str))
+    with pytest.raises(ValueError, match="label/ holds no window with a label"):
+        check_sides(empty, test)
+    with pytest.raises(ValueError, match="test/ holds no window with a label"):
+        check_sides(LABEL, empty)
+    imu = test.imu.clone()
+    imu[0, 2, 3], imu[4, 1, 0] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match="test/: 2 of 48 windows hold NaN"):
+        check_sides(LABEL, replace(test, imu=imu))
 
 
 def test_k_beyond_the_rarest_class_is_left_out_and_told():

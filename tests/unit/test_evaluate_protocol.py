@@ -10,6 +10,7 @@ import torch
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig, Jitter, Scaling
 from primus_scale.evaluate import format_table, pool, run_few_shot
+from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.report import render_report
 from primus_scale.evaluate.results import ARMS, assemble
 from tests.few_shot_task import SmallEncoder, make_side
@@ -111,6 +112,50 @@ def test_run_repeats_exactly_and_leaves_the_pretrained_encoder_alone(results):
     before = encoder.convolution.weight.clone()
     assert run(pretrained=encoder) == results
     assert torch.equal(encoder.convolution.weight, before)
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(results, tmp_path):
+    path = tmp_path / "finished.jsonl"
+
+    def stop(line):
+        if line.startswith("k=1    scratch") and "accuracy" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_few_shot(
+            LABEL, TEST, SmallEncoder(7), SmallEncoder, AUGMENT, CONFIG,
+            report=stop, finished=FinishedWork(path),
+        )  # fmt: skip
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(entries) == (1 + 3) + 2 * (1 + 2)  # settings and draws of the three arms so far
+    assert run(finished=FinishedWork(path)) == results
+
+    # what is finished is taken from the file
+    entries[1]["value"]["accuracy"] = 0.125
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    assert drawn(run(finished=FinishedWork(path)), "1", "pretrained")[0]["accuracy"] == 0.125
+
+
+def test_finished_work_of_other_settings_data_or_weights_is_not_taken(tmp_path):
+    path = tmp_path / "finished.jsonl"
+    config = FewShotConfig(k=(1,), draws=1, steps=2, lrs=(1e-3,), batch=8)
+    changes = [
+        {},
+        {"config": config.model_copy(update={"steps": 1})},
+        {"test": make_side(range(14, 16))},
+        {"label": make_side(range(4))},
+        {"pretrained": SmallEncoder(8)},
+        {"pretraining_seed": 1},
+    ]
+    lines = []
+    for change in changes:
+        keywords = {"config": config, **change}
+        alone = run(**keywords)
+        assert run(**keywords, finished=FinishedWork(path)) == alone
+        lines.append(len(path.read_text().splitlines()))
+    added = np.diff([0, *lines]).tolist()
+    # Arms that use the encoder anew; with another seed, settings that do not depend on it are kept.
+    assert added == [10, 10, 10, 10, 4, 5 + 1]
 
 
 def test_test_people_decide_nothing(results):

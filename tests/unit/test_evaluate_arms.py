@@ -1,0 +1,132 @@
+"""What arms choose on held-out people, against every fit done by itself."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from primus_scale.augment import build_augment
+from primus_scale.config import FewShotConfig, Jitter
+from primus_scale.evaluate.arms import (
+    PATIENCE,
+    PROBE_STRENGTHS,
+    SCALINGS,
+    Lesson,
+    Pool,
+    ProbeArm,
+    TrainedArm,
+    judged_steps,
+)
+from primus_scale.evaluate.features import hand_features
+from primus_scale.evaluate.finetune import fit_probe
+from primus_scale.evaluate.protocol import make_trials
+from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
+
+LABEL = make_side(range(6), windows_each=4)
+POOL = Pool(LABEL.imu, LABEL.label, len(CLASSES), RATE_HZ)
+AUGMENT = build_augment((Jitter(sd=0.05),))
+FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
+
+
+def hits(arm, trial, setting):
+    answers = arm.predict(trial.lesson, trial.target, setting)
+    return np.mean(answers == LABEL.label[trial.target])
+
+
+def test_a_training_is_judged_at_steps_that_grow_up_to_the_limit():
+    assert judged_steps(1) == [1]
+    assert judged_steps(45) == [20, 30, 45]
+    steps = judged_steps(1000)
+    assert (steps[0], steps[-1]) == (20, 1000)
+    assert all(1.2 < later / step < 1.9 for step, later in itertools.pairwise(steps))
+
+
+def test_rate_and_steps_are_the_best_of_trainings_done_one_by_one():
+    config = FewShotConfig(steps=45, lrs=(1e-4, 3e-3), batch=8)
+    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config)
+    trials = make_trials(LABEL, 1, seed=0, trials=2)
+    found = {
+        (lr, steps): np.mean([hits(arm, trial, {"lr": lr, "steps": steps}) for trial in trials])
+        for lr in config.lrs
+        for steps in (20, 30, 45)
+    }
+    chosen = arm.choose(trials)
+    assert found[chosen["lr"], chosen["steps"]] == max(found.values())
+    fewer = [accuracy for (_, steps), accuracy in found.items() if steps < chosen["steps"]]
+    assert all(accuracy < max(found.values()) for accuracy in fewer)
+    assert chosen["at_limit"] == (chosen["steps"] == 45)
+
+
+def test_a_training_ends_when_accuracy_has_stopped_rising():
+    """The task is solved in some dozen steps; a limit far away costs no more."""
+    config = FewShotConfig(steps=100_000, lrs=(1e-2,), batch=16)
+    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config)
+    chosen = arm.choose(make_trials(LABEL, 4, seed=0, trials=1))
+    assert not chosen["at_limit"]
+    assert chosen["steps"] * PATIENCE < 1000
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_none_else_is_said():
+    trials = make_trials(LABEL, 1, seed=0, trials=1)
+    both = TrainedArm(POOL, SmallEncoder, AUGMENT, FewShotConfig(steps=2, lrs=(1e30, 1e-3)))
+    assert both.choose(trials)["lr"] == 1e-3
+    lone = TrainedArm(POOL, SmallEncoder, AUGMENT, FewShotConfig(steps=20, lrs=(1e30,)))
+    with pytest.raises(ValueError, match=r"training diverges at rates of 1e\+30; give smaller"):
+        lone.choose(trials)
+    with pytest.raises(ValueError, match=r"rate of 1e\+30 diverges .* smaller values of lrs"):
+        lone.predict(trials[0].lesson, trials[0].target, {"lr": 1e30, "steps": 20})
+
+
+def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_probe():
+    trials = make_trials(LABEL, 1, seed=3, trials=3)
+    for features in (FEATURES, LABEL.imu.numpy().mean(axis=2)):
+        arm = ProbeArm("features", POOL, features)
+        found = {}
+        for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS):
+            accuracy = []
+            for trial in trials:
+                lesson = trial.lesson
+                rows = {"labelled": lesson.train, "unlabelled": lesson.unlabelled}.get(scaling)
+                probe = fit_probe(
+                    features[lesson.train],
+                    LABEL.label[lesson.train],
+                    len(CLASSES),
+                    strength,
+                    None if rows is None else features[rows],
+                )
+                target = trial.target
+                accuracy.append(np.mean(probe.predict(features[target]) == LABEL.label[target]))
+            found[strength, scaling] = np.mean(accuracy)
+        chosen = arm.choose(trials)
+        assert found[chosen["strength"], chosen["scaling"]] == max(found.values())
+
+
+def test_windows_looked_at_without_labels_are_those_of_people_learned_from():
+    for trial in make_trials(LABEL, 2, seed=0, trials=4):
+        seen = set(LABEL.person[trial.lesson.unlabelled])
+        assert seen.isdisjoint(LABEL.person[trial.target])
+        assert seen | set(LABEL.person[trial.target]) == set(LABEL.people)
+        assert set(trial.lesson.train) <= set(trial.lesson.unlabelled)
+
+
+def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
+    encoder = SmallEncoder(1)
+    with torch.no_grad():
+        features = encoder(LABEL.imu).features.numpy()
+    probe = ProbeArm("pretrained", POOL, features)
+    config = FewShotConfig(steps=1, lrs=(1e-9,), batch=8)
+    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config, (encoder, probe))
+    rows = np.arange(len(LABEL))
+    lesson = Lesson(rows[::3], rows, seed=0)
+    tuned = arm.predict(lesson, rows, {"lr": 1e-9, "steps": 1})
+    frozen = probe.predict(lesson, rows, {"strength": 0.1, "scaling": "unlabelled"})
+    assert np.mean(tuned == frozen) > 0.95  # bfloat16 may round an answer over
+
+
+def test_features_that_are_not_finite_are_refused():
+    features = FEATURES.copy()
+    features[3, 0], features[5, 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"arm random: features of 2 of 72 windows are NaN"):
+        ProbeArm("random", replace(POOL), features)
