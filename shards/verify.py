@@ -19,14 +19,13 @@ from primus_scale.data.fit import expected_of
 from primus_scale.data.index import (
     INDEX_NAME,
     IndexFile,
-    RecordEntry,
     ShardEntry,
     read_index_file,
     write_index,
 )
 from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
-from primus_scale.data.shard_set import decode_columns
+from primus_scale.data.shard_set import Place, decode_columns, list_places
 from primus_scale.data.storage import Folder
 from primus_scale.foreign import decode_picture, reason, shorten
 from primus_scale.sample import CHANNELS, UNITS
@@ -156,12 +155,12 @@ class _Verification:
         """One pass through the file: records where the index has them, then what follows."""
         digest = hashlib.sha256()
         taken = 0
-        for number, entry in enumerate(shard.records):
+        for place in list_places([shard]):
             # Never more than there is: what the index says may be absurd.
-            data = stream.read(min(entry.length, size - taken))
+            data = stream.read(min(place.entry.length, size - taken))
             digest.update(data)
             taken += len(data)
-            self._check_record(f"{shard.name} record {number}", entry, data)
+            self._check_record(f"{shard.name} record {place.number}", place, data)
         empty = True
         for chunk in _chunks(stream):
             digest.update(chunk)
@@ -173,14 +172,17 @@ class _Verification:
         elif not empty:
             self._fault(shard.name, "holds more behind the last record that the index names")
 
-    def _check_record(self, where: str, entry: RecordEntry, data: bytes) -> None:
+    def _check_record(self, where: str, place: Place, data: bytes) -> None:
         self._report.records += 1
+        entry, tail = place.entry, place.tail
         if len(data) != entry.length:
             self._incomplete(where, f"the file ends after {len(data)} of its {entry.length} bytes")
             return
         if zlib.crc32(data) != entry.crc32:
             self._incomplete(where, "crc32 differs from that of the index: bytes were altered")
             return
+        if tail is not None and zlib.crc32(data[-tail.length :]) != tail.crc32:
+            self._fault(where, "tail: its crc32 differs from that of the index")
         block = self._decode(where, data)
         if block is None:
             return

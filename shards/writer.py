@@ -28,9 +28,11 @@ from primus_scale.data.index import (
     RecordEntry,
     ShardEntry,
     ShardIndex,
+    TailEntry,
     TeacherSpace,
     write_index,
 )
+from primus_scale.data.members import behind_pictures
 from primus_scale.data.record import Block, decode_window, encode_block, encode_window
 from primus_scale.data.storage import STAGED, Folder, explain_write_errors
 from primus_scale.sample import CHANNELS, UNITS, Window
@@ -356,14 +358,19 @@ class ShardFile:
     def _entry(self, path: Path) -> ShardEntry:
         """Checksums of what lies on disk, not of what was meant to."""
         digest = hashlib.sha256()
-        records = []
+        records, tails = [], []
         with path.open("rb") as file:
             for offset, length, windows in self._records:
                 data = file.read(length)
                 digest.update(data)
                 records.append(RecordEntry(offset, length, windows, zlib.crc32(data)))
+                tail = data[behind_pictures(data) :]
+                tails.append(TailEntry(len(tail), zlib.crc32(tail)))
             digest.update(file.read())
-            return ShardEntry(self._name, file.tell(), digest.hexdigest(), tuple(records))
+            size = file.tell()
+        if all(tail.length == record.length for tail, record in zip(tails, records, strict=True)):
+            tails = []
+        return ShardEntry(self._name, size, digest.hexdigest(), tuple(records), tuple(tails))
 
 
 class _DiscardError(Exception):

@@ -49,9 +49,20 @@ class RecordEntry(NamedTuple):
     crc32: Annotated[int, Field(ge=0, lt=2**32)]
 
 
+class TailEntry(NamedTuple):
+    """The end of a record, all its members behind the pictures: bytes, and their ``crc32``."""
+
+    length: _Count
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+
+
 @dataclass(frozen=True)
 class ShardEntry:
-    """One tar file: its name in the folder, size in bytes, sha256 (hex) and records in order."""
+    """One tar file: its name in the folder, size in bytes, sha256 (hex) and records in order.
+
+    tails: of each record, so that who needs no pictures can read less; empty where no record
+    begins with pictures, or an earlier version wrote the shard.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -59,6 +70,7 @@ class ShardEntry:
     size: _Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     records: tuple[RecordEntry, ...]
+    tails: tuple[TailEntry, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "shards", plain=True)
@@ -69,6 +81,11 @@ class ShardEntry:
             position += record.length
         if position > self.size:
             raise ValueError(f"records end at byte {position}, beyond size {self.size}")
+        if len(self.tails) not in (0, len(self.records)):
+            raise ValueError(f"has {len(self.tails)} tails for {len(self.records)} records")
+        for number, (record, tail) in enumerate(zip(self.records, self.tails, strict=False)):
+            if not 0 < tail.length <= record.length:
+                raise ValueError(f"tails[{number}] is {tail.length} of {record.length} bytes long")
 
 
 @dataclass(frozen=True)
@@ -255,7 +272,10 @@ def write_index(index: ShardIndex, url: str) -> None:
 def _tree(index: ShardIndex) -> dict[str, Any]:
     """The fields of an index as JSON values (a record is a tuple)."""
     tree = {each.name: getattr(index, each.name) for each in fields(index)}
-    tree["shards"] = [vars(shard) for shard in index.shards]
+    tree["shards"] = [
+        {name: value for name, value in vars(shard).items() if name != "tails" or value}
+        for shard in index.shards
+    ]
     tree["teachers"] = {modality: vars(space) for modality, space in index.teachers.items()}
     return tree
 

@@ -63,6 +63,17 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
     return keys.pop(), members
 
 
+def behind_pictures(data: bytes) -> int:
+    """Where the members of the record ``data`` begin that stand behind its leading pictures."""
+    position = 0
+    while position < len(data):
+        info = _tar_header(data, position)
+        if not info.name.endswith(".jpg"):
+            return position
+        position += _TAR_BLOCK + -(-info.size // _TAR_BLOCK) * _TAR_BLOCK
+    return 0
+
+
 def _tar_header(data: bytes, position: int) -> tarfile.TarInfo:
     """The header at ``position``; ValueError where it is none of a plain file with its content.
 

@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -191,15 +192,19 @@ class LoadedWindows:
         return len(self.batch)
 
 
-def load_windows(urls: str | Sequence[str], patience: Patience | None = None) -> LoadedWindows:
+def load_windows(
+    urls: str | Sequence[str], patience: Patience | None = None, *, pictures: bool = True
+) -> LoadedWindows:
     """Read the folders at ``urls``, of either kind, whole into memory.
 
+    Without ``pictures`` windows have no frames, and their bytes are not read where they lie apart.
     Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
     """
     shard_set = ShardSet.open(urls, patience)
     windows = shard_set.windows_per_record
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
-        blocks = dict(enumerate(readers.map(shard_set.read_block, range(len(shard_set)))))
+        read = partial(shard_set.read_block, pictures=pictures)
+        blocks = dict(enumerate(readers.map(read, range(len(shard_set)))))
     chosen = Rows(
         records=np.repeat(np.arange(len(windows)), windows),
         rows=np.concatenate([np.arange(count) for count in windows]),

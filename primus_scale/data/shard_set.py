@@ -16,6 +16,7 @@ from primus_scale.data.index import (
     RecordEntry,
     ShardEntry,
     ShardIndex,
+    TailEntry,
     TeacherSpace,
     read_index_file,
 )
@@ -32,34 +33,43 @@ _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
 class Place(NamedTuple):
-    """Where a record lies in a folder: name of its shard, its number and its bytes there."""
+    """Where a record lies in a folder: name of its shard, its number and its bytes there.
+
+    tail: what of them stands behind the pictures, where the index tells.
+    """
 
     shard: str
     number: int
     entry: RecordEntry
+    tail: TailEntry | None = None
 
 
 def list_places(shards: Iterable[ShardEntry]) -> list[Place]:
     """The place of every record of ``shards``, in order."""
     return [
-        Place(shard.name, number, entry)
+        Place(shard.name, number, entry, tail)
         for shard in shards
-        for number, entry in enumerate(shard.records)
+        for number, (entry, tail) in enumerate(
+            zip(shard.records, shard.tails or [None] * len(shard.records), strict=True)
+        )
     ]
 
 
-def read_record(folder: Folder, place: Place) -> dict[str, memoryview]:
+def read_record(folder: Folder, place: Place, *, pictures: bool = True) -> dict[str, memoryview]:
     """Members of a record by extension, checked against its entry.
 
+    Without ``pictures`` those are not read where the index tells how; else all members are given.
     ValueError naming shard and record where the bytes are not those that were written, or are no
     record.
     """
-    shard, number, entry = place
-    data = folder.read_range(shard, entry.offset, entry.length)
-    if len(data) != entry.length or zlib.crc32(data) != entry.crc32:
+    shard, number, entry, tail = place
+    part = entry if pictures or tail is None else tail
+    start = entry.offset + entry.length - part.length
+    data = folder.read_range(shard, start, part.length)
+    if len(data) != part.length or zlib.crc32(data) != part.crc32:
         raise ValueError(
-            f"{folder.locate(shard)}: record {number} (bytes {entry.offset} to "
-            f"{entry.offset + entry.length}) is not what was written; {_next_step(folder)}"
+            f"{folder.locate(shard)}: record {number} (bytes {start} to "
+            f"{start + part.length}) is not what was written; {_next_step(folder)}"
         )
     with decoding_record(folder, place):
         return split_record(data)[1]
@@ -167,10 +177,10 @@ class ShardSet:
         mean, square = self._moments()
         return tuple(np.sqrt(np.maximum(square - np.square(mean), 0.0)).tolist())
 
-    def read_record(self, record: int) -> dict[str, memoryview]:
-        """Members of a record by extension, checked against the index; raises as `read_record`."""
+    def read_record(self, record: int, *, pictures: bool = True) -> dict[str, memoryview]:
+        """Members of a record by extension, checked against the index; as `read_record`."""
         folder, place = self._places[record]
-        return read_record(self.folders[folder], place)
+        return read_record(self.folders[folder], place, pictures=pictures)
 
     def read_window(self, record: int) -> Window:
         """The window of a record of window shards; raises as `read_record`."""
@@ -179,12 +189,14 @@ class ShardSet:
         with decoding_record(self.folders[folder], place):
             return decode_window(members)
 
-    def read_block(self, record: int) -> Block:
-        """The windows of a record of either kind, as columns.
+    def read_block(self, record: int, *, pictures: bool = True) -> Block:
+        """The windows of a record of either kind, as columns; ``frames`` only with ``pictures``.
 
         Raises as `read_record`, and where the block is not as its index says.
         """
-        members = self.read_record(record)
+        members = self.read_record(record, pictures=pictures)
+        if not pictures:
+            members = {name: data for name, data in members.items() if not name.endswith(".jpg")}
         folder, place = self._places[record]
         index = self.indexes[folder]
         with decoding_record(self.folders[folder], place):

@@ -62,7 +62,7 @@ def evaluate(
     data_url = parse_place(data_url)
     card = read_card(encoder_dir)
     encoder = load_encoder(encoder_dir)
-    sides = {side: load_windows(f"{data_url}/{side}") for side in ("label", "test")}
+    sides = {side: load_windows(f"{data_url}/{side}", pictures=False) for side in ("label", "test")}
     for side, loaded in sides.items():
         _check_fit(card, loaded, f"{data_url}/{side}")
     check_writable(Path(out_dir))
@@ -93,6 +93,7 @@ def evaluate(
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
     print(format_table(results))
+    print(f"report   {Path(out_dir) / REPORT_FILE}")
     return results
 
 
