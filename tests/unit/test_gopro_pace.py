@@ -1,5 +1,6 @@
 """Films that are not in real time are refused, whatever tells it."""
 
+import io
 import re
 import struct
 from functools import partial
@@ -133,3 +134,32 @@ def test_high_frame_rates_in_real_time_are_read(tmp_path: Path) -> None:
     path = tmp_path / "fast.mp4"
     write(path, 200.0, seconds=6, rate_fps=200)
     assert notes_of(path) == ()
+
+
+def test_any_damaged_byte_gives_samples_or_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "whole.mp4"
+    time_s = np.arange(1200) / 200
+    write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks([200] * 6), stamps=1.0)
+    data, rng = path.read_bytes(), np.random.default_rng(1)
+    keys = (
+        b"DEVC",
+        b"TSMP",
+        b"STMP",
+        b"SCAL",
+        b"ACCL",
+        b"stts",
+        b"stsz",
+        b"mdhd",
+        b"stsc",
+        b"stco",
+    )
+    places = [data.find(key) + place for key in keys for place in range(-4, 24)]
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[rng.choice(places)] = rng.integers(256)
+        try:
+            telemetry = read_track(partial(io.BytesIO, bytes(damaged)), "damaged.mp4")
+            for sensor in telemetry.sensors.values() if telemetry else ():
+                assert sum(len(chunk.time_s) for chunk in sensor.read()) == sensor.samples
+        except ValueError as error:
+            assert "damaged.mp4" in str(error)
