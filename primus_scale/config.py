@@ -34,6 +34,7 @@ class DataConfig(ConfigModel):
 
     train: tuple[Url, ...] = Field(description="shard folders (any fsspec URL); read as one set")
     validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
+    validation_windows: int = Field(4096, ge=2)  # at most so many of them, from all over
     shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together
     reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step

@@ -5,8 +5,13 @@ Pure functions without gradient; embeddings need not be normalised.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn import functional
+
+SAME_DIRECTION = 1e-5  # of 1 - cosine
+PAIRS_AT_ONCE = 2**24  # similarities held at a time, 64 MB
 
 
 @torch.no_grad()
@@ -44,19 +49,56 @@ def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def recall_at_1(
-    queries: torch.Tensor, keys: torch.Tensor, same: torch.Tensor | None = None
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    own: torch.Tensor | None = None,
+    groups: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Share of queries whose most similar key is their own, 0-d.
+    """Share of queries whose most similar key is their own, 0-d float64.
 
-    queries, keys ``(B, D)``: row i of one belongs to row i of the other. same ``(B, B)`` bool:
-    further rows whose key is as good an answer, such as windows with the same narration.
+    queries ``(b, D)``, keys ``(B, D)``; own ``(b,)`` int64: the key that belongs to each query, by
+    default the one of its number. groups ``(B,)`` int64: keys of equal number are as good an
+    answer as each other, such as those of windows with the same narration (``group_equal``).
+    Holds no more than PAIRS_AT_ONCE similarities at a time.
     """
-    best = (_normalise(queries) @ _normalise(keys).T).argmax(1)
-    rows = torch.arange(len(best), device=best.device)
-    hit = best == rows
-    if same is not None:
-        hit = hit | same[rows, best]
-    return hit.float().mean()
+    own = torch.arange(len(queries), device=queries.device) if own is None else own
+    best = torch.cat([similarity.argmax(1) for similarity in _similarities(queries, keys)])
+    if groups is not None:
+        own, best = groups[own], groups[best]
+    return (own == best).double().mean()
+
+
+@torch.no_grad()
+def group_equal(vectors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """The number of the first vector that equals each of those numbered ``own``, ``(b,)`` int64.
+
+    vectors ``(B, D)``, own ``(b,)`` int64; equal are those that point the same way, up to rounding.
+    Memory as ``recall_at_1``.
+    """
+    firsts = [
+        torch.where(alike.any(1), alike.to(torch.uint8).argmax(1), -1)
+        for similarity in _similarities(vectors[own], vectors)
+        for alike in [similarity > 1 - SAME_DIRECTION]
+    ]
+    first = torch.cat(firsts)
+    return torch.where(first < 0, own, first)  # a vector of zeros equals none
+
+
+@torch.no_grad()
+def chance_of_recall(groups: torch.Tensor) -> torch.Tensor:
+    """Recall@1 of answers drawn at random, 0-d float64: 1/B where no two keys are equal.
+
+    groups ``(B,)`` int64, see ``recall_at_1``.
+    """
+    _, counts = groups.unique(return_counts=True)
+    return (counts.double() / len(groups)).square().sum()
+
+
+def _similarities(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Cosines of some of ``rows`` at a time with all ``columns``, in their order."""
+    columns = _normalise(columns)
+    for some in rows.split(max(1, PAIRS_AT_ONCE // len(columns))):
+        yield _normalise(some) @ columns.T
 
 
 def _normalise(embeddings: torch.Tensor) -> torch.Tensor:

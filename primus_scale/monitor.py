@@ -20,7 +20,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale import measures, pictures
@@ -29,12 +28,12 @@ from primus_scale.config import Config
 from primus_scale.encoders.base import Embeddings
 from primus_scale.files import explain_failed_write, write_atomically
 from primus_scale.progress_line import ProgressLine
-from primus_scale.sample import TEACHER_MODALITIES, Batch
+from primus_scale.retrieval import describe_retrieval, measure_retrieval
+from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, Neighbours
 
 METRICS_FILE = "metrics.jsonl"
 LOG_FOLDER = "tensorboard"
-SAME_DIRECTION = 1e-5  # of 1 - cosine
 EDGE_SHARE = 10  # the first and the last tenth of the logged steps make a summary's first and last
 
 
@@ -114,28 +113,21 @@ class Monitor:
     ) -> dict[str, float]:
         """Recall@1 between IMU and each teacher on fixed held-out windows, logged and returned.
 
-        imu ``(V, C, T)``; embeddings ``(V, D)`` and present ``(V,)`` bool by modality. ``encode``
-        maps ``(B, C, T)`` to Embeddings. Every rank calls this with the same windows, because a
-        model cut over ranks (ZeRO stage 3) computes on all ranks or none; all get the same answer.
-        Windows of equal embeddings (the same narration) are as good an answer as one another.
-        Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
+        Arguments and ranks as for ``measure_retrieval``. What chance would give is logged and
+        told beside it. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
         """
-        chunk = self._config.train.batch
-        with torch.no_grad():
-            parts = [encode(imu[i : i + chunk]).mm for i in range(0, len(imu), chunk)]
-        recalls: dict[str, float] = {}
-        for modality in (name for name in TEACHER_MODALITIES if name in embeddings):
-            rows = present[modality]
-            if int(rows.sum()) < 2:
-                continue  # a lone window finds itself
-            ours = torch.cat([part[modality] for part in parts])[rows].float()
-            theirs = embeddings[modality][rows].to(ours)
-            same = _equal_rows(theirs)
-            recalls[f"imu_to_{modality}"] = float(measures.recall_at_1(ours, theirs, same))
-            recalls[f"{modality}_to_imu"] = float(measures.recall_at_1(theirs, ours, same))
-        figures = {f"retrieval/{name}": recall for name, recall in recalls.items()}
-        self._on_log(lambda log: log.write(step, figures))
-        return recalls
+        at_once = max(1, self._config.train.batch // world_size())
+        found = measure_retrieval(encode, imu, embeddings, present, at_once)
+        figures = {f"retrieval/{name}": recall for name, recall in found.recall.items()}
+        figures |= {f"retrieval_chance/{name}": chance for name, chance in found.chance.items()}
+
+        def write(log: _Log) -> None:
+            log.write(step, figures)
+            self._progress.say(f"step {step} | {describe_retrieval(found, len(imu))}")
+
+        if figures:
+            self._on_log(write)
+        return found.recall
 
     def pictures(
         self, step: int, imu: tuple[torch.Tensor, torch.Tensor], report: StepReport
@@ -158,8 +150,8 @@ class Monitor:
 
         ``losses`` {term: {first, last}}, means over the first and last tenth of the logged steps
         that have the term, and for ``total`` of those that have all terms; ``windows_per_s``, the
-        median over logged intervals of all ranks together; ``retrieval``, the last validation;
-        ``steps``; ``skipped_steps``.
+        median over logged intervals of all ranks together; ``retrieval``, the last validation, and
+        ``retrieval_chance``, what chance gives there; ``steps``; ``skipped_steps``.
         """
         return summarise(self._log.records) if self._log is not None else {}
 
@@ -219,18 +211,23 @@ def summarise(records: list[dict[str, float]]) -> dict[str, Any]:
             "last": statistics.fmean(values[-edge:]),
         }
     speeds = [record["speed/windows_per_s"] for record in steps]
-    validations = [
-        {name.removeprefix("retrieval/"): x for name, x in record.items() if name != "step"}
-        for record in records
-        if any(name.startswith("retrieval/") for name in record)
-    ]
+    recalls, chances = (
+        [found for record in records if (found := _below(prefix, record))]
+        for prefix in ("retrieval/", "retrieval_chance/")
+    )
     return {
         "losses": losses,
         "windows_per_s": statistics.median(speeds[1:] or speeds or [0.0]),
-        "retrieval": validations[-1] if validations else {},
+        "retrieval": recalls[-1] if recalls else {},
+        "retrieval_chance": chances[-1] if chances else {},
         "steps": int(records[-1]["step"]) if records else 0,
         "skipped_steps": int(steps[-1].get("optimizer/skipped_steps", 0)) if steps else 0,
     }
+
+
+def _below(prefix: str, record: Mapping[str, float]) -> dict[str, float]:
+    """The figures whose names begin with ``prefix``, by the rest of the name."""
+    return {name.removeprefix(prefix): x for name, x in record.items() if name.startswith(prefix)}
 
 
 class _Log:
@@ -348,12 +345,6 @@ def _collapse_figures(report: StepReport) -> dict[str, float]:
         "collapse/uniformity": float(measures.uniformity(first)),
         "collapse/effective_rank": float(measures.effective_rank(first)),
     }
-
-
-def _equal_rows(embeddings: torch.Tensor) -> torch.Tensor:
-    """``(V, V)`` bool: rows that point the same way, up to rounding."""
-    unit = normalize(embeddings, dim=1)
-    return unit @ unit.T > 1 - SAME_DIRECTION
 
 
 def _similarity_pairs(report: StepReport) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

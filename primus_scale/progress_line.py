@@ -41,6 +41,11 @@ class ProgressLine:
         else:
             self._write(line + "\n")
 
+    def say(self, text: str) -> None:
+        """Write a line of its own."""
+        self.end()
+        self._write(text + "\n")
+
     def end(self) -> None:
         """Leave the line standing, and go to a new one."""
         if self._open:

@@ -226,7 +226,9 @@ def _load_validation(
     urls = config.data.validation
     if not urls or not spaces:
         return None  # without a teacher there is nothing to retrieve
-    held_out = load_windows(urls, Patience.configured(config.data))
+    held_out = load_windows(
+        urls, Patience.configured(config.data), most=config.data.validation_windows
+    )
     check_same_input(data, held_out.shard_set)
     if teachers:
         check_teachers(teachers, held_out.shard_set.teachers, urls[0])

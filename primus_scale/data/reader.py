@@ -32,6 +32,7 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 
 _COLUMNS = {"uid": np.int64, "recording": np.int64, "label": np.int64, "start_s": np.float64}
+_LEAST_RECORDS = 16  # that some windows are taken from: more folders than one, as a rule
 _WHOLE_READERS = 16  # concurrent reads of a set read whole; an object store takes 20 ms for each
 
 
@@ -193,27 +194,45 @@ class LoadedWindows:
 
 
 def load_windows(
-    urls: str | Sequence[str], patience: Patience | None = None, *, pictures: bool = True
+    urls: str | Sequence[str],
+    patience: Patience | None = None,
+    *,
+    pictures: bool = True,
+    most: int | None = None,
 ) -> LoadedWindows:
-    """Read the folders at ``urls``, of either kind, whole into memory.
+    """Read the folders at ``urls``, of either kind, into memory, whole or ``most`` windows.
 
-    Without ``pictures`` windows have no frames, and their bytes are not read where they lie apart.
-    Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
+    Where there are more, the records that are read, and the windows taken of them, are spread
+    evenly. Without ``pictures`` windows have no frames, and their bytes are not read where they lie
+    apart. Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
     """
     shard_set = ShardSet.open(urls, patience)
     windows = shard_set.windows_per_record
+    records = np.arange(len(windows))
+    if most is not None:
+        number = min(_LEAST_RECORDS, len(windows))
+        while windows[records := _spread(len(windows), number)].sum() < min(most, windows.sum()):
+            number += 1
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
-        read = partial(shard_set.read_block, pictures=pictures)
-        blocks = dict(enumerate(readers.map(read, range(len(shard_set)))))
+        read = readers.map(partial(shard_set.read_block, pictures=pictures), records.tolist())
+        blocks = dict(zip(records.tolist(), read, strict=True))
     chosen = Rows(
-        records=np.repeat(np.arange(len(windows)), windows),
-        rows=np.concatenate([np.arange(count) for count in windows]),
+        records=np.repeat(records, windows[records]),
+        rows=np.concatenate([np.arange(count) for count in windows[records]]),
     )
+    kept = _spread(len(chosen.rows), min(most or len(chosen.rows), len(chosen.rows)))
+    chosen = chosen.take(kept)
+    pairs = zip(chosen.records.tolist(), chosen.rows.tolist(), strict=True)
     return LoadedWindows(
         batch=_gather(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
-        metas=[meta for block in blocks.values() for meta in block.metas],
+        metas=[blocks[record].metas[row] for record, row in pairs],
         shard_set=shard_set,
     )
+
+
+def _spread(length: int, number: int) -> np.ndarray:
+    """``number`` of the indices below ``length``, evenly spaced."""
+    return np.arange(number) * length // number
 
 
 def _gather(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:

@@ -243,6 +243,20 @@ def test_packed_reading_has_no_work_per_window(tmp_path):
     assert calls(256) < 1.5 * calls(16)
 
 
+@pytest.mark.parametrize("most", [1, 7, 50, 99, 100, 1000])
+def test_some_windows_are_spread_over_all_folders(packed, single, tmp_path, most):
+    write_packed(str(tmp_path), make_blocks(make_windows(WINDOWS, seed=1)))
+    for urls in ([packed.folders[0].url, str(tmp_path)], [single.folders[0].url]):
+        everything, loaded = load_windows(urls), load_windows(urls, most=most)
+        assert len(loaded) == len(loaded.metas) == min(most, len(everything))
+        uids = loaded.batch.uid.tolist()
+        assert [meta.uid for meta in loaded.metas] == uids
+        places = [everything.batch.uid.tolist().index(uid) for uid in uids]
+        assert places == sorted(set(places))
+        assert most < 7 or max(places) > 0.8 * len(everything)
+        assert torch.equal(loaded.imu, everything.imu[places])
+
+
 def test_load_windows(packed, single):
     windows = make_windows(WINDOWS, frames=2)
     for shard_set in (packed, single):

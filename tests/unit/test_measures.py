@@ -6,8 +6,17 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from primus_scale.measures import alignment, effective_rank, recall_at_1, uniformity
+from primus_scale import measures
+from primus_scale.measures import (
+    alignment,
+    chance_of_recall,
+    effective_rank,
+    group_equal,
+    recall_at_1,
+    uniformity,
+)
 
 
 def test_alignment_is_the_squared_distance_on_the_sphere():
@@ -32,9 +41,52 @@ def test_effective_rank_counts_directions():
 
 
 def test_recall_counts_own_keys_and_equally_good_ones():
-    keys = torch.eye(4)
-    queries = keys[[0, 1, 3, 2]]
-    assert recall_at_1(queries, keys).item() == 0.5
-    same = torch.zeros(4, 4, dtype=torch.bool)
-    same[2, 3] = True
-    assert recall_at_1(queries, keys, same).item() == 0.75
+    keys = torch.eye(5)
+    queries = keys[[0, 1, 3, 2, 1]]
+    assert recall_at_1(queries, keys).item() == 0.4
+    assert recall_at_1(queries, keys, groups=torch.tensor([0, 1, 2, 2, 4])).item() == 0.8
+    own = torch.tensor([3, 1])
+    assert recall_at_1(queries[own], keys, own).item() == 0.5
+
+
+def test_equal_vectors_are_grouped_and_chance_counts_them():
+    vectors = torch.tensor([[1.0, 0], [0, 1], [2, 0], [0, 0], [0.0, 3], [1, 1e-3], [1, 0.1]])
+    groups = group_equal(vectors, torch.arange(7))
+    assert groups.tolist() == [0, 1, 0, 3, 1, 0, 6]
+    assert group_equal(vectors, torch.tensor([4, 2])).tolist() == [1, 0]
+    # 3 of the windows have 3 right answers of 7, 2 have 2, 2 have 1
+    assert chance_of_recall(groups).item() == pytest.approx((3 * 3 + 2 * 2 + 2 * 1) / 7 / 7)
+    assert chance_of_recall(torch.arange(8)).item() == pytest.approx(1 / 8)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("pairs", [1, 1000, 2**24])
+def test_recall_in_pieces_equals_a_loop_in_bounded_memory(monkeypatch, pairs):
+    monkeypatch.setattr(measures, "PAIRS_AT_ONCE", pairs)
+    draws = torch.Generator().manual_seed(0)
+    keys = torch.randn(300, 4, generator=draws)
+    keys[200:] = 2 * keys[:100]
+    queries = keys + 0.6 * torch.randn(300, 4, generator=draws)
+    with LargestTensor() as largest:
+        groups = group_equal(keys, torch.arange(300))
+        recall = recall_at_1(queries, keys, groups=groups)
+    assert largest.elements <= max(pairs, 4 * 300)
+    unit = [row / row.norm() for row in keys.double()]
+    hits = 0
+    for number, query in enumerate(queries.double()):
+        scores = [float(query @ key) for key in unit]
+        hits += scores.index(max(scores)) % 200 == number % 200
+    assert 0 < hits < 300
+    assert recall.item() == pytest.approx(hits / 300)

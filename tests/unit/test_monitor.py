@@ -161,6 +161,10 @@ def test_validation_finds_matching_pairs_and_nothing_by_chance(tmp_path):
     assert recalls["imu_to_video"] == recalls["video_to_imu"] == 1.0
     assert recalls["imu_to_text"] < 0.2
     assert monitor.summary()["retrieval"] == recalls
+    chance = {"imu_to_video": 1 / 40, "imu_to_text": 1 / 50}
+    assert monitor.summary()["retrieval_chance"] == pytest.approx(
+        chance | {"video_to_imu": 1 / 40, "text_to_imu": 1 / 50}
+    )
     monitor.close()
     assert read_lines(tmp_path)[-1]["retrieval/imu_to_video"] == 1.0
 
@@ -177,7 +181,8 @@ def test_failed_step_is_logged_without_collapse_measures(tmp_path):
 
 
 def test_windows_of_one_narration_answer_for_each_other(tmp_path):
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=io.StringIO())
+    stream = io.StringIO()
+    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=stream)
     texts = torch.eye(4)[torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])]
 
     def encode(imu: torch.Tensor) -> Embeddings:
@@ -188,6 +193,12 @@ def test_windows_of_one_narration_answer_for_each_other(tmp_path):
     recalls = monitor.validate(1, encode, imu, {"text": texts}, present)
     monitor.close()
     assert recalls == {"imu_to_text": 1.0, "text_to_imu": 1.0}
+    line = read_lines(tmp_path)[-1]
+    assert line["retrieval_chance/imu_to_text"] == line["retrieval_chance/text_to_imu"] == 0.25
+    assert stream.getvalue().splitlines() == [
+        "step 1 | recall@1 among 8 held-out windows: imu to text 100.00 %, chance 25.00 %; "
+        "text to imu 100.00 %, chance 25.00 %"
+    ]
 
 
 def test_progress_line_in_a_log_and_on_a_terminal(tmp_path):

@@ -60,6 +60,7 @@ LAYERS = (
         "drawing",
         "page",
         "pictures",
+        "retrieval",
         "monitor",
         "evaluate",
     ),
