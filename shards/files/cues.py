@@ -16,9 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from primus_scale.foreign import reason
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.recording import Narration
+
+MOST_BYTES = 64 * 2**20  # of a file that people write by hand
 
 # CSV and JSON: names under which times and text may stand, the first being the one in the docs.
 _NAMES = {
@@ -63,8 +66,7 @@ def read_cues(source: Source, path: str) -> tuple[Narration, ...]:
     extension = PurePosixPath(path).suffix.lower()
     if extension not in _PARSERS:
         raise ValueError(f"{where}: narrations are read from {', '.join(_PARSERS)}; convert it")
-    with source.open(path) as stream:
-        text = _decode(stream.read(), where)
+    text = _decode(source.read_whole(path, MOST_BYTES), where)
     cues = [_narration(cue, where) for cue in _PARSERS[extension](text, where)]
     if not cues:
         raise ValueError(f"{where} holds no narration; write some, or do not name the file")
@@ -121,6 +123,8 @@ def _json(text: str, where: str) -> Iterator[_Cue]:
     except json.JSONDecodeError as error:
         fault = f"no JSON ({error.msg}); correct it"
         raise ValueError(f"{where}, line {error.lineno}: {fault}") from None
+    except (RecursionError, ValueError) as error:  # ValueError: a number of 5,000 digits
+        raise ValueError(f"{where}: no JSON ({reason(error)}); correct it") from None
     if not isinstance(entries, list):
         raise ValueError(f'{where} is no list; write [{{"start_s": 1.5, "text": "…"}}, …]')
     decoder, position = json.JSONDecoder(), text.index("[") + 1

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+from primus_scale.foreign import reason
 from shards.files.source import Source
 
 MEMBER_BYTES = 64 * 2**20  # longest member; beyond it the file is taken to be damaged
@@ -67,11 +68,11 @@ def read_member(source: Source, path: str, place: Place) -> Any:
         data = stream.read(place.size)
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(
             f"{source.locate(path)}: its {place.size} bytes from {place.offset} on are no JSON "
-            f"({error}); the file was damaged, or changed since it was listed: check it, and start "
-            "again"
+            f"({reason(error)}); the file was damaged, or changed since it was listed: check it, "
+            "and start again"
         ) from None
 
 
@@ -177,6 +178,8 @@ class _Scanner:
                 if len(self._text) - self._at > MEMBER_BYTES or not self._read():
                     self.fail(error.msg)
                 continue
+            except (RecursionError, ValueError) as error:  # ValueError: a number of 5,000 digits
+                self.fail(reason(error))
             # Of a number that the text ends in, such as 1.5e+, there may be more.
             if end > len(self._text) - 3 and self._read():
                 continue

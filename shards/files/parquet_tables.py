@@ -26,6 +26,7 @@ def parquet_batches(
             file = pa.parquet.ParquetFile(stream)
             wanted = choose(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+                batch.validate(full=True)  # texts may be no UTF-8
                 rows += batch.num_rows
                 yield plain(batch)
         except OSError as error:

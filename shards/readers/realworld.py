@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
+from primus_scale.foreign import reason
+from primus_scale.names import check_name
 from shards import placements
 from shards.files.source import Source
 from shards.files.tables import read_table
@@ -61,6 +62,7 @@ PLACEMENTS = {
 }
 _ZIP = re.compile(r"(?:.*/)?proband(\d+)/data/(?:acc|gyr)_([a-z]+)(?:_\d+)?_csv\.zip")
 _CSV = re.compile(r"(acc|gyr|gyroscope)_([a-z]+)(?:_\d+)?_([a-z]+)\.csv")
+_MOST_ZIPS = 3  # within each other; the data set has two
 _SENSORS = {"acc": (ACCELEROMETER, "m/s2"), "gyr": (GYROSCOPE, "rad/s")}
 _COLUMNS = ("attr_time", "attr_x", "attr_y", "attr_z")
 
@@ -123,20 +125,23 @@ class ZipSource(Source):
 
         ValueError naming the zip where it is none or truncated.
         """
-        try:
-            with self.open(path) as stream, zipfile.ZipFile(stream) as archive:
-                names = [name for name in archive.namelist() if not name.endswith("/")]
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise _damaged(self.locate(path), error) from error
+        if len(_zips(path)) > _MOST_ZIPS:
+            raise ValueError(f"{self.locate(path)}: more than {_MOST_ZIPS} zips within each other")
+        with (
+            _unzipping(self.locate(path)),
+            self.open(path) as stream,
+            zipfile.ZipFile(stream) as archive,
+        ):
+            names = [name for name in archive.namelist() if not name.endswith("/")]
         found: list[str] = []
         for name in sorted(names):
-            inner = f"{path}/{name}"
+            inner = f"{path}/{check_name(name, self.locate(path))}"
             found += self.members(inner) if name.endswith(".zip") else [inner]
         return found
 
     def open(self, path: str) -> BinaryIO:
         """A stream over the file at ``path``; closing it closes the zips around it."""
-        *zips, last = re.split(r"(?<=\.zip)/", path)
+        *zips, last = _zips(path)
         if not zips:
             return super().open(path)
         with ExitStack() as stack:
@@ -199,12 +204,10 @@ def _sensors(zips: ZipSource, files: dict[str, list[str]]) -> tuple[Sensor, ...]
 def _samples(zips: ZipSource, paths: list[str]) -> Iterator[Samples]:
     """Rows of all parts, one file after the other; ValueError naming a damaged one."""
     for path in paths:
-        try:
+        with _unzipping(zips.locate(path)):
             for rows in read_table(zips, path, columns=_COLUMNS):
                 values = np.stack([rows[name] for name in _COLUMNS[1:]], axis=1)
                 yield Samples(rows["attr_time"] / 1000.0, values)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise _damaged(zips.locate(path), error) from error
 
 
 def _labels(
@@ -216,10 +219,24 @@ def _labels(
     return label_spans(time_s, np.zeros(len(time_s), dtype=np.int64), {0: label}, paths[0])
 
 
-def _damaged(where: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{where} is no whole zip ({type(error).__name__}: {error}); download it again"
-    )
+def _zips(path: str) -> list[str]:
+    """The zips on the way to a member, each within the one before, and the member."""
+    return re.split(r"(?<=\.zip)/", path)
+
+
+@contextmanager
+def _unzipping(where: str) -> Iterator[None]:
+    """What a damaged, encrypted or forged zip raises becomes a ValueError that names it."""
+    try:
+        yield
+    except OSError:
+        raise  # of the storage
+    except Exception as error:
+        if isinstance(error, ValueError) and where in str(error):
+            raise
+        raise ValueError(
+            f"{where} is no whole zip ({type(error).__name__}: {reason(error)}); download it again"
+        ) from error
 
 
 READER = RealWorldReader
