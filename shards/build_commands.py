@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from primus_scale.cli import GOES_ON
+from shards.build_summary import summary
+from shards.gate_flags import add_gate_flags, default_of
 from shards.readers import READERS, create_reader
-from shards.report import CONFIDENT, IngestReport, LagReport
 from shards.settings import IngestSettings
-
-MOST_NAMED = 20  # recordings that are printed; ingest.json has all
 
 
 def add_build(steps: Any) -> None:
@@ -97,20 +96,12 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         ("--max-overlap", float, "share that two windows may have in common"),
         ("--frames", int, "pictures a window; 0 leaves video out"),
         ("--short-side", int, "pixels of a picture's shorter side"),
-        ("--gap-s", float, "longest time between samples that is no gap"),
         ("--max-lag-s", float, "lag between picture and IMU beyond which a recording is flagged"),
         ("--shard-bytes", int, "size of a shard"),
     ):
-        default = _default(flag)
+        default = default_of(flag)
         told = f"{text} (default: {default})" if default is not None else text
         settings.add_argument(flag, type=kind, metavar="N", help=told)
-    settings.add_argument(
-        "--acc-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="of a recording's median |acceleration| in m/s2 (default: 8 12)",
-    )
     settings.add_argument(
         "--require",
         nargs="*",
@@ -123,14 +114,8 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         default=None,
         help="shift pictures and narrations of flagged recordings by the measured lag",
     )
+    add_gate_flags(parser)
     parser.set_defaults(run=_ingest, interrupted=GOES_ON)
-
-
-def _default(flag: str) -> float | None:
-    """Default of a setting, where it has one that does not depend on the reader."""
-    name = flag.removeprefix("--").replace("-", "_")
-    value = next(one.default for one in fields(IngestSettings) if one.name == name)
-    return value if isinstance(value, int | float) else None
 
 
 def _ingest(args: argparse.Namespace) -> int:
@@ -162,38 +147,6 @@ def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettin
             said[name] = value
     lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
     return IngestSettings.of(reader.schema(), **{**said, **lists})
-
-
-def summary(found: IngestReport) -> list[str]:
-    """What a person wants to know at once of an ingestion; ``ingest.json`` has the rest."""
-    from shards.card.attention import failures, refusals
-
-    tree = asdict(found)
-    failed, refused = failures(tree), refusals(tree)
-    windows = sum(one.windows for one in found.recordings)
-    lines = [
-        f"ingest  {len(found.recordings)} recordings: {windows} windows, "
-        f"{refused.total()} refused, {len(failed)} recordings failed"
-    ]
-    lines += [f"  refused  {count:>7}  {reason}" for reason, count in refused.most_common()]
-    lags = [(one.name, one.lag) for one in found.recordings if one.lag]
-    lags.sort(key=lambda pair: not pair[1].flagged)
-    lines += [f"  lag      {name}: {_describe_lag(lag)}" for name, lag in lags[:MOST_NAMED]]
-    lines += [f"  FAILED   {name}: {why}" for name, why in failed[:MOST_NAMED]]
-    lines += [f"  not read {line}" for line in found.unread[:MOST_NAMED]]
-    more = sum(max(len(named) - MOST_NAMED, 0) for named in (lags, failed, found.unread))
-    return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
-
-
-def _describe_lag(lag: LagReport) -> str:
-    measured = f"picture {lag.lag_s:+.3f} s behind {lag.device}"
-    if lag.confidence < CONFIDENT:
-        measured = f"uncertain, at best {measured}"
-    state = ", corrected" if lag.corrected else ", FLAGGED" if lag.flagged else ""
-    return (
-        f"{measured} (confidence {lag.confidence:.2f}, correlation {lag.correlation:.2f}, "
-        f"{lag.seconds:.0f} s compared){state}"
-    )
 
 
 def _add_output(parser: argparse.ArgumentParser, workers: str) -> None:

@@ -41,7 +41,7 @@ class Sensor:
     (a key of ``shards.signal.condition.UNIT_FACTORS``). read: iterates over the samples in file
     order, in chunks of bounded size, anew at each call. limit: full scale in ``unit``, at which a
     value is saturated (None: not known). rectify: calibration of values ``(n, c)`` in SI units, if
-    there is one.
+    there is one. clock: where its times are from, for messages, such as "column t, in ms".
     """
 
     channels: tuple[str, ...]
@@ -49,6 +49,7 @@ class Sensor:
     read: Callable[[], Iterable[Samples]]
     limit: float | None = None
     rectify: Callable[[np.ndarray], np.ndarray] | None = None
+    clock: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,11 @@ INGEST_NAME = "ingest.json"
 # Why a planned window was refused. The first that applies is counted.
 NO_SENSOR = "no sensor"  # the device lacks a sensor that the schema's channels need
 GRAVITY = "implausible gravity"  # |a| where the device was still, outside 8 to 12 m/s2
-ROTATION = "impossible rotation"  # turns that no device measures: another unit
 OUTSIDE = "outside the IMU"  # before its first or after its last sample
 INVALID = "invalid records"  # a gap made by records that are invalid
 GAP = "gap"
 CLOCK = "clock step"  # the sensor's clock was set forward or back within it
 SATURATED = "saturation"
-AMPLITUDE = "impossible amplitude"  # beyond what any sensor gives
 DEAD = "dead channel"
 COPIED = "copied channel"
 NO_VIDEO = "no video"
@@ -28,13 +26,11 @@ NO_NARRATION = "no narration"
 REASONS = (
     NO_SENSOR,
     GRAVITY,
-    ROTATION,
     OUTSIDE,
     INVALID,
     GAP,
     CLOCK,
     SATURATED,
-    AMPLITUDE,
     DEAD,
     COPIED,
     NO_VIDEO,
@@ -75,7 +71,7 @@ class SensorReport:
     set back. shared_times: with other values at the time of another row; they were put on one
     clock. zeros: of runs of exact zeros. repeated: of runs that hold one value. spikes: isolated,
     far from both neighbours. saturated: at full scale. All but out_of_order, shared_times and
-    saturated are left out; dropped_share is their share.
+    saturated are left out; ``dropped`` is how many.
 
     rate_hz: samples a second over the stretches between gaps. gaps and gap_s: number and total
     length. clock_steps: places where the clock was set forward or back. limit: full scale in SI
@@ -115,11 +111,11 @@ class SensorReport:
 class TiltReport:
     """How fast gravity's direction turned, against what the gyroscope says.
 
-    slope: of the first over the second; 1 where units and axes are right, 57.3 or 1 / 57.3 where
-    degrees and radians were mixed up, negative where a sign is. correlation: of the two, -1 to 1.
-    axes: the accelerometer's axes that agree best with the gyroscope's x, y, z, with their signs
-    (("+x", "+y", "+z") where all is right). best_correlation: with these. turned_deg: total
-    turning of gravity that was compared.
+    axes: which of the gyroscope's axes, with which sign, turn about the accelerometer's x, y and z
+    (("+x", "+y", "+z") where all is right; axes at rest or along gravity cannot be told). slope: of
+    the first over the second with these axes; 1 where units are right, 57.3 or 1 / 57.3 where
+    degrees and radians were mixed up. correlation: of the two with the axes as they are named, -1
+    to 1; best_correlation: with ``axes``. turned_deg: turning of gravity in all that was compared.
     """
 
     slope: float

@@ -30,15 +30,16 @@ class SensorLimits:
     acc_range: |a| in m/s2 over seconds in which a device is still or turns slowly. high_rotation,
     max_rotation: rad/s that one row in a thousand exceeds; flagged above the first (2,000 deg/s),
     refused above the second (4,000 deg/s). tilt_factor: by which gravity may turn faster or slower
-    than the gyroscope says. max_acc, max_value: largest |value| in m/s2 and in other SI units,
+    than the gyroscope says; min_agreement: their correlation, below which other axes or signs are
+    named that agree better. max_acc, max_value: largest |value| in m/s2 and in other SI units,
     beyond which a row is damaged. max_refused: share of a label's windows.
     """
 
     gap_s: float = 0.05
     min_rate_share: float = 0.35
-    max_rate_hz: float = 20_000.0
+    max_rate_hz: float = 10_000.0
     shared_times: str | None = None
-    max_jitter_s: float = 0.01
+    max_jitter_s: float = 0.0015
     repeat_s: float = 1.0
     spike_ratio: float = 8.0
     max_dropped: float = 0.05
@@ -51,6 +52,7 @@ class SensorLimits:
     high_rotation: float = 35.0
     max_rotation: float = 70.0
     tilt_factor: float = 3.0
+    min_agreement: float = 0.5
     max_acc: float = 1e4
     max_value: float = 1e9
     max_refused: float = 0.2

@@ -10,7 +10,7 @@ it is needed, and nothing waits in memory.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -25,6 +25,7 @@ from shards.report import (
     NO_NARRATION,
     NO_VIDEO,
     REASONS,
+    REFUSE,
     DeviceReport,
     LagReport,
     RecordingReport,
@@ -32,8 +33,12 @@ from shards.report import (
 from shards.settings import IngestSettings
 from shards.signal.condition import Conditioned, condition
 from shards.signal.cut import PlannedWindow, plan_windows
+from shards.signal.device_gates import judge_device, judge_labels
 from shards.signal.direction import gravity_direction
-from shards.signal.gates import check_window, implausible_gravity
+from shards.signal.gates import check_window
+from shards.signal.tilt import measure_tilt
+
+NO_LABEL = "(none)"  # of windows without one, in reports
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ class RecordingWindows:
             devices=tuple(devices),
             lag=clocks.lag,
             sync=clocks.sync,
-            notes=(*recording.notes, *notes, *clocks.notes, *self._notes),
+            notes=(*recording.notes, *notes, *self._clock_notes(), *clocks.notes, *self._notes),
+            left_out=tuple(notes),
         )
 
     def __iter__(self) -> Iterator[Window]:
@@ -114,28 +120,45 @@ class RecordingWindows:
         )
         if not planned:
             self._notes.append(self._why_nothing(signal))
-        refused: Counter[str] = Counter()
-        gravity = implausible_gravity(conditioned, self._settings.acc_range)
-        for window in planned:
-            frames = self._film.choose(window.start / conditioned.rate_hz) if self._film else ()
-            reason = GRAVITY if gravity else self._refusal(conditioned, window, frames)
-            if reason:
-                refused[reason] += 1
-            else:
-                self._accepted.append(_Accepted(window.start, number, window, frames))
-        return DeviceReport(
+        report = DeviceReport(
             name=device.name,
             placement=device.placement,
             nominal_rate_hz=device.nominal_rate_hz,
             start_s=conditioned.start_s,
             end_s=conditioned.end_s,
             median_acc=conditioned.median_acc,
+            gravity=conditioned.gravity,
+            tilt=measure_tilt(conditioned),
             sensors=conditioned.sensors,
-            windows=len(planned) - refused.total(),
-            refused={reason: refused[reason] for reason in REASONS if refused[reason]},
             axes=device.axes,
             gravity_direction=gravity_direction(conditioned),
         )
+        findings = judge_device(report, self._settings)
+        gravity = any(one.verdict == REFUSE for one in findings)
+        refused: Counter[str] = Counter()
+        by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for window in planned:
+            frames = self._film.choose(window.start / conditioned.rate_hz) if self._film else ()
+            reason = GRAVITY if gravity else self._refusal(conditioned, window, frames)
+            if reason:
+                refused[reason] += 1
+                by_label[window.label or NO_LABEL][reason] += 1
+            else:
+                self._accepted.append(_Accepted(window.start, number, window, frames))
+        report = replace(
+            report,
+            windows=len(planned) - refused.total(),
+            refused=_by_reason(refused),
+            planned_by_label=dict(sorted(Counter(w.label or NO_LABEL for w in planned).items())),
+            refused_by_label={name: _by_reason(by_label[name]) for name in sorted(by_label)},
+        )
+        labels = judge_labels(report, self._settings)
+        return replace(report, findings=(*conditioned.findings, *findings, *labels))
+
+    def _clock_notes(self) -> list[str]:
+        """What was done to the times of sensors."""
+        sensors = [sensor for signal in self._signals for sensor in signal.conditioned.sensors]
+        return [note for sensor in sensors for note in sensor.notes]
 
     def _why_nothing(self, signal: _Signal) -> str:
         """Why there is no place for a window."""
@@ -181,6 +204,10 @@ class RecordingWindows:
         return Window(imu, meta, pictures)
 
 
+def _by_reason(counts: Counter[str]) -> dict[str, int]:
+    return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+
 def _synchronise(
     recording: Recording, signals: Sequence[_Signal], settings: IngestSettings
 ) -> _Clocks:
@@ -215,7 +242,7 @@ def _condition(recording: Recording, settings: IngestSettings) -> tuple[list[_Si
                 channels=settings.channels,
                 units=settings.units,
                 rate_hz=settings.rate_hz,
-                gap_s=settings.gap_s,
+                limits=settings,
             )
         except ValueError as error:
             if len(recording.devices) == 1:

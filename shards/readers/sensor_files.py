@@ -42,7 +42,9 @@ def open_sensor(
         next(read())
     scale = sensor.unit
     limit = None if sensor.limit is None else sensor.limit * scale.factor
-    return Sensor(tuple(sensor.columns), scale.unit, read, limit)
+    time = sensor.time
+    told_clock = f"column {time.column} of {path}, in {time.unit}" if time else ""
+    return Sensor(tuple(sensor.columns), scale.unit, read, limit, clock=told_clock)
 
 
 def _table_samples(

@@ -4,10 +4,11 @@ signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
 for stretch in signal.stretches:
     stretch.values  # (C, n), first sample at stretch.start / rate_hz on the recording's clock
 
-For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, drop
-duplicates, find gaps, resample every stretch between gaps whole (``resample``). Then the
-sensors are joined where all of them have a signal. Samples wait in temporary files (in ``TMPDIR``),
-so memory is bounded however long the recording is.
+For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, put
+samples that share a time on one clock, leave out what is no measurement, find gaps and steps of the
+clock, resample every stretch between them whole (``resample``). Then the sensors are joined where
+all of them have a signal. Samples wait in temporary files (in ``TMPDIR``), so memory is bounded
+however long the recording is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.recording import Device, Sensor
-from shards.report import SensorReport
+from shards.report import Finding, SensorReport
+from shards.settings import SensorLimits
 from shards.signal.intake import Gap, SensorData, read_sensor
 from shards.signal.resample import Resampler
 from shards.signal.spool import Column
@@ -52,6 +54,7 @@ UNIT_FACTORS: dict[str, tuple[str, float]] = {
 }
 
 BLOCK_ROWS = 2**15  # resampled at once
+USUAL_LIMITS = SensorLimits()
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ class Conditioned:
     """What a device's samples became.
 
     start_s, end_s: where all sensors that it has have samples, gaps included. gaps: those of all
-    its sensors, by start. median_acc: median |a| in m/s2 before resampling (None without
-    accelerometer). missing: channels that no sensor has; then there are no stretches.
+    its sensors, by start. median_acc: median |a| in m/s2 before resampling, gravity: of seconds in
+    which the device was still (None without accelerometer, or without such seconds). missing:
+    channels that no sensor has; then there are no stretches. findings: of the sensors' gates.
     """
 
     rate_hz: float
@@ -90,13 +94,18 @@ class Conditioned:
     median_acc: float | None
     sensors: tuple[SensorReport, ...]
     missing: tuple[str, ...] = ()
+    gravity: float | None = None
+    findings: tuple[Finding, ...] = ()
     _starts: list[int] = field(init=False, repr=False, compare=False)
     _invalid: np.ndarray = field(init=False, repr=False, compare=False)
+    _clock: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         invalid = [(gap.start_s, gap.end_s) for gap in self.gaps if gap.invalid]
+        clock = [(gap.start_s, gap.end_s) for gap in self.gaps if gap.clock]
         object.__setattr__(self, "_starts", [stretch.start for stretch in self.stretches])
         object.__setattr__(self, "_invalid", np.array(invalid, np.float64).reshape(-1, 2))
+        object.__setattr__(self, "_clock", np.array(clock, np.float64).reshape(-1, 2))
 
     def stretch_at(self, index: int) -> Stretch | None:
         """The stretch that holds this grid index."""
@@ -107,8 +116,15 @@ class Conditioned:
 
     def invalid_within(self, start_s: float, end_s: float) -> bool:
         """Whether a gap made by invalid records reaches into this time."""
-        reaches = (self._invalid[:, 0] < end_s) & (self._invalid[:, 1] > start_s)
-        return bool(reaches.any())
+        return _reaches(self._invalid, start_s, end_s)
+
+    def clock_set_within(self, start_s: float, end_s: float) -> bool:
+        """Whether a sensor's clock was set forward or back in this time."""
+        return _reaches(self._clock, start_s, end_s)
+
+
+def _reaches(spans: np.ndarray, start_s: float, end_s: float) -> bool:
+    return bool(((spans[:, 0] < end_s) & (spans[:, 1] > start_s)).any())
 
 
 def condition(
@@ -117,15 +133,16 @@ def condition(
     channels: Sequence[str],
     units: Sequence[str],
     rate_hz: float,
-    gap_s: float = 0.05,
+    limits: SensorLimits = USUAL_LIMITS,
 ) -> Conditioned:
     """Bring the samples of a device's sensors to SI units on the grid k / rate_hz.
 
     channels, units: of the windows, in their order; sensors without any of them are ignored. A gap
-    is a spacing of samples above both ``gap_s`` and 2.5 usual ones.
+    is a spacing of samples above both ``limits.gap_s`` and 2.5 usual ones.
 
-    ValueError naming device and sensor where no usable sample is left, a unit is unknown or is not
-    that of the windows, two sensors have the same channel, or none has any of the channels.
+    ValueError naming device and sensor where no usable sample is left, a gate refuses the sensor, a
+    unit is unknown or is not that of the windows, two sensors have the same channel, or none has
+    any of the channels.
     """
     wanted = dict(zip(channels, units, strict=True))
     used = [sensor for sensor in device.sensors if not wanted.keys().isdisjoint(sensor.channels)]
@@ -138,7 +155,7 @@ def condition(
             f"device {device.name} has no sensor for any of {', '.join(wanted)}, the windows' "
             "channels; leave it out, or name other channels"
         )
-    read = [_read(device, sensor, wanted, gap_s) for sensor in used]
+    read = [_read(device, sensor, wanted, rate_hz, limits) for sensor in used]
     missing = tuple(name for name in wanted if name not in present)
     stretches: tuple[Stretch, ...] = ()
     if not missing:
@@ -155,10 +172,18 @@ def condition(
         median_acc=next((one.median_acc for one in read if one.median_acc is not None), None),
         sensors=tuple(one.report for one in read),
         missing=missing,
+        gravity=next((one.gravity for one in read if one.gravity is not None), None),
+        findings=tuple(finding for one in read for finding in one.findings),
     )
 
 
-def _read(device: Device, sensor: Sensor, wanted: Mapping[str, str], gap_s: float) -> SensorData:
+def _read(
+    device: Device,
+    sensor: Sensor,
+    wanted: Mapping[str, str],
+    rate_hz: float,
+    limits: SensorLimits,
+) -> SensorData:
     """Take the sensor in, its unit checked against those ``wanted`` of the channels."""
     where = f"device {device.name}, sensor {' '.join(sensor.channels)}"
     if sensor.unit not in UNIT_FACTORS:
@@ -172,7 +197,15 @@ def _read(device: Device, sensor: Sensor, wanted: Mapping[str, str], gap_s: floa
                 f"{where}: its unit {sensor.unit} becomes {unit}, but {name} of the windows is in "
                 f"{wanted[name]}; correct the sensor's unit or the windows' units"
             )
-    return read_sensor(sensor, unit, factor, gap_s=gap_s, where=where)
+    return read_sensor(
+        sensor,
+        unit,
+        factor,
+        rate_hz=rate_hz,
+        limits=limits,
+        where=where,
+        nominal_rate_hz=device.nominal_rate_hz,
+    )
 
 
 def _places(sensor: Sensor, channels: Sequence[str]) -> list[tuple[int, int]]:

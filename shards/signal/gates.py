@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.report import COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
+from shards.report import CLOCK, COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
 from shards.signal.condition import Conditioned
 
 # Of a channel's largest value: resampling leaves a constant constant, and a copy a copy, up to the
@@ -16,21 +16,12 @@ ROUNDING = 1e-6
 TOLERANCE_S = 1e-6  # below which clocks of recorders do not agree
 
 
-def implausible_gravity(signal: Conditioned, acc_range: tuple[float, float]) -> bool:
-    """Whether the recording's median |a| lies outside ``acc_range`` (m/s2).
-
-    False for a device without an accelerometer.
-    """
-    low, high = acc_range
-    return signal.median_acc is not None and not low <= signal.median_acc <= high
-
-
 def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | str:
     """Cut imu float32 ``(C, samples)`` at grid index ``start``, or give the reason against it.
 
     The first that applies: a sensor is missing; the window reaches out of the device's samples; a
-    gap made by invalid records; another gap; a sample at full scale; a channel that never changes;
-    two channels that are equal.
+    gap made by invalid records; a step of a sensor's clock; another gap; a sample at full scale; a
+    channel that never changes; two channels that are equal.
     """
     if signal.missing:
         return NO_SENSOR
@@ -39,7 +30,9 @@ def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | 
         return OUTSIDE
     stretch = signal.stretch_at(start)
     if stretch is None or start + samples > stretch.stop:
-        return INVALID if signal.invalid_within(begin_s, end_s) else GAP
+        if signal.invalid_within(begin_s, end_s):
+            return INVALID
+        return CLOCK if signal.clock_set_within(begin_s, end_s) else GAP
     columns = slice(start - stretch.start, start - stretch.start + samples)
     if stretch.saturated[columns].any():
         return SATURATED

@@ -1,6 +1,6 @@
 """Takes in the samples of one sensor: clean, in SI units, in order of time, gaps found.
 
-data = read_sensor(sensor, "m/s2", 9.80665, gap_s=0.05, where="device left wrist")
+data = read_sensor(sensor, "m/s2", 9.80665, rate_hz=50.0, limits=settings, where="device watch")
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.recording import ACCELEROMETER, Samples, Sensor
-from shards.report import SensorReport
+from shards.report import REFUSE, Finding, SensorReport
+from shards.settings import SensorLimits
+from shards.signal.clock_steps import find_steps
+from shards.signal.faults import Found, without_faults
+from shards.signal.gravity import visible_gravity
+from shards.signal.one_clock import Respaced, on_one_clock
+from shards.signal.sensor_gates import judge_sensor
 from shards.signal.spool import Column, Median, Spool, row_type
 
 GAP_PERIODS = 2.5  # spacings of samples up to this many usual ones are no gap at any rate
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it
 CHUNK_ROWS = 2**15  # taken in at once
 LATEST_S = 1e11  # the year 5138; times beyond it, like those in ms or ns of a clock in s, are none
-# Values that no sensor on a body gives, by SI unit: damaged records, invalid like those with NaN.
-HIGHEST = {"m/s2": 1e4, "rad/s": 1e3}
+DAMAGED = 10.0  # times the highest rotation that any device measures: a damaged record
 DENSEST = 4.0  # samples a period: where the median spacing is that of bursts, the mean rules
+PEAK_SHARE = 0.999  # of rows whose values the usual peak is not below
+TOLERANCE = 0.125  # of the windows' period, by which all times of a sensor may be off together
 
 
 class Gap(NamedTuple):
-    """Time without valid samples of a sensor. invalid: records with NaN lay in it."""
+    """Time without valid samples of a sensor.
+
+    invalid: records with NaN, zeros, repetitions or spikes lay in it. clock: none is missing, but
+    the clock was set forward or back.
+    """
 
     start_s: float
     end_s: float
     invalid: bool
+    clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,8 @@ class SensorData:
     """A sensor's rows (``shards.signal.spool.row_type``) in order of time, its values in SI units.
 
     stretches: first row of each, and the row after its last. period_s: spacing to resample by.
-    median_acc: median |a| in m/s2 where the sensor is an accelerometer.
+    median_acc: median |a| in m/s2 where the sensor is an accelerometer; gravity: of seconds in
+    which it was still (None: too few). findings: of its gates.
     """
 
     rows: Column
@@ -48,72 +61,143 @@ class SensorData:
     start_s: float
     end_s: float
     median_acc: float | None
+    gravity: float | None
     report: SensorReport
+    findings: tuple[Finding, ...]
 
 
 def read_sensor(
-    sensor: Sensor, unit: str, factor: float, *, gap_s: float, where: str
+    sensor: Sensor,
+    unit: str,
+    factor: float,
+    *,
+    rate_hz: float,
+    limits: SensorLimits,
+    where: str,
+    nominal_rate_hz: float | None = None,
 ) -> SensorData:
     """Read all samples of a sensor.
 
-    unit, factor: SI unit, and the factor to it from the sensor's. gap_s: longest spacing that is no
-    gap at any rate; 2.5 usual spacings never are. where: names the sensor in messages.
+    unit, factor: SI unit, and the factor to it from the sensor's. rate_hz: of the windows. where:
+    names the sensor in messages.
 
-    ValueError where no sample has both a time and values.
+    ValueError where no sample has both a time and values, the times of samples cannot be told, or a
+    gate refuses the sensor (``shards.signal.sensor_gates``).
     """
-    intake = _Intake(sensor, unit, factor, gap_s)
+    intake = _Intake(sensor, unit, factor, limits)
     for samples in sensor.read():
         intake.add(samples)
-    rows = intake.spool.finish()
-    if not len(rows):
+    ordered = intake.spool.finish()
+    if not len(ordered):
         raise ValueError(
-            f"{where}: none of its {intake.samples} samples can be used ({intake.untimed} have no "
-            f"time in seconds, {intake.invalid} hold NaN or impossible values); check that its "
-            "file is complete, and the columns and units of its times and values"
+            f"{where}: none of its {intake.samples} samples can be used {intake.why_none()}"
         )
-    spacing = Median()
-    for _, steps in _steps(rows):
-        spacing.add(steps)
-    stretches, gaps, covered_s = _split(rows, max(gap_s, GAP_PERIODS * spacing.value()))
-    gaps = [gap._replace(invalid=intake.nan_times.within(gap)) for gap in gaps]
+    if intake.spool.stands_still:
+        raise ValueError(
+            f"{where}: more than 65,536 samples have one time: its clock stood still; leave it out"
+        )
+    ordered, respaced = on_one_clock(ordered, limits, tolerance_s=TOLERANCE / rate_hz, where=where)
+    rows, faults, fault_times = without_faults(ordered, unit, limits)
+    if not len(rows):
+        raise ValueError(f"{where}: all of its {intake.samples} samples are zeros; leave it out")
+    intake.nan_times.add(fault_times)
+    first, last = ordered.read(0, 1), ordered.read(len(ordered) - 1, len(ordered))
+    span = (float(first["time_s"][0]), float(last["time_s"][0]))
+    cut = _Cut.of(rows, span, intake.nan_times, limits.gap_s)
+    acc = [sensor.channels.index(c) for c in ACCELEROMETER if c in sensor.channels]
+    measured = _measure(rows, acc if len(acc) == len(ACCELEROMETER) else [])
+    report = _report(sensor, unit, factor, intake, respaced, faults, cut, measured)
+    findings = judge_sensor(
+        report,
+        limits,
+        rate_hz=rate_hz,
+        nominal_rate_hz=nominal_rate_hz,
+        where=where,
+        clock=sensor.clock,
+    )
+    refusal = next((one for one in findings if one.verdict == REFUSE), None)
+    if refusal:
+        raise ValueError(refusal.text)
     return SensorData(
         rows=rows,
-        stretches=stretches,
-        gaps=gaps,
-        # A lone sample has no spacing; any will do for it.
-        period_s=max(spacing.value(), covered_s / len(rows) / DENSEST) or gap_s,
-        start_s=float(rows.read(0, 1)["time_s"][0]),
-        end_s=float(rows.read(len(rows) - 1, len(rows))["time_s"][0]),
-        median_acc=intake.median_acc(),
-        report=SensorReport(
-            channels=sensor.channels,
-            unit=unit,
-            samples=intake.samples,
-            untimed=intake.untimed,
-            invalid=intake.invalid,
-            duplicates=intake.spool.duplicates,
-            out_of_order=intake.spool.out_of_order,
-            saturated=intake.saturated,
-            rate_hz=1 / spacing.value() if len(rows) > 1 else 0.0,
-            gaps=len(gaps),
-            gap_s=sum((gap.end_s - gap.start_s for gap in gaps), 0.0),
-            limit=None if sensor.limit is None else sensor.limit * abs(factor),
-        ),
+        stretches=cut.stretches,
+        gaps=cut.gaps,
+        period_s=cut.period_s,
+        start_s=span[0],
+        end_s=span[1],
+        median_acc=measured.median_acc,
+        gravity=measured.gravity,
+        report=report,
+        findings=findings,
     )
+
+
+def _report(
+    sensor: Sensor,
+    unit: str,
+    factor: float,
+    intake: _Intake,
+    respaced: Respaced,
+    faults: Found,
+    cut: _Cut,
+    measured: _Measured,
+) -> SensorReport:
+    """All that was found in the sensor's samples."""
+    return SensorReport(
+        channels=sensor.channels,
+        unit=unit,
+        samples=intake.samples,
+        untimed=intake.untimed + respaced.unusable,
+        invalid=intake.invalid,
+        duplicates=intake.spool.duplicates + respaced.duplicates,
+        out_of_order=intake.spool.out_of_order,
+        saturated=intake.saturated,
+        rate_hz=cut.rate_hz,
+        gaps=sum(not gap.clock for gap in cut.gaps),
+        gap_s=sum((gap.end_s - gap.start_s for gap in cut.gaps if not gap.clock), 0.0),
+        limit=None if sensor.limit is None else sensor.limit * abs(factor),
+        overlapping=intake.spool.overlapping,
+        shared_times=respaced.shared,
+        zeros=faults.zeros,
+        repeated=faults.repeated,
+        spikes=faults.spikes,
+        clock_steps=cut.clock_steps,
+        usual_peak=float(f"{measured.peak:.6g}"),
+        notes=(respaced.note,) if respaced.note else (),
+    )
+
+
+class _Measured(NamedTuple):
+    peak: float
+    median_acc: float | None
+    gravity: float | None
+
+
+def _measure(rows: Column, acc: list[int]) -> _Measured:
+    """Sizes of the values. acc: columns of an accelerometer's axes (none: another sensor)."""
+    peak, lengths = Median(), Median()
+    for block in rows.blocks():
+        values = block["values"].astype(np.float64)
+        peak.add(np.abs(values).max(axis=1))
+        if acc:
+            lengths.add(np.linalg.norm(values[:, acc], axis=1))
+    if not acc:
+        return _Measured(peak.value(PEAK_SHARE), None, None)
+    return _Measured(peak.value(PEAK_SHARE), lengths.value(), visible_gravity(rows, acc))
 
 
 class _Intake:
     """Takes a sensor's chunks: counts bad rows, converts the others and passes them on."""
 
-    def __init__(self, sensor: Sensor, unit: str, factor: float, gap_s: float) -> None:
+    def __init__(self, sensor: Sensor, unit: str, factor: float, limits: SensorLimits) -> None:
         self.samples = self.untimed = self.invalid = self.saturated = 0
-        self.nan_times = _Times(gap_s)
+        self.far_s = 0.0  # a finite time that is none in s
+        self.nan_times = _Times(limits.gap_s)
         self.spool = Spool(len(sensor.channels))
         self._sensor = sensor
         self._factor = factor
-        self._highest = HIGHEST.get(unit, float(np.finfo(np.float32).max))
-        self._acc = [sensor.channels.index(c) for c in ACCELEROMETER if c in sensor.channels]
-        self._acc_median = Median()
+        highest = {"m/s2": limits.max_acc, "rad/s": DAMAGED * limits.max_rotation}
+        self._highest = highest.get(unit, limits.max_value)
 
     def add(self, samples: Samples) -> None:
         time_s = np.asarray(samples.time_s, np.float64)
@@ -123,11 +207,21 @@ class _Intake:
             part = slice(start, start + CHUNK_ROWS)
             self._add(time_s[part], values[part])
 
-    def median_acc(self) -> float | None:
-        return self._acc_median.value() if len(self._acc) == len(ACCELEROMETER) else None
+    def why_none(self) -> str:
+        """Why no row could be used."""
+        time = f"{self.untimed} have no time in seconds"
+        if self.far_s:
+            time += f", {self.far_s:.6g} s is beyond the year 5138: is it in ms, us or ns?"
+        return (
+            f"({time}, {self.invalid} hold NaN or impossible values); check that its file is "
+            "complete, and the columns and units of its times and values"
+        )
 
     def _add(self, time_s: np.ndarray, values: np.ndarray) -> None:
         timed = np.abs(time_s) < LATEST_S  # neither NaN nor infinite
+        far = ~timed & np.isfinite(time_s)
+        if far.any():
+            self.far_s = float(time_s[far][0])
         saturated = np.zeros(len(values), bool)
         if self._sensor.limit is not None:
             saturated = (np.abs(values) >= SATURATION * self._sensor.limit).any(axis=1)
@@ -144,8 +238,6 @@ class _Intake:
         rows = np.zeros(int(good.sum()), row_type(values.shape[1]))
         rows["time_s"], rows["values"] = time_s[good], values[good]
         rows["saturated"] = saturated[good]
-        if len(self._acc) == len(ACCELEROMETER):
-            self._acc_median.add(np.linalg.norm(rows["values"][:, self._acc], axis=1))
         self.spool.add(rows)
 
 
@@ -178,20 +270,65 @@ class _Times:
         return before > 0 and bool(ends[before - 1] > gap.start_s)
 
 
-def _split(rows: Column, limit_s: float) -> tuple[list[tuple[int, int]], list[Gap], float]:
-    """Stretches and gaps of ordered rows, and the seconds that the stretches cover.
+@dataclass(frozen=True)
+class _Cut:
+    """Ordered rows cut at gaps and at steps of their clock. rate_hz: over the stretches."""
 
-    A spacing above ``limit_s`` is a gap, so far not known to be one of invalid records.
-    """
-    bounds, gaps, covered_s = [0], [], 0.0
+    stretches: list[tuple[int, int]]
+    gaps: list[Gap]
+    clock_steps: int
+    period_s: float
+    rate_hz: float
+
+    @classmethod
+    def of(cls, rows: Column, span: tuple[float, float], invalid: _Times, gap_s: float) -> _Cut:
+        """span: of all rows, faulty ones included. gap_s: as ``SensorLimits.gap_s``."""
+        spacing = Median()
+        for _, steps in _steps(rows):
+            spacing.add(steps)
+        limit_s = max(gap_s, GAP_PERIODS * spacing.value())
+        covered_s, covered = 0.0, 0
+        for _, steps in _steps(rows):
+            covered_s += float(steps[steps <= limit_s].sum())
+            covered += int((steps <= limit_s).sum())
+        fresh = _fresh_rows(rows)
+        # A lone sample has no spacing; any will do for it.
+        period_s = max(spacing.value(), covered_s / len(rows) / DENSEST) or gap_s
+        if covered_s:
+            fresh |= set(find_steps(rows, covered_s / covered, limit_s))
+        bounds, gaps = [0], []
+        for row, gap in _breaks(rows, limit_s, fresh):
+            bounds.append(row)
+            gaps.append(gap._replace(invalid=not gap.clock and invalid.within(gap)))
+        ends = rows.read(0, 1)["time_s"][0], rows.read(len(rows) - 1, len(rows))["time_s"][0]
+        for start_s, end_s in ((span[0], float(ends[0])), (float(ends[1]), span[1])):
+            if start_s < end_s:
+                gaps.append(Gap(start_s, end_s, invalid=True))
+        stretches = list(itertools.pairwise([*bounds, len(rows)]))
+        return cls(stretches, gaps, len(fresh), period_s, covered / covered_s if covered_s else 0.0)
+
+
+def _fresh_rows(rows: Column) -> set[int]:
+    """Rows before which a clock was set back."""
+    found: set[int] = set()
+    first = 0
+    for block in rows.blocks():
+        found |= set((first + np.flatnonzero(block["fresh"])).tolist())
+        first += len(block)
+    return found - {0}
+
+
+def _breaks(rows: Column, limit_s: float, fresh: set[int]) -> Iterator[tuple[int, Gap]]:
+    """First row after each gap or step of the clock, and what lies before it."""
+    marked = np.array(sorted(fresh), np.int64)
     for first, steps in _steps(rows):
         wide = steps > limit_s
-        covered_s += float(steps[~wide].sum())
-        for row in (first + np.flatnonzero(wide)).tolist():
+        inside = marked[(marked >= first) & (marked < first + len(steps))] - first
+        cut = wide.copy()
+        cut[inside] = True
+        for row in (first + np.flatnonzero(cut)).tolist():
             before_s, after_s = rows.read(row - 1, row + 1)["time_s"].tolist()
-            bounds.append(row)
-            gaps.append(Gap(before_s, after_s, invalid=False))
-    return list(itertools.pairwise([*bounds, len(rows)])), gaps, covered_s
+            yield row, Gap(before_s, after_s, invalid=False, clock=not wide[row - first])
 
 
 def _steps(rows: Column) -> Iterator[tuple[int, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 spool = Spool(row_type(3))
 spool.add(rows)  # in file order
-column = spool.finish()  # in order of time, no time twice
+column = spool.finish()  # in order of time
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,12 +24,18 @@ PIVOT_ROWS = 2**10  # every such row's time is a candidate for a boundary of the
 # A file with fewer steps backwards than this share is in order but for jumps of its clock.
 ORDERLY = 0.1
 NEAR = 0.6  # periods within which rows recorded before and after a jump back cannot both be right
+FEWEST_LAID = 3  # rows over time already recorded, from which on a clock was set back
+MOST_AT_ONCE = 2**16  # rows of one time, above which a clock stands still
 
 
 def row_type(channels: int) -> np.dtype:
-    """A sample: time, part of the file (see ``Spool``), values, and whether one is saturated."""
+    """A sample: time, part of the file (see ``Spool``), values, whether one is saturated.
+
+    same: a row of the same part, time and values came before. fresh: a clock was set between the
+    row before and this one.
+    """
     fields = [("time_s", "f8"), ("part", "i4"), ("values", "f4", (channels,)), ("saturated", "?")]
-    return np.dtype(fields)
+    return np.dtype([*fields, ("same", "?"), ("fresh", "?")])
 
 
 class ScratchError(OSError):
@@ -110,26 +117,30 @@ class Median:
         self._counts[low:high] += np.bincount(places - low)
         self._sums[low:high] += np.bincount(places - low, numbers)
 
-    def value(self) -> float:
-        """The median; zero where nothing was counted."""
+    def value(self, share: float = 0.5) -> float:
+        """The median, or what another ``share`` of them do not exceed; zero without numbers."""
         total = self._counts.cumsum()
         if not total[-1]:
             return 0.0
-        place = int(np.searchsorted(total, (total[-1] + 1) // 2))
+        place = int(np.searchsorted(total, max(math.ceil(total[-1] * share), 1)))
         return float(self._sums[place] / self._counts[place])
 
 
 class Spool:
-    """Takes rows in file order and gives them back in order of time.
+    """Takes rows in file order and gives them back in order of time, equal times in file order.
 
-    Rows of a time that was there before are dropped. So are rows that a clock set back laid over
-    time already recorded, recognised as samples between samples; both are ``duplicates``.
-    ``out_of_order`` counts rows earlier than the one before.
+    A step back in time begins a new part of the file. Where a part lies over time that an earlier
+    one has recorded, its rows are left out: as ``duplicates`` where they repeat the earlier ones,
+    time and values, as ``overlapping`` otherwise. Rows of one part may share a time; such that
+    repeat another are marked as ``same``. ``out_of_order`` counts rows earlier than the one before;
+    ``stands_still`` tells that one time is that of very many rows.
     """
 
     def __init__(self, channels: int) -> None:
         self.out_of_order = 0
         self.duplicates = 0
+        self.overlapping = 0
+        self.stands_still = False
         self._column = Column(row_type(channels))
         self._runs: list[int] = [0]  # bounds of the sorted runs in the column
         self._pending: list[np.ndarray] = []
@@ -137,6 +148,7 @@ class Spool:
         self._last_s = -math.inf
         self._steps = Median()
         self._increasing = True
+        self._laid: Counter[int] = Counter()  # rows of each part over time already recorded
 
     def add(self, rows: np.ndarray) -> None:
         """Append rows; their ``part`` is filled in."""
@@ -152,19 +164,25 @@ class Spool:
         if self._pending_rows >= RUN_ROWS:
             self._write_runs()
 
+    @property
+    def orderly(self) -> bool:
+        """Whether the file is in order of time but for jumps of its clock."""
+        return self.out_of_order <= ORDERLY * max(self._runs[-1], 1)
+
     def finish(self) -> Column:
-        """The rows in order of time, each time once."""
+        """The rows in order of time, ``same`` and ``fresh`` filled in."""
         self._write_runs()
         if self._increasing:
             return self._column
         merged = Column(self._column.dtype)
-        last = np.empty(0, merged.dtype)  # waits for the block after, whose first row may oust it
+        last = np.empty(0, merged.dtype)  # of one time; the block after may oust them
         for block in self._merge():
-            rows = self._without_conflicts(self._ordered(np.concatenate([last, block])))
-            merged.append(rows[:-1])
-            last = rows[-1:]
+            rows = self._once(np.concatenate([last, block]))
+            wait = int(np.searchsorted(rows["time_s"], rows["time_s"][-1])) if len(rows) else 0
+            merged.append(rows[:wait])
+            last = rows[wait:]
         merged.append(last)
-        return merged
+        return self._with_fresh(merged)
 
     def _write_runs(self) -> None:
         if not self._pending_rows:
@@ -172,18 +190,16 @@ class Spool:
         rows = np.concatenate(self._pending)
         self._pending, self._pending_rows = [], 0
         for start in range(0, len(rows), RUN_ROWS):
-            run = self._ordered(rows[start : start + RUN_ROWS])
+            run = self._not_too_many(_in_order(rows[start : start + RUN_ROWS]))
             self._column.append(run)
             self._runs.append(len(self._column))
 
-    def _ordered(self, rows: np.ndarray) -> np.ndarray:
-        """Sort by time (equal times stay in file order), and keep the first of equal times."""
-        time_s = rows["time_s"]
-        if (np.diff(time_s) < 0).any():
-            rows = rows[np.argsort(time_s, kind="stable")]
-        first = np.diff(rows["time_s"], prepend=-math.inf) > 0
-        self.duplicates += len(rows) - int(first.sum())
-        return rows if first.all() else rows[first]
+    def _not_too_many(self, rows: np.ndarray) -> np.ndarray:
+        """Ordered rows without those of a time beyond ``MOST_AT_ONCE``: memory must hold them."""
+        first = _first_of_time(rows)
+        keep = np.arange(len(rows)) - first < MOST_AT_ONCE
+        self.stands_still |= not keep.all()
+        return rows if keep.all() else rows[keep]
 
     def _merge(self) -> Iterator[np.ndarray]:
         """All rows in blocks of rising times, runs one after the other within a block."""
@@ -201,14 +217,78 @@ class Spool:
             if rows:
                 yield np.concatenate(rows)
 
+    def _once(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in order, those of later parts left out where an earlier part has the time."""
+        rows = _in_order(rows)
+        first = _first_of_time(rows)
+        if (first == np.arange(len(rows))).all():
+            return self._without_conflicts(rows)
+        same = _repeats(rows)
+        later = rows["part"] != rows["part"][first]
+        if self.orderly:
+            self._leave_out(rows, later, same)
+        else:  # the parts mean nothing: rows of one time are as if of one part
+            later = np.zeros(len(rows), bool)
+        kept = rows[~later]
+        kept["same"] |= same[~later]
+        return self._without_conflicts(kept)
+
     def _without_conflicts(self, rows: np.ndarray) -> np.ndarray:
-        """Drop samples that lie between those of an earlier part of the file (ordered rows)."""
-        if self.out_of_order > ORDERLY * self._runs[-1]:
+        """Leave out samples between those of an earlier part of the file (ordered rows)."""
+        if not self.orderly or not len(rows):
             return rows  # the order of the file says nothing
-        near = np.diff(rows["time_s"]) < NEAR * self._steps.value()
-        parts = np.diff(rows["part"])
-        keep = np.ones(len(rows), bool)
-        keep[1:] &= ~(near & (parts > 0))
-        keep[:-1] &= ~(near & (parts < 0))
-        self.duplicates += len(rows) - int(keep.sum())
-        return rows[keep]
+        first = _first_of_time(rows)
+        heads = np.flatnonzero(first == np.arange(len(rows)))  # one of each time
+        near = np.diff(rows["time_s"][heads]) < NEAR * self._steps.value()
+        parts = np.diff(rows["part"][heads])
+        left_out = np.zeros(len(heads), bool)
+        left_out[1:] |= near & (parts > 0)
+        left_out[:-1] |= near & (parts < 0)
+        whole = left_out[np.cumsum(first == np.arange(len(rows))) - 1]
+        self._leave_out(rows, whole, np.zeros(len(rows), bool))
+        return rows[~whole]
+
+    def _leave_out(self, rows: np.ndarray, which: np.ndarray, same: np.ndarray) -> None:
+        """Count rows that are left out; those not the ``same`` as earlier ones tell of a clock."""
+        self.duplicates += int((which & same).sum())
+        self.overlapping += int((which & ~same).sum())
+        self._laid.update(rows["part"][which & ~same].tolist())
+
+    def _with_fresh(self, rows: Column) -> Column:
+        """Mark where rows of a clock that was set back follow others, or others follow them."""
+        back = [part for part, laid in self._laid.items() if laid >= FEWEST_LAID]
+        if not back:
+            return rows
+        marked = Column(rows.dtype)
+        before = None
+        for block in rows.blocks():
+            block = block.copy()
+            part = np.concatenate([block["part"][:1] if before is None else before, block["part"]])
+            block["fresh"] = (np.diff(part) != 0) & np.isin(np.maximum(part[1:], part[:-1]), back)
+            before = part[-1:]
+            marked.append(block)
+        return marked
+
+
+def _in_order(rows: np.ndarray) -> np.ndarray:
+    """Sorted by time; equal times stay in file order."""
+    if (np.diff(rows["time_s"]) < 0).any():
+        return rows[np.argsort(rows["time_s"], kind="stable")]
+    return rows
+
+
+def _first_of_time(rows: np.ndarray) -> np.ndarray:
+    """For each of the ordered rows, the number of the first with its time."""
+    return np.searchsorted(rows["time_s"], rows["time_s"], side="left")
+
+
+def _repeats(rows: np.ndarray) -> np.ndarray:
+    """Which ordered rows have time and values of one before them."""
+    keys = np.empty(
+        len(rows), [("time_s", "f8"), ("values", rows["values"].dtype, rows["values"].shape[1:])]
+    )
+    keys["time_s"], keys["values"] = rows["time_s"], rows["values"] + 0.0  # -0.0 is 0.0
+    _, first = np.unique(keys.view(np.dtype((np.void, keys.itemsize))), return_index=True)
+    repeats = np.ones(len(rows), bool)
+    repeats[first] = False
+    return repeats

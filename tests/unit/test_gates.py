@@ -9,11 +9,10 @@ from primus_scale.sample import CHANNELS, UNITS
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
 from shards.report import COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
 from shards.signal.condition import Conditioned, condition
-from shards.signal.gates import check_window, implausible_gravity
+from shards.signal.gates import check_window
 from tests.recording_factory import acceleration, make_device, make_sensor, rotation, sample_times
 
 SAMPLES = 250
-RANGE = (8.0, 12.0)
 
 
 def signal_of(change: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Conditioned:
@@ -116,19 +115,3 @@ def test_small_signals_in_volts_pass() -> None:
     device = Device("emg", "forearm", (make_sensor(("emg_1", "emg_2"), "V", time_s, emg),))
     signal = condition(device, channels=("emg_1", "emg_2"), units=("V", "V"), rate_hz=200.0)
     assert isinstance(check_window(signal, 0, 400), np.ndarray)
-    assert not implausible_gravity(signal, RANGE)
-
-
-@pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (0.1, True), (1.5, True)])
-def test_gravity(factor: float, refused: bool) -> None:
-    def scale(acc: np.ndarray, gyr: np.ndarray) -> None:
-        acc *= factor
-
-    assert implausible_gravity(signal_of(scale), RANGE) is refused
-
-
-def test_no_accelerometer_has_no_gravity() -> None:
-    time_s = sample_times(100.0, 10.0)
-    device = Device("d", "p", (make_sensor(GYROSCOPE, "rad/s", time_s, rotation(time_s)),))
-    signal = condition(device, channels=GYROSCOPE, units=UNITS[3:], rate_hz=50.0)
-    assert not implausible_gravity(signal, RANGE)

@@ -8,6 +8,7 @@ import pytest
 from primus_scale.sample import CHANNELS, UNITS
 from shards.readers import create_reader
 from shards.recording import Recording
+from shards.settings import SensorLimits
 from shards.signal.condition import condition
 from tests.reading import find_ref, read_sensor, sensor_of, spans
 
@@ -102,7 +103,13 @@ def test_pamap2_rows_lost_by_the_radio_are_counted_as_invalid(tmp_path: Path) ->
     write(tmp_path, PAMAP2, values)
 
     def check(recording: Recording) -> None:
-        signal = condition(recording.devices[0], channels=CHANNELS, units=UNITS, rate_hz=50.0)
+        signal = condition(
+            recording.devices[0],
+            channels=CHANNELS,
+            units=UNITS,
+            rate_hz=50.0,
+            limits=SensorLimits(max_rotation=1e3),  # the values of the test's rows are counters
+        )
         acc, gyr = signal.sensors
         assert (acc.samples, acc.invalid, gyr.samples, gyr.invalid) == (300, 0, 300, 20)
         assert [gap.invalid for gap in signal.gaps] == [True]

@@ -45,21 +45,53 @@ def test_shuffled_rows_come_in_order(count: int) -> None:
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_first_of_equal_times_stays(shuffled: bool) -> None:
+def test_rows_of_one_time_stay_in_file_order(shuffled: bool) -> None:
     time_s = np.repeat(np.arange(300) / 100, 3)
     if shuffled:
         time_s = np.random.default_rng(0).permutation(time_s)
     rows, spool = spooled(time_s, chunk=37)
-    unique, first = np.unique(time_s, return_index=True)
-    assert rows["time_s"].tolist() == unique.tolist()
-    assert rows["values"][:, 0].tolist() == first.tolist()
-    assert spool.duplicates == 600
+    assert rows["time_s"].tolist() == np.sort(time_s).tolist()
+    assert rows["values"][:, 0].tolist() == np.argsort(time_s, kind="stable").tolist()
+    assert not rows["same"].any()
+    assert spool.duplicates == 0
 
 
 def test_all_times_equal() -> None:
     rows, spool = spooled(np.full(500, 7.0))
-    assert rows["values"][:, 0].tolist() == [0.0]
-    assert spool.duplicates == 499
+    assert rows["values"][:, 0].tolist() == list(range(500))
+    assert not spool.stands_still
+
+
+def test_clock_that_stands_still_is_told_and_takes_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spool_module, "MOST_AT_ONCE", 10)
+    rows, spool = spooled(np.full(500, 7.0))
+    assert spool.stands_still
+    assert len(rows) == 100, "of ten runs"
+
+
+def test_rows_sent_again_later_are_duplicates() -> None:
+    values = np.arange(100, dtype=np.float32)
+    spool = Spool(1)
+    for _ in range(2):
+        rows = np.zeros(100, row_type(1))
+        rows["time_s"], rows["values"][:, 0] = values / 100, values
+        spool.add(rows)
+    column = spool.finish()
+    assert len(column) == 100
+    assert (spool.duplicates, spool.overlapping) == (100, 0)
+    assert not column.read(0, 100)["fresh"].any(), "no clock was set"
+
+
+def test_rows_written_twice_are_marked() -> None:
+    rows = np.zeros(200, row_type(1))
+    rows["time_s"] = np.repeat(np.arange(100) / 100, 2)
+    rows["values"][:, 0] = np.repeat(np.arange(100), 2)
+    spool = Spool(1)
+    spool.add(rows)
+    column = spool.finish()
+    assert column.read(0, 200)["same"].tolist() == [False, True] * 100
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.9])
@@ -73,7 +105,8 @@ def test_time_recorded_again_is_dropped(phase: float) -> None:
     values = rows["values"][:, 0]
     assert values[:600].tolist() == list(range(600))
     assert values[600:].tolist() == list(range(999 if phase == 0.9 else 1000, 1200))
-    assert spool.duplicates == 1200 - len(rows)
+    assert (spool.duplicates, spool.overlapping) == (0, 1200 - len(rows))
+    assert np.flatnonzero(rows["fresh"]).tolist() == [600], "no window may lie across the splice"
 
 
 def test_late_rows_are_kept() -> None:

@@ -1,0 +1,210 @@
+"""Samples that share a time, put on one clock.
+
+rows, respaced = on_one_clock(rows, limits, tolerance_s=0.005, where="device watch, sensor acc_x")
+
+Recorders that send packets, or that cut their times to whole seconds, give many samples one time.
+Which of them it belongs to, and how far apart they are, follows from how many samples come with
+each time: the counts, added up, lie on a straight line over the times (``shards.signal.packets``).
+Where nothing tells whether a time is that of the first, the middle or the last of its samples, and
+the difference matters, the sensor is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from shards.settings import SensorLimits
+from shards.signal.coarse_times import coarse_step, fit_coarse, is_uneven
+from shards.signal.packets import Packets, fit_packets
+from shards.signal.spool import Column, Median
+
+RARE = 0.2  # share of rows with shared times up to which each is put between its neighbours
+BURSTY = 4.0  # mean over median spacing, above which samples came in bursts of different times
+LONGEST_S = 1.0  # spacings count as no longer when the mean spacing is taken
+PACKED = 0.01  # of groups of one time that hold both equal and different values: packets
+TWICE = 4  # rows of a packet from which on half of them repeated says it was sent twice
+
+
+class Respaced(NamedTuple):
+    """What was found. duplicates: rows dropped as repetitions. shared: rows that share a time.
+
+    unusable: rows dropped because their place on the clock is unknown. note: what was done.
+    """
+
+    duplicates: int = 0
+    shared: int = 0
+    unusable: int = 0
+    note: str = ""
+
+
+def on_one_clock(
+    rows: Column, limits: SensorLimits, *, tolerance_s: float, where: str
+) -> tuple[Column, Respaced]:
+    """Ordered rows with rising times, each sample at its own.
+
+    tolerance_s: by which times may be off all together. ValueError naming ``where`` and the flag
+    that helps, where the times say too little.
+    """
+    groups = _groups(rows, 0.0)
+    duplicates = 0
+    if groups is not None and groups.same.any():
+        repeated = _repeated(groups)
+        if repeated.any():
+            rows, duplicates = _without_same(rows, groups, repeated)
+            groups = _groups(rows, 0.0)
+    if groups is None:
+        groups = _bursts(rows) or _singles(rows)
+    if groups is None:
+        return rows, Respaced(duplicates)
+    shared = int(groups.counts[groups.counts > 1].sum())
+    packets = Packets(groups.time_s, groups.counts, groups.fresh)
+    if not packets.period_s > 0:
+        raise ValueError(
+            f"{where}: its {len(rows):,} samples share {len(groups.counts):,} times that do not go "
+            "on: its clock stood still; correct its times or leave it out"
+        )
+    step_s = coarse_step(packets)
+    if shared == 0 and step_s is None:
+        return rows, Respaced(duplicates)
+    starts, note = None, "each beside its neighbours"
+    if step_s is not None and step_s / 2 > tolerance_s:
+        starts, note = fit_coarse(packets, step_s, limits, tolerance_s=tolerance_s, where=where)
+        if shared == 0 and np.isnan(starts).any():
+            return rows, Respaced(duplicates)  # the times are no worse than they seem
+    elif shared > RARE * len(rows) and packets.extent_s / 2 > tolerance_s:
+        starts, note = fit_packets(packets, limits, tolerance_s=tolerance_s, where=where)
+    elif shared == 0:
+        return rows, Respaced(duplicates)
+    placed, unusable = _placed(rows, packets, starts)
+    if not len(placed):
+        raise ValueError(
+            f"{where}: its samples share times, and too few of these lie on one even clock to tell "
+            "where the samples lie; leave it out, or save its own times"
+        )
+    told = f"{where}: {shared:,} of {len(rows):,} samples shared a time with others; put {note}"
+    if not shared:
+        told = f"{where}: the times of all {len(rows):,} samples are coarse; put {note}"
+    return placed, Respaced(duplicates, shared, unusable, told)
+
+
+class _Groups(NamedTuple):
+    """Rows of one time: their time, number, how many are ``same``, and whether a clock was set."""
+
+    time_s: np.ndarray
+    counts: np.ndarray
+    same: np.ndarray
+    fresh: np.ndarray
+
+
+def _groups(rows: Column, near_s: float) -> _Groups | None:
+    """Runs of rows whose spacing is at most ``near_s``; None where no two rows are that close."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    last_s, any_near = -np.inf, False
+    for block in rows.blocks():
+        time_s = block["time_s"]
+        begins = (np.diff(time_s, prepend=last_s) > near_s) | block["fresh"]
+        any_near |= not begins.all()
+        first = np.flatnonzero(begins)
+        edges = first if len(first) and first[0] == 0 else np.append(0, first)
+        counts = np.diff(np.append(edges, len(block)))
+        same = np.add.reduceat(block["same"].astype(np.int64), edges)
+        if len(edges) > len(first):  # goes on from the block before
+            parts[-1][1][-1] += counts[0]
+            parts[-1][2][-1] += same[0]
+            counts, same = counts[1:], same[1:]
+        if len(first):
+            parts.append((time_s[first].copy(), counts, same, block["fresh"][first].copy()))
+        last_s = time_s[-1]
+    if not any_near:
+        return None
+    return _Groups(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _repeated(groups: _Groups) -> np.ndarray:
+    """In which groups the rows that are ``same`` are repetitions, and no samples of equal value."""
+    several = groups.counts > 1
+    mixed = several & (groups.same > 0) & (groups.same < groups.counts - 1)
+    differ = several & (groups.same < groups.counts - 1)
+    if differ.sum() <= PACKED * several.sum():
+        return groups.same > 0
+    # Packets, where equal values are samples, save in one that was sent twice.
+    return mixed & (groups.counts >= TWICE) & (2 * groups.same == groups.counts)
+
+
+def _without_same(rows: Column, groups: _Groups, which: np.ndarray) -> tuple[Column, int]:
+    """Rows without those that are ``same`` in the groups ``which``, and how many those were."""
+    kept, dropped, first = Column(rows.dtype), 0, 0
+    ends = np.cumsum(groups.counts)
+    for block in rows.blocks():
+        group = np.searchsorted(ends, np.arange(first, first + len(block)), side="right")
+        leave = block["same"] & which[group]
+        kept.append(block[~leave])
+        dropped += int(leave.sum())
+        first += len(block)
+    return kept, dropped
+
+
+def _singles(rows: Column) -> _Groups | None:
+    """Each row by itself, where their spacings are so uneven that coarse times may be why."""
+    usual = Median()
+    for steps in _spacings(rows):
+        usual.add(steps)
+    uneven = [is_uneven(block["time_s"], usual.value()) for block in rows.blocks()]
+    if not usual.value() or not any(uneven):
+        return None
+    time_s = np.concatenate([block["time_s"] for block in rows.blocks()])
+    fresh = np.concatenate([block["fresh"] for block in rows.blocks()])
+    return _Groups(time_s, np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64), fresh)
+
+
+def _bursts(rows: Column) -> _Groups | None:
+    """Groups of samples much closer than they are on average: times of arrival of packets."""
+    total, count = 0.0, 0
+    small: list[np.ndarray] = []
+    for steps in _spacings(rows):
+        total += float(np.minimum(steps, LONGEST_S).sum())
+        count += len(steps)
+        small.append(np.quantile(steps, [0.5]))
+    if not count or np.median(np.concatenate(small)) * BURSTY >= total / count:
+        return None
+    return _groups(rows, total / count / BURSTY)
+
+
+def _spacings(rows: Column) -> Iterator[np.ndarray]:
+    last_s = np.empty(0)
+    for block in rows.blocks():
+        time_s = np.concatenate([last_s, block["time_s"]])
+        last_s = time_s[-1:]
+        if len(time_s) > 1:
+            yield np.diff(time_s)
+
+
+def _placed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[Column, int]:
+    """Rows at their times. starts: of each packet, NaN where unknown (None: beside neighbours)."""
+    if starts is None:
+        begin_s, step_s = packets.between_neighbours()
+        fresh = packets.fresh
+    else:
+        begin_s, step_s = starts, np.full(len(starts), packets.period_s)
+        fresh = packets.fresh | packets.resumed
+    placed, first, unusable, latest_s = Column(rows.dtype), 0, 0, -np.inf
+    before = np.cumsum(packets.counts) - packets.counts
+    for block in rows.blocks():
+        numbers = np.arange(first, first + len(block))
+        group = np.searchsorted(before, numbers, side="right") - 1
+        block = block.copy()
+        place = numbers - before[group]
+        block["time_s"] = begin_s[group] + place * step_s[group]
+        block["fresh"] = fresh[group] & (place == 0)
+        known = np.isfinite(block["time_s"])
+        # Behind a clock that was set, a packet may reach into the time of the one before.
+        reached = np.maximum.accumulate(np.append(latest_s, block["time_s"][known]))
+        known[known] = block["time_s"][known] > reached[:-1]
+        latest_s = reached[-1]
+        placed.append(block[known])
+        unusable += int((~known).sum())
+        first += len(block)
+    return placed, unusable

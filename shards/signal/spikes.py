@@ -1,0 +1,136 @@
+"""Lone spikes among the samples of a sensor, and what is left over at its beginning.
+
+A spike is a sample, or up to three, far from where its neighbours on both sides say it should be,
+while these neighbours are where they should be and change little. Impacts are not like that: the
+sensor's own filter spreads them over several samples. What counts as far depends on the sensor's
+own signal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shards.signal.spool import Column
+
+LEAST_HEIGHT = {"m/s2": 1.0, "rad/s": 0.5}
+MOST_ROWS = 3  # of a spike
+MOST_SHARE = 0.05  # of rows on or beside spikes; if there are more, they are the signal
+BACK = 0.15  # of a spike's height: how near the rows beside it lie to where they should
+OTHER_SPIKE = 2  # steps that another spike nearby makes
+CALM = 0.25  # of a spike's height: the most that other rows nearby change from one to the next
+LEFT_OVER_ROWS = 10  # at most, at the beginning of a recording
+SETTLED_ROWS = 20  # after them, that are as usual
+SETTLED = 5.0  # changes from row to row that a jump from left-overs to the signal exceeds
+REACH = 8
+
+
+def prediction_error(values: np.ndarray) -> np.ndarray:
+    """How far each row but the outer two lies off a cubic through the two on both sides.
+
+    values ``(n, c)``; gives ``(n - 4, c)``, none for fewer than five rows.
+    """
+    if len(values) < 5:
+        return np.empty((0, values.shape[1]))
+    predicted = (4 * (values[1:-3] + values[3:-1]) - values[:-4] - values[4:]) / 6
+    return np.asarray(values[2:-2] - predicted)
+
+
+def find_spikes(rows: Column, missed: np.ndarray, unit: str, ratio: float) -> np.ndarray:
+    """Spans ``(n, 2)`` (first row, row after the last) of spikes of ordered rows.
+
+    missed ``(c,)``: size of each axis' prediction error that 99 % of the rows do not exceed.
+    ratio: to it, from which on a row is far off.
+    """
+    limit = np.maximum(ratio * missed, LEAST_HEIGHT[unit])
+    candidates = _candidates(rows, limit)
+    if len(candidates) > MOST_SHARE * len(rows):
+        candidates = []
+    spans: list[tuple[int, int]] = []
+    for row in candidates:
+        if not (spans and row < spans[-1][1] + 1):
+            span = _spike_at(rows, row, limit)
+            if span:
+                spans.append(span)
+    return np.array([*_left_over(rows, limit), *spans], np.int64).reshape(-1, 2)
+
+
+def _candidates(rows: Column, limit: np.ndarray) -> list[int]:
+    """Rows whose prediction error is above half the limit, and the largest nearby."""
+    found: list[int] = []
+    before, first = np.empty(0, rows.dtype), 0
+    for block in rows.blocks():
+        both = np.concatenate([before[-4:], block])
+        error = np.abs(prediction_error(both["values"].astype(np.float64))) / limit
+        worst = error.max(axis=1, initial=0.0)
+        offset = first - len(before[-4:]) + 2
+        # Beside a spike of two or three rows the prediction is off as well.
+        found += (np.flatnonzero(worst > 0.5) + offset).tolist()
+        first += len(block)
+        before = block
+    return found
+
+
+def _spike_at(rows: Column, row: int, limit: np.ndarray) -> tuple[int, int] | None:
+    """The spike around this row, if there is one: the shortest span that explains it."""
+    low = max(row - REACH, 0)
+    near = rows.read(low, row + REACH + 1)
+    values = near["values"].astype(np.float64)
+    place = row - low
+    for length in range(1, MOST_ROWS + 1):
+        for start in range(place - length + 1, place + 1):
+            stop = start + length
+            if start < 4 or stop > len(values) - 4 or near["fresh"][start - 3 : stop + 4].any():
+                continue
+            if near["saturated"][start:stop].any():
+                continue  # told as such
+            spike = _off(values, start, stop)
+            height = np.abs(spike).max(axis=0)
+            axes = (np.abs(spike) > limit).all(axis=0)
+            if not axes.any():
+                continue
+            outside = np.delete(values, np.s_[start:stop], axis=0)
+            steps = np.sort(np.abs(np.diff(outside, axis=0)).max(axis=1))
+            if steps[-1 - OTHER_SPIKE] > CALM * height[axes].max():
+                continue  # much moves here: an impact
+            beside = np.abs(np.stack([_off_beside(values, start, stop, n) for n in (-1, 1)]))
+            if (beside[:, axes] <= np.maximum(BACK * height[axes], limit[axes] / 4)).all():
+                return low + start, low + stop
+    return None
+
+
+def _off(values: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """How far rows ``start`` to ``stop`` lie off the cubic through two rows on both sides."""
+    places = np.array([start - 2, start - 1, stop, stop + 1])
+    weights = _lagrange(places, np.arange(start, stop))
+    return np.asarray(values[start:stop] - weights @ values[places])
+
+
+def _off_beside(values: np.ndarray, start: int, stop: int, side: int) -> np.ndarray:
+    """How far the row before a span (side -1), or after it (1), lies off its other neighbours."""
+    row = start - 1 if side < 0 else stop
+    left, right = (start - 3, stop) if side < 0 else (start - 2, stop + 1)
+    places = np.array([left, left + 1, right, right + 1])
+    return np.asarray(values[row] - (_lagrange(places, np.array([row])) @ values[places])[0])
+
+
+def _lagrange(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weights ``(m, 4)`` of values at ``places`` for those of their cubic at ``wanted``."""
+    weights = np.ones((len(wanted), len(places)))
+    for column, place in enumerate(places):
+        for other in np.delete(places, column):
+            weights[:, column] *= (wanted - other) / (place - other)
+    return weights
+
+
+def _left_over(rows: Column, limit: np.ndarray) -> list[tuple[int, int]]:
+    """Rows at the beginning that jump to what is usual from then on."""
+    near = rows.read(0, LEFT_OVER_ROWS + SETTLED_ROWS + 1)
+    head = near["values"].astype(np.float64)
+    changes = np.abs(np.diff(head, axis=0))
+    settled = changes[LEFT_OVER_ROWS:].max(axis=0, initial=0.0)
+    jumps = (changes > np.maximum(limit, SETTLED * settled)).any(axis=1)
+    last = np.flatnonzero(jumps[:LEFT_OVER_ROWS])
+    if not len(last) or len(head) < LEFT_OVER_ROWS + SETTLED_ROWS:
+        return []
+    stop = int(last[-1]) + 1
+    return [] if near["saturated"][:stop].any() else [(0, stop)]
