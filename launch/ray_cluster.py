@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from launch.ray_group import OwnGroup
 from primus_scale.config import Config, LaunchConfig
 from primus_scale.objective import uses_neighbours
-from shards.parallel import ray_cluster
+from shards.parallel import on_cluster, ray_cluster
 
 PATIENCE_S = 30.0  # between lines that there is no room for the support actors
 
@@ -187,7 +187,7 @@ def _check_room(config: Config) -> None:
 
     A cluster may still grow, this machine will not. ValueError where it lacks something.
     """
-    alone = "RAY_ADDRESS" not in os.environ
+    alone = not on_cluster()
     if alone and not config.launch.labels.items() <= ray.nodes()[0]["Labels"].items():
         raise ValueError(
             f"launch.labels={config.launch.labels} are not those of this machine; leave them out, "

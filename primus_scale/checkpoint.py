@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError
 
 from primus_scale.checkpoint_folder import CheckpointFolder, partial_of
+from primus_scale.checkpoint_room import expected_bytes
 from primus_scale.collectives import barrier, on_all_ranks
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
@@ -81,6 +82,14 @@ class Checkpoints:
         self._card = card
         self._saved_step = 0  # a fresh run has nothing to save
         self._uncopied: tuple[Path, dict[str, Any]] | None = None  # and names of this rank's files
+
+    def check_room(self, support: SupportSet | None) -> None:
+        """OSError where a checkpoint will not fit into the output, or into a local storage."""
+        held = support.spec.memory if support is not None else 0
+        parameters = sum(parameter.numel() for parameter in self._encoder.parameters())
+        sizes = expected_bytes(parameters, self._zero_stage, held)
+        leads = self._folder.leads
+        on_all_ranks(lambda: self._folder.check_room(sizes) if leads else None)
 
     def save(self, engine: Engine, support: SupportSet | None, progress: Progress) -> None:
         """Write a checkpoint, make it current, and drop all but the last few.
@@ -174,14 +183,16 @@ class Checkpoints:
 
     def _write(self, final: Path, write: Callable[[], Any]) -> list[Any]:
         """What ``write()`` gives on each rank; where it fails on one, all of them raise OSError."""
+        before = self._folder.newest()
+        kept = f"{before} stays current" if before else "there is none before it"
 
         def explain() -> Any:
             try:
                 return write()
             except WRITE_ERRORS as error:
                 raise OSError(
-                    f"checkpoint {final} could not be written ({error}); the one before stays "
-                    "current. Free some space or choose another output, and start again"
+                    f"checkpoint {final} could not be written ({error}); {kept}. Free some space "
+                    "or choose another output, and start again"
                 ) from error
 
         try:

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from primus_scale.checkpoint_room import check_room
 from primus_scale.collectives import broadcast_json, on_all_ranks, rank, world_size
 from primus_scale.files import explain_failed_write, write_atomically
 from primus_scale.manifest import (
@@ -57,6 +58,22 @@ class CheckpointFolder:
                 "that all machines share, or set train.storage"
             )
         return first[rank()]
+
+    def newest(self) -> str | None:
+        """Name of the newest checkpoint here; None where there is none."""
+        return next(reversed(_existing(self.path)), None)
+
+    def check_room(self, sizes: Mapping[str, int]) -> None:
+        """OSError where a checkpoint of ``sizes`` will not fit here, or into a local storage.
+
+        Storage that is not local has taken the owner's record by now, and tells no size.
+        """
+        places = [(self.path, "another output")]
+        if self._storage is not None and rank() == 0 and self._storage.local_path is not None:
+            places.append((self._storage.local_path / CHECKPOINTS, "another train.storage"))
+        for folder, instead in places:
+            copies = max(self._keep + 1 - len(_existing(folder)), 1)
+            check_room(folder, sizes, copies, instead)
 
     def clear(self) -> None:
         """Remove what kills and full disks have left."""

@@ -46,6 +46,11 @@ class RunStorage:
         url = storage_url(config)
         return cls(url, Patience.configured(config.data)) if url is not None else None
 
+    @property
+    def local_path(self) -> Path | None:
+        """Where it lies on this machine; None where it is elsewhere."""
+        return self._at().local_path
+
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints, oldest first, also of those that are not whole yet."""
         return sort_checkpoints(self._at(CHECKPOINTS).names())

@@ -81,6 +81,8 @@ def train(run: Run, stop: Stop) -> bool:
     config, train = run.config, run.config.train
     progress = run.checkpoints.resume(run.engine, run.support)
     begun = progress.step
+    if progress.step < train.steps:
+        run.checkpoints.check_room(run.support)
     # Only now: a folder of another run has been refused, and its records are as they were.
     on_first_rank(lambda: _begin_records(run, progress))
     monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)

@@ -38,7 +38,7 @@ from primus_scale.urls import parse_place
 from shards.group_embedder import GroupEmbedder
 from shards.grouping import plan_groups
 from shards.packing import ShardPacker, count_row_bytes, plan_packed_shards
-from shards.parallel import Failed, stays_here
+from shards.parallel import Failed, on_cluster, stays_here
 from shards.progress import Progress
 from shards.shuffle import shuffled_places
 from shards.work import Task, Workshop, fingerprint
@@ -140,7 +140,7 @@ def _embed(
 def _choose_device(device: str, workers: int, report: Callable[[str], None]) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu" and "RAY_ADDRESS" in os.environ:
+        if device == "cpu" and on_cluster():
             report("teachers run on CPUs, as this machine has no GPU; cuda uses the cluster's")
     if device == "cuda" and stays_here(workers) and not torch.cuda.is_available():
         raise ValueError(
@@ -161,7 +161,7 @@ def _check_share(gpus: float) -> float:
 
 def _choose_threads(threads: int | None, workers: int) -> int:
     if threads is None:
-        return 1 if "RAY_ADDRESS" in os.environ else max(1, (os.cpu_count() or 1) // workers)
+        return 1 if on_cluster() else max(1, (os.cpu_count() or 1) // workers)
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     return threads

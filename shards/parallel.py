@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ import ray
 from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 
+from primus_scale.foreign import reason
+
+ANSWER_S = 10.0  # for a connection to the cluster
 STARTS = 5  # of processes that fail in a row, until the cluster is taken for broken
 PATIENCE_S = 30.0  # after which it is told that there is no room for a worker
 DEATHS = 2  # of the worker on one item: once may be chance (memory, a lost node), twice is the item
@@ -39,10 +43,10 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster of ``RAY_ADDRESS``, or a local cluster of our own.
 
     cpus: of the local cluster (None: the machine's cores); it listens on loopback and ends with
-    the block.
+    the block. ConnectionError where nothing answers at ``RAY_ADDRESS``.
     """
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING)
+    if on_cluster():
+        _join_cluster(os.environ["RAY_ADDRESS"])
     else:
         # A token in the home folder would bind all later clusters of this user to it.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -59,6 +63,25 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def on_cluster() -> bool:
+    """Whether ``RAY_ADDRESS`` names a cluster; a variable that is empty does not."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _join_cluster(address: str) -> None:
+    """Ray itself would try for minutes, and then end the process."""
+    advice = "start it (ray start), correct RAY_ADDRESS, or unset it to work on this machine alone"
+    try:
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon and port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        ray.init(logging_level=logging.WARNING)
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({reason(error)}); {advice}"
+        ) from error
 
 
 @contextmanager
@@ -92,7 +115,7 @@ def _own_logging() -> Iterator[None]:
 
 def stays_here(workers: int) -> bool:
     """Whether ``run_tasks`` with so many workers runs in this process."""
-    return workers == 1 and "RAY_ADDRESS" not in os.environ
+    return workers == 1 and not on_cluster()
 
 
 def run_tasks(

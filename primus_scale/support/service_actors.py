@@ -31,7 +31,7 @@ def connect_to_ray() -> None:
     """Make sure that this process speaks to a cluster; ValueError where none is named."""
     if ray.is_initialized():
         return
-    if "RAY_ADDRESS" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
             "support.home=service needs a Ray cluster: start with python -m launch.ray_train, or "
             "set RAY_ADDRESS, or use support.home=in_process"

@@ -13,6 +13,7 @@ from tests.integration.tiny import (
     start_ranks,
     tiny_config,
     wait_for,
+    wait_until,
     write_config,
     write_shards,
 )
@@ -56,10 +57,17 @@ def test_full_disk_while_checkpointing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 128 * 2**20) as filled_but_for:
         assert wait_for(start(tmp_path, output, 2, "train.zero_stage=1")) == [0, 0]
         with filled_but_for(7_500_000):
-            errors = errors_of(start(tmp_path, output, 6, "train.zero_stage=1"))
-        for error in errors:
-            assert f"{output}/checkpoints/step-00000004 could not be written" in error
-            assert "Free some space" in error
+            for error in errors_of(start(tmp_path, output, 6, "train.zero_stage=1")):
+                assert f"{output}/checkpoints cannot hold a checkpoint of 2" in error
+                assert "free some space there, or choose another output" in error
+        assert len(losses(output)) == 2, "no step was done in vain"
+
+        ranks = start(tmp_path, output, 100_000, "train.zero_stage=1", "train.checkpoint_every=20")
+        wait_until(lambda: len(losses(output)) > 2, timeout_s=300)
+        with filled_but_for(7_500_000):
+            for error in errors_of(ranks):
+                assert f"{output}/checkpoints/step-00000020 could not be written" in error
+                assert "step-00000002 stays current. Free some space" in error
         assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-00000002"]
 
         assert wait_for(start(tmp_path, output, 4, "train.zero_stage=1")) == [0, 0]

@@ -14,14 +14,16 @@ import torch
 
 from primus_scale.checkpoint import Progress
 from primus_scale.checkpoint_folder import newest_encoder
+from primus_scale.checkpoint_room import expected_bytes
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
 from primus_scale.encoders.export import load_encoder
 from primus_scale.engine import Runtime, start_runtime, stop_runtime
 from primus_scale.manifest import dump_manifest, fingerprint, read_manifest
 from primus_scale.run import Run, build_run
+from primus_scale.trainer import pretrain
 from primus_scale.zero_state import StateFiles
-from tests.full_disk import files_limited_to
+from tests.full_disk import files_limited_to, small_disk
 from tests.integration.tiny import tiny_config, write_shards
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import save_model
@@ -167,10 +169,49 @@ def test_full_disk_is_an_error_and_the_one_before_stays(
     run = build_run(config, runtime)
     (before,) = save(run, 3)
     room = (before / last_written).stat().st_size if last_written else 100
-    with files_limited_to(room), pytest.raises(OSError, match="step-00000006 could not be written"):
+    told = r"step-00000006 could not be written \(.*\); step-00000003 stays current"
+    with files_limited_to(room), pytest.raises(OSError, match=told):
         save(run, 6)
     assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
     assert [folder.name for folder in save(run, 6)] == ["step-00000003", "step-00000006"]
+
+
+def test_full_disk_at_the_first_checkpoint_says_that_there_is_none(
+    config: Config, runtime: Runtime
+) -> None:
+    run = build_run(config, runtime)
+    told = r"step-00000003 could not be written \(.*\); there is none before it\. Free some space"
+    with files_limited_to(100), pytest.raises(OSError, match=told):
+        save(run, 3)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_room_that_is_asked_for_is_that_of_a_checkpoint(tmp_path: Path, stage: int) -> None:
+    shards = write_shards(tmp_path / "shards", windows=16)
+    config = tiny_config(tmp_path / "out", shards, f"train.zero_stage={stage}", "train.steps=1")
+    assert pretrain(config) == 0
+    assert not list((tmp_path / "out/checkpoints").glob(".*")), "nothing is left of the trial"
+    folder = tmp_path / "out/checkpoints/step-00000001"
+    parameters = sum(tensor.numel() for tensor in load_encoder(folder / "encoder").parameters())
+    sizes = expected_bytes(parameters, stage, support=0)
+    for name in ("encoder", "state"):
+        written = sum(path.stat().st_size for path in (folder / name).iterdir())
+        assert written == pytest.approx(sizes[name], rel=0.05), name
+
+
+def test_no_room_for_a_checkpoint_is_told_before_training(
+    config: Config, runtime: Runtime, tmp_path: Path
+) -> None:
+    stored = apply_overrides(config, [f"train.storage={tmp_path / 'storage'}"])
+    for each, place in ((config, "out/checkpoints"), (stored, "out/checkpoints")):
+        run = build_run(each, runtime)
+        told = rf"{place} cannot hold a checkpoint of \d+\.\d MiB \(File too large; .* free\)"
+        with files_limited_to(2**20), pytest.raises(OSError, match=told):
+            run.checkpoints.check_room(run.support)
+    with small_disk(tmp_path / "storage", 2**20):
+        if (tmp_path / "storage").is_mount():
+            with pytest.raises(OSError, match="storage/tiny/checkpoints cannot hold a checkpoint"):
+                run.checkpoints.check_room(run.support)
 
 
 def test_state_with_other_classes_inside_is_not_unpickled(runtime: Runtime, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ LAYERS = (
         "run_storage",
         "storage_owner",
         "zero_state",
+        "checkpoint_room",
         "checkpoint_folder",
         "checkpoint",
         "drawing",

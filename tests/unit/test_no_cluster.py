@@ -1,0 +1,48 @@
+"""A RAY_ADDRESS that nobody answers is an error within seconds; an empty one is none."""
+
+import socket
+import time
+
+import pytest
+
+from shards.parallel import on_cluster, ray_cluster, run_tasks, stays_here
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:{}",
+        "ray://127.0.0.1:{}",
+        "no.such.host.invalid:{}",
+        "nonsense",
+        "127.0.0.1:99999",
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, closed_port: int, address: str
+) -> None:
+    address = address.format(closed_port)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    begun = time.monotonic()
+    with (
+        pytest.raises(ConnectionError, match=f"no Ray cluster answers at RAY_ADDRESS={address} "),
+        ray_cluster(),
+    ):
+        pass
+    with pytest.raises(ConnectionError, match="unset it to work on this machine alone"):
+        list(run_tasks(lambda: abs, [1], workers=1))
+    assert time.monotonic() - begun < 60
+
+
+def test_an_empty_variable_names_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert not on_cluster()
+    assert stays_here(1)
+    assert list(run_tasks(lambda: abs, [-1], workers=1)) == [(0, 1)]
