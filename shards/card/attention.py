@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shards.report import REASONS
+from primus_scale.drawing import shown
+from shards.report import FLAG, REASONS, REFUSE
 
 GRAVITY_RANGE = (9.5, 10.1)  # m/s2, of the median over a placement's windows
 REFUSED_SHARE = 0.2
 RATE_TOLERANCE = 0.01
 ONE_PERSON_SHARE = 0.5
 REPEATED_SHARE = 0.3
+MOST_LETTERS = 400  # of an example
+VERDICTS = {FLAG: "flagged", REFUSE: "refused"}
 
 
 def refusals(ingest: Mapping[str, Any]) -> Counter[str]:
@@ -51,6 +54,7 @@ def attention(figures: Mapping[str, Any]) -> list[str]:
     ingest = figures["ingest"]
     return [
         *(_of_ingest(figures, ingest) if ingest else ()),
+        *(_of_gates(ingest) if ingest else ()),
         *_of_signal(figures),
         *_of_people(figures),
         *_of_text(figures),
@@ -79,6 +83,25 @@ def _of_ingest(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterato
         off = sum(abs(value) > 100 * RATE_TOLERANCE for value in values)
         if off:
             yield f"{device}: {off} of {len(values)} sensors are over 1 % off their nominal rate."
+
+
+def _of_gates(ingest: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each gate that refuses or flags, with the first recording as an example."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for finding in ingest["gates"]["findings"]:
+        found.setdefault((finding["verdict"], finding["gate"]), []).append(finding)
+    for (verdict, gate), findings in sorted(found.items(), key=lambda pair: pair[0][0] != REFUSE):
+        recordings = len({finding["recording"] for finding in findings})
+        yield (
+            f"{gate.capitalize()}: {VERDICTS[verdict]} in {recordings:,} of "
+            f"{len(ingest['recordings']):,} recordings, as in {findings[0]['recording']}: "
+            f"{shown(findings[0]['text'], MOST_LETTERS)}."
+        )
+    left_out = ingest["gates"]["left_out"]
+    if left_out:
+        recording, why = left_out[0]
+        why = shown(why, MOST_LETTERS)
+        yield f"{len(left_out):,} times a device was left out, as in {recording}: {why}"
 
 
 def _of_signal(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -37,6 +37,8 @@ from shards.card.figures import (
     window_figure,
     words_figure,
 )
+from shards.card.gate_tables import STYLE as GATE_STYLE
+from shards.card.gate_tables import gate_sections
 from shards.card.stats import gather
 
 PAGE_NAME, JSON_NAME = "card.html", "card.json"
@@ -106,12 +108,13 @@ def render_card(figures: Mapping[str, Any], windows: Sequence[Window]) -> str:
         *_origin(figures),
         *_amounts(figures),
         *(_ingestion(figures, ingest) if ingest else ()),
+        *(gate_sections(ingest["gates"]) if ingest else ()),
         *_signal(figures, ingest),
         *(_clocks(ingest) if ingest else ()),
         *_text(figures["text"]),
         *_examples(figures, windows),
     ]
-    return render_page(title, sections, STYLE)
+    return render_page(title, sections, STYLE + GATE_STYLE)
 
 
 def _lead(figures: Mapping[str, Any]) -> str:
@@ -159,9 +162,13 @@ def _tiles(figures: Mapping[str, Any]) -> str:
 def _attention(figures: Mapping[str, Any]) -> str:
     found = attention(figures)
     if not found:
-        return (
-            '<p class="calm">Nothing here stands out. Look at the windows below all the same.</p>'
+        calm = (
+            "Nothing here stands out."
+            if figures["ingest"]
+            else "Nothing in these windows stands out; what ingestion found is not known here, as "
+            "there is no ingest.json."
         )
+        return f'<p class="calm">{calm} Look at the windows below all the same.</p>'
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in found)
     return f'<div class="attention"><b>Look twice at</b><ul>{items}</ul></div>'
 

@@ -19,6 +19,7 @@ import numpy as np
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.data.storage import Folder
 from primus_scale.sample import CHANNELS, Window, WindowMeta
+from shards.card.gates import REPORT, describe_gates
 from shards.card.words import count_verbs
 from shards.report import INGEST_NAME
 
@@ -94,7 +95,7 @@ def gather(
     source = ShardSet.open(urls)
     tally, shown = _Tally(), _Shown(SHOWN, seed)
     rows = _Rows.of(source.index.channels)
-    records = _sample(len(source), most, source.windows)
+    records = _sample(len(source), most, source.windows, seed)
     for number, (window, has_video) in enumerate(_windows(source, records), start=1):
         tally.add(window.imu, window.meta, has_video, rows)
         shown.offer(window)
@@ -103,10 +104,15 @@ def gather(
     return _figures(urls, source, tally), shown.windows()
 
 
-def _sample(records: int, most: int, windows: int) -> np.ndarray:
-    """Numbers of the records to read, evenly spread."""
+def _sample(records: int, most: int, windows: int, seed: int) -> np.ndarray:
+    """Numbers of the records to read: one drawn from each of as many equal stretches.
+
+    Devices of a moment stand side by side, so that every third record might be of one device.
+    """
     wanted = min(records, max(1, round(records * most / windows)))
-    return np.unique(np.linspace(0, records - 1, wanted).round().astype(int))
+    edges = np.linspace(0, records, wanted + 1).round().astype(int)
+    draws = np.random.Generator(np.random.Philox(seed)).random(wanted)
+    return edges[:-1] + np.floor(draws * np.diff(edges)).astype(int)
 
 
 def _windows(source: ShardSet, records: np.ndarray) -> Iterator[tuple[Window, bool]]:
@@ -229,7 +235,10 @@ def _read_ingests(urls: Sequence[str]) -> dict[str, Any] | None:
     reports = [one for one in map(_read_ingest, urls) if one]
     if not reports:
         return None
-    return {"recordings": [recording for one in reports for recording in one["recordings"]]}
+    return {
+        "recordings": [recording for one in reports for recording in one["recordings"]],
+        "gates": describe_gates(reports),
+    }
 
 
 def _read_ingest(url: str) -> dict[str, Any] | None:
@@ -240,8 +249,10 @@ def _read_ingest(url: str) -> dict[str, Any] | None:
         return None
     try:
         report: dict[str, Any] = json.loads(data)
-    except ValueError as error:
+        REPORT.validate_python(report)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{folder.locate(INGEST_NAME)} is damaged ({error}); build the shards again"
+            f"{folder.locate(INGEST_NAME)} is damaged ({reason}); build the shards again"
         ) from None
     return report
