@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from primus_scale.cli import USER_ERRORS, Parser, add_config_arguments
+from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
 from primus_scale.config_file import load_config
 from primus_scale.evaluate import pool_reports
 from primus_scale.files import check_writable
@@ -32,15 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run all of the benchmark that is left; a user's error is one line and exit code 1."""
     parser = _parser()
     args = parser.parse_args(argv)
-    try:
-        _run_benchmark(args)
-    except USER_ERRORS as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return answer(parser.prog, lambda: _run_benchmark(args), GOES_ON)
 
 
-def _run_benchmark(args: argparse.Namespace) -> None:
+def _run_benchmark(args: argparse.Namespace) -> int:
     load_config(args.config, args.overrides)  # what is wrong there should show before long work
     out = Path(args.out)
     check_writable(out)
@@ -50,6 +45,7 @@ def _run_benchmark(args: argparse.Namespace) -> None:
         pairs = [(split, seed) for seed in args.seeds for split in args.splits]
         reports = list(jobs.map(lambda pair: _pretrain_and_evaluate(args, out, *pair), pairs))
     print(f"pooled   {pool_reports(reports, out)}")
+    return 0
 
 
 def _parser() -> Parser:

@@ -185,7 +185,7 @@ def _add_evaluate(commands: Any) -> None:
         metavar="key=value",
         help="settings of the evaluation, listed below, e.g. draws=5 k=[5,50]",
     )
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate, interrupted=GOES_ON)
 
 
 def _list_fields(model: type[ConfigModel]) -> str:
