@@ -13,13 +13,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale import measures, pictures
@@ -34,6 +35,7 @@ from primus_scale.support import Exclusion, Neighbours
 
 METRICS_FILE = "metrics.jsonl"
 LOG_FOLDER = "tensorboard"
+_FIGURES = TypeAdapter(dict[str, int | float])  # of a line of the metrics file
 EDGE_SHARE = 10  # the first and the last tenth of the logged steps make a summary's first and last
 
 
@@ -282,11 +284,26 @@ class _Log:
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """Lines of a metrics file; a last line that a kill cut short is dropped."""
+    """Lines of a metrics file; a last line that a kill cut short is dropped.
+
+    So are lines that are damaged, and it is said how many: a run goes on without its log.
+    """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    data = path.read_bytes()
+    records: list[dict[str, float]] = []
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    for line in lines:
+        with suppress(ValidationError):
+            record = _FIGURES.validate_json(line, strict=True)
+            records += [record] if isinstance(record.get("step"), int) else []
+    if len(records) < len(lines):
+        print(
+            f"{path}: {len(lines) - len(records)} of {len(lines)} lines are damaged and are dropped"
+            "; losses before this start may be missing from the log and the summary",
+            file=sys.stderr,
+        )
+    return records
 
 
 def _mean_over_ranks(

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from pydantic import Field
@@ -22,7 +21,9 @@ from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import FiniteSamples, ImuEncoder
-from primus_scale.sample import CHANNELS, UNITS
+from primus_scale.foreign import decoding, parse_json
+from primus_scale.names import quoted
+from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS
 
 SCHEMA_VERSION = 1  # of card.json
 WEIGHTS_FILE = "encoder.safetensors"
@@ -127,17 +128,21 @@ def read_card(directory: str | Path) -> EncoderCard:
     where the card is damaged or of another schema version.
     """
     path = _existing(Path(directory), CARD_FILE)
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); export the encoder again") from None
+    tree = parse_json(path.read_bytes(), str(path), advice="export the encoder again")
     version = tree.get("schema_version") if isinstance(tree, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; "
             "export the encoder again with this version of primus-scale"
         )
-    return parse_config(EncoderCard, tree, source=str(path))
+    card = parse_config(EncoderCard, tree, source=str(path))
+    unknown = card.teachers.keys() - set(TEACHER_MODALITIES)
+    if unknown:
+        raise ValueError(
+            f"{path}: teachers: {quoted(min(unknown))} is none of {TEACHER_MODALITIES}; "
+            "export the encoder again"
+        )
+    return card
 
 
 def load_encoder(directory: str | Path) -> ImuEncoder:
@@ -157,14 +162,13 @@ def load_encoder(directory: str | Path) -> ImuEncoder:
             f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
             f"{CARD_FILE}); copy or export the encoder again"
         )
-    encoder = _empty_encoder(card)
-    try:
+    with decoding(
+        f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE}",
+        advice="export the encoder again",
+        in_memory=True,
+    ):
+        encoder = _empty_encoder(card)
         encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE} ({error}); "
-            "export the encoder again"
-        ) from None
     encoder.register_forward_pre_hook(FiniteSamples(card.channels), with_kwargs=True)
     return encoder.eval()
 

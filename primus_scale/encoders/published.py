@@ -19,6 +19,7 @@ from primus_scale.config import EncoderConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import describe_encoder, save_encoder
+from primus_scale.foreign import decoding, reason
 
 SOURCE = "https://zenodo.org/records/15147513"
 PREFIX = "imu_encoder."
@@ -92,11 +93,11 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds pickled objects other than tensors, which could run code, and is "
-            f"refused; download best_model.ckpt again from {SOURCE} ({_first_line(error)})"
+            f"refused; download best_model.ckpt again from {SOURCE} ({reason(error)})"
         ) from None
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # of any kind: the file may be anybody's
         raise ValueError(
-            f"{path} is no checkpoint that torch can read ({_first_line(error)}); "
+            f"{path} is no checkpoint that torch can read ({reason(error)}); "
             f"download best_model.ckpt from {SOURCE}"
         ) from None
     state_dict = content.get("state_dict") if isinstance(content, dict) else None
@@ -112,11 +113,15 @@ def _check_archive(path: Path) -> None:
     """Find damage that torch does not: it checks no checksum of the tensors it maps."""
     try:
         with zipfile.ZipFile(path) as archive:
+            # Torch stores members as they are; others could unpack to any size.
+            stored = sum(member.file_size for member in archive.infolist())
+            if stored > path.stat().st_size:
+                raise ValueError(f"its members claim {stored} bytes")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except Exception as error:  # of any kind: the file may be anybody's
         raise ValueError(
-            f"{path} is cut short or no PyTorch checkpoint ({error}); the published file has "
-            f"622 MB, download it again from {SOURCE}"
+            f"{path} is cut short or no PyTorch checkpoint ({reason(error)}); the published file "
+            f"has 622 MB, download it again from {SOURCE}"
         ) from None
     if damaged is not None:
         raise ValueError(f"{path} is damaged in {damaged}; download it again from {SOURCE}")
@@ -144,9 +149,6 @@ def _encoder_weights(
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
             got = tuple(getattr(tensor, "shape", ())) or type(tensor).__name__
             raise ValueError(f"{path}: {PREFIX}{name} should have shape {shape}, but is {got}")
-        weights[NAMES[name]] = tensor.float()
+        with decoding(str(path), PREFIX + name, advice=f"download it again from {SOURCE}"):
+            weights[NAMES[name]] = tensor.float()
     return weights
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

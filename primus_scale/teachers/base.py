@@ -8,7 +8,6 @@ precision by construction.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from primus_scale.foreign import decode_picture
 from primus_scale.sample import Batch
 
 Encode = Callable[[Sequence[Any]], torch.Tensor]
@@ -105,7 +105,8 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
 
     ``teachers`` by modality, as `build_teachers` gives them. The tensors come out on the device
     of ``batch.imu``. Rows that are not valid count as having no frames and no texts. Raises
-    ValueError where the batch was read without the frames or texts that a teacher needs.
+    ValueError where the batch was read without the frames or texts that a teacher needs, and
+    naming the window where a frame cannot be decoded.
     """
     sources = {"video": batch.frames, "text": batch.texts}
     embeddings, present = dict(batch.embeddings), dict(batch.present)
@@ -118,7 +119,14 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
                 f"teacher {teacher.name!r}; use window shards, or teachers.mode=embedded"
             )
         kept = [window if ok else () for window, ok in zip(items, valid, strict=True)]
-        vectors, mask = embed_windows(teacher, kept)
+        try:
+            vectors, mask = embed_windows(teacher, kept)
+        except UnreadableFrameError as error:
+            row = next(row for row, window in enumerate(kept) if error.frame in window)
+            raise ValueError(
+                f"window {int(batch.uid[row])} of data.train: {error}; find all such with "
+                "primus-scale shards verify, and build the shards again"
+            ) from None
         embeddings[modality] = vectors.to(batch.imu.device)
         present[modality] = mask.to(batch.imu.device)
     return replace(batch, embeddings=embeddings, present=present, frames=None, texts=None)
@@ -170,16 +178,15 @@ class UnreadableFrameError(ValueError):
     """A frame that is no picture; ``frame`` holds its bytes, for the caller to find its window."""
 
     def __init__(self, frame: bytes, reason: Exception) -> None:
-        super().__init__(f"a frame of {len(frame)} bytes cannot be decoded as a picture: {reason}")
+        super().__init__(f"a frame of {len(frame)} bytes cannot be decoded: {reason}")
         self.frame = frame
 
 
 def decode_frame(frame: bytes) -> Image.Image:
     """The RGB picture of an encoded frame; UnreadableFrameError where it is damaged."""
     try:
-        with Image.open(io.BytesIO(frame)) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
+        return decode_picture(frame, "the frame")
+    except ValueError as error:
         raise UnreadableFrameError(frame, error) from None
 
 

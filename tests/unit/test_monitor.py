@@ -137,6 +137,33 @@ def test_line_cut_by_a_kill_is_dropped(tmp_path):
     assert [line["step"] for line in read_lines(tmp_path)] == [1, 10, 20, 30, 40]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"{",
+        b"[1]",
+        b"5",
+        b'{"loss/total": 5.0}',
+        b'{"step": 10, "loss/total": "5"}',
+        b'{"step": "10"}',
+        b'{"step": 1' + b"0" * 10_000 + b"}",
+        b"",
+    ],
+)
+def test_a_damaged_line_is_dropped_and_told(tmp_path, capsys, damage):
+    """The run goes on; what the other lines say is kept."""
+    run(tmp_path, stop=20)
+    path = tmp_path / METRICS_FILE
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + damage + b"\n" + b"".join(others))
+    capsys.readouterr()
+    run(tmp_path, start=20)
+    assert [line["step"] for line in read_lines(tmp_path)] == [1, 10, 20, 30, 40]
+    assert f"{path}: 1 of 4 lines are damaged and are dropped" in capsys.readouterr().err
+
+
 def test_loss_that_is_not_finite_keeps_the_metrics_valid_json(tmp_path):
     summary, _ = run(tmp_path, losses=lambda step: float("nan") if step == 40 else 1.0)
     assert "NaN" not in (tmp_path / METRICS_FILE).read_text(encoding="utf-8")

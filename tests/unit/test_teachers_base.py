@@ -15,6 +15,7 @@ from primus_scale.teachers import (
     embed_windows,
 )
 from primus_scale.teachers.base import decode_frame, digest_weights
+from tests import crafted
 from tests.teacher_models import jpeg
 
 
@@ -145,6 +146,25 @@ def test_unreadable_frames_are_named_as_such():
     with pytest.raises(UnreadableFrameError, match="200 bytes cannot be decoded") as caught:
         decode_frame(frame)
     assert caught.value.frame == frame
+
+
+def test_live_mode_names_the_window_of_an_unreadable_frame():
+    class Decoding(CountingTeacher):
+        def forward(self, units):
+            return super().forward([str(decode_frame(frame).size) for frame in units])
+
+    batch = make_batch()
+    bad = crafted.PICTURES["a picture that claims 65,500 x 65,500"]
+    batch.frames = [(jpeg(0),)] * (len(batch) - 1) + [(jpeg(1), bad)]
+    uid = int(batch.uid[-1])
+    with pytest.raises(ValueError, match=rf"window {uid} of data\.train: .*shards verify"):
+        attach_teacher_embeddings(batch, {"video": Decoding(modality="video")})
+
+
+@pytest.mark.parametrize("what", crafted.PICTURES)
+def test_crafted_frames_are_unreadable(what):
+    with pytest.raises(UnreadableFrameError, match="cannot be decoded"):
+        decode_frame(crafted.PICTURES[what])
 
 
 @pytest.mark.parametrize(

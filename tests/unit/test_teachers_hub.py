@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from primus_scale.teachers import build_teacher, embed_windows
 from primus_scale.teachers.base import decode_frame
+from tests import crafted
 from tests.teacher_models import WORDS, jpeg, processor, save_model
 
 FAMILIES = ("clip", "siglip", "xclip")
@@ -142,6 +143,40 @@ def test_missing_and_damaged_weights_are_refused(folders, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be used"):
         build_teacher("video", str(copy), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pytorch_model.bin", crafted.TRAP),
+        ("pytorch_model.bin", b"PK" + bytes(100)),
+        ("model.safetensors", (2**60).to_bytes(8, "little")),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b'{"model_type": "clip", "text_config": 5}'),
+        ("config.json", b'{"model_type": "clip", "vision_config": {"image_size": "x"}}'),
+        ("config.json", b'{"model_type": ["clip"]}'),
+        ("preprocessor_config.json", b"[" * 100_000),
+        ("preprocessor_config.json", b'{"image_processor_type": "Path"}'),
+    ],
+)
+def test_files_of_strangers_end_in_one_line_and_run_no_code(folders, tmp_path, name, content):
+    copy = shutil.copytree(folders["clip"], tmp_path / "clip")
+    if name == "pytorch_model.bin":
+        (copy / "model.safetensors").unlink()
+    (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"^teacher '.*clip' cannot be used: .+; give a") as found:
+        build_teacher("video", str(copy), "cpu")
+    assert "\n" not in str(found.value)
+
+
+def test_code_beside_a_model_is_not_asked_for(tmp_path):
+    """Transformers would ask on the terminal, and run it on a yes."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}})
+    )
+    (tmp_path / "mine.py").write_text("raise SystemExit('code of the model was run')")
+    with pytest.raises(ValueError, match="cannot be used"):
+        build_teacher("video", str(tmp_path), "cpu")
 
 
 def test_words_of_the_tests_are_in_the_tiny_vocabulary(folders):
