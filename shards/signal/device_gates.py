@@ -49,10 +49,11 @@ def _gravity_miss(subject: Subject) -> float | None:
 def _gravity_text(subject: Subject, _figure: float, _threshold: float) -> str:
     device = _device(subject)
     low, high = subject.limits.acc_range
-    where = f"gravity is {device.gravity:.4g} m/s2 where it was still"
     if device.gravity is None:
         low, high = low / WIDE, high * WIDE
         where = f"it was never still, and the median of |a| is {device.median_acc:.4g} m/s2"
+    else:
+        where = f"gravity is {device.gravity:.4g} m/s2 where it was still"
     return f"{where}, outside {low:g} to {high:g}; check the unit of the accelerometer"
 
 
