@@ -26,6 +26,7 @@ from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
 from primus_scale.files import check_writable, explain_failed_write, write_atomically
+from primus_scale.foreign import parse_json
 from primus_scale.monitor import LOG_FOLDER
 from primus_scale.page import explain_failed_page
 from primus_scale.pictures import confusion_figure
@@ -204,7 +205,9 @@ def _read_training_summary(run_dir: str | Path) -> dict[str, Any]:
     path = Path(run_dir) / TRAINING_SUMMARY
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the training run has not finished")
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = parse_json(path.read_bytes(), str(path))
+    if not isinstance(summary, dict) or not isinstance(summary.get("steps"), int):
+        raise ValueError(f"{path} is no summary of a training run; run the training command again")
     return summary
 
 
