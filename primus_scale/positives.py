@@ -51,16 +51,15 @@ def neighbour_positives(
     keys = neighbours.embeddings[modality]
     valid = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
     joined = config.combine == "mean" and keys.shape[1] > 1
-    ids = own = None
-    if modality == IMU:
-        ids = neighbours.uid
-        own = _own_keys(batch, neighbours.origin, valid, config)
+    ids = neighbours.uid
+    own = _own_keys(batch, neighbours.origin, valid, config)
     if joined:
         keys = functional.normalize((keys * valid[:, :, None]).sum(1, keepdim=True), dim=2)
-        ids = hash_sets(neighbours.uid, valid) if ids is not None else None
-        own = _any_of(own) if own is not None else None
+        ids = hash_sets(ids, valid)
+        own = _any_of(own)
         valid = valid.any(1, keepdim=True)
-    return Positives(keys, valid, of_teacher=modality != IMU, ids=ids, own=own)
+    of_teacher = modality != IMU
+    return Positives(keys, valid, of_teacher, ids=None if of_teacher else ids, own=own)
 
 
 def hash_sets(uid: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -209,9 +209,7 @@ def loop_term(name, views, batch, neighbours, temperature, config):
     usable = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
 
     def own(i, j, places):
-        return modality == "imu" and any(
-            is_own(i, int(uid[j, k]), config.exclude) for k in places if usable[j, k]
-        )
+        return any(is_own(i, int(uid[j, k]), config.exclude) for k in places if usable[j, k])
 
     if config.combine == "mean":
         sets = [frozenset(uid[i][usable[i]].tolist()) for i in range(B)]
