@@ -1,0 +1,58 @@
+"""The pooled benchmark over runs that are finished: nothing is done again, and all are pooled."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launch.pooled_few_shot import main
+from primus_scale.augment import build_augment
+from primus_scale.config import FewShotConfig, Jitter
+from primus_scale.evaluate import run_few_shot, write_results
+from tests.few_shot_task import SmallEncoder, make_side
+
+CONFIG = "configs/few_shot_hapt.yaml"
+FINISHED = (
+    "few_shot/label", "few_shot/test", "windows/train", "windows/validation",
+    "packed/train", "packed/validation",
+)  # fmt: skip
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Data, and results of two splits; the second tests one person of the first again."""
+    for split, test in ((1, range(10, 13)), (2, range(12, 14))):
+        for name in FINISHED:
+            folder = tmp_path / f"split{split}" / "data" / name
+            folder.mkdir(parents=True)
+            (folder / "index.json").touch()
+        results = run_few_shot(
+            make_side(range(4)),
+            make_side(test),
+            SmallEncoder(7),
+            SmallEncoder,
+            build_augment((Jitter(),)),
+            FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, finetune=False),
+            split=split,
+        )
+        write_results(results, tmp_path / f"split{split}" / "seed0" / "few_shot")
+    return tmp_path
+
+
+def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
+    arguments = ["--config", CONFIG, "--out", str(out), "--splits", "1", "2", "--seeds", "0"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "running" not in printed
+    pooled = json.loads((out / "few_shot.json").read_text(encoding="utf-8"))
+    assert pooled["few_shot"]["1"]["features"]["people"] == 4
+    assert pooled["few_shot"]["1"]["features"]["draws"] == 4
+    assert pooled["paired"]["1"]["pretrained"]["scratch"]["draws"] == 2
+    assert (out / "report.html").is_file()
+
+    damaged = out / "split2" / "seed0" / "few_shot" / "few_shot.json"
+    damaged.write_text('{"schema": 1}', encoding="utf-8")
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"{damaged}: schema is 1" in error
+    assert "run primus-scale evaluate again" in error
