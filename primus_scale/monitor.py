@@ -35,7 +35,7 @@ from primus_scale.support import Exclusion, Neighbours
 
 METRICS_FILE = "metrics.jsonl"
 LOG_FOLDER = "tensorboard"
-_FIGURES = TypeAdapter(dict[str, int | float])  # of a line of the metrics file
+_FIGURES = TypeAdapter(dict[str, bool | int | float])  # of a line of the metrics file
 EDGE_SHARE = 10  # the first and the last tenth of the logged steps make a summary's first and last
 
 

@@ -137,6 +137,15 @@ def test_line_cut_by_a_kill_is_dropped(tmp_path):
     assert [line["step"] for line in read_lines(tmp_path)] == [1, 10, 20, 30, 40]
 
 
+def test_figures_of_every_kind_are_taken_over(tmp_path):
+    run(tmp_path, stop=20)
+    path = tmp_path / METRICS_FILE
+    line = '{"step": 1, "support/learning": false, "support/fill": 8, "loss/total": 8.5}\n'
+    path.write_text(line + path.read_text())
+    run(tmp_path, start=20)
+    assert path.read_text().startswith(line)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
