@@ -212,7 +212,7 @@ def summarise(records: list[dict[str, float]]) -> dict[str, Any]:
             "first": statistics.fmean(values[:edge]),
             "last": statistics.fmean(values[-edge:]),
         }
-    speeds = [record["speed/windows_per_s"] for record in steps]
+    speeds = [r["speed/windows_per_s"] for r in steps if "speed/windows_per_s" in r]
     recalls, chances = (
         [found for record in records if (found := _below(prefix, record))]
         for prefix in ("retrieval/", "retrieval_chance/")
