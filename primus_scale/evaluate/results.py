@@ -158,12 +158,12 @@ def format_interval(interval: Mapping[str, float], sign: str = "") -> str:
 
 
 def format_setting(setting: Mapping[str, Any]) -> str:
-    """What an arm chose: ``C 0.1, unlabelled`` or ``0.003 x 340 steps``, with a mark at the limit.
+    """What an arm chose: ``C 0.1, scaling none`` or ``0.003 x 345 steps``.
 
-    The mark says that held-out accuracy was still rising where ``few_shot.steps`` ended it.
+    A mark says that held-out accuracy was highest where ``few_shot.steps`` ended the training.
     """
     if "steps" in setting:
-        limit = " (the limit: still rising)" if setting["at_limit"] else ""
+        limit = " (the limit)" if setting["at_limit"] else ""
         return f"{setting['lr']:.3g} x {setting['steps']} steps{limit}"
     return f"C {setting['strength']:g}, scaling {setting['scaling']}"
 
