@@ -108,17 +108,14 @@ def test_second_output_is_refused_and_takes_over_when_told(
     assert stored(storage) == before, "nothing there was touched"
     assert not checkpoints(tmp_path / "b")
 
-    # The first goes on as ever; then its output is lost, and the advice is followed.
-    assert wait_for([start("a", f"train.steps={done + 2}")]) == [0]
+    # Then its output is lost, and the advice is followed.
     curve = losses(tmp_path / "a")
     shutil.rmtree(tmp_path / "a")
-    texts, codes = said_by([start("b", f"train.steps={done + 4}", "train.take_over=true")])
+    texts, codes = said_by([start("b", f"train.steps={done + 1}", "train.take_over=true")])
     assert codes == [0]
     assert f"taking over {storage}/tiny from another run" in texts[0]
-    assert losses(tmp_path / "b")[: done + 2] == curve
-    assert len(losses(tmp_path / "b")) == done + 4
-    (line,) = errors_of([start("a", f"train.steps={done + 6}")])
-    assert f"it writes to '{tmp_path / 'b'}'" in line
+    assert losses(tmp_path / "b")[:done] == curve
+    assert len(losses(tmp_path / "b")) == done + 1
 
 
 @pytest.mark.parametrize("storage", ["local"], indirect=True)
