@@ -23,9 +23,10 @@ def parquet_batches(
     where, rows = source.locate(path), 0
     with source.open(path) as stream:
         try:
-            file = pa.parquet.ParquetFile(stream)
+            # Threads of Arrow must not call a stream of Python: see text_blocks.
+            file = pa.parquet.ParquetFile(stream, pre_buffer=False)
             wanted = choose(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+            for batch in file.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):
                 batch.validate(full=True)  # texts may be no UTF-8
                 rows += batch.num_rows
                 yield plain(batch)

@@ -17,13 +17,12 @@ import re
 from dataclasses import dataclass
 
 from shards.files.source import Source
-from shards.files.text_tables import NULLS, TextForm, is_number
+from shards.files.text_tables import NULLS, SEPARATOR, TextForm, is_number
 from shards.files.times import looks_like_time
 
 HEAD_BYTES = 2**18
 _MOST_LINES = 1000
 _LEAST_SHARE = 0.6  # of the last lines that must be rows
-_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.I)
 _UNIT = re.compile(
     r"[\[(]?(u?s|ms|ns|sec(onds?)?|m?g|-g|g/64|m/s.*|m/\(.*|m/sec.*|(k?deg|°|dps|rad|mrad).*|hz|"
     r"u?t|ut|gauss|u?v|mv|yyyy.*|unix.*|no[_ ]units?|lsb|raw|cal|counts?|-|)[\])]?",
@@ -56,7 +55,7 @@ def sniff(source: Source, path: str) -> Sniffed | None:
     lines = text.splitlines()[:_MOST_LINES]
     if len(data) == HEAD_BYTES and len(lines) < _MOST_LINES:
         lines = lines[:-1]  # cut within
-    stated = next((m[1] for line in lines[:50] if (m := _SEPARATOR.fullmatch(line))), None)
+    stated = next((m[1] for line in lines[:50] if (m := SEPARATOR.fullmatch(line))), None)
     best: tuple[float, int, list[tuple[int, list[str]]], str, str] | None = None
     for delimiter, decimal in _SPELLINGS:
         if stated is not None and delimiter != stated:
@@ -139,7 +138,7 @@ def _described(
             header, names = above[-2]
     table = [row for _, row in rows]
     before = first if header is None else header
-    said = any(_SEPARATOR.fullmatch(line) for line in lines[:before][-1:])
+    said = any(SEPARATOR.fullmatch(line) for line in lines[:before][-1:])
     skipped = 0 if not any(line.strip() for line in lines[:before]) else before - said
     named = TextForm(form.delimiter, form.decimal, skipped, below or 0, form.encoding)
     return Sniffed(named, tuple(names) if header is not None else None, table, stated is not None)

@@ -22,13 +22,17 @@ import pyarrow as pa
 import pyarrow.csv
 
 from shards.files.source import Source
+from shards.files.text_blocks import OpenQuoteError, RowError, parse_block, row_blocks
 
 NULLS = ("", "NaN", "nan", "NA", "null")
 AGAIN = "correct the file, or download it again"
 MOST_LINE = 2**20  # characters; beyond it a file is taken to be no text
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
 _NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|-?(nan|inf(inity)?)", re.I)
-_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.I)  # a first line that Excel writes and reads
+SEPARATOR = re.compile(
+    r'\s*"?sep=([\x21-\x7e\t ])"?\s*', re.I
+)  # a first line that Excel writes and reads
+_ROW = re.compile(r"Row #[0-9]+: ")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -144,7 +148,7 @@ def _separated(source: Source, path: str, form: TextForm) -> tuple[TextForm, int
         first = next(lines, "")
         for _ in range(form.skip_lines):
             first = next(lines, "")
-    stated = _SEPARATOR.fullmatch(first.rstrip("\r\n"))
+    stated = SEPARATOR.fullmatch(first.rstrip("\r\n"))
     delimiter = form.delimiter or (stated[1] if stated else ",")
     found = replace(form, delimiter=delimiter, encoding=encoding)
     return found, form.skip_lines + bool(stated)
@@ -197,54 +201,61 @@ def text_batches(
 
     max_rows: lines to read from the first row on, of a file with white space between cells.
     """
-    with open_text(source, path, layout.form.encoding) as raw:
-        stream: Any = raw
-        if layout.spaced:
-            stream = io.BufferedReader(_SingleSpaces(raw, layout.skip, max_rows))
-        yield from _batches(source, path, stream, layout)
-
-
-def _batches(source: Source, path: str, stream: Any, layout: Layout) -> Iterator[pa.RecordBatch]:
-    types = {name: pa.float64() for name in layout.numbers}
-    types |= {name: pa.string() for name in layout.texts}
     rows = 0
     try:
-        reader = pa.csv.open_csv(
-            stream,
-            pa.csv.ReadOptions(
-                use_threads=False,  # a worker has one core
-                block_size=_BLOCK_BYTES,
-                column_names=layout.names,
-                skip_rows=0 if layout.spaced else layout.skip,
-            ),
-            pa.csv.ParseOptions(
-                delimiter=layout.form.delimiter or ",",
-                quote_char=False if layout.spaced else '"',
-                newlines_in_values=not layout.spaced,
-            ),
-            pa.csv.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
-                null_values=layout.nulls,
-                decimal_point=layout.form.decimal,
-            ),
-        )
-        with reader:
-            for batch in reader:
+        with open_text(source, path, layout.form.encoding) as stream:
+            for batch in _batches(stream, layout, max_rows):
                 rows += batch.num_rows
-                if batch.num_rows:
-                    yield batch
-    except pa.ArrowException as error:
-        fault = _fault(source, path, layout) or str(error).strip()
+                yield batch
+    except (pa.ArrowException, RowError) as error:
+        fault = _fault(source, path, layout, error)
         raise ValueError(f"{layout.where}: {fault}; {AGAIN}") from None
     if not rows:
         raise ValueError(f"{layout.where}: {_fault(source, path, layout)}; {AGAIN}")
 
 
-def _fault(source: Source, path: str, layout: Layout) -> str | None:
-    """What is wrong with a text file: its first row that does not fit, or that it has none."""
+def _batches(stream: BinaryIO, layout: Layout, max_rows: int | None) -> Iterator[pa.RecordBatch]:
+    delimiter = layout.form.delimiter or ","
+    types = {name: pa.float64() for name in layout.numbers}
+    types |= {name: pa.string() for name in layout.texts}
+    parse = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char=False if layout.spaced else '"',
+        newlines_in_values=not layout.spaced,
+    )
+    convert = pa.csv.ConvertOptions(
+        column_types=types,
+        include_columns=list(types),
+        null_values=layout.nulls,
+        decimal_point=layout.form.decimal,
+    )
+    quotes_after = None if layout.spaced else delimiter
+    blocks = row_blocks(stream, size=_BLOCK_BYTES, quotes_after=quotes_after, skip=layout.skip)
+    for block in _single_spaces(blocks, max_rows) if layout.spaced else blocks:
+        for batch in parse_block(block, layout.names, parse, convert).to_batches():
+            if batch.num_rows:
+                yield batch
+
+
+def _single_spaces(blocks: Iterable[bytes], most: int | None) -> Iterator[bytes]:
+    """At most so many lines, with one space wherever there was white space between two cells."""
+    left = most
+    for block in blocks:
+        lines = block.splitlines()[:left]
+        yield b"".join(b" ".join(line.split()) + b"\n" for line in lines)
+        if left is not None:
+            left -= len(lines)
+            if not left:
+                return
+
+
+def _fault(source: Source, path: str, layout: Layout, error: Exception | None = None) -> str:
+    """What is wrong with a text file: its first row that does not fit, or that it has none.
+
+    error: what was said of it, for a file in which all rows fit.
+    """
     places = {name: layout.names.index(name) for name in layout.numbers}
-    width, rows = len(layout.names), 0
+    width, rows, line = len(layout.names), 0, 0
     with open_text(source, path, layout.form.encoding) as stream:
         for line, row, _ in cells(stream, layout.form, layout.where, skip=layout.skip):
             rows += 1
@@ -254,8 +265,14 @@ def _fault(source: Source, path: str, layout: Layout) -> str | None:
                 cell = row[place]
                 if cell not in layout.nulls and not is_number(cell, layout.form.decimal):
                     return f"line {line}, column {name} holds {cell[:80]!r}, which is no number"
-    if rows:
-        return None
+            for name in layout.texts:
+                cell = row[layout.names.index(name)]
+                if "\ufffd" in cell:  # what bytes that are no text are decoded to
+                    return f"line {line}, column {name} holds {cell[:80]!r}, which is no UTF-8 text"
+    if isinstance(error, OpenQuoteError):
+        return f"line {line}: {error}"
+    if rows:  # Arrow counts those of a block, not of the file
+        return _ROW.sub("", str(error)).strip()
     return f"no row below line {layout.skip}" if layout.skip else "no row, it is empty"
 
 
@@ -265,47 +282,6 @@ def is_number(cell: str, decimal: str = ".") -> bool:
     if decimal != ".":
         text = "?" if "." in text else text.replace(decimal, ".")
     return _NUMBER.fullmatch(text) is not None
-
-
-class _SingleSpaces(io.RawIOBase):
-    """Some lines of a stream, with one space wherever there was white space between two cells."""
-
-    def __init__(self, stream: BinaryIO, skip: int, lines: int | None) -> None:
-        super().__init__()
-        self._stream = stream
-        self._skip = skip
-        self._left = lines
-        self._pending = memoryview(b"")
-        self._first = True
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer``, 0 at the end."""
-        while not self._pending and self._left != 0:
-            block = self._stream.read(_BLOCK_BYTES)
-            if not block:
-                break
-            block += self._stream.readline(MOST_LINE)
-            self._pending = memoryview(self._clean(block))
-        count = min(len(buffer), len(self._pending))
-        buffer[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
-
-    def _clean(self, block: bytes) -> bytes:
-        """Whole lines as they should stand; those that are not asked for left out."""
-        if self._first:
-            block, self._first = block.removeprefix(codecs.BOM_UTF8), False
-        lines = block.splitlines()
-        taken = lines[self._skip :]
-        self._skip = max(0, self._skip - len(lines))
-        if self._left is not None:
-            taken = taken[: self._left]
-            self._left -= len(taken)
-        return b"".join(b" ".join(line.split()) + b"\n" for line in taken)
 
 
 def joined(parts: Iterable[str]) -> str:

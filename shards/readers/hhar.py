@@ -15,7 +15,6 @@ its own blocks only, and memory holds one block at a time.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ import pyarrow.csv
 
 from shards import placements
 from shards.files.source import Source
+from shards.files.text_blocks import parse_block
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
 from shards.recording import (
@@ -194,11 +194,11 @@ def _parse(block: bytes, columns: Sequence[str], where: str) -> tuple[pa.Table, 
         return "skip"
 
     try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(block),
-            read_options=pyarrow.csv.ReadOptions(column_names=list(COLUMNS), use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=skip),
-            convert_options=pyarrow.csv.ConvertOptions(
+        table = parse_block(
+            block,
+            COLUMNS,
+            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=skip),
+            pyarrow.csv.ConvertOptions(
                 include_columns=list(columns), column_types=dict.fromkeys(COLUMNS, pa.string())
             ),
         )

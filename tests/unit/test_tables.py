@@ -203,7 +203,10 @@ def test_texts_with_newlines_may_stand_anywhere(
         (PLAIN.encode("utf-16")[:-1], r"t\.csv is no table of utf-16 text"),
         (PLAIN + "x" * 2**21, r"line 4 has more than 1,048,576 characters, so it is no table"),
         ("x" * 2**21, r"line 1 has more than 1,048,576 characters"),
-        (PLAIN.encode() + b"1,2,\xe9\n", r"t\.csv: .*UTF8.*; correct the file"),
+        (
+            PLAIN.encode() + b"1,2,\xe9\n",
+            r"line 4, column note holds '.*', which is no UTF-8 text; c",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told(
