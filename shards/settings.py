@@ -14,7 +14,8 @@ SHARED_TIMES = ("first", "middle", "last")
 class SensorLimits:
     """Thresholds of the gates of sensors and devices (``shards.signal.sensor_gates``).
 
-    gap_s: longest spacing of samples that is no gap; but 2.5 usual spacings are never one.
+    gap_s: longest spacing of samples that is no gap; but 1.5 usual spacings are never one, nor 2.5
+    up to 90 ms.
     min_rate_share: of the windows' rate; slower sensors are refused, for they lack most of the
     windows' band (at 0.35, sensors of 17.5 Hz may become windows of 50 Hz). max_rate_hz: faster
     ones are refused, as their times must be in another unit.

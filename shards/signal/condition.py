@@ -138,7 +138,7 @@ def condition(
     """Bring the samples of a device's sensors to SI units on the grid k / rate_hz.
 
     channels, units: of the windows, in their order; sensors without any of them are ignored. A gap
-    is a spacing of samples above both ``limits.gap_s`` and 2.5 usual ones.
+    is a spacing of samples above ``limits.gap_s`` and 1.5 usual ones, and above 2.5 or 90 ms.
 
     ValueError naming device and sensor where no usable sample is left, a gate refuses the sensor, a
     unit is unknown or is not that of the windows, two sensors have the same channel, or none has

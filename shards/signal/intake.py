@@ -22,7 +22,11 @@ from shards.signal.one_clock import Respaced, on_one_clock
 from shards.signal.sensor_gates import judge_sensor
 from shards.signal.spool import Column, Median, Spool, row_type
 
-GAP_PERIODS = 2.5  # spacings of samples up to this many usual ones are no gap at any rate
+# Spacings of samples that are no gap whatever ``gap_s`` is. A lost sample is filled in where that
+# leaves no longer time than BRIDGED_S: over the 0.1 s of 20 Hz, windows of the tests' motion are
+# off by up to 0.17 of its deviation. A slow sensor's own spacing, uneven as it may be, is no gap.
+GAP_PERIODS, BRIDGED_S = 2.5, 0.09
+UNEVEN_PERIODS = 1.5
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it
 CHUNK_ROWS = 2**15  # taken in at once
 LATEST_S = 1e11  # the year 5138; times beyond it, like those in ms or ns of a clock in s, are none
@@ -286,7 +290,9 @@ class _Cut:
         spacing = Median()
         for _, steps in _steps(rows):
             spacing.add(steps)
-        limit_s = max(gap_s, GAP_PERIODS * spacing.value())
+        usual_s = spacing.value()
+        bridged_s = min(GAP_PERIODS * usual_s, BRIDGED_S)
+        limit_s = max(gap_s, bridged_s, UNEVEN_PERIODS * usual_s)
         covered_s, covered = 0.0, 0
         for _, steps in _steps(rows):
             covered_s += float(steps[steps <= limit_s].sum())
