@@ -11,8 +11,8 @@ GATE_FLAGS = (
     (
         "--gap-s",
         float,
-        "refuse windows over longer times between samples; 1.5 usual spacings never count as a gap, "
-        "nor 2.5 up to 90 ms (a lost sample from 23 Hz on)",
+        "refuse windows over longer times between samples; 1.5 usual spacings are never a gap, nor "
+        "2.5 up to 90 ms (a lost sample from 23 Hz on)",
     ),
     ("--min-rate-share", float, "of the windows' rate; refuse slower sensors"),
     ("--max-rate-hz", float, "refuse faster sensors: their times are in another unit"),
