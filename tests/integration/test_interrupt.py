@@ -105,7 +105,8 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     assert line_of(said) == (
         "primus-scale shards: interrupted; what is done is kept, and the same command goes on"
     )
-    done = {path: path.stat().st_mtime_ns for path in out.glob(".work/recording-*.tar")}
+    kept = [path.with_suffix(".tar") for path in out.glob(".work/recording-*.json")]
+    done = {path: path.stat().st_mtime_ns for path in kept}
     assert done
     assert not (out / "index.json").exists()
     assert not (out / "run.lock").exists()
