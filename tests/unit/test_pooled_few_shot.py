@@ -9,6 +9,7 @@ from launch.pooled_few_shot import main
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig, Jitter
 from primus_scale.evaluate import run_few_shot, write_results
+from primus_scale.evaluate.results import assemble, format_interval
 from tests.few_shot_task import SmallEncoder, make_side
 
 CONFIG = "configs/few_shot_hapt.yaml"
@@ -56,3 +57,24 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     error = capsys.readouterr().err
     assert f"{damaged}: schema is 1" in error
     assert "run primus-scale evaluate again" in error
+
+
+def test_documented_figures_are_those_of_the_committed_answers() -> None:
+    """Intervals of the committed results follow from the answers they hold; docs show them."""
+    root = Path(__file__).parents[2]
+    results = json.loads((root / "docs/figures/few_shot_hapt.json").read_text(encoding="utf-8"))
+    again = assemble(
+        results["runs"],
+        results["records"],
+        classes=results["classes"],
+        protocol=results["protocol"],
+    )
+    page = (root / "docs/benchmarks.md").read_text(encoding="utf-8")
+    for k, row in results["few_shot"].items():
+        for arm, interval in row.items():
+            assert interval == pytest.approx(again["few_shot"][k][arm])
+            assert format_interval(interval) in page
+        for arm, gains in results["paired"][k].items():
+            for baseline, gain in gains.items():
+                assert gain["mean"] == pytest.approx(again["paired"][k][arm][baseline]["mean"])
+                assert format_interval(gain, "+") in page
