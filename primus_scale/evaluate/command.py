@@ -214,10 +214,7 @@ def _read_training_summary(run_dir: str | Path) -> dict[str, Any]:
 def _read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; primus-scale evaluate writes it")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); run primus-scale evaluate again") from None
+    results = parse_json(path.read_bytes(), str(path), advice="run primus-scale evaluate again")
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
         raise ValueError(

@@ -35,7 +35,7 @@ class FinishedWork:
                 try:
                     entry = json.loads(line)
                     self._values[entry["key"]] = entry["value"]
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue
 
     def get(self, key: str, work: Callable[[], Any]) -> Any:

@@ -119,7 +119,10 @@ def _number(key: str, text: object) -> float:
 
 
 def _check_delimiter(text: object) -> object:
-    return _DELIMITERS.get(text, text) if isinstance(text, str) else text
+    delimiter = _DELIMITERS.get(text, text) if isinstance(text, str) else text
+    if isinstance(delimiter, str) and not delimiter.isascii():
+        raise ValueError(f"{quoted(delimiter)} is no delimiter that can be read; it must be ASCII")
+    return delimiter
 
 
 def _check_encoding(name: str) -> str:

@@ -108,7 +108,7 @@ def test_files_that_are_no_results_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"few_shot\.json is missing"):
         pool_reports([path], tmp_path)
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"few_shot\.json is damaged"):
+    with pytest.raises(ValueError, match=r"few_shot\.json: no JSON"):
         pool_reports([path], tmp_path)
     for schema in (1, 9):
         path.write_text(json.dumps({"schema": schema}), encoding="utf-8")

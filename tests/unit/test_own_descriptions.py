@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shards.readers import create_reader
+from shards.readers.table_yaml import _check_delimiter
 from tests.folder_factory import (
     build,
     describe,
@@ -102,6 +103,13 @@ def test_one_bad_description_fails_alone(
         (failed,) = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
         assert failed.strip().startswith(f"FAILED   eve: {path} is not valid YAML")
         assert len(errors(tmp_path / "out")) == 4
+
+
+def test_a_delimiter_that_no_table_can_have_is_named() -> None:
+    for text in ("§", "–"):
+        with pytest.raises(ValueError, match=f"'{text}' is no delimiter .* must be ASCII"):
+            _check_delimiter(text)
+    assert _check_delimiter("semicolon") == ";"
 
 
 @pytest.mark.parametrize(
