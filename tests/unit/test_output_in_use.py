@@ -111,7 +111,7 @@ def test_damaged_work_is_done_again(
     ingest(fresh, report=quiet)
 
     def stop(line: str) -> None:
-        if line.startswith("shuffle"):
+        if line.startswith("write"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -205,7 +205,7 @@ def test_memory_is_counted_by_part(tmp_path: Path) -> None:
     assert need.device["optimiser"] == 8 * parameters
     widths = [config.encoder.ss_dim, *(teacher.dim for teacher in TEACHERS.values())]
     vectors = 1e6 * 4 * sum(widths)
-    assert vectors < need.device["support set"] < 1.2 * vectors
+    assert vectors < need.device["support set"] < vectors + 1e6 * 64  # uid, times, flags, keys
     cut = context_of(tmp_path, "train.zero_stage=3", "train.accumulation=2").config
     thrifty = memory.estimate(cut, shards, shards, world=2)
     assert thrifty.host["validation"] == sum(each.size for each in shards.index.shards)
