@@ -10,7 +10,7 @@ weights. It costs one more forward pass, and gives the gradient of the whole bat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -47,6 +47,11 @@ class StepResult:
     grad_norm: float
 
 
+# Squares of larger samples are beyond float32: normalising them may leave a finite loss, whose
+# gradients are NaN. Such a window counts as one whose loss is not finite.
+OVERFLOWING = 1e18
+
+
 def train_step(
     engine: Engine,
     views: tuple[torch.Tensor, torch.Tensor],
@@ -70,6 +75,7 @@ def train_step(
     if support is not None:
         neighbours = find_neighbours(view0, batch, support, objective.neighbours, asked)
     loss = primus_loss(view0, view1, temperatures, batch, neighbours, objective)
+    loss = replace(loss, total=loss.total.masked_fill(imu.abs().amax() > OVERFLOWING, math.nan))
 
     finite = _finite_on_all_ranks(loss.total)
     grad_norm = math.nan

@@ -147,7 +147,7 @@ def test_every_fault_is_told_in_one_go(tmp_path: Path) -> None:
     assert (missing["result"], damaged["result"]) == ("FAIL", "FAIL")
     assert missing["detail"].startswith(f"shard shards/{shard.name} is missing")
     assert missing["node"].endswith(" rank 0")
-    assert damaged["detail"].startswith("shards/index.json is damaged")
+    assert damaged["detail"].startswith("shards/index.json: no JSON")
     assert damaged["node"].endswith(" rank 1")
     (clock,) = findings["clock"]
     assert clock["result"] == "warn"
