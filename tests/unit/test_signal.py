@@ -172,16 +172,10 @@ def test_gap_of_one_sensor_is_one_of_the_device() -> None:
     assert [one.gaps for one in signal.sensors] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("rate_hz", "lost", "stretches"),
-    [(20.0, [], 1), (20.0, [50], 2), (25.0, [50, 100], 1), (25.0, [50, 51, 100], 2)],
-)
-def test_a_lost_sample_is_filled_in_where_that_leaves_90_ms_at_most(
-    rate_hz: float, lost: list[int], stretches: int
-) -> None:
-    time_s = sample_times(rate_hz, 20.0)
-    kept = np.delete(np.arange(len(time_s)), lost)
-    assert len(only_acc(accelerometer(time_s[kept])).stretches) == stretches
+def test_a_lost_sample_is_filled_in_where_that_leaves_90_ms_at_most() -> None:
+    for rate_hz, lost, stretches in (20, [], 1), (20, [50], 2), (25, [50, 99], 1), (25, [50, 51], 2):
+        time_s = np.delete(sample_times(rate_hz, 20.0), lost)
+        assert len(only_acc(accelerometer(time_s)).stretches) == stretches
 
 
 def test_gap_limit_is_the_users() -> None:
