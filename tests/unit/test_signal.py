@@ -173,7 +173,8 @@ def test_gap_of_one_sensor_is_one_of_the_device() -> None:
 
 
 def test_a_lost_sample_is_filled_in_where_that_leaves_90_ms_at_most() -> None:
-    for rate_hz, lost, stretches in (20, [], 1), (20, [50], 2), (25, [50, 99], 1), (25, [50, 51], 2):
+    cases = ((20, [], 1), (20, [50], 2), (25, [50, 99], 1), (25, [50, 51], 2))
+    for rate_hz, lost, stretches in cases:
         time_s = np.delete(sample_times(rate_hz, 20.0), lost)
         assert len(only_acc(accelerometer(time_s)).stretches) == stretches
 
