@@ -74,12 +74,7 @@ def run_few_shot(
     check_sides(label, test)
     all_k = possible_labels(label, config.k, report)
     device = next(pretrained.parameters()).device
-    pool = Pool(
-        imu=torch.cat([label.imu, test.imu]).to(device),
-        label=np.concatenate([label.label, test.label]),
-        classes=len(label.classes),
-        rate_hz=label.rate_hz,
-    )
+    pool = _pool(label, test, device)
     records: list[dict[str, Any]] = []
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
@@ -115,6 +110,16 @@ def run_few_shot(
         "computation": describe_computation(device),
     }
     return assemble([run], records, classes=label.classes, protocol=config.model_dump(mode="json"))
+
+
+def _pool(label: LabelledWindows, test: LabelledWindows, device: torch.device) -> Pool:
+    """The windows of both sides, those of ``label`` first."""
+    return Pool(
+        imu=torch.cat([label.imu, test.imu]).to(device),
+        label=np.concatenate([label.label, test.label]),
+        classes=len(label.classes),
+        rate_hz=label.rate_hz,
+    )
 
 
 def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:

@@ -88,18 +88,7 @@ def read_sensor(
     ValueError where no sample has both a time and values, the times of samples cannot be told, or a
     gate refuses the sensor (``shards.signal.sensor_gates``).
     """
-    intake = _Intake(sensor, unit, factor, limits)
-    for samples in sensor.read():
-        intake.add(samples)
-    ordered = intake.spool.finish()
-    if not len(ordered):
-        raise ValueError(
-            f"{where}: none of its {intake.samples} samples can be used {intake.why_none()}"
-        )
-    if intake.spool.stands_still:
-        raise ValueError(
-            f"{where}: more than 65,536 samples have one time: its clock stood still; leave it out"
-        )
+    intake, ordered = _take_in(sensor, unit, factor, limits, where)
     ordered, respaced = on_one_clock(ordered, limits, tolerance_s=TOLERANCE / rate_hz, where=where)
     rows, faults, fault_times = without_faults(ordered, unit, limits)
     if not len(rows):
@@ -134,6 +123,25 @@ def read_sensor(
         report=report,
         findings=findings,
     )
+
+
+def _take_in(
+    sensor: Sensor, unit: str, factor: float, limits: SensorLimits, where: str
+) -> tuple[_Intake, Column]:
+    """All samples of a sensor in order of time; ValueError where none can be used."""
+    intake = _Intake(sensor, unit, factor, limits)
+    for samples in sensor.read():
+        intake.add(samples)
+    ordered = intake.spool.finish()
+    if not len(ordered):
+        raise ValueError(
+            f"{where}: none of its {intake.samples} samples can be used {intake.why_none()}"
+        )
+    if intake.spool.stands_still:
+        raise ValueError(
+            f"{where}: more than 65,536 samples have one time: its clock stood still; leave it out"
+        )
+    return intake, ordered
 
 
 def _report(
