@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gloo import run_ranks
 
 from primus_scale import collectives
 from primus_scale.collectives import on_all_ranks, on_first_rank, rank
 from primus_scale.engine import check_own_device
+from tests.gloo import run_ranks
 
 
 def call_on_first_rank() -> dict[str, torch.Tensor]:

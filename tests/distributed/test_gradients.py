@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gloo import Result, run_ranks
 from torch import nn
 
 from primus_scale import collectives
@@ -19,6 +18,7 @@ from primus_scale.objective import (
 )
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec
+from tests.gloo import Result, run_ranks
 
 ROWS = 16
 DIMS = {"video": 7, "text": 5, "imu": 6}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gloo import Result, run_ranks
 
 from primus_scale import collectives
 from primus_scale.encoders.base import Embeddings
 from primus_scale.retrieval import measure_retrieval
+from tests.gloo import Result, run_ranks
 
 WINDOWS, AT_ONCE = 31, 4
 calls: list[int] = []

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 Result = dict[str, torch.Tensor]
 POLL_S = 0.05
+ROOT = Path(__file__).parents[1]
 
 
 def run_ranks(
@@ -36,11 +37,9 @@ def run_ranks(
     outlives the call.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module = sys.modules[function.__module__]
-    folders = [str(Path(module.__file__ or "").parent), str(Path(__file__).parent)]
     env = dict(os.environ, OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
-    env["PYTHONPATH"] = os.pathsep.join([*folders, env.get("PYTHONPATH", "")])
-    name = f"{Path(module.__file__ or '').stem}:{function.__name__}"
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
+    name = f"{function.__module__}:{function.__name__}"
     job = [name, str(world), str(folder), json.dumps(arguments), str(timeout_s)]
     outputs = [folder / f"rank{rank}.txt" for rank in range(world)]
     processes = []
