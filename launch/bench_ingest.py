@@ -21,14 +21,14 @@ import torch
 
 from launch.machine import describe_machine
 from primus_scale.data.record import encode_window
-from primus_scale.data.storage import Folder
-from primus_scale.provenance import describe_environment
+from primus_scale.monitor.provenance import describe_environment
 from primus_scale.sample import Window
+from primus_scale.storage.folder import Folder
+from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader
 from shards.recording import Device, Recording, Samples
 from shards.settings import IngestSettings
-from shards.windows import RecordingWindows
-from shards.writer import window_key, write_shard
+from shards.write.writer import window_key, write_shard
 
 STAGES = ("decode", "resample", "cut", "write")
 

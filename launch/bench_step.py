@@ -19,12 +19,12 @@ import torch
 
 from launch.machine import clock_of, describe_machine
 from launch.synthetic import SAMPLES, fill_support, write_random_shards
-from primus_scale.accumulate import train_step
 from primus_scale.config import Config
-from primus_scale.engine import start_runtime, stop_runtime
-from primus_scale.provenance import describe_environment
-from primus_scale.run import Run, build_run
+from primus_scale.engine.engine import start_runtime, stop_runtime
+from primus_scale.monitor.provenance import describe_environment
 from primus_scale.sample import CHANNELS
+from primus_scale.train.run import Run, build_run
+from primus_scale.train.step import train_step
 
 WARMUP_STEPS = 2
 

@@ -26,17 +26,17 @@ from ray.train import RunConfig
 from launch.machine import describe_machine
 from launch.ray_cluster import RAY_SETTINGS, workers
 from launch.synthetic import fill_support, write_random_shards
-from primus_scale.accumulate import train_step
-from primus_scale.collectives import barrier
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
-from primus_scale.engine import start_runtime, stop_runtime
-from primus_scale.objective import Asked, ask_ahead, exclusion, support_entries
-from primus_scale.provenance import describe_environment
-from primus_scale.run import Run, build_run
+from primus_scale.distributed.collectives import barrier
+from primus_scale.engine.engine import start_runtime, stop_runtime
+from primus_scale.monitor.provenance import describe_environment
+from primus_scale.objective.loss import Asked, ask_ahead, exclusion, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, SupportEntries, SupportSet
-from shards.parallel import ray_cluster
+from primus_scale.train.run import Run, build_run
+from primus_scale.train.step import train_step
+from shards.tasks.workers import ray_cluster
 
 FLAT_UP_TO = 100_000  # entries that are searched by brute force; more with the index
 WARMUP_STEPS = 2

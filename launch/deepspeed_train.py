@@ -27,7 +27,7 @@ from typing import NoReturn
 from launch.ancestry import stop_with_launcher  # first: it must not miss the launcher's end
 from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
 from primus_scale.config_file import load_config
-from primus_scale.trainer import REQUEUE, pretrain
+from primus_scale.train.trainer import REQUEUE, pretrain
 
 
 def main(argv: Sequence[str] | None = None) -> int:

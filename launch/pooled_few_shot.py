@@ -22,7 +22,7 @@ from pathlib import Path
 from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
 from primus_scale.config_file import load_config
 from primus_scale.evaluate import pool_reports
-from primus_scale.files import check_writable
+from primus_scale.storage.files import check_writable
 
 VIDEO_TEACHER, TEXT_TEACHER = "efficientnet-lite0", "minilm"
 COMMAND = (sys.executable, "-m", "primus_scale.cli")

@@ -40,10 +40,10 @@ from launch.ray_cluster import (
 from primus_scale.cli import GOES_ON, USER_ERRORS, Parser, add_config_arguments, answer, explain
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
-from primus_scale.files import check_writable
-from primus_scale.run import open_data
 from primus_scale.stopping import Stop, stop_on_signals
-from primus_scale.trainer import pretrain
+from primus_scale.storage.files import check_writable
+from primus_scale.train.run import open_data
+from primus_scale.train.trainer import pretrain
 
 POLL_S = 0.5  # how often a worker asks whether to stop
 LOOK_S = 0.2  # how often the driver looks whether it is to end

@@ -10,7 +10,7 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
 from primus_scale.sample import CHANNELS, WindowMeta, window_uid
 from primus_scale.support import SupportEntries, SupportSet
-from shards.writer import PackedShardWriter
+from shards.write.writer import PackedShardWriter
 
 RATE_HZ, SAMPLES, BLOCK = 50.0, 250, 256
 TEACHER_DIMS = {"video": 512, "text": 512}  # CLIP's, in one space: one shared head, as in the paper

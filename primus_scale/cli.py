@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from primus_scale.config import ConfigModel, FewShotConfig
 from primus_scale.config_file import apply_overrides, load_config
 from primus_scale.stopping import INTERRUPTED
-from primus_scale.urls import parse_local
+from primus_scale.storage.urls import parse_local
 
 COMMAND_GROUP = "primus_scale.commands"
 GOES_ON = "what is done is kept, and the same command goes on"
@@ -146,7 +146,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from primus_scale.trainer import pretrain
+    from primus_scale.train.trainer import pretrain
 
     return pretrain(load_config(args.config, args.overrides))
 
@@ -240,7 +240,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from primus_scale.trainer import export_run
+    from primus_scale.train.trainer import export_run
 
     print(f"encoder  {export_run(parse_local(args.run_dir), parse_local(args.out))}")
     return 0

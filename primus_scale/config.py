@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from primus_scale.names import check_name
-from primus_scale.urls import parse_place
+from primus_scale.storage.names import check_name
+from primus_scale.storage.patience import Patience
+from primus_scale.storage.urls import parse_place
 
 Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
@@ -40,6 +41,10 @@ class DataConfig(ConfigModel):
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
     timeout_s: float = Field(30.0, gt=0)  # of one request to object storage, for each 64 MiB
     patience_s: float = Field(300.0, ge=0)  # how long one that fails is repeated
+
+    def patience(self) -> Patience:
+        """How reads and writes of this run wait for storage; see ``Patience``."""
+        return Patience(self.timeout_s, self.patience_s)
 
 
 class TeachersConfig(ConfigModel):

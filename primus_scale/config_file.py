@@ -18,9 +18,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from primus_scale.config import AUGMENT_OPS, Config, ConfigModel
-from primus_scale.names import MOST_QUOTED, quoted
-from primus_scale.urls import redact
-from primus_scale.yaml_text import MOST_BYTES, read_yaml
+from primus_scale.storage.names import MOST_QUOTED, quoted
+from primus_scale.storage.urls import redact
+from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 
 _MOST_TOLD = 10  # faults of a file in one message
 

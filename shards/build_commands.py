@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from primus_scale.cli import GOES_ON
-from shards.build_summary import summary
 from shards.gate_flags import add_gate_flags, default_of
+from shards.ingest.summary import summary
 from shards.readers import READERS, create_reader
 from shards.settings import IngestSettings
 
@@ -119,8 +119,8 @@ def _add_reader(names: Any, name: str, what: str) -> None:
 
 
 def _ingest(args: argparse.Namespace) -> int:
-    from shards.ingest import ingest
-    from shards.recording_maker import IngestJob
+    from shards.ingest.ingest import ingest
+    from shards.ingest.recording_maker import IngestJob
 
     options = dict(_option(text) for text in args.option)
     job = IngestJob(args.data, args.src, args.out, _settings(args, options), options)

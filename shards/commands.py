@@ -77,7 +77,7 @@ def _add_embed(steps: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from shards.embed import embed
+    from shards.embed.embed import embed
 
     embed(
         args.src,
@@ -115,7 +115,7 @@ def _add_verify(steps: Any) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from shards.verify import verify
+    from shards.write.verify import verify
 
     report = verify(args.url, seal=args.seal)
     print(report)

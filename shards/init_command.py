@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from primus_scale.data.storage import Folder, explain_write_errors
+from primus_scale.storage.folder import Folder, explain_write_errors
 
 
 def add_init(steps: Any) -> None:

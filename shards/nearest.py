@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 
 _LONGEST, _MOST = 100, 1000  # characters, and names, beyond which comparing takes long
 

@@ -7,7 +7,7 @@ import torch
 from primus_scale.config import Config
 from primus_scale.config_file import apply_overrides, parse_config
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor import StepReport
+from primus_scale.monitor.monitor import StepReport
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
 

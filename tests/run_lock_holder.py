@@ -5,7 +5,7 @@ python -m tests.run_lock_holder FOLDER MACHINE     # MACHINE: "here", or the nam
 
 import sys
 
-from primus_scale import run_lock
+from primus_scale.distributed import run_lock
 
 if __name__ == "__main__":
     folder, machine = sys.argv[1:]

@@ -15,7 +15,7 @@ from PIL import Image
 from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, make_block
 from primus_scale.sample import Window, WindowMeta, window_uid
-from shards.writer import PackedShardWriter, WindowShardWriter
+from shards.write.writer import PackedShardWriter, WindowShardWriter
 
 RATE_HZ = 50.0
 SAMPLES = 40

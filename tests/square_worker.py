@@ -1,4 +1,4 @@
-"""A worker that other processes can import, for tests of ``shards.parallel``."""
+"""A worker that other processes can import, for tests of ``shards.tasks.workers``."""
 
 import os
 from collections.abc import Callable

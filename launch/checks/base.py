@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from primus_scale.cli import USER_ERRORS
-from primus_scale.collectives import gather_json
 from primus_scale.config import Config
-from primus_scale.data.patience import Patience
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.data.storage import Folder
-from primus_scale.engine import Runtime
-from primus_scale.pulse import pulse
-from primus_scale.watchdog import watched
+from primus_scale.distributed.collectives import gather_json
+from primus_scale.distributed.pulse import pulse
+from primus_scale.distributed.watchdog import watched
+from primus_scale.engine.engine import Runtime
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.patience import Patience
 
 Result = Literal["ok", "warn", "FAIL"]
 OK: Final = "ok"

@@ -19,11 +19,11 @@ from launch.checks.base import FAIL, OK, WARN, Check, Context, Finding, amount
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
-from primus_scale.engine import MAX_BUCKET
-from primus_scale.losses import info_nce
-from primus_scale.objective import NEIGHBOUR_TERMS, active_weights, support_spec
-from primus_scale.run import fresh_encoder, spaces_of
+from primus_scale.engine.engine import MAX_BUCKET
+from primus_scale.objective.contrast import info_nce
+from primus_scale.objective.loss import NEIGHBOUR_TERMS, active_weights, support_spec
 from primus_scale.teachers import build_teachers
+from primus_scale.train.run import fresh_encoder, spaces_of
 
 FLOAT32 = 4
 SAMPLE_ROWS = 8  # windows on which memory is counted

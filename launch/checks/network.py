@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from launch.checks.base import ALL, FAIL, OK, WARN, Check, Context, Finding, amount
-from primus_scale.collectives import gather, message_device, sum_over_ranks
+from primus_scale.distributed.collectives import gather, message_device, sum_over_ranks
 
 ROUNDS = 20  # of messages between clocks; the quickest tells most
 MAX_SKEW_S = 1.0  # beyond it the logs of nodes cannot be laid side by side

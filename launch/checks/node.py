@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 
 from launch.checks.base import FAIL, OK, WARN, Check, Context, Finding, Result, amount
 from launch.ray_cluster import check_workers
-from primus_scale.engine import check_batch
-from primus_scale.provenance import describe_environment
+from primus_scale.engine.engine import check_batch
+from primus_scale.monitor.provenance import describe_environment
 
 PROJECT = "primus-scale"
 SOURCES = ("primus_scale", "shards", "launch")

@@ -9,8 +9,8 @@ import time
 import torch
 
 from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
-from primus_scale.run_storage import CHECKPOINTS
-from primus_scale.trainer import pretrain
+from primus_scale.checkpoint.copies import CHECKPOINTS
+from primus_scale.train.trainer import pretrain
 
 
 def measure_step(context: Context) -> dict[str, float]:

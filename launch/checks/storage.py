@@ -18,9 +18,9 @@ import numpy as np
 
 from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
 from primus_scale.data.shard_set import check_same_input
-from primus_scale.data.storage import Folder
-from primus_scale.files import check_writable, explain_failed_write
-from primus_scale.run import check_embeddings
+from primus_scale.storage.files import check_writable, explain_failed_write
+from primus_scale.storage.folder import Folder
+from primus_scale.train.run import check_embeddings
 
 ONE_BY_ONE = 8  # reads whose time is taken, each alone
 SPEED_READS = 256  # records at most, to measure speed

@@ -21,11 +21,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from primus_scale.data.patience import Patience
-from primus_scale.data.storage import Folder, explain_write_errors
-from primus_scale.foreign import parse_json, reason
-from primus_scale.names import check_name, quoted
 from primus_scale.sample import TEACHER_MODALITIES
+from primus_scale.storage.folder import Folder, explain_write_errors
+from primus_scale.storage.foreign import parse_json, reason
+from primus_scale.storage.names import check_name, quoted
+from primus_scale.storage.patience import Patience
 
 SCHEMA_VERSION = 2
 UNSEALED_SCHEMA = 1

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from primus_scale.foreign import reason
-from primus_scale.names import check_name, quoted
+from primus_scale.storage.foreign import reason
+from primus_scale.storage.names import check_name, quoted
 
 # Bytes of a member. Those of a record are views of it: at 2 MB a block, copying costs more than
 # reading from a warm file.

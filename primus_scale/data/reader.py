@@ -25,11 +25,11 @@ import torch
 import webdataset
 
 from primus_scale.config import DataConfig
-from primus_scale.data.patience import Patience
 from primus_scale.data.record import Block
 from primus_scale.data.schedule import Rows, Schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
+from primus_scale.storage.patience import Patience
 
 _COLUMNS = {"uid": np.int64, "recording": np.int64, "label": np.int64, "start_s": np.float64}
 _LEAST_RECORDS = 16  # that some windows are taken from: more folders than one, as a rule
@@ -78,7 +78,7 @@ class BatchLoader(Iterator[Batch]):
     def __init__(
         self, config: DataConfig, shard_set: ShardSet, choices: Iterable[Rows], live: bool
     ) -> None:
-        self._patience = Patience.configured(config)
+        self._patience = config.patience()
         self._shard_set = shard_set.reading_with(self._patience)
         self._live = live
         self._ahead = config.prefetch_batches

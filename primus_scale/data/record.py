@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from primus_scale.data.members import Data, decode_member, encode_npy, encode_tensors
-from primus_scale.foreign import reason
 from primus_scale.sample import NO_LABEL, Window, WindowMeta, hash64
+from primus_scale.storage.foreign import reason
 
 IMU_MEMBER = "imu.npy"
 META_MEMBER = "meta.json"

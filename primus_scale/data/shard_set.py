@@ -21,11 +21,11 @@ from primus_scale.data.index import (
     read_index_file,
 )
 from primus_scale.data.members import Data, split_record
-from primus_scale.data.patience import Patience
 from primus_scale.data.record import Block, decode_block, decode_window, make_block
-from primus_scale.data.storage import Folder
-from primus_scale.foreign import decoding
 from primus_scale.sample import NO_LABEL, Window
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.foreign import decoding
+from primus_scale.storage.patience import Patience
 
 _SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
 _SHARED_BY_CHANCE = 0.01  # share of the records of two folders

@@ -21,9 +21,9 @@ from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import FiniteSamples, ImuEncoder
-from primus_scale.foreign import decoding, parse_json
-from primus_scale.names import quoted
 from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS
+from primus_scale.storage.foreign import decoding, parse_json
+from primus_scale.storage.names import quoted
 
 SCHEMA_VERSION = 1  # of card.json
 WEIGHTS_FILE = "encoder.safetensors"

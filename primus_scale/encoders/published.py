@@ -19,7 +19,7 @@ from primus_scale.config import EncoderConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import describe_encoder, save_encoder
-from primus_scale.foreign import decoding, reason
+from primus_scale.storage.foreign import decoding, reason
 
 SOURCE = "https://zenodo.org/records/15147513"
 PREFIX = "imu_encoder."

@@ -16,7 +16,6 @@ from torch.utils.tensorboard import SummaryWriter
 from primus_scale.augment import build_augment
 from primus_scale.config import AugmentOp, Config, FewShotConfig
 from primus_scale.data.reader import LoadedWindows, load_windows
-from primus_scale.drawing import as_pixels
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
@@ -25,13 +24,14 @@ from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
-from primus_scale.files import check_writable, explain_failed_write, write_atomically
-from primus_scale.foreign import parse_json
-from primus_scale.monitor import LOG_FOLDER
-from primus_scale.page import explain_failed_page
-from primus_scale.pictures import confusion_figure
+from primus_scale.monitor.drawing import as_pixels
+from primus_scale.monitor.monitor import LOG_FOLDER
+from primus_scale.monitor.page import explain_failed_page
+from primus_scale.monitor.pictures import confusion_figure
 from primus_scale.sample import NO_LABEL
-from primus_scale.urls import parse_place
+from primus_scale.storage.files import check_writable, explain_failed_write, write_atomically
+from primus_scale.storage.foreign import parse_json
+from primus_scale.storage.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
 REPORT_FILE = "report.html"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from primus_scale.files import explain_failed_write
+from primus_scale.storage.files import explain_failed_write
 
 
 class FinishedWork:

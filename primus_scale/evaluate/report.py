@@ -19,8 +19,8 @@ from primus_scale.evaluate.results import (
     format_interval,
     format_setting,
 )
-from primus_scale.page import as_image, render_page, scrolling_table
-from primus_scale.pictures import confusion_figure
+from primus_scale.monitor.page import as_image, render_page, scrolling_table
+from primus_scale.monitor.pictures import confusion_figure
 
 HEADLINE_K = "5"
 

@@ -23,8 +23,8 @@ from typing import Any
 import ray
 import torch
 
-from primus_scale.collectives import barrier, on_first_rank, rank, world_size
 from primus_scale.config import SupportConfig
+from primus_scale.distributed.collectives import barrier, on_first_rank, rank, world_size
 from primus_scale.support.actor import pack_entries, pack_exclusion, to_array, to_tensor
 from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, part_of, save_empty

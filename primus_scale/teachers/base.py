@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from primus_scale.foreign import decode_picture
 from primus_scale.sample import Batch
+from primus_scale.storage.foreign import decode_picture
 
 Encode = Callable[[Sequence[Any]], torch.Tensor]
 Run = Callable[[Encode, Iterable[Sequence[Any]]], Iterable[torch.Tensor]]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from primus_scale.foreign import reason
+from primus_scale.storage.foreign import reason
 from primus_scale.teachers.base import Teacher, decode_frame, digest_text, digest_weights
 
 

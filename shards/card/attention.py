@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from primus_scale.drawing import shown
+from primus_scale.monitor.drawing import shown
 from shards.report import FLAG, REASONS, REFUSE
 
 GRAVITY_RANGE = (9.5, 10.1)  # m/s2, of the median over a placement's windows

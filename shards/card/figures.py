@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from primus_scale.drawing import shown
+from primus_scale.monitor.drawing import shown
 from primus_scale.sample import Window
 from shards.card.stats import MODALITIES
 

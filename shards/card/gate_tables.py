@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from primus_scale.page import scrolling_table
+from primus_scale.monitor.page import scrolling_table
 from shards.card.attention import VERDICTS
 
 COLUMNS = 6  # sensors side by side

@@ -13,8 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from primus_scale.data.storage import Folder, explain_write_errors
-from primus_scale.page import (
+from primus_scale.monitor.page import (
     as_image,
     embed_image,
     explain_failed_page,
@@ -22,6 +21,7 @@ from primus_scale.page import (
     scrolling_table,
 )
 from primus_scale.sample import Window
+from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.teachers.base import UnreadableFrameError, decode_frame
 from shards.card.attention import attention, failures, lags, rate_deviations, refusals
 from shards.card.figures import (

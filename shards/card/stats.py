@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.data.storage import Folder
 from primus_scale.sample import CHANNELS, Window, WindowMeta
+from primus_scale.storage.folder import Folder
 from shards.card.gates import REPORT, describe_gates
 from shards.card.words import count_verbs
 from shards.report import INGEST_NAME

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from primus_scale.data.index import INDEX_NAME
-from primus_scale.data.storage import Folder
+from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.stopping import deaf_children
-from primus_scale.storage_lock import held
-from primus_scale.urls import parse_place
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.urls import parse_place
 from shards import placements
 from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.hapt import (
@@ -36,7 +36,7 @@ from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.sensor import PLACEMENTS
 from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeOrder, perform_take
 from shards.readers.uci import ACTIVITIES, hapt_person
-from shards.writer import WindowShardWriter
+from shards.write.writer import WindowShardWriter
 
 FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")
 VALIDATION_SHARE = 6  # one validation moment to so many of training

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from primus_scale.foreign import reason
+from primus_scale.storage.foreign import reason
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.recording import Narration

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from primus_scale.foreign import reason
+from primus_scale.storage.foreign import reason
 from shards.files.source import Source
 
 MEMBER_BYTES = 64 * 2**20  # longest member; beyond it the file is taken to be damaged

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import fsspec
 
-from primus_scale.names import quoted
-from primus_scale.urls import parse_place
+from primus_scale.storage.names import quoted
+from primus_scale.storage.urls import parse_place
 from shards.files.walk import walk
 
 # Names under which storages tell that a file is another one now, the surest first.

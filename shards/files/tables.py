@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.parquet_tables import parquet_batches
 from shards.files.source import Source
 from shards.files.text_tables import (

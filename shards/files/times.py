@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.text_tables import NULLS
 
 NOT_A_TIME = np.iinfo(np.int64).min

@@ -23,7 +23,7 @@ import numpy as np
 from av.stream import Discard
 from av.video.reformatter import Interpolation
 
-from primus_scale.foreign import reason
+from primus_scale.storage.foreign import reason
 
 # Bicubic with a support that grows as pictures shrink, as teachers' own preprocessing scales;
 # computed the same on every processor.

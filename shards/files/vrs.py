@@ -25,7 +25,7 @@ from projectaria_tools.core import data_provider
 from projectaria_tools.core.calibration import DeviceVersion, from_device_class_name
 from projectaria_tools.core.sensor_data import TimeDomain
 
-from primus_scale.foreign import decoding, reason
+from primus_scale.storage.foreign import decoding, reason
 from shards.files.source import Source
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor

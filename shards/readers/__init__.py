@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Mapping
 from typing import get_type_hints
 
-from primus_scale.names import quoted
-from primus_scale.yaml_text import read_yaml
+from primus_scale.storage.names import quoted
+from primus_scale.storage.yaml_text import read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.readers.base import Reader

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from primus_scale.foreign import decoding
-from primus_scale.names import quoted
+from primus_scale.storage.foreign import decoding
+from primus_scale.storage.names import quoted
 from shards.files.parquet_tables import parquet_batches
 from shards.files.sniff import Sniffed, sniff
 from shards.files.source import Source

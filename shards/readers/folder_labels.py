@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.files.text_tables import NULLS

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.readers.recording_yaml import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.sniff import Sniffed, sniff
 from shards.files.source import Source
 from shards.files.text_tables import TextForm

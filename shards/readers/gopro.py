@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import telemetry_parser
 
-from primus_scale.foreign import reason
+from primus_scale.storage.foreign import reason
 from shards import placements
 from shards.files.narrations import read_narrations
 from shards.files.source import Source

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 from av.stream import Discard
 
-from primus_scale.foreign import DamagedInputError, decoding
+from primus_scale.storage.foreign import DamagedInputError, decoding
 from shards.files.video import damage
 from shards.readers.gopro_pace import Film, check_pace
 from shards.readers.gopro_sensor import TrackSensor

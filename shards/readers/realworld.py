@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
-from primus_scale.foreign import reason
-from primus_scale.names import check_name
+from primus_scale.storage.foreign import reason
+from primus_scale.storage.names import check_name
 from shards import placements
 from shards.files.source import Source
 from shards.files.tables import read_table

@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from primus_scale.config import ConfigModel
-from primus_scale.names import check_name, quoted
-from primus_scale.yaml_text import MOST_BYTES, read_yaml
+from primus_scale.storage.names import check_name, quoted
+from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
 from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile

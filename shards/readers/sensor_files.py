@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from primus_scale.foreign import decoding
+from primus_scale.storage.foreign import decoding
 from shards.files.source import Source
 from shards.readers.rows import CHUNK_ROWS
 from shards.readers.table_yaml import SensorFile

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
 from primus_scale.config import ConfigModel
-from primus_scale.names import check_name, quoted
+from primus_scale.storage.names import check_name, quoted
 from shards.files.tables import PARQUET
 from shards.files.text_tables import TextForm
 from shards.nearest import nearest

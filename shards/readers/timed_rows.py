@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from primus_scale.names import quoted
+from primus_scale.storage.names import quoted
 from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.files.text_tables import NULLS, is_number

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from primus_scale import collectives
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
+from primus_scale.distributed import collectives
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective import (
+from primus_scale.objective.loss import (
     TERMS,
     PrimusModel,
     find_neighbours,

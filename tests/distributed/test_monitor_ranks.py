@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from primus_scale.collectives import rank
-from primus_scale.monitor import METRICS_FILE, Monitor
+from primus_scale.distributed.collectives import rank
+from primus_scale.monitor.monitor import METRICS_FILE, Monitor
 from tests.gloo import run_ranks
 from tests.monitored_run import BATCH, RATE_HZ, make_config, make_report
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from primus_scale import collectives
+from primus_scale.distributed import collectives
 from primus_scale.encoders.base import Embeddings
-from primus_scale.retrieval import measure_retrieval
+from primus_scale.monitor.retrieval import measure_retrieval
 from tests.gloo import Result, run_ranks
 
 WINDOWS, AT_ONCE = 31, 4

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-from primus_scale import trainer
-from primus_scale.accumulate import StepResult, train_step
 from primus_scale.config_file import load_config
-from primus_scale.engine import Engine
+from primus_scale.engine.engine import Engine
 from primus_scale.sample import Batch
+from primus_scale.train import trainer
+from primus_scale.train.step import StepResult, train_step
 
 
 def pretrain(path: str) -> int:

@@ -8,7 +8,7 @@ import sys
 import torch.distributed as dist
 
 from primus_scale.config_file import load_config
-from primus_scale.trainer import pretrain
+from primus_scale.train.trainer import pretrain
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from primus_scale import load_encoder
 from primus_scale.cli import main
 from primus_scale.sample import Window, WindowMeta, window_uid
-from shards.writer import WindowShardWriter
+from shards.write.writer import WindowShardWriter
 from tests.integration.tiny import (
     RATE_HZ,
     SAMPLES,

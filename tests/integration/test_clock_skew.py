@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from primus_scale.trainer import pretrain
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,
     checkpoints,

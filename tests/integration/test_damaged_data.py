@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from primus_scale.data.index import read_index
-from shards.verify import verify
+from shards.write.verify import verify
 from tests import crafted
 from tests.index_edits import EDITS, bit_flips, flips
 from tests.integration.tiny import ROOT, losses, tiny_config, write_config, write_shards

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from primus_scale.zero_state import StateFiles
+from primus_scale.engine.zero_state import StateFiles
 from tests.integration.tiny import (
     losses,
     start_ranks,

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.integration.tiny import ROOT, started, wait_for, wait_until
 from tests.s3_server import s3_server
 from tests.shard_factory import make_windows, write_windows

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.trainer import pretrain
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,
     errors_of,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.trainer import pretrain
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import losses, tiny_config, write_shards
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from primus_scale.data.shard_set import ShardSet
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.conftest import require
 from tests.integration.tiny import ROOT, started, wait_until
 from tests.recording_folder import write_recordings

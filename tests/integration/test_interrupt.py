@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.conftest import require
 from tests.integration.test_cli_commands import write_task
 from tests.integration.tiny import (

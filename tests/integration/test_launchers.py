@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale import trainer
 from primus_scale.config import Config
+from primus_scale.train import trainer
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from primus_scale.encoders.export import read_card
-from primus_scale.trainer import pretrain
-from shards.embed import embed
+from primus_scale.train.trainer import pretrain
+from shards.embed.embed import embed
 from tests.integration.tiny import losses, tiny_config
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import illustrate, save_model

@@ -5,7 +5,7 @@ import os
 import pytest
 import ray
 
-from shards.parallel import ray_cluster
+from shards.tasks.workers import ray_cluster
 from tests.listening import listening
 
 

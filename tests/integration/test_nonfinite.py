@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from primus_scale.accumulate import StepResult, train_step
 from primus_scale.config import TrainConfig
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.engine import Runtime, start_runtime, stop_runtime
-from primus_scale.run import Run, build_run
+from primus_scale.engine.engine import Runtime, start_runtime, stop_runtime
 from primus_scale.sample import Batch
-from shards.writer import PackedShardWriter
+from primus_scale.train.run import Run, build_run
+from primus_scale.train.step import StepResult, train_step
+from shards.write.writer import PackedShardWriter
 from tests.integration.tiny import (
     LAUNCHER,
     RATE_HZ,

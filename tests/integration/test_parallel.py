@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from shards import parallel
-from shards.parallel import Failed, run_tasks
+from shards.tasks import workers as parallel
+from shards.tasks.workers import Failed, run_tasks
 from tests.integration.tiny import ROOT, free_port, started, wait_until
 from tests.square_worker import make_worker
 

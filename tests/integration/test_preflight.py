@@ -192,7 +192,7 @@ def test_a_rank_that_ends_in_the_step_ends_the_others(tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     fault = (
         f"sys.argv[-1] = {str(other)!r}\n    "
-        "import primus_scale.trainer as t; build = t.build_run\n"
+        "import primus_scale.train.trainer as t; build = t.build_run\n"
         "    def broken(*arguments):\n"
         "        build(*arguments)\n"
         "        raise OSError('this device fell off the bus')\n"

@@ -11,7 +11,7 @@ from PIL import Image
 from primus_scale.cli import main
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Window
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.recordings import recording_path
 
 FILES = {

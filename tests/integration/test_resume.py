@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from primus_scale.zero_state import StateFiles
+from primus_scale.engine.zero_state import StateFiles
 from tests.integration.tiny import (
     ONE_AFTER_THE_OTHER,
     losses,

@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 import pytest
 
-from primus_scale import run_lock
-from primus_scale.run_lock import LOCK_FILE, only_run
-from primus_scale.trainer import pretrain
+from primus_scale.distributed import run_lock
+from primus_scale.distributed.run_lock import LOCK_FILE, only_run
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,
     ROOT,

@@ -11,9 +11,9 @@ import webdataset
 from primus_scale.config import DataConfig
 from primus_scale.data.reader import ShardSet, batches, load_windows
 from primus_scale.data.record import decode_window
-from primus_scale.trainer import pretrain
+from primus_scale.train.trainer import pretrain
 from shards.demo.build import FOLDERS, build_demo
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.conftest import require
 from tests.integration.tiny import losses, tiny_config, write_shards
 from tests.s3_server import forget_connections, s3_server

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.ray_train import main
-from primus_scale.trainer import REQUEUE
+from primus_scale.train.trainer import REQUEUE
 from tests.integration.tiny import (
     free_port,
     started,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from primus_scale.config import DataConfig
-from primus_scale.data.patience import Patience
 from primus_scale.data.reader import batches
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.data.storage import Folder
-from primus_scale.trainer import pretrain
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.patience import Patience
+from primus_scale.train.trainer import pretrain
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.integration.tiny import (
     BLOCK,

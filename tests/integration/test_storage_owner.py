@@ -13,10 +13,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from primus_scale import storage_lock
-from primus_scale.data.patience import Patience
-from primus_scale.data.storage import Folder
-from primus_scale.run_lock import LOCK_FILE
+from primus_scale.distributed import storage_lock
+from primus_scale.distributed.run_lock import LOCK_FILE
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.patience import Patience
 from tests.integration.tiny import (
     LAUNCHER,
     checkpoints,

@@ -29,7 +29,7 @@ from primus_scale.support import (
 )
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.service import ServiceSupportSet
-from shards.parallel import ray_cluster
+from shards.tasks.workers import ray_cluster
 from tests.exclusions import only_uids
 from tests.integration.tiny import (
     LAUNCHER,

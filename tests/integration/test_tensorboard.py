@@ -14,9 +14,9 @@ import pytest
 
 from primus_scale.evaluate import log_confusion
 from primus_scale.evaluate.results import ARMS
-from primus_scale.monitor import LOG_FOLDER
-from primus_scale.objective import TERMS
-from primus_scale.trainer import pretrain
+from primus_scale.monitor.monitor import LOG_FOLDER
+from primus_scale.objective.loss import TERMS
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import losses, tiny_config, write_shards
 
 START_TIMEOUT_S = 60

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from primus_scale.trainer import REQUEUE, pretrain
+from primus_scale.train.trainer import REQUEUE, pretrain
 from tests.integration.ray_head import forgotten_address
 from tests.integration.tiny import (
     LAUNCHER,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.trainer import REQUEUE
+from primus_scale.train.trainer import REQUEUE
 from tests.integration.tiny import (
     LAUNCHER,
     ROOT,

@@ -21,7 +21,7 @@ from primus_scale.config_file import apply_overrides, dump_config, parse_config
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
 from primus_scale.sample import WindowMeta, window_uid
-from shards.writer import PackedShardWriter
+from shards.write.writer import PackedShardWriter
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "launch" / "deepspeed_train.py"

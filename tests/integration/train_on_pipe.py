@@ -10,7 +10,7 @@ import os
 import sys
 
 from launch.deepspeed_train import leave, main
-from primus_scale.data.storage import Folder
+from primus_scale.storage.folder import Folder
 
 blocked_from, arguments = int(sys.argv[1]), sys.argv[2:]
 read_range = Folder.read_range

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from primus_scale.accumulate import OnePass, SeveralPasses
 from primus_scale.config import Config, TrainConfig
 from primus_scale.encoders import build_encoder
-from primus_scale.engine import Engine, Runtime, start_runtime, stop_runtime
-from primus_scale.objective import PrimusModel, primus_loss
+from primus_scale.engine.engine import Engine, Runtime, start_runtime, stop_runtime
+from primus_scale.objective.loss import PrimusModel, primus_loss
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
+from primus_scale.train.step import OnePass, SeveralPasses
 from tests.integration.tiny import tiny_config
 
 ROWS = 12

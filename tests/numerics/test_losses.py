@@ -9,8 +9,8 @@ import torch
 
 from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.losses import contrastive, gather_rows, info_nce
-from primus_scale.objective import primus_loss
+from primus_scale.objective.contrast import contrastive, gather_rows, info_nce
+from primus_scale.objective.loss import primus_loss
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
 

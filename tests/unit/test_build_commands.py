@@ -5,7 +5,7 @@ import pytest
 
 from primus_scale.cli import build_parser, main
 from primus_scale.data.index import read_index
-from shards.build_summary import summary
+from shards.ingest.summary import summary
 from shards.readers import READERS
 from shards.report import IngestReport, LagReport, RecordingReport
 from tests.recording_folder import write_recordings

@@ -22,7 +22,7 @@ from shards.report import (
     RecordingReport,
     SensorReport,
 )
-from shards.writer import WindowShardWriter
+from shards.write.writer import WindowShardWriter
 from tests.odd_names import ODD_NAMES
 from tests.shard_factory import (
     RATE_HZ,

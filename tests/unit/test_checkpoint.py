@@ -12,17 +12,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from primus_scale.checkpoint import Progress
-from primus_scale.checkpoint_folder import newest_encoder
-from primus_scale.checkpoint_room import expected_bytes
+from primus_scale.checkpoint.checkpoints import Progress
+from primus_scale.checkpoint.folder import newest_encoder
+from primus_scale.checkpoint.manifest import dump_manifest, fingerprint, read_manifest
+from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
 from primus_scale.encoders.export import load_encoder
-from primus_scale.engine import Runtime, start_runtime, stop_runtime
-from primus_scale.manifest import dump_manifest, fingerprint, read_manifest
-from primus_scale.run import Run, build_run
-from primus_scale.trainer import pretrain
-from primus_scale.zero_state import StateFiles
+from primus_scale.engine.engine import Runtime, start_runtime, stop_runtime
+from primus_scale.engine.zero_state import StateFiles
+from primus_scale.train.run import Run, build_run
+from primus_scale.train.trainer import pretrain
 from tests.full_disk import files_limited_to, small_disk
 from tests.integration.tiny import tiny_config, write_shards
 from tests.shard_factory import make_windows, write_windows

@@ -9,7 +9,7 @@ import pytest
 
 from primus_scale.data.reader import load_windows
 from primus_scale.data.shard_set import ShardSet
-from shards.verify import verify
+from shards.write.verify import verify
 from tests import crafted
 from tests.shard_factory import (
     make_blocks,

@@ -9,7 +9,7 @@ import pytest
 from primus_scale.data.reader import load_windows
 from primus_scale.data.record import encode_block, encode_window
 from primus_scale.data.shard_set import ShardSet, check_same_input
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.shard_factory import (
     TEACHERS,
     edit_index,

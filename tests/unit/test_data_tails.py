@@ -10,7 +10,7 @@ import torch
 from primus_scale.data.index import TailEntry, read_index, write_index
 from primus_scale.data.reader import load_windows
 from primus_scale.sample import Window
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.shard_factory import make_blocks, make_jpeg, make_windows, write_packed, write_windows
 
 WINDOWS = 12

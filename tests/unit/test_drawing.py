@@ -9,9 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from primus_scale.drawing import as_pixels, as_svg, shown
-from primus_scale.page import as_image, explain_failed_page
-from primus_scale.pictures import confusion_figure, draw_similarity
+from primus_scale.monitor.drawing import as_pixels, as_svg, shown
+from primus_scale.monitor.page import as_image, explain_failed_page
+from primus_scale.monitor.pictures import confusion_figure, draw_similarity
 from tests.odd_names import ODD_NAMES
 
 

@@ -12,14 +12,15 @@ from primus_scale.data.index import read_index, write_index
 from primus_scale.data.reader import load_windows
 from primus_scale.data.record import encode_window
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.data.storage import Folder
 from primus_scale.sample import WindowMeta
+from primus_scale.storage.folder import Folder
 from primus_scale.teachers import build_teacher, embed_windows
-from shards import embed as stage
-from shards import packing, progress
-from shards.embed import embed
-from shards.verify import verify
-from shards.writer import write_shard
+from shards.embed import embed as stage
+from shards.embed import packing
+from shards.embed.embed import embed
+from shards.tasks import progress
+from shards.write.verify import verify
+from shards.write.writer import write_shard
 from tests.full_disk import files_limited_to
 from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
 from tests.teacher_models import jpeg, save_model

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from primus_scale.sample import CHANNELS, UNITS
+from shards.ingest.windows import RecordingWindows
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, Recording
 from shards.settings import IngestSettings
-from shards.windows import RecordingWindows
 from tests.cases import error_of, known_motion
 from tests.recording_factory import make_sensor
 

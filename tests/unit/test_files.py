@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.files import write_atomically
+from primus_scale.storage.files import write_atomically
 from tests.full_disk import files_limited_to
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.film import Film
+from shards.ingest.film import Film
 from shards.settings import IngestSettings
 from tests.recording_factory import make_settings
 

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from pydantic import TypeAdapter
 
-from primus_scale.foreign import DamagedInputError, decode_picture, decoding, parse_json
+from primus_scale.storage.foreign import DamagedInputError, decode_picture, decoding, parse_json
 
 
 def jpeg(size=(8, 6)):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from primus_scale.checkpoint_folder import CheckpointFolder, newest_encoder
-from primus_scale.data.patience import Patience
-from primus_scale.manifest import MANIFEST, dump_manifest, parse_manifest
-from primus_scale.run_storage import RunStorage
+from primus_scale.checkpoint.copies import RunStorage
+from primus_scale.checkpoint.folder import CheckpointFolder, newest_encoder
+from primus_scale.checkpoint.manifest import MANIFEST, dump_manifest, parse_manifest
+from primus_scale.storage.patience import Patience
 
 SECRET = b"ssh-ed25519 AAAA attacker"
 NAME = "step-00000003"

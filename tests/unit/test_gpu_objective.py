@@ -7,7 +7,7 @@ import torch
 
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective import (
+from primus_scale.objective.loss import (
     Temperatures,
     find_neighbours,
     primus_loss,

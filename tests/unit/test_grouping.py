@@ -8,7 +8,7 @@ import pytest
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import list_places
 from primus_scale.sample import Window
-from shards.grouping import LOOK_ON, plan_groups
+from shards.embed.grouping import LOOK_ON, plan_groups
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import jpeg
 

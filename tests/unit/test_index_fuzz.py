@@ -9,7 +9,7 @@ import pytest
 from primus_scale.data.index import read_index
 from primus_scale.data.reader import load_windows
 from primus_scale.data.shard_set import ShardSet
-from shards.verify import verify
+from shards.write.verify import verify
 from tests.index_edits import BELIEVED, EDITS, bit_flips, flips
 from tests.shard_factory import edit_index, make_blocks, make_windows, write_packed
 

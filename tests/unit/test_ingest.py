@@ -9,12 +9,12 @@ import pytest
 
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import ShardSet
-from shards import progress
-from shards.ingest import check_made, ingest
-from shards.parallel import Failed
-from shards.recording_maker import IngestJob, Made, Order, RecordingMaker
+from shards.ingest.ingest import check_made, ingest
+from shards.ingest.recording_maker import IngestJob, Made, Order, RecordingMaker
 from shards.report import IngestReport, RecordingReport
-from shards.verify import verify
+from shards.tasks import progress
+from shards.tasks.workers import Failed
+from shards.write.verify import verify
 from tests.full_disk import files_limited_to
 from tests.permissions import bound_by_permissions
 from tests.recording_factory import make_settings

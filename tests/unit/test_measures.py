@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from primus_scale import measures
-from primus_scale.measures import (
+from primus_scale.monitor import measures
+from primus_scale.monitor.measures import (
     alignment,
     chance_of_recall,
     effective_rank,

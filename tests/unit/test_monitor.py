@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor import METRICS_FILE, Monitor
-from primus_scale.pictures import draw_similarity, draw_views
-from primus_scale.progress_line import ProgressLine, format_seconds
+from primus_scale.monitor.monitor import METRICS_FILE, Monitor
+from primus_scale.monitor.pictures import draw_similarity, draw_views
+from primus_scale.monitor.progress import ProgressLine, format_seconds
 from tests.full_disk import files_limited_to
 from tests.monitored_run import RATE_HZ, WIDTH, make_config, make_report, make_views
 

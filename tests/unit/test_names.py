@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.names import check_name, path_in, quoted
+from primus_scale.storage.names import check_name, path_in, quoted
 
 GOOD = (
     "manifest.json",

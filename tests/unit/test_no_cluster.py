@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shards.parallel import on_cluster, ray_cluster, run_tasks, stays_here
+from shards.tasks.workers import on_cluster, ray_cluster, run_tasks, stays_here
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 
 from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective import (
+from primus_scale.objective.loss import (
     TERMS,
     PrimusModel,
     Temperatures,
@@ -19,7 +19,7 @@ from primus_scale.objective import (
     support_spec,
     uses_neighbours,
 )
-from primus_scale.positives import hash_sets
+from primus_scale.objective.positives import hash_sets
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, RingSupportSet, SupportSpec
 from tests.exclusions import only_uids

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.data.storage import Folder
-from primus_scale.storage_lock import held
+from primus_scale.distributed.storage_lock import held
+from primus_scale.storage.folder import Folder
 from shards.demo.build import build_demo
-from shards.embed import embed
-from shards.ingest import ingest
-from shards.recording_maker import IngestJob
-from shards.verify import verify
+from shards.embed.embed import embed
+from shards.ingest.ingest import ingest
+from shards.ingest.recording_maker import IngestJob
+from shards.write.verify import verify
 from tests.integration.tiny import ROOT
 from tests.recording_factory import make_settings
 from tests.recording_folder import write_recordings

@@ -11,7 +11,7 @@ from torch import nn
 from launch.checks import memory, network, node, step, storage
 from launch.checks.base import FAIL, OK, WARN, Context, Finding, GroupBrokenError, Watch, amount
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.engine import Runtime
+from primus_scale.engine.engine import Runtime
 from tests.integration.tiny import TEACHERS, free_port, tiny_config, write_shards
 
 

@@ -60,7 +60,7 @@ def test_commit_is_that_of_the_programs_own_checkout(tmp_path: Path) -> None:
     git(tmp_path / "other", "commit", "--quiet", "--message=Add")
     own = git(tmp_path / "other", "rev-parse", "HEAD")
     assert own != other
-    with (installed / "primus_scale/provenance.py").open("a") as file:
+    with (installed / "primus_scale/monitor/provenance.py").open("a") as file:
         file.write("\n")
     found = described(installed, GIT_DIR=str(ROOT / ".git"))  # as within a hook of another
     assert (found["commit"], found["uncommitted_changes"]) == (own, True)

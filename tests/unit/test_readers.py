@@ -15,6 +15,7 @@ from shards.demo.build import hapt_window
 from shards.demo.hapt import ACTIVITIES as DEMO_ACTIVITIES
 from shards.demo.hapt import PEOPLE, HaptRecording
 from shards.demo.sensor import PLACEMENTS as DEMO_PLACEMENTS
+from shards.ingest.windows import RecordingWindows
 from shards.readers import (
     READERS,
     create_reader,
@@ -33,7 +34,6 @@ from shards.readers.base import Reader
 from shards.readers.egoexo4d import TASKS
 from shards.readers.rows import activity_name
 from shards.recording import RecordingRef
-from shards.windows import RecordingWindows
 from tests import ego4d_factory, egoexo4d_factory, folder_factory
 from tests.reading import find_ref
 from tests.recording_factory import acceleration, make_settings, rotation, sample_times

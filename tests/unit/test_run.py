@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.run import open_data
+from primus_scale.train.run import open_data
 from tests.integration.tiny import TEACHERS, tiny_config, write_shards
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from shards.build_commands import add_build
 from shards.gate_flags import GATE_FLAGS
+from shards.ingest.windows import RecordingWindows
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, LabelSpan, Recording
 from shards.report import DeviceReport
 from shards.settings import SensorLimits
 from shards.signal.sensor_gates import GATES
-from shards.windows import RecordingWindows
 from tests.recording_factory import (
     acceleration,
     make_recording,

@@ -16,7 +16,7 @@ import webdataset
 from primus_scale.data.index import read_index
 from primus_scale.data.members import split_record
 from primus_scale.data.record import decode_window
-from shards.writer import PackedShardWriter, WindowShardWriter
+from shards.write.writer import PackedShardWriter, WindowShardWriter
 from tests.permissions import bound_by_permissions
 from tests.shard_factory import (
     RATE_HZ,
@@ -172,7 +172,7 @@ def test_leftovers_of_a_killed_run_are_replaced(tmp_path):
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from tests.shard_factory import make_windows
-        from shards.writer import WindowShardWriter
+        from shards.write.writer import WindowShardWriter
         writer = WindowShardWriter({str(tmp_path)!r}, rate_hz=50.0, shard_bytes=1)
         for window in make_windows(3):
             writer.write(window)

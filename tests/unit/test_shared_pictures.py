@@ -13,11 +13,11 @@ from primus_scale.data.reader import load_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.teachers import build_teacher, embed_windows
 from primus_scale.teachers.hub import FrameTower
-from shards import embed as stage
-from shards.embed import embed
-from shards.film import Film
-from shards.ingest import ingest
-from shards.recording_maker import IngestJob
+from shards.embed import embed as stage
+from shards.embed.embed import embed
+from shards.ingest.film import Film
+from shards.ingest.ingest import ingest
+from shards.ingest.recording_maker import IngestJob
 from tests.recording_factory import acceleration, make_settings, rotation, sample_times
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import save_model

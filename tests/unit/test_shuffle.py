@@ -2,7 +2,7 @@ import numpy as np
 
 from primus_scale.data.index import RecordEntry, ShardEntry
 from primus_scale.data.shard_set import list_places
-from shards.shuffle import shuffled_places
+from shards.embed.shuffle import shuffled_places
 
 FILES = [
     ShardEntry(

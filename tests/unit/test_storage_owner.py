@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale import storage_lock
+from primus_scale.checkpoint.owner import OWNER_FILE, owned_storage
 from primus_scale.config import Config
-from primus_scale.data.patience import Patience
-from primus_scale.data.storage import Folder
-from primus_scale.run_lock import LOCK_FILE
-from primus_scale.storage_lock import BeatLock, is_running, own_process
-from primus_scale.storage_owner import OWNER_FILE, owned_storage
+from primus_scale.distributed import storage_lock
+from primus_scale.distributed.run_lock import LOCK_FILE
+from primus_scale.distributed.storage_lock import BeatLock, is_running, own_process
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.patience import Patience
 from tests.integration.tiny import tiny_config
 
 Places = tuple[str, Path]

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from primus_scale.checkpoint.copies import RunStorage
 from primus_scale.cli import main
 from primus_scale.config import FewShotConfig
 from primus_scale.config_file import load_config
 from primus_scale.data.index import read_index
-from primus_scale.data.patience import Patience
-from primus_scale.data.storage import Folder
 from primus_scale.evaluate import evaluate
-from primus_scale.run_storage import RunStorage
-from primus_scale.urls import parse_local, parse_place, redact
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.patience import Patience
+from primus_scale.storage.urls import parse_local, parse_place, redact
 from shards.demo.build import build_demo
 from shards.files.source import Source
-from shards.work import Workshop
+from shards.tasks.store import Workshop
 
 SECRET = "planted"
 WITH_SECRETS = (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from primus_scale.data.record import encode_block, encode_window
-from shards.verify import verify
-from shards.writer import WindowShardWriter
+from shards.write.verify import verify
+from shards.write.writer import WindowShardWriter
 from tests.shard_factory import (
     edit_index,
     make_blocks,

@@ -9,9 +9,9 @@ from PIL import Image
 
 from primus_scale.sample import window_uid
 from shards.files.video import Video
+from shards.ingest.windows import RecordingWindows
 from shards.recording import Device, LabelSpan, Narration, Recording
 from shards.report import GAP, GRAVITY, NO_NARRATION, NO_SENSOR, NO_VIDEO, LagReport
-from shards.windows import RecordingWindows
 from tests.recording_factory import (
     acceleration,
     make_device,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.data.storage import Folder
-from shards.parallel import Failed
-from shards.work import Task, Workshop, fingerprint
+from primus_scale.storage.folder import Folder
+from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.workers import Failed
 
 
 def squares(done: list[int]) -> Callable[[], Callable[[int], object]]:

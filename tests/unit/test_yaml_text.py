@@ -8,7 +8,7 @@ import yaml
 
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
-from primus_scale.yaml_text import MOST_BYTES, read_yaml
+from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 
 # Ten aliases of ten aliases ...: 10 ** 9 values in 500 bytes.
 BOMB = "a0: &a0 [x]\n" + "".join(

@@ -10,10 +10,16 @@ import pytest
 import torch
 
 from primus_scale.config import Config
-from primus_scale.engine import start_runtime, stop_runtime
-from primus_scale.run import Run, build_run
-from primus_scale.trainer import pretrain
-from primus_scale.zero_state import STATE, StateFiles, convert_state, load_converted, save_state
+from primus_scale.engine.engine import start_runtime, stop_runtime
+from primus_scale.engine.zero_state import (
+    STATE,
+    StateFiles,
+    convert_state,
+    load_converted,
+    save_state,
+)
+from primus_scale.train.run import Run, build_run
+from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import tensors_of, tiny_config, write_shards
 
 

@@ -1,0 +1,145 @@
+"""The copy of a run's files at ``train.storage``, on any file system that fsspec knows.
+
+    STORAGE/NAME/checkpoints/step-00000250/manifest.json, state/..., support/..., encoder/...
+    STORAGE/NAME/metrics.jsonl, tensorboard/..., encoder/...
+    STORAGE/NAME/owner.json, run.lock                  whose it is (``storage_owner``)
+
+The copy lets a run go on elsewhere when a machine is lost, and lets machines do without a shared
+folder: each sends the files that its ranks wrote, and takes all. A checkpoint's manifest goes
+last and leaves first, so that one with a manifest is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from primus_scale.checkpoint.manifest import (
+    MANIFEST,
+    check_size,
+    fingerprint,
+    parse_manifest,
+    sort_checkpoints,
+)
+from primus_scale.config import Config
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.names import check_name, path_in
+from primus_scale.storage.patience import Patience
+from primus_scale.storage.urls import parse_place
+
+CHECKPOINTS = "checkpoints"
+
+
+class RunStorage:
+    """The copy of one run's files at ``url``. Methods raise OSError where it does not answer."""
+
+    def __init__(self, url: str, patience: Patience) -> None:
+        self.url = parse_place(url)
+        self._patience = patience
+        self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and time of change
+
+    @classmethod
+    def configured(cls, config: Config) -> RunStorage | None:
+        """At ``train.storage``; None where that is unset."""
+        url = storage_url(config)
+        return cls(url, config.data.patience()) if url is not None else None
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where it lies on this machine; None where it is elsewhere."""
+        return self._at().local_path
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints, oldest first, also of those that are not whole yet."""
+        return sort_checkpoints(self._at(CHECKPOINTS).names())
+
+    def manifest(self, checkpoint: str) -> dict[str, Any]:
+        """FileNotFoundError where a checkpoint is not whole yet, ValueError where it is damaged."""
+        folder = self._at(CHECKPOINTS, checkpoint)
+        check_size(folder.size(MANIFEST), folder.locate(MANIFEST))
+        return parse_manifest(folder.read(MANIFEST), checkpoint, folder.locate(MANIFEST))
+
+    def put_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Copy the files ``names`` of the checkpoint in ``folder``."""
+        for name in names:
+            self._put(folder / name, CHECKPOINTS, folder.name, *Path(name).parent.parts)
+
+    def fetch_file(self, folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+        """Bring the file ``name``, of which the manifest says ``entry``, into ``folder``.
+
+        FileNotFoundError where it is missing, ValueError where it is not what was written.
+        """
+        *folders, file = check_name(name, str(folder / MANIFEST)).split("/")
+        target = path_in(folder, name, str(folder / MANIFEST))
+        source = self._at(CHECKPOINTS, folder.name, *folders)
+        # Its size first: what is not the run's may be larger than this machine's disk.
+        whole = source.size(file) == entry["size"]
+        partial = _fetch(source, file, target) if whole else None
+        if partial is None or fingerprint(partial) != entry:
+            if partial is not None:
+                partial.unlink()
+            raise ValueError(f"{source.locate(file)} is not what was written")
+        partial.replace(target)
+
+    def remove(self, checkpoint: str) -> None:
+        """Delete a checkpoint."""
+        folder = self._at(CHECKPOINTS, checkpoint)
+        if MANIFEST in folder.names():
+            folder.remove(MANIFEST)
+        folder.remove_all()
+
+    def put_results(self, output: Path, names: Iterable[str]) -> None:
+        """Copy files and folders of files, those of ``names`` that are in ``output``.
+
+        Those that have not changed since they were last copied are left out.
+        """
+        for name in names:
+            folders = () if (output / name).is_file() else (name,)
+            for path in sorted((output / name).glob("*")) if folders else [output / name]:
+                state = path.stat()
+                if self._put_before.get(path) != (state.st_size, state.st_mtime_ns):
+                    self._put(path, *folders)
+                    self._put_before[path] = state.st_size, state.st_mtime_ns
+
+    def fetch_results(self, output: Path, names: Iterable[str]) -> None:
+        """Bring files and folders of files, those of ``names`` that there are, into ``output``."""
+        stored = self._at().names()
+        for name in set(names).intersection(stored):
+            inside = self._at(name).names()  # of a file some list the file itself
+            if inside in ([], [name]):
+                _fetch_whole(self._at(), name, output)
+                continue
+            for file in inside:
+                _fetch_whole(self._at(name), file, path_in(output, name, self.url))
+
+    def _put(self, path: Path, *folders: str) -> None:
+        target = self._at(*folders)
+        target.create()
+        target.put(path, path.name)
+
+    def _at(self, *folders: str) -> Folder:
+        return Folder("/".join((self.url, *folders)), self._patience)
+
+
+def storage_url(config: Config) -> str | None:
+    """The run's folder at ``train.storage``; None where that is unset."""
+    storage = config.train.storage
+    return f"{parse_place(storage)}/{config.name}" if storage is not None else None
+
+
+def _fetch_whole(source: Folder, name: str, folder: Path) -> None:
+    """Copy a file of ``source`` into ``folder``; ValueError where its name leads elsewhere."""
+    check_name(name, source.url, plain=True)
+    target = path_in(folder, name, source.url)
+    _fetch(source, name, target).replace(target)
+
+
+def _fetch(source: Folder, name: str, target: Path) -> Path:
+    """Copy a file of ``source`` beside ``target``, under a name for what is not whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    with source.open(name) as stream, partial.open("wb") as file:
+        shutil.copyfileobj(stream, file, 2**20)
+    return partial

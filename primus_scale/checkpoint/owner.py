@@ -1,0 +1,171 @@
+"""Whose the folder ``STORAGE/NAME`` is: the run that writes there, and nobody beside it.
+
+    with owned_storage(config):     # on every rank, at the same time
+        ...
+
+``owner.json`` there names the run: a random number that also lies in its output (``run.json``), the
+output, and a digest of the configuration. The run goes on from the copy
+
+- with its own output, wherever that was moved;
+- on a machine that has nothing of it, where output and configuration are the same: the first
+  machine was lost, the same command starts it again;
+- anywhere else with ``train.take_over=true``, into an output that holds no run.
+
+Whoever else comes is refused, and so is everybody while another process holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from primus_scale.checkpoint.copies import CHECKPOINTS, storage_url
+from primus_scale.checkpoint.identity import config_digest
+from primus_scale.checkpoint.manifest import sort_checkpoints
+from primus_scale.config import Config
+from primus_scale.distributed.collectives import on_first_rank
+from primus_scale.distributed.run_lock import this_process
+from primus_scale.distributed.storage_lock import storage_lock
+from primus_scale.storage.files import write_atomically
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.foreign import parse_json
+from primus_scale.storage.names import quoted
+
+OWNER_FILE = "owner.json"
+RUN_FILE = "run.json"
+SCHEMA = 1
+INSTEAD = "another name or train.storage"
+_RAY_COPY = "working_dir_files"  # folder of a submitted job's own copy of the working directory
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What ``owner.json`` says. run: the number of the run. config: digest of its configuration."""
+
+    run: str
+    output: str
+    config: str
+    host: str
+    since: str
+
+
+@contextmanager
+def owned_storage(config: Config) -> Iterator[None]:
+    """Hold the run's folder at ``train.storage``, where that is set; every rank calls it.
+
+    OSError on all ranks where another process holds it, ValueError where it is another run's.
+    """
+    url = storage_url(config)
+    if url is None:
+        yield
+        return
+    folder = Folder(url, config.data.patience())
+    lock = storage_lock(folder, instead=INSTEAD)
+
+    def claim() -> None:
+        _check_apart(folder, config)
+        lock.acquire()
+        _claim(folder, config)
+
+    try:
+        on_first_rank(claim)
+        yield
+    finally:
+        lock.release()
+
+
+def _claim(folder: Folder, config: Config) -> None:
+    """Write down that the run in ``config.output`` owns ``folder``; ValueError where another does.
+
+    The output's file comes first: a kill between the two leaves storage that nobody owns.
+    """
+    output, process = Path(config.output), this_process()
+    owner, own = _read_owner(folder), _read_run(output / RUN_FILE)
+    if owner is not None and owner.run != own:
+        _check_heir(folder, owner, config, own)
+        own = owner.run
+    run = own or uuid.uuid4().hex
+    new = Owner(run, where(config), config_digest(config), process["host"], process["since"])
+    write_atomically(output / RUN_FILE, json.dumps({"run": run}) + "\n")
+    folder.create()
+    with folder.staging(OWNER_FILE) as path:
+        text = json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_heir(folder: Folder, owner: Owner, config: Config, own: str | None) -> None:
+    """ValueError where an output that is not the owner's may not go on from ``folder``."""
+    checkpoints = Path(config.output) / CHECKPOINTS
+    empty = own is None and not sort_checkpoints(path.name for path in checkpoints.glob("*"))
+    same = (owner.output, owner.config) == (where(config), config_digest(config))
+    if own is None and (same or (empty and config.train.take_over)):
+        if not same:
+            print(f"taking over {folder.url} from {_describe(owner)}")
+        return
+    advice = "add train.take_over=true to go on with that run here, where its output is lost"
+    if not empty:
+        advice = (
+            f"{config.output} holds another run; to go on with the one in storage, choose an empty "
+            "output and add train.take_over=true"
+        )
+    raise ValueError(f"{folder.url} is of {_describe(owner)}; choose {INSTEAD}, or {advice}")
+
+
+def where(config: Config) -> str:
+    """The output as machines of one run name it.
+
+    A path below the working directory is told with it, except in the copy that Ray makes anew for
+    each submitted job.
+    """
+    output = Path(config.output)
+    return str(output if _RAY_COPY in Path.cwd().parts else output.resolve())
+
+
+def _read_owner(folder: Folder) -> Owner | None:
+    """None where nobody owns it yet; ValueError where the file is damaged."""
+    place = folder.locate(OWNER_FILE)
+    try:
+        tree = parse_json(folder.read(OWNER_FILE), place)
+    except FileNotFoundError:
+        return None
+    names = [field.name for field in fields(Owner)]
+    if not isinstance(tree, dict) or not all(_is_text(tree.get(name)) for name in names):
+        raise ValueError(
+            f"{place} does not say whose the folder is; remove it, and start the run that it is of"
+        )
+    return Owner(**{name: tree[name] for name in names})
+
+
+def _read_run(path: Path) -> str | None:
+    """The number of the run in an output; None where there is none."""
+    try:
+        tree = parse_json(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+    if not isinstance(tree, dict) or not _is_text(tree.get("run")):
+        raise ValueError(f"{path} does not name a run; remove it, or choose another output")
+    return str(tree["run"])
+
+
+def _check_apart(folder: Folder, config: Config) -> None:
+    if folder.local_path is not None and folder.local_path == Path(config.output).absolute():
+        raise ValueError(
+            f"train.storage with name={config.name} is the output {config.output} itself; choose "
+            "another train.storage, or leave it unset"
+        )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 4096
+
+
+def _describe(owner: Owner) -> str:
+    return (
+        f"another run: it writes to {quoted(owner.output)} on {quoted(owner.host)}, last begun "
+        f"{quoted(owner.since)}"
+    )

@@ -1,0 +1,1 @@
+"""The process group, its collectives, the watchdog of stuck ranks, and locks."""

@@ -1,0 +1,1 @@
+"""DeepSpeed: the optimizer's step, and the files that ZeRO writes."""

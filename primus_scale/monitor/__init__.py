@@ -1,0 +1,1 @@
+"""What people look at: TensorBoard log, measures, pictures, pages, progress, provenance."""

@@ -1,0 +1,75 @@
+"""What a run was: its configuration, the code's commit and the packages, beside its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from primus_scale.config import Config
+from primus_scale.config_file import dump_config
+from primus_scale.storage.files import write_atomically
+
+CONFIG_FILE = "config.yaml"
+ENVIRONMENT_FILE = "environment.json"
+PACKAGES = (
+    "primus-scale",
+    "torch",
+    "deepspeed",
+    "ray",
+    "webdataset",
+    "transformers",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "safetensors",
+    "numpy",
+)
+
+
+def write_provenance(config: Config, world: int) -> None:
+    """Write ``config.yaml`` and ``environment.json`` into the run's output folder.
+
+    OSError naming the file that cannot be written.
+    """
+    output = Path(config.output)
+    environment = describe_environment() | {"ranks": world}
+    write_atomically(output / CONFIG_FILE, dump_config(config))
+    write_atomically(output / ENVIRONMENT_FILE, json.dumps(environment, indent=1) + "\n")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Commit of the code, Python, and versions of packages, the program's own among them.
+
+    commit, uncommitted_changes: None where the code is of no git checkout, an installed package
+    within the checkout of something else included.
+    """
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    changes = _git("status", "--porcelain", "--untracked-files=no") if tracked else None
+    return {
+        "commit": _git("rev-parse", "HEAD") if tracked else None,
+        "uncommitted_changes": bool(changes) if changes is not None else None,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    # Within a hook of git, variables name the repository that the hook is of.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The PRIMUS objective: positives and keys of each term, contrast (InfoNCE), loss."""

@@ -1,0 +1,158 @@
+"""The contrastive loss that every term of the objective uses.
+
+Each rank holds B rows of a global batch of N. Its loss compares *local queries with global keys*,
+gathered in rank order with gradient where the keys are learned. A rank's loss is its share: the
+mean over ranks is the loss of the global batch, and parameter gradients averaged over ranks (as
+DeepSpeed does) equal those of one process that holds all N rows, temperature included.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from primus_scale.distributed.collectives import (
+    gather,
+    gather_with_grad,
+    is_distributed,
+    rank,
+    world_size,
+)
+
+
+class Pairs(NamedTuple):
+    """Pairs of a query and a key, both of the global batch, as a rank needs them.
+
+    of_queries ``(B, N)`` bool: the rank's queries with all keys. of_keys ``(B, N)`` bool: the
+    rank's keys with all queries.
+    """
+
+    of_queries: torch.Tensor
+    of_keys: torch.Tensor
+
+
+class Contrast(NamedTuple):
+    """A contrastive loss.
+
+    loss: 0-d, this rank's share; its mean over ranks is the loss of the global batch.
+    rows: 0-d int64, rows of the global batch that took part; the same on every rank.
+    """
+
+    loss: torch.Tensor
+    rows: torch.Tensor
+
+
+class GlobalRows(NamedTuple):
+    """Embeddings of the global batch, L2-normalised, float32.
+
+    local: this rank's rows ``(B, D)``. all: those of all ranks in rank order ``(N, D)``.
+    """
+
+    local: torch.Tensor
+    all: torch.Tensor
+
+
+def gather_rows(embeddings: torch.Tensor) -> GlobalRows:
+    """Normalise a rank's embeddings ``(B, D)`` and gather them, with gradient if they have one."""
+    local = functional.normalize(embeddings.float(), dim=1)
+    return GlobalRows(local, gather_with_grad(local) if local.requires_grad else gather(local))
+
+
+def contrastive(
+    queries: GlobalRows,
+    keys: GlobalRows,
+    temperature: torch.Tensor,
+    valid: torch.Tensor,
+    *,
+    key_ids: torch.Tensor | None = None,
+    same_cosine: float | None = None,
+    no_negatives: Pairs | None = None,
+    reduction: Literal["sum", "mean"] = "sum",
+) -> Contrast:
+    """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
+
+    Row i of the queries belongs to row i of the keys. temperature: 0-d. valid ``(B,)`` bool: rows
+    that lack either side are neither positives nor negatives. Rows whose key is the same as the
+    positive's would be false negatives and are left out: same means of equal ``key_ids`` ``(B,)``
+    int64, or of a cosine above ``same_cosine``. no_negatives: further pairs that are left out
+    where they are no positives. reduction: sum or mean of the two directions (sum in arXiv
+    2411.15127).
+
+    Without any valid row the loss is 0, with gradients of 0. All arithmetic is in float32.
+    """
+    with torch.autocast(queries.local.device.type, enabled=False):
+        all_valid = gather(valid)
+        same = _same_keys(keys, key_ids, same_cosine)
+        excluded = ~(valid[:, None] & all_valid) | same
+        further = no_negatives or Pairs(excluded, excluded)
+        first = rank() * len(valid)
+        logits = _logits(queries.local, keys.all, temperature, excluded | further[0], first)
+        if is_distributed():
+            reverse = _logits(keys.local, queries.all, temperature, excluded | further[1], first)
+        else:
+            reverse = logits.T  # one process holds both directions in one matrix
+        losses = _cross_entropy(logits, first) + _cross_entropy(reverse, first)
+        if reduction == "mean":
+            losses = losses / 2
+        rows = all_valid.sum()
+        share = torch.where(valid, losses, 0.0).sum() * (world_size() / rows.clamp(min=1))
+    return Contrast(share, rows)
+
+
+def info_nce(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: torch.Tensor | float,
+    excluded: torch.Tensor | None = None,
+    first: int = 0,
+) -> torch.Tensor:
+    """InfoNCE of each query against all keys, ``(B,)`` (arXiv 1807.03748).
+
+    queries ``(B, D)`` and keys ``(N, D)``, L2-normalised; the positive of query i is key
+    ``first + i``. excluded ``(B, N)`` bool: pairs that are no negatives.
+    """
+    if excluded is None:
+        excluded = torch.zeros(len(queries), len(keys), dtype=torch.bool, device=queries.device)
+    return _cross_entropy(_logits(queries, keys, temperature, excluded, first), first)
+
+
+def same_vectors(first: torch.Tensor, second: torch.Tensor, cosine: float) -> torch.Tensor:
+    """Where vectors are equal but for rounding: ``(B, D)``, ``(N, D)`` -> ``(B, N)`` bool.
+
+    Both must be L2-normalised; equal means of a cosine above ``cosine``.
+    """
+    return first.detach() @ second.detach().T > cosine
+
+
+def _same_keys(
+    keys: GlobalRows, key_ids: torch.Tensor | None, same_cosine: float | None
+) -> torch.Tensor:
+    """Pairs whose keys are the same, ``(B, N)`` bool or what broadcasts to it."""
+    same = keys.local.new_zeros(1, 1, dtype=torch.bool)
+    if key_ids is not None:
+        same = same | (key_ids[:, None] == gather(key_ids))
+    if same_cosine is not None:
+        same = same | same_vectors(keys.local, keys.all, same_cosine)
+    return same
+
+
+def _logits(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: torch.Tensor | float,
+    excluded: torch.Tensor,
+    first: int,
+) -> torch.Tensor:
+    """Logits ``(B, N)``, -inf where excluded but for the positives (column first + i of row i)."""
+    excluded = excluded.scatter(1, _positives(queries, first)[:, None], False)
+    return (queries @ keys.T * (1 / temperature)).masked_fill(excluded, -torch.inf)
+
+
+def _cross_entropy(logits: torch.Tensor, first: int) -> torch.Tensor:
+    return functional.cross_entropy(logits, _positives(logits, first), reduction="none")
+
+
+def _positives(rows: torch.Tensor, first: int) -> torch.Tensor:
+    return torch.arange(first, first + len(rows), device=rows.device)

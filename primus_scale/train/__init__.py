@@ -1,0 +1,1 @@
+"""The trainer, the run that it trains, and one step of it."""

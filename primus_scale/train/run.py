@@ -1,0 +1,283 @@
+"""Everything a training run consists of, built from its configuration and checked on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from primus_scale.augment import Augment, build_augment, step_generator
+from primus_scale.checkpoint.checkpoints import Checkpoints
+from primus_scale.checkpoint.copies import RunStorage
+from primus_scale.config import Config, TeachersConfig
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
+from primus_scale.data.schedule import check_enough
+from primus_scale.data.shard_set import ShardSet, check_same_input
+from primus_scale.encoders import ImuEncoder, build_encoder
+from primus_scale.encoders.export import EncoderCard, describe_encoder
+from primus_scale.engine.engine import Engine, Runtime, check_batch
+from primus_scale.objective.loss import Asked, PrimusModel, ask_ahead, check_objective, support_spec
+from primus_scale.sample import Batch
+from primus_scale.support import RingSupportSet, SupportSet
+from primus_scale.teachers import (
+    Teacher,
+    attach_teacher_embeddings,
+    build_teachers,
+    check_teachers,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run on this rank; made by ``build_run``.
+
+    teachers: the live ones by modality, empty where shards bring embeddings. support: None where
+    the objective has no neighbour term. storage: the copy at ``train.storage``, or None.
+    validation: held-out windows with embeddings, or None.
+    """
+
+    config: Config
+    runtime: Runtime
+    data: ShardSet
+    teachers: Mapping[str, Teacher]
+    augment: Augment
+    engine: Engine
+    support: SupportSet | None
+    checkpoints: Checkpoints
+    storage: RunStorage | None
+    validation: Batch | None
+
+    def close(self) -> None:
+        """Let go of what the parts hold beside memory."""
+        self.engine.close()
+        if self.support is not None:
+            self.support.close()
+
+    def batches(self, start_step: int) -> BatchLoader:
+        """The rank's share of the global batches from ``start_step`` to the end of the run."""
+        return batches(
+            self.config.data,
+            self.data,
+            batch=self.config.train.batch,
+            seed=self.config.seed,
+            start_step=start_step,
+            stop_step=self.config.train.steps,
+            rank=self.runtime.rank,
+            world=self.runtime.world,
+            live=bool(self.teachers),
+        )
+
+    def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Asked | None]]:
+        """Each batch, prepared, and its neighbours, asked for while the step before computes.
+
+        The second is for ``train_step``; None without a support set.
+        """
+        ahead: tuple[Batch, Asked | None] | None = None
+        for loaded in loader:
+            batch = self.prepare(loaded)
+            asked = None
+            if self.support is not None:
+                asked = ask_ahead(batch, self.support, self.config.objective.neighbours)
+            if ahead is not None:
+                yield ahead
+            ahead = batch, asked
+        if ahead is not None:
+            yield ahead
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch on the device, with its teacher embeddings."""
+        batch = batch.to(self.runtime.device)
+        return attach_teacher_embeddings(batch, self.teachers) if self.teachers else batch
+
+    def views(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """View 0 and view 1 of the batch of ``step``, each ``(B, C, T)``."""
+        first = self.runtime.rank * len(batch)
+        rows = slice(first, first + len(batch))
+        generator = step_generator(self.config.seed, step, self.runtime.device)
+        return batch.imu, self.augment(batch.imu, generator, rows, self.config.train.batch)
+
+
+def open_data(config: Config, world: int) -> ShardSet:
+    """The training shards, after the checks that a launcher can make before it starts ranks.
+
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough`` and
+    ``check_objective``,
+    and ValueError where the shards were embedded by other teachers than the configuration names.
+    """
+    check_batch(config.train, world)
+    data = ShardSet.open(config.data.train, config.data.patience())
+    check_enough(data.windows, config.train.batch)
+    check_embeddings(config, data)
+    return data
+
+
+def check_embeddings(config: Config, data: ShardSet) -> None:
+    """Check, in embedded mode, that ``data`` holds what objective and teachers are said to need.
+
+    ValueError as ``open_data``.
+    """
+    if config.teachers.mode == "embedded":
+        _check_named_teachers(config.teachers, data)
+        check_objective(config.objective, data.teachers)
+
+
+def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
+    """In embedded mode a teacher need not be named; one that is must be that of the shards."""
+    for modality, wanted in (("video", named.video), ("text", named.text)):
+        space = data.teachers.get(modality)
+        if wanted and (space is None or space.teacher != wanted):
+            found = f"{space.teacher!r} ({space.dim} wide)" if space else "no teacher"
+            raise ValueError(
+                f"teachers.{modality} is {wanted!r}, but data.train has {modality} embeddings of "
+                f"{found}; leave teachers.{modality} unset to use the shards as they are, or embed "
+                "them again (primus-scale shards embed)"
+            )
+
+
+def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
+    """Open the data, build the model and all around it.
+
+    placement: where Ray has room for the actors of a support service, if that was reserved.
+    Whatever in the configuration, the data or the machine would break the run later raises
+    ValueError, FileNotFoundError or OSError here, before the first step.
+    """
+    announce = print if runtime.rank == 0 else lambda *_: None
+    data = open_data(config, runtime.world)
+    announce(check_batch(config.train, runtime.world))
+    for url in data.unsealed:
+        announce(
+            f"{url}: its index was written by an earlier version and has no seal, so an index "
+            "that was altered is not noticed; check and seal it with "
+            f"primus-scale shards verify --seal {url}"
+        )
+    teachers: dict[str, Teacher] = {}
+    if config.teachers.mode == "live":
+        teachers = build_teachers(config.teachers, runtime.device)
+    spaces = spaces_of(teachers) or dict(data.teachers)
+    check_objective(config.objective, spaces)  # live teachers are known only now
+    validation = _load_validation(config, data, teachers, spaces)
+
+    encoder = fresh_encoder(config, data, spaces)
+    exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
+    card = _describe_for_card(config, data, spaces, exported)
+    storage = RunStorage.configured(config)
+    announce(_describe(data, spaces, exported))
+    return Run(
+        config=config,
+        runtime=runtime,
+        data=data,
+        teachers=teachers,
+        augment=build_augment(config.augment, data.index.units),
+        engine=Engine(PrimusModel(encoder, config.objective.temperature), config, runtime),
+        support=_build_support(config, spaces, runtime, placement),
+        checkpoints=Checkpoints(config, runtime, data, exported, card, storage),
+        storage=storage,
+        validation=validation,
+    )
+
+
+def _build_support(
+    config: Config, spaces: Mapping[str, TeacherSpace], runtime: Runtime, placement: Any
+) -> SupportSet | None:
+    """The empty support set in its home, or None where the objective needs none."""
+    spec = support_spec(config, {name: space.dim for name, space in spaces.items()})
+    if spec is None or config.support.home == "in_process":
+        return RingSupportSet(spec, runtime.device) if spec is not None else None
+    from primus_scale.support.service import ServiceSupportSet
+
+    return ServiceSupportSet(spec, config.support, runtime.device, placement)
+
+
+def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
+    """What an index would say of the embeddings of live ``teachers``, by modality."""
+    return {
+        modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
+        for modality, t in teachers.items()
+    }
+
+
+def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:
+    """The encoder with the same fresh weights on every rank."""
+    torch.manual_seed(config.seed)
+    return build_encoder(
+        config.encoder,
+        channels=len(data.index.channels),
+        samples=data.index.window_samples,
+        rate_hz=data.index.rate_hz,
+        teacher_dims={modality: space.dim for modality, space in spaces.items()},
+        shared=len(spaces) > 1 and len({space.space for space in spaces.values()}) == 1,
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def _load_validation(
+    config: Config,
+    data: ShardSet,
+    teachers: Mapping[str, Teacher],
+    spaces: Mapping[str, TeacherSpace],
+) -> Batch | None:
+    """Held-out windows like those of ``data``, with its teachers' embeddings, on the CPU."""
+    urls = config.data.validation
+    if not urls or not spaces:
+        return None  # without a teacher there is nothing to retrieve
+    held_out = load_windows(urls, config.data.patience(), most=config.data.validation_windows)
+    check_same_input(data, held_out.shard_set)
+    if teachers:
+        check_teachers(teachers, held_out.shard_set.teachers, urls[0])
+    else:
+        _check_same_teachers(held_out, spaces, urls[0])
+    if not held_out.shard_set.teachers:
+        return attach_teacher_embeddings(held_out.batch, teachers)
+    return replace(held_out.batch, frames=None, texts=None)
+
+
+def _check_same_teachers(
+    held_out: LoadedWindows, spaces: Mapping[str, TeacherSpace], url: str
+) -> None:
+    found = held_out.shard_set.teachers
+    if not found:
+        raise ValueError(
+            f"data.validation {url} holds no teacher embeddings, which retrieval needs; embed it "
+            "(primus-scale shards embed), or leave data.validation empty"
+        )
+    for modality in found.keys() & spaces.keys():
+        if found[modality].key != spaces[modality].key:
+            raise ValueError(
+                f"data.validation {url} has {modality} embeddings of key {found[modality].key} "
+                f"({found[modality].teacher}), data.train of {spaces[modality].key} "
+                f"({spaces[modality].teacher}); embed both with one teacher"
+            )
+
+
+def _describe(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder) -> str:
+    index = data.index
+    teachers = ", ".join(f"{name} {space.teacher} ({space.dim})" for name, space in spaces.items())
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    return (
+        f"{data.windows:,} windows of {index.window_samples / index.rate_hz:g} s at "
+        f"{index.rate_hz:g} Hz; teachers: {teachers or 'none'}; "
+        f"encoder of {parameters:,} parameters"
+    )
+
+
+def _describe_for_card(
+    config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder
+) -> EncoderCard:
+    train = [
+        {"url": folder.url, "windows": index.windows, "provenance": index.provenance}
+        for folder, index in zip(data.folders, data.indexes, strict=True)
+    ]
+    return describe_encoder(
+        encoder,
+        teachers={modality: asdict(space) for modality, space in spaces.items()},
+        data={"run": config.name, "train": train},
+        objective=config.objective.model_dump(mode="json"),
+        licence="as its training data allow; see data.train",
+        channels=data.index.channels,
+        units=data.index.units,
+    )

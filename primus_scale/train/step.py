@@ -1,0 +1,155 @@
+"""One training step, with the encoder run over the batch at once or in several passes.
+
+A contrastive loss cannot be accumulated by adding up losses of parts of the batch: each part
+would have only its own negatives. So with ``train.accumulation`` > 1 the step works as GradCache
+does (arXiv 2101.06983): embed all parts without a graph, take the loss of the whole global batch
+and its gradient at the embeddings, then run each part again and carry that gradient on into the
+weights. It costs one more forward pass, and gives the gradient of the whole batch exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from primus_scale.config import ObjectiveConfig
+from primus_scale.distributed.collectives import sum_over_ranks
+from primus_scale.encoders import Embeddings
+from primus_scale.engine.engine import Engine
+from primus_scale.objective.loss import (
+    Asked,
+    LossOutput,
+    ModelOutput,
+    find_neighbours,
+    primus_loss,
+    support_entries,
+)
+from primus_scale.sample import Batch
+from primus_scale.support import Neighbours, SupportSet
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step found on this rank's rows; tensors carry no gradient.
+
+    views: embeddings of view 0 and view 1. neighbours: None without a support set. finite: the
+    loss was finite on every rank; otherwise the weights and the support set are as before, and
+    grad_norm is NaN. grad_norm: of the global gradient, before clipping.
+    """
+
+    loss: LossOutput
+    temperatures: dict[str, torch.Tensor]
+    views: tuple[Embeddings, Embeddings]
+    neighbours: Neighbours | None
+    finite: bool
+    grad_norm: float
+
+
+# Squares of larger samples are beyond float32: normalising them may leave a finite loss, whose
+# gradients are NaN. Such a window counts as one whose loss is not finite.
+OVERFLOWING = 1e18
+
+
+def train_step(
+    engine: Engine,
+    views: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+    support: SupportSet | None,
+    objective: ObjectiveConfig,
+    lr: float,
+    asked: Asked | None = None,
+) -> StepResult:
+    """Search neighbours, take the loss, update the weights at rate ``lr``, remember the batch.
+
+    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. asked: see
+    ``find_neighbours``. Every rank calls this at the same time. FloatingPointError as
+    ``Engine.step``.
+    """
+    imu = torch.cat(views)
+    encoding = OnePass(engine, imu) if engine.passes == 1 else SeveralPasses(engine, imu)
+    view0, view1 = encoding.output.embeddings.chunk(2)
+    temperatures = encoding.output.temperatures
+    neighbours = None
+    if support is not None:
+        neighbours = find_neighbours(view0, batch, support, objective.neighbours, asked)
+    loss = primus_loss(view0, view1, temperatures, batch, neighbours, objective)
+    loss = replace(loss, total=loss.total.masked_fill(imu.abs().amax() > OVERFLOWING, math.nan))
+
+    finite = _finite_on_all_ranks(loss.total)
+    grad_norm = math.nan
+    if finite:
+        encoding.backward(loss.total)
+        grad_norm = engine.step(lr)
+        if support is not None:
+            support.enqueue(support_entries(view0, batch))
+    return StepResult(
+        loss=loss,
+        temperatures={name: value.detach() for name, value in temperatures.items()},
+        views=(view0.map(torch.Tensor.detach), view1.map(torch.Tensor.detach)),
+        neighbours=neighbours,
+        finite=finite,
+        grad_norm=grad_norm,
+    )
+
+
+class OnePass:
+    """The ordinary way: one forward pass, whose graph stays in memory until backward."""
+
+    def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
+        self._engine = engine
+        self.output = engine(imu)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Differentiate ``loss``, a function of ``output``, down to the weights."""
+        self._engine.backward(loss)
+
+
+class SeveralPasses:
+    """The same output and gradient with the graph of one part of the batch in memory at a time."""
+
+    def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
+        self._engine = engine
+        self._parts = imu.chunk(engine.passes)
+        with torch.no_grad():
+            outputs = [engine(part) for part in self._parts]
+        embeddings = Embeddings.cat([output.embeddings for output in outputs])
+        temperatures = outputs[0].temperatures
+        self.output = ModelOutput(
+            embeddings.map(_leaf), {name: _leaf(value) for name, value in temperatures.items()}
+        )
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Differentiate ``loss``, a function of ``output``, down to the weights."""
+        loss.backward()
+        gradients = self.output.embeddings.map(_gradient).chunk(len(self._parts))
+        for part, gradient in zip(self._parts, gradients, strict=True):
+            output = self._engine(part)
+            carried = _inner(output.embeddings.features, gradient.features)
+            carried = carried + _inner(output.embeddings.ss, gradient.ss)
+            for modality, embedding in output.embeddings.mm.items():
+                carried = carried + _inner(embedding, gradient.mm[modality])
+            for name, temperature in output.temperatures.items():
+                # Every pass computes the same temperatures: each takes its share.
+                share = _gradient(self.output.temperatures[name]) / len(self._parts)
+                carried = carried + _inner(temperature, share)
+            self._engine.backward(carried)
+
+
+def _leaf(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().requires_grad_()
+
+
+def _gradient(leaf: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _inner(value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """A number whose gradient at ``value`` is ``gradient``."""
+    return (value.float() * gradient.float()).sum()
+
+
+def _finite_on_all_ranks(loss: torch.Tensor) -> bool:
+    """Whether all ranks' losses are finite; a rank alone must not leave a step out."""
+    return not bool(sum_over_ranks((~torch.isfinite(loss)).to(torch.float32)))

@@ -1,0 +1,1 @@
+"""Frozen teachers over window shards, the one shuffle, and packing into blocks."""

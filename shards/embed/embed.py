@@ -1,0 +1,304 @@
+"""``shards embed``: frozen teachers over window shards, written as packed shards.
+
+    embed("s3://bucket/windows", "s3://bucket/packed", video="openai/clip-vit-base-patch32",
+          device="cuda", workers=8)
+
+Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
+folder (``shards.tasks.store``): a picture that devices of one moment share goes through the
+teacher once. Then they are packed in an order drawn from the seed (``shards.embed.shuffle``), so
+that every block is a random sample of the whole set. Both steps are split among workers, go on
+where they were after a kill, and give the same bytes whatever the number of workers and threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from primus_scale.config import TeachersConfig
+from primus_scale.data.index import (
+    ShardEntry,
+    ShardIndex,
+    TeacherSpace,
+    parse_shard_entry,
+    write_index,
+)
+from primus_scale.data.shard_set import ShardSet, list_places
+from primus_scale.distributed.storage_lock import held
+from primus_scale.storage.folder import Folder
+from primus_scale.storage.urls import parse_place
+from primus_scale.teachers import Teacher, build_teachers
+from shards.embed.group_embedder import GroupEmbedder
+from shards.embed.grouping import plan_groups
+from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
+from shards.embed.shuffle import shuffled_places
+from shards.tasks.progress import Progress
+from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.workers import Failed, on_cluster, stays_here
+from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
+
+GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
+GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who does the work. threads: of each worker. gpus: devices of each while it embeds."""
+
+    workers: int
+    threads: int
+    gpus: float
+    report: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Teachers:
+    """How workers build them, what they are by modality, and how they run."""
+
+    build: Callable[[], Mapping[str, Teacher]]
+    spaces: Mapping[str, TeacherSpace]
+    device: str
+    batch: int
+
+
+def embed(
+    windows_url: str,
+    out_url: str,
+    *,
+    video: str | None = None,
+    text: str | None = None,
+    block: int = 256,
+    seed: int = 0,
+    device: str = "auto",
+    batch: int = 64,
+    workers: int = 1,
+    threads: int | None = None,
+    gpus_per_worker: float = 1.0,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> ShardIndex:
+    """Embed the window shards at ``windows_url`` and write packed shards to ``out_url``.
+
+    video, text: names of teachers as in ``TeachersConfig``; at least one. block: windows a record.
+    seed: of the order of windows. batch: frames or texts in one forward pass. workers: Ray workers
+    (``shards.tasks.workers``). threads: of each worker, that decode pictures and run teachers
+    (None: this machine's cores divided by workers; 1 on an existing cluster). gpus_per_worker:
+    share of a device, with device cuda. overwrite: replace shards that already lie at ``out_url``.
+    report: is told the progress in lines. The same call goes on with a run that was stopped.
+
+    Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
+    the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
+    OSError where the output cannot be written, or another process writes there; and as
+    ``ShardSet.open``. Where it fails, ``out_url`` is left without an index.
+    """
+    for name, value in {"block": block, "batch": batch, "workers": workers}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    device = _choose_device(device, workers, report)
+    gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
+    crew = _Crew(workers, _choose_threads(threads, workers), gpus, report)
+    source = _open_source(windows_url, out_url)
+    teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, crew)
+    with held(out_url, instead="another --out"):
+        check_output(out_url, overwrite)
+        index = _embed(source, out_url, teachers, block, seed, crew)
+    report(f"{out_url}: {index.windows} windows packed")
+    return index
+
+
+def _embed(
+    source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, crew: _Crew
+) -> ShardIndex:
+    """The work of ``embed`` on an output that nobody else writes to."""
+    workshop = Workshop(out_url)
+    groups = _embed_groups(source, workshop, teachers, crew)
+    open_output(out_url)
+    shards = _pack(source, out_url, workshop, groups, teachers.spaces, block, seed, crew)
+    remove_other_shards(out_url, shards)
+    index = replace(
+        source.index,
+        kind="packed",
+        shards=shards,
+        labels=source.labels,
+        teachers=dict(teachers.spaces),
+        provenance={**source.index.provenance, "packing_seed": seed},
+    )
+    write_index(index, out_url)
+    workshop.remove()
+    return index
+
+
+def _choose_device(device: str, workers: int, report: Callable[[str], None]) -> str:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu" and on_cluster():
+            report("teachers run on CPUs, as this machine has no GPU; cuda uses the cluster's")
+    if device == "cuda" and stays_here(workers) and not torch.cuda.is_available():
+        raise ValueError(
+            "device is cuda, but PyTorch finds none on this machine; set it to cpu, or "
+            "RAY_ADDRESS to a cluster that has some"
+        )
+    return device
+
+
+def _check_share(gpus: float) -> float:
+    if not 0 < gpus <= 1:
+        raise ValueError(
+            f"gpus_per_worker must be above 0 and at most 1, got {gpus:g}: a worker runs its "
+            "teachers on one device; raise workers to use more devices"
+        )
+    return gpus
+
+
+def _choose_threads(threads: int | None, workers: int) -> int:
+    if threads is None:
+        return 1 if on_cluster() else max(1, (os.cpu_count() or 1) // workers)
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return threads
+
+
+def _set_up_teachers(config: TeachersConfig, device: str, crew: _Crew) -> _Teachers:
+    # On the CPU, to know what they are: the devices belong to the workers.
+    teachers = build_teachers(config, "cpu")
+    if not teachers:
+        raise ValueError("no teacher is named; give --video, --text or both")
+    spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
+    build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, device)
+    if device == "cpu" and stays_here(crew.workers):
+        build = partial(dict, teachers)  # the worker is this process
+    return _Teachers(build, spaces, device, config.batch)
+
+
+def _open_source(windows_url: str, out_url: str) -> ShardSet:
+    if parse_place(windows_url) == parse_place(out_url):
+        raise ValueError(f"{out_url} is both source and output; name another output folder")
+    source = ShardSet.open(windows_url)
+    if source.index.kind != "window":
+        raise ValueError(
+            f"{windows_url} holds {source.index.kind} shards, which have no frames; give the "
+            "window shards that primus-scale shards build writes"
+        )
+    return source
+
+
+def _embed_groups(
+    source: ShardSet,
+    workshop: Workshop,
+    teachers: _Teachers,
+    crew: _Crew,
+) -> list[ShardEntry]:
+    """The tars of embedded windows, in the order of the source."""
+    index, folder = source.index, source.folders[0]
+    contents = fingerprint([shard.sha256 for shard in index.shards])
+    keys = {modality: space.key for modality, space in teachers.spaces.items()}
+    numerics = [version("primus-scale"), torch.__version__, teachers.device, teachers.batch]
+    limits = {"windows": GROUP_WINDOWS, "size": GROUP_BYTES}
+    groups = plan_groups(folder.url, list_places(index.shards), **limits)
+    tasks, start = [], 0
+    for number, group in enumerate(groups):
+        key = f"group-{number:06d}"
+        depends = fingerprint(contents, keys, numerics, start, len(group))
+        tasks.append(Task(key, depends, (f"{key}.tar", group)))
+        start += len(group)
+    make_worker = partial(
+        GroupEmbedder,
+        folder.url,
+        workshop.folder.url,
+        teachers.build,
+        teachers.spaces,
+        (len(index.channels), index.window_samples),
+        crew.threads,
+    )
+    made = _run("embed", workshop, workshop.folder, tasks, make_worker, crew, _parse_group)
+    _check_uids(np.concatenate([uids for _, uids in made]))
+    return [file for file, _ in made]
+
+
+def _parse_group(result: Any) -> tuple[ShardEntry, np.ndarray]:
+    return parse_shard_entry(result["file"]), np.array(result["uids"], dtype=np.int64)
+
+
+def _parse_shard(result: Any) -> ShardEntry:
+    return parse_shard_entry(result["file"])
+
+
+def _check_uids(uids: np.ndarray) -> None:
+    values, counts = np.unique(uids, return_counts=True)
+    if (counts > 1).any():
+        twice = values[np.argmax(counts)]
+        raise ValueError(f"window {twice} is in the source twice; drop the duplicate")
+
+
+def _pack(
+    source: ShardSet,
+    out_url: str,
+    workshop: Workshop,
+    groups: Sequence[ShardEntry],
+    spaces: Mapping[str, TeacherSpace],
+    block: int,
+    seed: int,
+    crew: _Crew,
+) -> tuple[ShardEntry, ...]:
+    """The packed shards, written from the groups' tars in random order."""
+    plan = plan_packed_shards(
+        shuffled_places(groups, seed), block, count_row_bytes(source.index, spaces)
+    )
+    contents = fingerprint([group.sha256 for group in groups])
+    settings = [version("primus-scale"), contents, list(source.labels), seed, block]
+    tasks, first = [], 0
+    for number, places in enumerate(plan):
+        name = shard_name(number)
+        depends = fingerprint(settings, first, len(places))
+        tasks.append(Task(name, depends, (name, first, places)))
+        first += -(-len(places) // block)
+    make_worker = partial(
+        ShardPacker, workshop.folder.url, out_url, block, source.labels, dict(spaces)
+    )
+    crew = replace(crew, threads=1, gpus=0.0)
+    return tuple(_run("pack", workshop, Folder(out_url), tasks, make_worker, crew, _parse_shard))
+
+
+def _run(
+    what: str,
+    workshop: Workshop,
+    folder: Folder,
+    tasks: Sequence[Task],
+    make_worker: Callable[[], Callable[[Any], Any]],
+    crew: _Crew,
+    parse: Callable[[Any], Result],
+) -> list[Result]:
+    """The parsed results of tasks that write into ``folder``, in their order.
+
+    OSError where one task has none.
+    """
+    windows = sum(len(task.item[-1]) for task in tasks)
+    progress = Progress(what, windows, "windows", crew.report)
+    crew.report(f"{what}  {windows} windows  parts: {len(tasks)}")
+    results: dict[str, Result] = {}
+    for task, result, kept in workshop.run(
+        tasks,
+        make_worker,
+        folder=folder,
+        workers=crew.workers,
+        threads=crew.threads,
+        gpus=crew.gpus,
+        report=crew.report,
+    ):
+        if isinstance(result, Failed):
+            raise OSError(
+                f"{workshop.folder.locate(task.key)}: {result.why}; lower threads or batch if "
+                "memory ran out, and run it again: it goes on where it was"
+            )
+        results[task.key] = parse(result)
+        progress.add(len(task.item[-1]), kept=kept)
+    return [results[task.key] for task in tasks]

@@ -1,0 +1,133 @@
+"""A worker of the embedding stage: runs the frozen teachers over one group of windows at a time.
+
+embedder = GroupEmbedder(source_url, work_url, build_teachers, spaces, shape, threads)
+result = embedder(("group-000000.tar", places))
+
+A group's windows are written to a tar in the work folder: a window without its frames, and a
+float16 vector for each modality it has. Nothing is shared between groups, so the bytes of a group
+depend neither on the worker that has it nor on what that worker did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from primus_scale.data.index import TeacherSpace
+from primus_scale.data.members import Data, decode_member, encode_npy
+from primus_scale.data.record import decode_window, encode_window
+from primus_scale.data.shard_set import Place
+from primus_scale.sample import Window
+from primus_scale.storage.folder import Folder
+from primus_scale.teachers import (
+    Teacher,
+    UnreadableFrameError,
+    check_teachers,
+    embed_windows,
+)
+from shards.embed.copying import RecordReader
+from shards.write.checks import check_imu, describe
+from shards.write.writer import window_key, write_shard
+
+
+class GroupEmbedder:
+    """Embeds windows of the folder at ``source_url`` into tars in the folder at ``work_url``.
+
+    build_teachers: gives them by modality, here, where the worker is. spaces: what they must be.
+    shape: ``(C, T)`` of a window. threads: that decode pictures and run teachers.
+    """
+
+    def __init__(
+        self,
+        source_url: str,
+        work_url: str,
+        build_teachers: Callable[[], Mapping[str, Teacher]],
+        spaces: Mapping[str, TeacherSpace],
+        shape: tuple[int, int],
+        threads: int,
+    ) -> None:
+        self._source = RecordReader(source_url)
+        self._folder = Folder(work_url)
+        self._teachers = build_teachers()
+        check_teachers(self._teachers, spaces, work_url)
+        self._shape = shape
+        self._pool = ThreadPoolExecutor(threads)
+
+    def __call__(self, item: tuple[str, Sequence[Place]]) -> dict[str, Any]:
+        """Embed the windows at ``item[1]`` into the tar ``item[0]``.
+
+        Returns its ``ShardEntry`` as ``file`` and the windows' ``uids``, as JSON. ValueError naming
+        the window where a frame cannot be decoded or samples are not as the index says.
+        """
+        name, places = item
+        group = [decode_window(members) for members in self._source.read(places)]
+        for window in group:
+            check_imu(window.imu[None], self._shape, [describe(window.meta)])
+        with _reproducible():
+            vectors = {m: self._embed(m, teacher, group) for m, teacher in self._teachers.items()}
+        records = (
+            (window_key(window.meta.uid), encode_row(window, row), 1)
+            for window, row in zip(group, _rows(vectors, len(group)), strict=True)
+        )
+        entry = write_shard(self._folder, name, records)
+        return {"file": asdict(entry), "uids": [window.meta.uid for window in group]}
+
+    def _embed(
+        self, modality: str, teacher: Teacher, group: Sequence[Window]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings ``(n, D)`` float16 of the group's windows, and mask ``(n,)``."""
+        items: list[tuple[Any, ...]] = [
+            window.frames if modality == "video" else window.meta.texts for window in group
+        ]
+        try:
+            vectors, mask = embed_windows(teacher, items, self._pool.map)
+        except UnreadableFrameError as error:
+            owner = next(window for window in group if error.frame in window.frames)
+            raise ValueError(f"{describe(owner.meta)}: {error}") from None
+        return vectors.to(torch.float16).cpu().numpy(), mask.cpu().numpy()
+
+
+def encode_row(window: Window, vectors: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Members of a window without its frames, and its embeddings ``(D,)`` by modality."""
+    members = encode_window(replace(window, frames=()))
+    return members | {f"{m}.npy": encode_npy(vector) for m, vector in vectors.items()}
+
+
+def decode_row(
+    members: Mapping[str, Data], modalities: Sequence[str]
+) -> tuple[Window, dict[str, np.ndarray]]:
+    """What ``encode_row`` wrote: the window, and its embeddings by modality where it has them."""
+    rest = dict(members)
+    vectors = {
+        m: decode_member(f"{m}.npy", rest.pop(f"{m}.npy"))
+        for m in modalities
+        if f"{m}.npy" in members
+    }
+    return decode_window(rest), vectors
+
+
+def _rows(
+    vectors: Mapping[str, tuple[np.ndarray, np.ndarray]], count: int
+) -> Iterator[dict[str, np.ndarray]]:
+    for row in range(count):
+        yield {m: columns[row] for m, (columns, mask) in vectors.items() if mask[row]}
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Let a forward pass give equal bytes however many of them run at once."""
+    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    # The pool is the parallelism; threads within each pass would only fight over the cores.
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = deterministic

@@ -1,0 +1,266 @@
+"""``shards build NAME``: raw recordings to window shards, many at once, each exactly once.
+
+    job = IngestJob("gopro", "s3://bucket/rides", "s3://bucket/shards", settings)
+    report = ingest(job, workers=32)
+
+A recording becomes a tar of windows in the output's ``.work`` folder
+(``shards.tasks.store``), whichever worker has it; then all windows are copied into the shards,
+recording by recording in the order of the listing, devices of one moment side by side (the one
+shuffle is that of packing, ``shards.embed.shuffle``). Both steps go on where they were after a
+kill, and neither depends on the number of workers. A recording that cannot be read is listed in
+``ingest.json``, and the others go on; only an output that cannot be written, or a source that is
+gone, ends the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
+from primus_scale.data.shard_set import list_places
+from primus_scale.distributed.storage_lock import held
+from primus_scale.sample import hash64
+from primus_scale.storage.folder import Folder, explain_write_errors
+from shards.embed.copying import ShardCopier, plan_shards
+from shards.ingest.recording_maker import IngestJob, Made, Order, RecordingMaker
+from shards.recording import RecordingRef
+from shards.report import INGEST_NAME, IngestReport, RecordingReport
+from shards.tasks.progress import Progress
+from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.workers import Failed
+from shards.write.checks import ChannelStatistics
+from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
+
+_VERSION_READERS = 16  # concurrent requests for the state of files
+_MOST_NAMED = 3  # recordings in an error
+_MOST_UNREAD = 1000  # lines on what no recording is of
+
+
+def ingest(
+    job: IngestJob,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> IngestReport:
+    """Write the window shards of all recordings at ``job.source`` to ``job.out``.
+
+    workers: Ray workers (``shards.tasks.workers``). overwrite: replace shards that already lie
+    there. report: is told the progress in lines. The same call goes on with a run that was stopped.
+
+    FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
+    ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
+    all the same, and says why); OSError where the output cannot be written, or another process
+    writes there.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    with held(job.out, instead="another --out"):
+        check_output(job.out, overwrite)
+        return _ingest(job, workers, report)
+
+
+def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> IngestReport:
+    """The work of ``ingest`` on an output that nobody else writes to."""
+    workshop = Workshop(job.out)
+    reader = job.create_reader()
+    refs = reader.recordings()
+    report(f"{len(refs)} recordings in {job.source}")
+    made = _make_all(job, refs, workshop, workers, report)
+    found = IngestReport(
+        reader=job.reader,
+        source=job.source,
+        settings={**asdict(job.settings), "options": dict(job.options)},
+        recordings=tuple(one.report for one in made),
+        unread=tuple(reader.unread()[:_MOST_UNREAD]),
+    )
+    check_made(made, found, job)
+    open_output(job.out)
+    shards = _copy(job, made, workshop, workers, report)
+    remove_other_shards(job.out, shards)
+    _write_report(found, job.out)
+    write_index(_index(job, made, shards), job.out)
+    if all(one.report.error is None for one in made):
+        workshop.remove()
+    else:
+        report(
+            f"what was read is kept in {workshop.folder.url}: mend the recordings that failed and "
+            "run it again with --overwrite, and only those are read; or delete it"
+        )
+    return found
+
+
+def _make_all(
+    job: IngestJob,
+    refs: Sequence[RecordingRef],
+    workshop: Workshop,
+    workers: int,
+    report: Callable[[str], None],
+) -> list[Made]:
+    """The windows of every recording, in the order of the listing."""
+    tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
+    made = {
+        ref.name: _failed(job, ref, "its name is no UTF-8; rename it")
+        for ref in refs
+        if not _is_utf8(ref)
+    }
+    progress = Progress("ingest", len(tasks), "recordings", report)
+    windows = failed = 0
+    done = workshop.run(
+        tasks,
+        partial(RecordingMaker, job, workshop.folder.url),
+        folder=workshop.folder,
+        workers=min(workers, len(tasks)),
+        report=report,
+    )
+    for task, result, kept in done:
+        ref = task.item.ref
+        if isinstance(result, Failed):
+            failed += 1
+            made[ref.name] = _failed(job, ref, result.why)
+        else:
+            made[ref.name] = Made.parse(result)
+        windows += made[ref.name].report.windows
+        progress.add(note=f"{windows} windows{f', {failed} failed' if failed else ''}", kept=kept)
+    return [made[ref.name] for ref in refs]
+
+
+def _failed(job: IngestJob, ref: RecordingRef, why: str) -> Made:
+    name = ref.name.encode("utf-8", "backslashreplace").decode()
+    return Made(RecordingReport(job.reader, name, error=why))
+
+
+def _is_utf8(ref: RecordingRef) -> bool:
+    """Whether its names can be written into reports; old archives give others."""
+    try:
+        "".join((ref.name, *ref.files)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
+    """A task for each recording; it is done anew where files, settings or version changed."""
+    source = job.create_reader().source
+    paths = sorted({path for ref in refs for path in ref.files})
+
+    def version_of(path: str) -> str:
+        try:
+            return source.version(path)
+        except (FileNotFoundError, ValueError):
+            return "none"  # opening the recording will tell
+
+    with ThreadPoolExecutor(_VERSION_READERS) as pool:
+        versions = dict(zip(paths, pool.map(version_of, paths), strict=True))
+    # What only the copying depends on is left out.
+    settings = asdict(replace(job.settings, shard_bytes=0))
+    general = [version("primus-scale"), job.reader, dict(job.options), job.source, settings]
+    tasks = []
+    for ref in refs:
+        key = f"recording-{hash64(ref.name) % 2**64:016x}"
+        own = {path: versions[path] for path in ref.files}
+        depends = fingerprint(general, ref.name, own, dict(ref.details))
+        there = {path: stamp for path, stamp in own.items() if stamp != "none"}
+        tasks.append(Task(key, depends, Order(key, ref, there)))
+    return tasks
+
+
+def check_made(made: Sequence[Made], found: IngestReport, job: IngestJob) -> None:
+    """ValueError where there is no window (the report is written first), or one is there twice."""
+    uids = np.concatenate([np.array(one.uids, np.int64) for one in made] or [np.empty(0, np.int64)])
+    if not len(uids):
+        _write_report(found, job.out)
+        raise ValueError(_why_nothing(made, job))
+    values, counts = np.unique(uids, return_counts=True)
+    if (counts > 1).any():
+        uid = int(values[np.argmax(counts)])
+        names = sorted(one.report.name for one in made if uid in one.uids)
+        raise ValueError(
+            f"window {uid} was made of {' and of '.join(names)}; their data set, name and devices "
+            "must not be the same: give the recordings names of their own"
+        )
+
+
+def _why_nothing(made: Sequence[Made], job: IngestJob) -> str:
+    errors = [f"{one.report.name}: {one.report.error}" for one in made if one.report.error]
+    refused: Counter[str] = Counter()
+    for one in made:
+        for device in one.report.devices:
+            refused.update(device.refused)
+    reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
+    notes = [f"{one.report.name}: {note}" for one in made for note in one.report.notes]
+    told = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
+    more = len(errors) - _MOST_NAMED
+    return (
+        f"no window came of {len(made)} recordings in {job.source}: {told}"
+        f"{f'; and {more} more' if more > 0 else ''}. {Folder(job.out).locate(INGEST_NAME)} has "
+        "the whole report; correct the source or the settings, and run it again"
+    )
+
+
+def _copy(
+    job: IngestJob,
+    made: Sequence[Made],
+    workshop: Workshop,
+    workers: int,
+    report: Callable[[str], None],
+) -> list[ShardEntry]:
+    """The shards, written from the recordings' tars in their order."""
+    files = [one.file for one in made if one.file]
+    plan = plan_shards(list_places(files), job.settings.shard_bytes)
+    contents = fingerprint([file.sha256 for file in files])
+    tasks = []
+    for number, places in enumerate(plan):
+        name = shard_name(number)
+        depends = fingerprint(contents, job.settings.shard_bytes, name)
+        tasks.append(Task(name, depends, (name, places)))
+    progress = Progress("write", sum(map(len, plan)), "windows", report)
+    done = workshop.run(
+        tasks,
+        partial(ShardCopier, workshop.folder.url, job.out),
+        folder=Folder(job.out),
+        workers=min(workers, len(tasks)),
+        report=report,
+    )
+    entries = {}
+    for task, result, kept in done:
+        if isinstance(result, Failed):
+            raise OSError(f"{Folder(job.out).locate(task.key)}: {result.why}; run it again")
+        entries[task.key] = parse_shard_entry(result["file"])
+        progress.add(len(entries[task.key].records), kept=kept)
+    return [entries[task.key] for task in tasks]
+
+
+def _index(job: IngestJob, made: Sequence[Made], shards: Sequence[ShardEntry]) -> ShardIndex:
+    settings = job.settings
+    statistics = ChannelStatistics(len(settings.channels))
+    for one in made:
+        if one.file:
+            statistics.add_sums(one.sums)
+    return ShardIndex(
+        kind="window",
+        channels=settings.channels,
+        units=settings.units,
+        rate_hz=settings.rate_hz,
+        window_samples=settings.window_samples,
+        mean=statistics.mean(),
+        std=statistics.std(),
+        shards=tuple(shards),
+        labels=tuple(sorted({label for one in made for label in one.labels})),
+        provenance={"reader": job.reader, "source": job.source, "settings": asdict(settings)},
+    )
+
+
+def _write_report(found: IngestReport, out_url: str) -> None:
+    folder = Folder(out_url)
+    text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False)
+    with explain_write_errors(folder.url), folder.staging(INGEST_NAME) as path:
+        path.write_text(text + "\n", encoding="utf-8")

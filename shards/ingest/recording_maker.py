@@ -1,0 +1,202 @@
+"""A worker of ingestion: makes the windows of one recording after the other.
+
+maker = RecordingMaker(job, work_url)
+made = maker(Order(key, ref, versions))  # Made as JSON, or Failed
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from primus_scale.data.index import ShardEntry
+from primus_scale.data.record import encode_window
+from primus_scale.storage.folder import Folder
+from shards.ingest.windows import RecordingWindows
+from shards.readers import create_reader
+from shards.readers.base import Reader
+from shards.recording import RecordingRef
+from shards.report import RecordingReport
+from shards.settings import IngestSettings
+from shards.signal.spool import ScratchError
+from shards.tasks.workers import Failed
+from shards.write.checks import ChannelStatistics, describe
+from shards.write.writer import window_key, write_shard
+
+# Lack of space or of file handles.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IngestJob:
+    """What is ingested, and how. options: of the reader, as text."""
+
+    reader: str
+    source: str
+    out: str
+    settings: IngestSettings
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def create_reader(self) -> Reader:
+        """The reader over the source."""
+        return create_reader(self.reader, self.source, self.options)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a recording. file: its windows in the work folder, if there are any.
+
+    sums: of its samples (``ChannelStatistics``). labels: those met. uids: of its windows.
+    """
+
+    report: RecordingReport
+    file: ShardEntry | None = None
+    sums: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    uids: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, tree: Any) -> Made:
+        """From JSON (``dataclasses.asdict``)."""
+        return _MADE.validate_python(tree)
+
+
+_MADE = TypeAdapter(Made)
+
+
+class _BrokenRecordingError(Exception):
+    """A recording cannot be read; the others can."""
+
+
+class _OutputError(Exception):
+    """The output cannot be written; ``__cause__`` says why."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What is raised while a recording is read concerns that recording alone.
+
+    Except what this machine or the output lacks, which concerns all. Files of strangers raise
+    almost anything, and one of thousands must not end the run; of what may be a bug of ours the
+    traceback is logged.
+    """
+    try:
+        yield
+    except (_BrokenRecordingError, _OutputError, ScratchError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
+        if isinstance(error, ValueError | OSError) and str(error):
+            raise _BrokenRecordingError(str(error)) from error
+        logger.warning("unexpected error while a recording was read", exc_info=error)
+        raise _BrokenRecordingError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What is raised while the output is written concerns all recordings."""
+    try:
+        yield
+    except _BrokenRecordingError:
+        raise
+    except Exception as error:
+        raise _OutputError from error
+
+
+class Order(NamedTuple):
+    """A recording to be made. key: names its tar. versions: of its files, when it was listed."""
+
+    key: str
+    ref: RecordingRef
+    versions: Mapping[str, str]
+
+
+class RecordingMaker:
+    """Writes the windows of recordings into tars in the folder at ``work_url``."""
+
+    def __init__(self, job: IngestJob, work_url: str) -> None:
+        self._settings = job.settings
+        self._reader = job.create_reader()
+        self._folder = Folder(work_url)
+
+    def __call__(self, order: Order) -> dict[str, Any] | Failed:
+        """What became of the recording: ``Made`` as JSON, or ``Failed`` where it cannot be read.
+
+        OSError where its tar cannot be written, or where its files are not there any more as they
+        were listed: the source is gone, or changes under our hands.
+        """
+        for last in (False, True):
+            try:
+                return asdict(self._make(order))
+            except _OutputError as error:
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
+            except _BrokenRecordingError as error:
+                self._check_source(order)
+                # Storage may answer the second time, a damaged file will not.
+                if last or not isinstance(error.__cause__, OSError):
+                    return Failed(str(error))
+        raise AssertionError("the second try returns")
+
+    def _make(self, order: Order) -> Made:
+        with _reading(), self._reader.open(order.ref) as recording:
+            windows = RecordingWindows(recording, self._settings)
+            json.dumps(asdict(windows.report), allow_nan=False)  # kept and published as it is
+            records = _Records(windows, len(self._settings.channels))
+            entry = None
+            if windows.report.windows:
+                with _writing():
+                    entry = write_shard(self._folder, f"{order.key}.tar", records)
+        return Made(
+            report=windows.report,
+            file=entry,
+            sums=records.statistics.sums(),
+            labels=tuple(sorted(records.labels)),
+            uids=tuple(sorted(records.uids)),
+        )
+
+    def _check_source(self, order: Order) -> None:
+        source = self._reader.source
+        source.check()
+        for path, version in order.versions.items():
+            if source.version(path) != version:
+                raise OSError(
+                    f"{source.locate(path)} is not there any more as it was listed; check that its "
+                    "storage is mounted and nobody writes to it, and run it again: it goes on "
+                    "where it was"
+                )
+
+
+class _Records:
+    """The records of a recording's windows, counted and checked on the way."""
+
+    def __init__(self, windows: RecordingWindows, channels: int) -> None:
+        self.statistics = ChannelStatistics(channels)
+        self.labels: set[str] = set()
+        self.uids: set[int] = set()
+        self._windows = windows
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, bytes], int]]:
+        with _reading():
+            for window in self._windows:
+                assert np.isfinite(window.imu).all()
+                if window.meta.uid in self.uids:
+                    raise ValueError(
+                        f"{describe(window.meta)} is made twice; give its devices different names"
+                    )
+                self.uids.add(window.meta.uid)
+                self.statistics.add(window.imu[None])
+                if window.meta.label is not None:
+                    self.labels.add(window.meta.label)
+                yield window_key(window.meta.uid), encode_window(window), 1

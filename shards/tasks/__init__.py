@@ -1,0 +1,1 @@
+"""Tasks done once on Ray workers, whoever is killed, and their progress."""

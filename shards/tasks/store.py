@@ -1,0 +1,160 @@
+"""Long work in small tasks, each of which is done once, whoever is killed in between.
+
+    workshop = Workshop(out_url)
+    for task, result, kept in workshop.run(tasks, make_worker, folder=workshop.folder, workers=8):
+        ...
+    workshop.remove()
+
+A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
+output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
+result counts as long as its task's fingerprint is the same, of everything that it depends on, and
+its file lies there as it was written, byte for byte. Whatever else lies there counts as not done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from primus_scale.data.index import ShardEntry, parse_shard_entry
+from primus_scale.storage.folder import Folder, explain_write_errors
+from primus_scale.storage.foreign import parse_json
+from shards.tasks.workers import Failed, run_tasks
+
+WORK_NAME = ".work"
+_READERS = 16  # concurrent requests for kept results; object stores answer each in some 20 ms
+_READ_BYTES = 2**20
+
+
+class Task(NamedTuple):
+    """key: names its files. fingerprint: of what its result depends on. item: given to a worker."""
+
+    key: str
+    fingerprint: str
+    item: Any
+
+
+class Done(NamedTuple):
+    """A task and its result. kept: by an earlier run."""
+
+    task: Task
+    result: Any
+    kept: bool
+
+
+def fingerprint(*parts: Any) -> str:
+    """32 hexadecimal digits of the JSON of ``parts``."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Workshop:
+    """The folder ``.work`` below the output at ``out_url``, which is made.
+
+    OSError naming it where that cannot be written.
+    """
+
+    def __init__(self, out_url: str) -> None:
+        self.folder = Folder(f"{Folder(out_url).url}/{WORK_NAME}")
+        with explain_write_errors(self.folder.url):
+            self.folder.create()
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        make_worker: Callable[[], Callable[[Any], Any]],
+        *,
+        folder: Folder,
+        workers: int,
+        threads: int = 1,
+        gpus: float = 0.0,
+        report: Callable[[str], None] = print,
+    ) -> Iterator[Done]:
+        """Every task with its result, those that were done before first, then as they end.
+
+        A result is JSON with ``file``, the ``ShardEntry`` of what the task has written in
+        ``folder`` (None: nothing), or ``Failed``, which is not kept: the task is tried again by
+        the next run. ``make_worker`` and the other settings: see
+        ``shards.tasks.workers.run_tasks``.
+        """
+        kept = self._kept(tasks, folder)
+        yield from (Done(task, kept[task.key], True) for task in tasks if task.key in kept)
+        rest = [task for task in tasks if task.key not in kept]
+        items = [task.item for task in rest]
+        options: dict[str, Any] = {"threads": threads, "gpus": gpus, "report": report}
+        for place, result in run_tasks(make_worker, items, workers=workers, **options):
+            if not isinstance(result, Failed):
+                self._keep(rest[place], result)
+            yield Done(rest[place], result, False)
+
+    def remove(self) -> None:
+        """Delete the folder and all that lies in it; results first, then what they speak of."""
+        with explain_write_errors(self.folder.url):
+            for name in self.folder.names():
+                if name.endswith(".json"):
+                    self.folder.remove(name)
+            self.folder.remove_all()
+
+    def _keep(self, task: Task, result: Any) -> None:
+        entry = {"fingerprint": task.fingerprint, "result": result, "seal": fingerprint(result)}
+        with (
+            explain_write_errors(self.folder.url),
+            self.folder.staging(f"{task.key}.json") as path,
+        ):
+            path.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
+
+    def _kept(self, tasks: Sequence[Task], folder: Folder) -> dict[str, Any]:
+        """Results that were kept and still count, by key; those that do not are deleted."""
+        names, sizes = {*self.folder.names()}, folder.sizes()
+        there = [task for task in tasks if f"{task.key}.json" in names]
+        kept = {}
+        with ThreadPoolExecutor(_READERS) as pool:
+            results = pool.map(lambda task: self._still_true(task, folder, sizes), there)
+            for task, result in zip(there, results, strict=True):
+                if result is not None:
+                    kept[task.key] = result
+                else:  # now, for the task's files will soon be others than it speaks of
+                    self._drop(f"{task.key}.json")
+        return kept
+
+    def _still_true(
+        self, task: Task, folder: Folder, sizes: dict[str, int]
+    ) -> dict[str, Any] | None:
+        """The kept result if it is of this task, and its file as it was written; None if not."""
+        name = f"{task.key}.json"
+        try:
+            entry = parse_json(self.folder.read(name), self.folder.locate(name))
+            result: dict[str, Any] = entry["result"]
+            sealed = entry["fingerprint"] == task.fingerprint and (
+                entry["seal"] == fingerprint(result)
+            )
+            file = result["file"]
+            if sealed and (file is None or _is_whole(parse_shard_entry(file), folder, sizes)):
+                return result
+        except (ConnectionError, TimeoutError):
+            raise  # it may be whole, and will be seen when the storage answers
+        except (LookupError, TypeError, ValueError, OSError):
+            pass  # a machine went down before it lay on the disk, or somebody has altered it
+        return None
+
+    def _drop(self, name: str) -> None:
+        """Remove a kept result, or what lies in its place."""
+        with explain_write_errors(self.folder.url):
+            try:
+                self.folder.remove(name)
+            except (IsADirectoryError, PermissionError):
+                Folder(self.folder.locate(name)).remove_all()
+
+
+def _is_whole(file: ShardEntry, folder: Folder, sizes: dict[str, int]) -> bool:
+    """Whether a file is there as it was written."""
+    if sizes.get(file.name) != file.size:
+        return False
+    digest = hashlib.sha256()
+    with folder.open(file.name) as stream:
+        while data := stream.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest() == file.sha256

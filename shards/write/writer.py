@@ -1,0 +1,377 @@
+"""Writers of shard folders: window shards and packed shards.
+
+    with WindowShardWriter(url, rate_hz=50.0, provenance={"seed": 0}) as writer:
+        for window in windows:
+            writer.write(window)
+
+Bad data dies here, with an error that names the window: readers trust what was written. The index
+is written last and in one step, so a folder without ``index.json`` is unfinished, and an exception
+inside the ``with`` block leaves none. Equal windows in equal order give byte-identical folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import webdataset
+
+from primus_scale.data.index import (
+    INDEX_NAME,
+    RecordEntry,
+    ShardEntry,
+    ShardIndex,
+    TailEntry,
+    TeacherSpace,
+    write_index,
+)
+from primus_scale.data.members import behind_pictures
+from primus_scale.data.record import Block, decode_window, encode_block, encode_window
+from primus_scale.sample import CHANNELS, UNITS, Window
+from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
+from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
+
+SHARD_BYTES = 64 * 2**20
+_SHARD_NAME = re.compile(r"shard-\d{6}\.tar")
+
+
+class _ShardWriter:
+    """What both writers share: cutting records into tar files, and the index at the end."""
+
+    kind: Literal["window", "packed"]
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        rate_hz: float,
+        channels: Sequence[str] = CHANNELS,
+        units: Sequence[str] = UNITS,
+        shard_bytes: int = SHARD_BYTES,
+        provenance: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._folder = Folder(url)
+        self._rate_hz = rate_hz
+        self._channels = tuple(channels)
+        self._units = tuple(units)
+        self._shard_bytes = shard_bytes
+        self._provenance = dict(provenance or {})
+        self._window_samples: int | None = None
+        self._statistics = ChannelStatistics(len(self._channels))
+        self._uids: set[int] = set()
+        self._shards: list[ShardEntry] = []
+        self._shard: ShardFile | None = None
+        self._labels: tuple[str, ...] = ()
+        self._teachers: dict[str, TeacherSpace] = {}
+        self._closed = False
+        check_output(url, overwrite)
+        open_output(url)
+        remove_other_shards(url, ())
+
+    def close(self) -> ShardIndex:
+        """Finish the last shard and write the index, which is returned.
+
+        ValueError where nothing was written: an empty folder would only fail later.
+        """
+        if not self._uids:
+            self.abort()
+            raise ValueError(f"no window was written to {self._folder.url}; check its source")
+        with explain_write_errors(self._folder.url):
+            self._finish_shard()
+        index = self._index()
+        write_index(index, self._folder.url)
+        self._closed = True
+        return index
+
+    def abort(self) -> None:
+        """Drop what was written; the folder keeps no index and none of the new shards."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._shard is not None:
+            self._shard.discard()
+            self._shard = None
+        for shard in self._shards:
+            with suppress(OSError):  # without an index the folder is unfinished either way
+                self._folder.remove(shard.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        elif not self._closed:
+            try:
+                self.close()
+            except BaseException:
+                self.abort()
+                raise
+
+    def _write_record(self, key: str, members: dict[str, bytes], windows: int) -> None:
+        with explain_write_errors(self._folder.url):
+            if self._shard is None:
+                self._shard = ShardFile(self._folder, shard_name(len(self._shards)))
+            self._shard.write(key, members, windows)
+            if self._shard.size >= self._shard_bytes:
+                self._finish_shard()
+
+    def _finish_shard(self) -> None:
+        if self._shard is not None:
+            shard, self._shard = self._shard, None
+            self._shards.append(shard.finish())
+
+    def _check_imu(self, imu: np.ndarray, names: Sequence[str]) -> None:
+        """Check imu ``(N, C, T)`` of the windows called ``names``."""
+        if self._window_samples is None:
+            self._window_samples = int(imu.shape[-1])
+        check_imu(imu, (len(self._channels), self._window_samples), names)
+
+    def _check_uids(self, uids: Iterable[int], names: Sequence[str]) -> None:
+        for uid, name in zip(uids, names, strict=True):
+            if uid in self._uids:
+                raise ValueError(f"{name}: uid {uid} was already written; drop the duplicate")
+            self._uids.add(uid)
+
+    def _index(self) -> ShardIndex:
+        assert self._window_samples is not None
+        return ShardIndex(
+            kind=self.kind,
+            channels=self._channels,
+            units=self._units,
+            rate_hz=self._rate_hz,
+            window_samples=self._window_samples,
+            mean=self._statistics.mean(),
+            std=self._statistics.std(),
+            shards=tuple(self._shards),
+            labels=self._labels,
+            teachers=self._teachers,
+            provenance=self._provenance,
+        )
+
+
+class WindowShardWriter(_ShardWriter):
+    """Writes windows, one a record; class names of the index are those met, in sorted order.
+
+    Raises FileExistsError where ``url`` already holds an index and ``overwrite`` is not set, and
+    OSError naming ``url`` where it cannot be written. The length of the first window is that of
+    all.
+    """
+
+    kind = "window"
+
+    def write(self, window: Window) -> None:
+        """Append one window.
+
+        ValueError naming the window where its samples are NaN, infinite, not float32 ``(C, T)`` or
+        of another length than before, its uid is already there, or a frame is no JPEG.
+        """
+        name = describe(window.meta)
+        imu = np.asarray(window.imu)[None]
+        self._check_imu(imu, [name])
+        members = encode_window(window)
+        try:
+            decode_window(members)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        self._check_uids([window.meta.uid], [name])
+        self._statistics.add(imu)
+        if window.meta.label is not None and window.meta.label not in self._labels:
+            self._labels = tuple(sorted({*self._labels, window.meta.label}))
+        self._write_record(window_key(window.meta.uid), members, windows=1)
+
+
+class PackedShardWriter(_ShardWriter):
+    """Writes blocks of windows with teacher embeddings, one block a record.
+
+    ``teachers`` says what the embeddings of each modality are; every block must bring exactly
+    these. ``labels`` are the class names that the blocks' label ids index. Errors as
+    ``WindowShardWriter``.
+    """
+
+    kind = "packed"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        rate_hz: float,
+        teachers: Mapping[str, TeacherSpace],
+        labels: Sequence[str] = (),
+        channels: Sequence[str] = CHANNELS,
+        units: Sequence[str] = UNITS,
+        shard_bytes: int = SHARD_BYTES,
+        provenance: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(
+            url,
+            rate_hz=rate_hz,
+            channels=channels,
+            units=units,
+            shard_bytes=shard_bytes,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+        self._teachers = dict(teachers)
+        self._labels = tuple(labels)
+        self._blocks = 0
+
+    def write(self, block: Block) -> None:
+        """Append one block as one record.
+
+        ValueError naming the window where samples are bad or a uid repeats, and naming the field
+        where shapes, labels or embeddings do not fit.
+        """
+        names = [describe(meta) for meta in block.metas]
+        self._check_imu(block.imu, names)
+        check_block(block, self._teachers, self._labels)
+        self._check_uids(block.uid.tolist(), names)
+        self._statistics.add(block.imu)
+        self._write_record(block_key(self._blocks), encode_block(block), windows=len(block))
+        self._blocks += 1
+
+
+def check_output(url: str, overwrite: bool) -> None:
+    """FileExistsError where the folder at ``url`` has an index and ``overwrite`` is not set."""
+    folder = Folder(url)
+    with explain_write_errors(folder.url):
+        names = folder.names()
+    if INDEX_NAME in names and not overwrite:
+        raise FileExistsError(
+            f"{folder.url} already holds shards; choose another folder, "
+            "or ask for it to be overwritten"
+        )
+
+
+def open_output(url: str) -> None:
+    """Make the folder at ``url`` ready for shards; an old index goes, so that it is unfinished.
+
+    OSError naming ``url`` where it cannot be written.
+    """
+    folder = Folder(url)
+    with explain_write_errors(folder.url):
+        folder.create()
+        if INDEX_NAME in folder.names():
+            folder.remove(INDEX_NAME)
+
+
+def remove_other_shards(url: str, shards: Iterable[ShardEntry]) -> None:
+    """Delete the shards in the folder at ``url`` that are none of ``shards``: an earlier run's.
+
+    And what a kill has left of shards that were being written.
+    """
+    folder = Folder(url)
+    keep = {shard.name for shard in shards}
+    with explain_write_errors(folder.url):
+        for name in folder.names():
+            staged = name.startswith(".") and name.endswith(STAGED)
+            if staged or (_SHARD_NAME.fullmatch(name) and name not in keep):
+                folder.remove(name)
+
+
+def shard_name(number: int) -> str:
+    """Name of a shard by its place in the index."""
+    return f"shard-{number:06d}.tar"
+
+
+def window_key(uid: int) -> str:
+    """Base name of a window's files."""
+    return f"{uid % 2**64:016x}"
+
+
+def block_key(number: int) -> str:
+    """Base name of a block's files, by its place in the index."""
+    return f"block-{number:08d}"
+
+
+def write_shard(
+    folder: Folder, name: str, records: Iterable[tuple[str, dict[str, bytes], int]]
+) -> ShardEntry:
+    """Write a whole shard of records (key, members, windows); it appears when it is finished.
+
+    OSError naming the folder where it cannot be written; whatever ``records`` raises.
+    """
+    with explain_write_errors(folder.url):
+        shard = ShardFile(folder, name)
+    try:
+        for key, members, windows in records:
+            with explain_write_errors(folder.url):
+                shard.write(key, members, windows)
+        with explain_write_errors(folder.url):
+            return shard.finish()
+    except BaseException:
+        shard.discard()
+        raise
+
+
+class ShardFile:
+    """A tar file being written to its staging place."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._name = name
+        self._records: list[tuple[int, int, int]] = []
+        with ExitStack() as stack:
+            self._path = stack.enter_context(folder.staging(name))
+            self._file = stack.enter_context(self._path.open("wb"))
+            # Fixed times and owners: equal windows give equal bytes.
+            self._tar = webdataset.TarWriter(self._file, user="", group="", mtime=0, encoder=False)
+            self._stack = stack.pop_all()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return int(self._tar.tarstream.offset)
+
+    def write(self, key: str, members: dict[str, bytes], windows: int) -> None:
+        """Append a record of so many windows."""
+        start = self.size
+        self._tar.write({"__key__": key, **members})
+        self._records.append((start, self.size - start, windows))
+
+    def finish(self) -> ShardEntry:
+        """Close the tar, take its checksums, and let it appear in the folder."""
+        with self._stack:
+            self._tar.close()
+            self._file.close()
+            return self._entry(self._path)
+
+    def discard(self) -> None:
+        """Leave the staging block by an exception, which drops the file."""
+        with suppress(_DiscardError, OSError), self._stack:
+            self._tar.close()  # fails once more on a full disk, and writes later if left open
+            raise _DiscardError
+
+    def _entry(self, path: Path) -> ShardEntry:
+        """Checksums of what lies on disk, not of what was meant to."""
+        digest = hashlib.sha256()
+        records, tails = [], []
+        with path.open("rb") as file:
+            for offset, length, windows in self._records:
+                data = file.read(length)
+                digest.update(data)
+                records.append(RecordEntry(offset, length, windows, zlib.crc32(data)))
+                tail = data[behind_pictures(data) :]
+                tails.append(TailEntry(len(tail), zlib.crc32(tail)))
+            digest.update(file.read())
+            size = file.tell()
+        if all(tail.length == record.length for tail, record in zip(tails, records, strict=True)):
+            tails = []
+        return ShardEntry(self._name, size, digest.hexdigest(), tuple(records), tuple(tails))
+
+
+class _DiscardError(Exception):
+    """Raised and caught in ``ShardFile.discard`` only."""
