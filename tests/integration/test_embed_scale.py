@@ -21,7 +21,7 @@ GROUPS, SHARDS = 60, 60
 # own settings, so this also shows that only the driver cuts.
 PROGRAM = """
 import sys
-from shards import embed, packing
+from shards.embed import embed, packing
 embed.GROUP_WINDOWS, packing.SHARD_BYTES = 4, 1
 source, out, teacher, workers = sys.argv[1:]
 embed.embed(source, out, video=teacher, text=teacher, block=4, batch=3, workers=int(workers))

@@ -33,7 +33,7 @@ def repository(folder: Path) -> str:
 def described(packages: Path, **variables: str) -> dict[str, Any]:
     """What the copy of the package below ``packages`` tells of itself."""
     code = (
-        "import json; from primus_scale import provenance; "
+        "import json; from primus_scale.monitor import provenance; "
         "print(json.dumps([provenance.__file__, provenance.describe_environment()]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(packages), **variables}
