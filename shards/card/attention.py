@@ -65,6 +65,11 @@ def _of_ingest(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterato
     failed = failures(ingest)
     if failed:
         yield f"{len(failed)} of {len(ingest['recordings'])} recordings could not be read."
+    if unread := ingest["unread"]:
+        yield (
+            f"What lies in {len(unread):,} places of the source was not read, as "
+            f"{shown(unread[0], MOST_LETTERS)}: correct the names, or take away what is no data."
+        )
     refused = refusals(ingest)
     share = refused.total() / (refused.total() + figures["windows"])
     if share > REFUSED_SHARE:

@@ -214,6 +214,10 @@ def _ingestion(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterato
             [(name, error) for name, error in failed[:MOST_ROWS]],
         )
         yield _and_more(failed)
+    if unread := ingest["unread"]:
+        yield "<h2>What was not read</h2>"
+        yield _table(("in the source",), [(line,) for line in unread[:MOST_ROWS]])
+        yield _and_more(unread)
     notes = [(r["name"], note) for r in ingest["recordings"] for note in r["notes"]]
     if notes:
         yield "<h2>Notes of the reader</h2>"

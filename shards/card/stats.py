@@ -238,6 +238,7 @@ def _read_ingests(urls: Sequence[str]) -> dict[str, Any] | None:
     return {
         "recordings": [recording for one in reports for recording in one["recordings"]],
         "gates": describe_gates(reports),
+        "unread": [line for one in reports for line in one.get("unread", ())],
     }
 
 

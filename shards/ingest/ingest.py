@@ -80,7 +80,7 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
         source=job.source,
         settings={**asdict(job.settings), "options": dict(job.options)},
         recordings=tuple(one.report for one in made),
-        unread=tuple(reader.unread()[:_MOST_UNREAD]),
+        unread=tuple(reader.unread(refs)[:_MOST_UNREAD]),
     )
     check_made(made, found, job)
     open_output(job.out)

@@ -37,6 +37,10 @@ class AriaReader(Reader):
     """
 
     name: ClassVar[str] = "aria"
+    # What the phone's application and the machine perception services write beside a recording.
+    others: ClassVar[tuple[str, ...]] = (
+        *("*.vrs.json", "mps_*/*", "mps/*", "*health_check*.json", "*thumbnail*"),
+    )
 
     def __init__(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from shards.files.source import Source
+from shards.readers.unread import describe_unread
 from shards.recording import Recording, RecordingRef, WindowSchema
 
 
@@ -20,9 +22,13 @@ class Reader(ABC):
 
     name: ClassVar[str]  # in commands; also the windows' data set unless the reader says otherwise
     requires: ClassVar[frozenset[str]] = frozenset()  # of {"video", "text"}, unless the user says
+    # Files that the data set has and no recording needs, as `shards.readers.unread` matches them.
+    others: ClassVar[tuple[str, ...]] = ()
+    unread_told: ClassVar[str] = "which no recording is of"
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.left: list[str] = []  # lines on what the last listing left aside by its rules
 
     def schema(self) -> WindowSchema:
         """Channels, units, rate and length of the windows by default."""
@@ -36,12 +42,19 @@ class Reader(ABC):
         out as the data set's documentation says, or holds no recording.
         """
 
-    def unread(self) -> list[str]:
-        """Lines on what lies in the source and belongs to no recording, once they are listed.
+    def unread(self, refs: Sequence[RecordingRef]) -> list[str]:
+        """Lines on what lies in the source and belongs to none of ``refs``, once they are listed.
 
-        Links that lead nowhere, pipes and the like; a reader adds files that it might have meant.
+        Links that lead nowhere, pipes and the like, and files that are neither of a recording nor
+        known (``others``): they may be misnamed.
         """
-        return [f"{path} {why}" for path, why in sorted(self.source.skipped.items())]
+        used = {path for ref in refs for path in ref.files}
+        files = self.source.find("**/*")
+        return [
+            *(f"{path} {why}" for path, why in sorted(self.source.skipped.items())),
+            *self.left,
+            *describe_unread(files, used, self.others, self.unread_told),
+        ]
 
     @abstractmethod
     def open(self, ref: RecordingRef) -> AbstractContextManager[Recording]:

@@ -30,9 +30,10 @@ from shards.readers.draft_columns import (
     guess_columns,
     typed,
 )
-from shards.readers.folder_listing import DESCRIPTION, surprises
+from shards.readers.folder_listing import DESCRIPTION
 from shards.readers.form_advice import differing
 from shards.readers.table_yaml import TABLES
+from shards.readers.unread import surprises
 
 MOST_ROWS = 50_000  # looked at
 _PARTS = (

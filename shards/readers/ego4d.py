@@ -64,6 +64,14 @@ class Ego4dReader(Reader):
     """
 
     name: ClassVar[str] = "ego4d"
+    others: ClassVar[tuple[str, ...]] = (
+        *("ego4d.json", "manifest.csv", "*.ver", "narration.json", "all_narrations*.json"),
+        *(f"annotations/{task}_*" for task in ("av", "fho", "moments", "nlq", "vq", "goalstep")),
+        *("narration_noun_taxonomy.csv", "narration_verb_taxonomy.csv"),
+        # Videos without IMU, cut or smaller ones, and features of videos.
+        *("????????-????-????-????-????????????.mp4", "????????-????-????-????-????????????*.pt"),
+        *("3d/*", "viz/*", "gaze/*", "slowfast*/*", "omnivore*/*", "*_models/*"),
+    )
     requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(self, source: Source, passes: str = "1,2", full_scale: bool = False) -> None:

@@ -69,6 +69,20 @@ class EgoExo4dReader(Reader):
     """
 
     name: ClassVar[str] = "egoexo4d"
+    others: ClassVar[tuple[str, ...]] = (
+        *("takes.json", "takes_dropped.json", "captures.json", "participants.json"),
+        *("physical_setting.json", "visual_objects.json", "metadata.json", "manifest*"),
+        *("captures/*/timesync.csv", "captures/*/post_surveys.csv", "captures/*/trajectory/*"),
+        *("takes/*/aria??.vrs", "takes/*/aria??_noimagestreams.vrs", "takes/*/audio/*"),
+        *("takes/*/trajectory/*", "takes/*/eye_gaze/*", "takes/*/hand_tracking/*"),
+        *("frame_aligned_videos/aria??_*.mp4", "frame_aligned_videos/downscaled/448/aria??_*.mp4"),
+        *("frame_aligned_videos/*cam??.mp4", "frame_aligned_videos/*gp??.mp4"),
+        *(f"atomic_descriptions_{split}.json" for split in ("train", "val", "latest")),
+        *("annotations/keystep_*", "annotations/splits*"),
+        *("annotations/expert_commentary*", "annotations/proficiency_*", "annotations/relations_*"),
+        *("annotations/ego_pose/*", "annotations/correspondence/*", "annotations/narrate_and_act*"),
+        *("features/*", "takes/*/aria??*health*", "takes/*.flac", "takes/*.wav"),
+    )
     requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(
@@ -98,11 +112,12 @@ class EgoExo4dReader(Reader):
         cameras = self._cameras()
         timesyncs = set(self.source.find("captures/*/timesync.csv"))
         descriptions = self._descriptions()
-        refs = []
+        refs, folders = [], set()
         for member in find_members(self.source, "takes.json"):
             take = member.value()
             where = f"{self.source.locate('takes.json')}: take number {member.keys[0]}"
             name = field_of(take, "take_name", where, str)
+            folders.add(str(take.get("root_dir")))
             if take.get("is_dropped"):
                 continue
             try:
@@ -120,6 +135,8 @@ class EgoExo4dReader(Reader):
             files = [path for paths in details["cameras"].values() for path in paths.values()]
             files += [details["timesync"], *(path for path, *_ in details["descriptions"] or ())]
             refs.append(RecordingRef(name, tuple(filter(None, files)), details))
+        missing = sorted(cameras.keys() - folders)
+        self.left = [f"{folder}: no take of takes.json lies there" for folder in missing]
         return checked_listing(self.source, refs, "takes/<take>/aria01_noimagestreams.vrs")
 
     @contextmanager

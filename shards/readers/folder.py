@@ -54,10 +54,10 @@ class FolderReader(Reader):
     """
 
     name: ClassVar[str] = "folder"
+    unread_told: ClassVar[str] = f"which no {DESCRIPTION} names"
 
     def __init__(self, source: Source, follow_links: bool = False) -> None:
         super().__init__(Source(source.url, inside=not follow_links))
-        self._unread: list[str] = []
         if source.locate(DESCRIPTION) == source.url:
             raise ValueError(f"{source.url} is a file; point --src at the folder that holds it")
 
@@ -72,12 +72,8 @@ class FolderReader(Reader):
     def recordings(self) -> list[RecordingRef]:
         """Those described; one whose description is wrong is listed too, and fails when opened."""
         listing = list_recordings(self.source)
-        self._unread = listing.unread
+        self.left = listing.left
         return listing.refs
-
-    def unread(self) -> list[str]:
-        """Links and the like that were left aside, and files that no description names."""
-        return [*super().unread(), *self._unread]
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:

@@ -1,8 +1,8 @@
 """Which recordings the ``recording.yaml`` files of a source describe, and what they leave aside.
 
 listing = list_recordings(source)
-listing.refs    # one for each folder described; a wrong description is one that fails when opened
-listing.unread  # "ben/monday: W.csv, which no recording.yaml names"
+listing.refs  # one for each folder described; a wrong description is one that fails when opened
+listing.left  # "ben/monday: it holds none of w.csv; the nearest is 'W.csv'"
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -24,20 +24,19 @@ from shards.readers.recording_yaml import (
     RecordingFile,
     load_yaml,
 )
+from shards.readers.unread import folders_around
 from shards.recording import RecordingRef
 
 DESCRIPTION = "recording.yaml"
 WINDOWS = "windows.yaml"
 _MOST_NAMED = 3  # files of a folder
-# Files that people keep beside data; their not being read surprises nobody.
-_ASIDE = re.compile(r"\..*|readme.*|licen[sc]e.*|.*\.(ya?ml|md|pdf|docx?|py|ipynb|html?)", re.I)
 
 
 class Listing(NamedTuple):
-    """refs: by name. unread: lines on files and folders that no recording is of."""
+    """refs: by name. left: lines on folders that a pattern fits, and that are no recording."""
 
     refs: list[RecordingRef]
-    unread: list[str]
+    left: list[str]
 
 
 def list_recordings(source: Source) -> Listing:
@@ -45,11 +44,11 @@ def list_recordings(source: Source) -> Listing:
     files = source.find("**/*")
     described = [path for path in files if posixpath.basename(path) == DESCRIPTION]
     refs: list[RecordingRef] = []
-    unread: list[str] = []
+    left: list[str] = []
     for path in described:
-        found, left = _described(source, path, files)
+        found, without = _described(source, path, files)
         refs += found
-        unread += left
+        left += without
     if not refs:
         aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
@@ -57,9 +56,7 @@ def list_recordings(source: Source) -> Listing:
             "beside your files, as docs/folder.md shows, or have one drafted by `primus-scale "
             f"shards init folder --src {source.url}`"
         )
-    used = {path for ref in refs for path in ref.files}
-    others = (path for path in files if path not in used and surprises(path))
-    return Listing(_named_once(source, refs), [*unread, *_by_folder(others)])
+    return Listing(_named_once(source, refs), left)
 
 
 def placement_of(device: DeviceFile, folder: str, placement: str | None, where: str) -> str:
@@ -95,16 +92,16 @@ def _described(
     people = _people(posixpath.join(top, described.recordings))
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        for folder in _around(file):
+        for folder in folders_around(file):
             if people.fullmatch(folder):
                 folders[folder].append(file.removeprefix(f"{folder}/"))
-    refs, unread = [], []
+    refs, left = [], []
     for folder, inner in sorted(folders.items()):
         match = people.fullmatch(folder)
         assert match is not None
         if named.isdisjoint(inner):
             near = nearest(sorted(named)[0], inner)
-            unread.append(
+            left.append(
                 f"{folder}: it holds none of {', '.join(sorted(named)[:_MOST_NAMED])}{near}"
             )
             continue
@@ -115,8 +112,8 @@ def _described(
             f"{posixpath.join(top, described.recordings)} holds {' or '.join(sorted(named))}; "
             "correct the pattern, or the names of the files"
         )
-        return [_failed(source, path, fault)], unread
-    return refs, unread
+        return [_failed(source, path, fault)], left
+    return refs, left
 
 
 def _ref(
@@ -175,29 +172,3 @@ def _people(pattern: str) -> re.Pattern[str]:
         .replace(re.escape(PERSON), "(?P<person>[^/]+)")
         .replace(re.escape(PLACEMENT), "(?P<placement>[^/]+)")
     )
-
-
-def _around(file: str) -> Iterator[str]:
-    """The folders that a file lies in, from the inner to the outer."""
-    folder = posixpath.dirname(file)
-    while folder:
-        yield folder
-        folder = posixpath.dirname(folder)
-
-
-def surprises(path: str) -> bool:
-    """Whether somebody may have meant the file to be read."""
-    return not any(_ASIDE.fullmatch(part) for part in path.split("/"))
-
-
-def _by_folder(paths: Iterable[str]) -> Iterator[str]:
-    """Lines on files that are not read, one a folder."""
-    folders: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        folders[posixpath.dirname(path)].append(posixpath.basename(path))
-    for folder, names in sorted(folders.items()):
-        more = len(names) - _MOST_NAMED
-        yield (
-            f"{folder or '.'}: {', '.join(names[:_MOST_NAMED])}"
-            f"{f' and {more} more' if more > 0 else ''}, which no {DESCRIPTION} names"
-        )

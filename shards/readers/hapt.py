@@ -57,6 +57,10 @@ class HaptReader(Reader):
     """
 
     name: ClassVar[str] = "hapt"
+    others: ClassVar[tuple[str, ...]] = (
+        *("activity_labels.txt", "features.txt", "features_info.txt"),
+        *(f"{name}_{part}.txt" for name in ("X", "y", "subject_id") for part in ("train", "test")),
+    )
 
     def recordings(self) -> list[RecordingRef]:
         """The experiments that have an accelerometer file; opens none."""

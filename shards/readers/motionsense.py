@@ -53,6 +53,9 @@ class MotionSenseReader(Reader):
     """One recording for each file, named ``wlk_7-sub01``."""
 
     name: ClassVar[str] = "motionsense"
+    others: ClassVar[tuple[str, ...]] = (
+        *("B_Accelerometer_data*", "C_Gyroscope_data*", "data_subjects_info.csv", "codes/*"),
+    )
 
     def recordings(self) -> list[RecordingRef]:
         """The trials of all people; opens none."""

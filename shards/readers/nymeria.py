@@ -61,6 +61,11 @@ class NymeriaReader(Reader):
     """
 
     name: ClassVar[str] = "nymeria"
+    others: ClassVar[tuple[str, ...]] = (
+        *("metadata.json", "body/*", "recording_observer/*", "recording_*/mps/*"),
+        *("recording_*/data/et.vrs", "recording_?wrist/data/data.vrs", "semidense_*"),
+        *("*url*.json", "download_summary.json"),
+    )
     requires: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(self, source: Source, imu: str = "both") -> None:

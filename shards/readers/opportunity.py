@@ -75,6 +75,9 @@ class OpportunityReader(MatrixReader):
     """One recording for each run of a person, named ``S1-ADL1``."""
 
     name: ClassVar[str] = "opportunity"
+    others: ClassVar[tuple[str, ...]] = (
+        *("column_names.txt", "label_legend.txt", "doc/*", "scripts/*"),
+    )
     layout: ClassVar[MatrixLayout] = LAYOUT
     sync: ClassVar[str] = "time stamps of the file (ms), which all sensors share"
 

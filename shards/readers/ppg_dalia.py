@@ -89,6 +89,11 @@ class PpgDaliaReader(Reader):
     """One recording a person, of one device at the wrist; the data set is told by the file."""
 
     name: ClassVar[str] = "ppg_dalia"
+    # The devices' own files, of which the pickles were made, and what people said of themselves.
+    others: ClassVar[tuple[str, ...]] = (
+        *("S*_activity.csv", "S*_quest.csv", "S*_E4.zip", "S*_E4/*", "S*_RespiBAN.h5"),
+        *("S*_E4_Data.zip", "S*_E4_Data/*", "S*_respiban.txt", "S*_readme.txt"),
+    )
 
     def schema(self) -> WindowSchema:
         """Pulse and acceleration at the pulse's rate; 8 s, the window of PPG-DaLiA's heart rate."""

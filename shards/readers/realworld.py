@@ -71,6 +71,11 @@ class RealWorldReader(Reader):
     """One recording for each person and activity, of as many devices as placements were worn."""
 
     name: ClassVar[str] = "realworld"
+    # Other sensors, other forms of the same, and pictures of the people.
+    others: ClassVar[tuple[str, ...]] = (
+        *(f"data/{sensor}_*_csv.zip" for sensor in ("gps", "lig", "mag", "mic")),
+        *("data/???_*_sqlite.zip", "image*/*", "video*/*"),
+    )
 
     def recordings(self) -> list[RecordingRef]:
         """The zips of accelerometer and gyroscope, by person and activity; opens none."""

@@ -59,6 +59,10 @@ class UciHarReader(Reader):
     """One recording for each person, named ``train-subject01``."""
 
     name: ClassVar[str] = "uci_har"
+    others: ClassVar[tuple[str, ...]] = (
+        *("activity_labels.txt", "features.txt", "features_info.txt"),
+        *("X_train.txt", "X_test.txt", "Inertial Signals/body_acc_?_t*.txt"),
+    )
 
     def recordings(self) -> list[RecordingRef]:
         """The people of both parts; reads ``subject_train.txt`` and ``subject_test.txt``."""

@@ -1,0 +1,61 @@
+"""Files of a source that no recording is of, so that a misnamed one does not vanish in silence.
+
+for line in describe_unread(files, used, others=("*_quest.csv",)): ...
+    # "Protocol: subjct107.dat and 2 more, which no recording is of"
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+_MOST_NAMED = 3  # files of a folder
+# Files that people keep beside data; their not being read surprises nobody.
+_ASIDE = re.compile(
+    r"\..*|__macosx|thumbs\.db|desktop\.ini|readme.*|licen[sc]e.*|citation.*|"
+    r".*\.(ya?ml|md|pdf|docx?|rtf|bib|py|ipynb|html?)",
+    re.I,
+)
+_ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|7z|rar)", re.I)
+
+
+def surprises(path: str) -> bool:
+    """Whether somebody may have meant the file to be read."""
+    return not any(_ASIDE.fullmatch(part) for part in path.split("/"))
+
+
+def describe_unread(
+    files: Iterable[str], used: Collection[str], others: Sequence[str], told: str
+) -> Iterator[str]:
+    """Lines on the files that are neither used nor known, one a folder.
+
+    others: patterns of files that are known and not needed. Each is of the end of a path, from the
+    beginning of a folder's or file's name on, in which ``*`` stands for folders as well; capitals
+    count as small letters. An archive is known where files are used of the folder of its name
+    beside it. told: what the line says of its files.
+    """
+    known = [fnmatch.translate(f"*/{pattern}") for pattern in others]
+    is_known = re.compile("|".join(known) or r"(?!)", re.I).match
+    unpacked = {folder for path in used for folder in folders_around(path)}
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(files):
+        if path in used or not surprises(path) or is_known(f"/{path}"):
+            continue
+        archive = _ARCHIVE.fullmatch(path)
+        if archive is None or archive[1] not in unpacked:
+            folders[posixpath.dirname(path)].append(posixpath.basename(path))
+    for folder, names in sorted(folders.items()):
+        more = len(names) - _MOST_NAMED
+        yield (
+            f"{folder or '.'}: {', '.join(names[:_MOST_NAMED])}"
+            f"{f' and {more} more' if more > 0 else ''}, {told}"
+        )
+
+
+def folders_around(path: str) -> Iterator[str]:
+    """The folders that a file lies in, from the inner to the outer."""
+    while path := posixpath.dirname(path):
+        yield path
