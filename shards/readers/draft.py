@@ -1,6 +1,6 @@
 """Drafts of ``recording.yaml``: what files seem to hold, with every guess marked, to be corrected.
 
-for path, text in draft(source): ...   # one for all folders that are alike, or one for each
+for path, text in draft(source): ...   # one for all that are laid out alike, or one a folder
 """
 
 from __future__ import annotations
@@ -30,22 +30,14 @@ from shards.readers.draft_columns import (
     guess_columns,
     typed,
 )
+from shards.readers.draft_names import KINDS, Layout, guess_layout, placement_in
 from shards.readers.folder_listing import DESCRIPTION
 from shards.readers.form_advice import differing
+from shards.readers.name_patterns import RECORDING
 from shards.readers.table_yaml import TABLES
 from shards.readers.unread import surprises
 
 MOST_ROWS = 50_000  # looked at
-_PARTS = (
-    "head|chest|back|waist|hip|pocket|upper[ _-]?arm|forearm|wrist|hand|thigh|shin|ankle|foot|arm|"
-    "leg|belt|glasses|ear"
-)
-_PLACE = re.compile(
-    rf"(?:(?P<side>left|right)[ _-]?)?(?P<part>{_PARTS})(?:[ _-]?(?P<after>left|right))?", re.I
-)
-_KINDS = re.compile(
-    r"accelerometers?|acceleration|accel|acc|gyroscopes?|gyro|gyr|rotation(rate)?", re.I
-)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
 _MOVIES = (".mp4", ".mov", ".mkv", ".avi")
 _DEFAULT_HZ = 50
@@ -87,18 +79,28 @@ def draft(source: Source) -> list[Draft]:
             f"no table ({', '.join(TABLES)}) below {source.url}; point --src at the folder that "
             "holds your files"
         )
+    here = posixpath.basename(source.url)
+    paths = [
+        posixpath.join(folder, name) for folder, own in tables.items() for name in _tables(own)
+    ]
+    depths = {path.count("/") for path in paths}
+    if len(depths) == 1 and (layout := guess_layout(paths, here)):
+        return [Draft(DESCRIPTION, _of_layout(source, layout, paths, folders))]
     alike = {tuple(sorted(_tables(names))) for names in tables.values()}
-    depths = {len(folder.split("/")) for folder in tables}
     if "" not in tables and len(alike) == len(depths) == 1:
         first = next(iter(tables))
         head = _pattern(first, list(tables))
-        return [Draft(DESCRIPTION, _described(source, first, tables[first], head, ""))]
+        return [Draft(DESCRIPTION, _of_folder(source, first, tables[first], head, ""))]
     drafts = []
     for folder, names in tables.items():
-        person = folder.split("/")[0] or source.url.rpartition("/")[2]
-        head = f"person: {written(person)}  # guess: the folder's name"
         path = posixpath.join(folder, DESCRIPTION)
-        drafts.append(Draft(path, _described(source, folder, names, head, folder)))
+        person = folder.split("/")[0] or here
+        if layout := guess_layout(_tables(names), person):
+            below = Source(source.locate(folder).rstrip("/"), inside=source.inside)
+            drafts.append(Draft(path, _of_layout(below, layout, _tables(names), {"": names})))
+            continue
+        head = f"person: {written(person)}  # guess: the folder's name"
+        drafts.append(Draft(path, _of_folder(source, folder, names, head, folder)))
     return drafts
 
 
@@ -122,52 +124,87 @@ def _pattern(folder: str, folders: list[str]) -> str:
     depth = len(folder.split("/"))
     parts = ["{person}", *["*"] * (depth - 1)]
     last = {one.rpartition("/")[2] for one in folders}
-    if depth > 1 and all(_PLACE.search(name) for name in last):
+    if depth > 1 and all(placement_in(name) for name in last):
         parts[-1] = "{placement}"
     told = "each folder is a person's" if depth == 1 else "the outermost folders are people's"
     return f'recordings: "{"/".join(parts)}"  # guess: {told}; {len(folders)} folders'
 
 
-def _described(source: Source, folder: str, names: list[str], head: str, around: str) -> str:
-    """The whole text for the tables of one folder. around: the folder's name, for placements."""
+def _of_folder(source: Source, folder: str, names: list[str], head: str, around: str) -> str:
+    """The text for the tables of one folder. around: the folder's name, for placements."""
     files = [_look(source, posixpath.join(folder, name)) for name in sorted(_tables(names))]
     devices: dict[str, list[_File]] = defaultdict(list)
     for file in files:
         if file.guessed.sensors:
-            devices[_KINDS.sub("", posixpath.splitext(file.name)[0]).strip(" _-.")].append(file)
-    if not any(sensor.kind == "acc" for file in files for sensor in file.guessed.sensors):
-        told = "; ".join(f"{file.name}: {joined(file.guessed.others)}" for file in files[:3])
-        raise ValueError(
-            f"{source.locate(folder or '.')}: no columns of an accelerometer in {told}; write "
-            f"{DESCRIPTION} by hand, as docs/folder.md shows"
-        )
+            devices[KINDS.sub("", posixpath.splitext(file.name)[0]).strip(" _-.")].append(file)
+    _check_sensors(source, folder, files)
     _check_devices(source, folder, devices, around)
+    lines = [head, "devices:"]
+    for key, own in devices.items():
+        placement = "{placement}" if "{placement}" in head else placement_in(f"{around}/{key}")
+        lines += _device(key or "device", _worn(placement), own)
+    return _text(lines, files, names)
+
+
+def _of_layout(
+    source: Source, layout: Layout, paths: list[str], folders: Mapping[str, list[str]]
+) -> str:
+    """The text for recordings that are files beside each other. folders: all their files."""
+    recording, first = layout.first()
+    files = [_look(source, path)._replace(name=name) for path, name in first.items()]
+    _check_sensors(source, posixpath.dirname(recording), files)
+    lines = [f'recordings: "{layout.recordings}"  # guess: {layout.why}']
+    if layout.person is not None:
+        told = "one person's: no name says whose; write {person} for what does"
+        lines.insert(0, f"person: {written(layout.person)}  # guess: all files are {told}")
+    if layout.labelled:
+        lines.append('label: "{label}"  # guess: names say what was done')
+    lines.append("devices:")
+    lines += _device("device", _worn_by_name(layout), [one for one in files if one.guessed.sensors])
+    folder, key = posixpath.split(recording)
+    beside = [name for name in folders.get(folder, []) if posixpath.splitext(name)[0] == key]
+    text = _text(lines, files, [RECORDING + posixpath.splitext(name)[1] for name in beside])
+    known = set(first.values())
+    read = {p for own in layout.files.values() for p, name in own.items() if name in known}
+    if left := [path for path in paths if path not in read]:
+        text += f"# not described, for they are called otherwise: {_comment(left)}\n"
+    return text
+
+
+def _text(lines: list[str], files: list[_File], names: list[str]) -> str:
+    """The whole text: what tells of it, ``lines``, labels, and what might be read besides."""
     lines = [
         "# Drafted by `primus-scale shards init folder`. Look at every guess and correct it, then",
         "# build: primus-scale shards build folder --src ... --out ...",
-        head,
-        "devices:",
+        *lines,
+        *_labels(files, any(line.startswith("label:") for line in lines)),
     ]
-    for key, own in devices.items():
-        placement = "{placement}" if "{placement}" in head else _placement(f"{around}/{key}")
-        lines += _device(key or "device", placement, own)
-    lines += _labels(files)
     for name in sorted(names):
         if name.lower().endswith(_MOVIES):
             lines.append(f"# video: {{file: {written(name)}, start_s: 0}}  # when does it begin?")
         elif name.lower().endswith((".srt", ".vtt")):
             lines.append(f"# narrations: {{file: {written(name)}, offset_s: 0}}")
     for file in files:
-        if not file.guessed.sensors:
+        if not file.guessed.sensors and not _is_spans(file):
             lines.append(f"# not described: {written(file.name)} ({_comment(file.guessed.others)})")
     return "\n".join(lines) + "\n"
+
+
+def _check_sensors(source: Source, folder: str, files: list[_File]) -> None:
+    """ValueError where no file holds an accelerometer."""
+    if not any(sensor.kind == "acc" for file in files for sensor in file.guessed.sensors):
+        told = "; ".join(f"{file.name}: {joined(file.guessed.others)}" for file in files[:3])
+        raise ValueError(
+            f"{source.locate(folder or '.')}: no columns of an accelerometer in {told}; write "
+            f"{DESCRIPTION} by hand, as docs/folder.md shows"
+        )
 
 
 def _check_devices(
     source: Source, folder: str, devices: Mapping[str, list[_File]], around: str
 ) -> None:
     """ValueError where several files may as well be several people's."""
-    unplaced = [key for key in devices if _placement(key) is None]
+    unplaced = [key for key in devices if placement_in(key) is None]
     if len(unplaced) > 1:
         names = [own[0].name for own in devices.values()]
         raise ValueError(
@@ -178,24 +215,25 @@ def _check_devices(
         )
 
 
-def _placement(text: str) -> str | None:
-    """Where a name says that a device is worn."""
-    match = _PLACE.search(text)
-    if match is None:
-        return None
-    side = match["side"] or match["after"] or ""
-    part = re.sub(r"[ _-]", " ", match["part"].lower())
-    return f"{side.lower()} {part}".strip()
-
-
-def _device(name: str, placement: str | None, files: list[_File]) -> Iterator[str]:
-    yield f"  - name: {written(name)}"
+def _worn(placement: str | None) -> str:
     if placement is None:
-        yield "    placement: unknown  # guess: no name says where it is worn; write it"
-    elif placement == "{placement}":
-        yield '    placement: "{placement}"  # guess: the innermost folder says where it is worn'
-    else:
-        yield f"    placement: {placement}  # guess: by its name"
+        return "unknown  # guess: no name says where it is worn; write it"
+    if placement == "{placement}":
+        return '"{placement}"  # guess: the innermost folder says where it is worn'
+    return f"{placement}  # guess: by its name"
+
+
+def _worn_by_name(layout: Layout) -> str:
+    worn = layout.placements
+    if len(worn) < 2:
+        return _worn(next(iter(worn.values()), None))
+    pairs = ", ".join(f"{json.dumps(pattern)}: {place}" for pattern, place in worn.items())
+    return f"{{{pairs}}}  # guess: by the names"
+
+
+def _device(name: str, worn: str, files: list[_File]) -> Iterator[str]:
+    yield f"  - name: {written(name)}"
+    yield f"    placement: {worn}"
     yield "    sensors:"
     seen: set[str] = set()
     for file in files:
@@ -242,11 +280,19 @@ def _measured(time: GuessedTime) -> str:
     return f"; {time.rate_hz:.4g} rows a second" if time.rate_hz and time.unit == "iso" else ""
 
 
-def _labels(files: list[_File]) -> Iterator[str]:
-    """The labels beside the rows of the first file that has some."""
+def _is_spans(file: _File) -> bool:
+    """Whether it lists stretches of activities."""
+    return file.guessed.label == "label" and {"start_s", "end_s"} <= set(file.guessed.others)
+
+
+def _labels(files: list[_File], known: bool) -> Iterator[str]:
+    """The labels of the first file that has some. known: whether names say them already."""
     for file in files:
-        if file.guessed.label is None:
+        if file.guessed.label is None or known:
             continue
+        if _is_spans(file):
+            yield f"labels: {{file: {written(file.name)}}}  # guess: by the columns' names"
+            return
         form = "".join(f", {key}: {value}" for key, value in _form(file))
         time = file.guessed.time
         clock = f"time: {_time(time)}" if time else f"rate_hz: {file.rate_hz or _DEFAULT_HZ:g}"

@@ -23,6 +23,7 @@ from shards.readers.folder_labels import read_labels
 from shards.readers.folder_listing import (
     DESCRIPTION,
     WINDOWS,
+    label_of,
     list_recordings,
     placement_of,
 )
@@ -34,7 +35,7 @@ from shards.readers.recording_yaml import (
     load_yaml,
 )
 from shards.readers.sensor_files import open_sensor
-from shards.readers.table_yaml import LabelsFile, SensorFile
+from shards.readers.table_yaml import FARTHEST_S, SensorFile
 from shards.readers.timed_rows import Start, Zero, common_zero, start_of, told
 from shards.recording import (
     Device,
@@ -48,7 +49,7 @@ from shards.signal.condition import UNIT_FACTORS
 
 
 class FolderReader(Reader):
-    """One recording for each ``recording.yaml``, or for each folder that one describes.
+    """One recording for each ``recording.yaml``, or each folder or file that one describes.
 
     follow_links: also those that lead out of the source; others are left aside and named.
     """
@@ -80,8 +81,10 @@ class FolderReader(Reader):
         """The recording; the first rows of its tables are read already here, to be checked."""
         if "error" in ref.details:
             raise ValueError(ref.details["error"])
-        folder = _Folder(self.source, ref.files[0], ref.details["folder"])
+        folder = _Folder(self.source, ref.files[0], ref.details["folder"], ref.details["recording"])
         described = load_yaml(RecordingFile, self.source, folder.description)
+        if described.by_file:
+            described = described.of(posixpath.basename(folder.recording))
         with ExitStack() as stack:
             devices, zero, notes = self._devices(folder, described, ref, stack)
             narrations, left_out = _narrations(folder, described.narrations)
@@ -92,7 +95,7 @@ class FolderReader(Reader):
                 devices=devices,
                 frames=_video(folder, described.video),
                 narrations=narrations,
-                labels=_labels(folder, described.labels, zero),
+                labels=_labels(folder, described, ref.details.get("label"), zero),
                 sync=_sync(described, zero),
                 notes=(*notes, *left_out),
             )
@@ -110,10 +113,9 @@ class FolderReader(Reader):
             places[field] = folder.find(f"{field}.file", sensor.file)
             starts[field] = start_of(self.source, places[field], sensor, where)
         zero = folder.zero(described, starts)
-        inner = posixpath.relpath(folder.path or ".", posixpath.dirname(folder.description) or ".")
         devices = []
         for d, device in enumerate(described.devices):
-            worn = placement_of(device, inner, ref.details.get("placement"), folder.where)
+            worn = placement_of(device, folder.inner, ref.details.get("placement"), folder.where)
             sensors = []
             for s, sensor in enumerate(device.sensors):
                 field = f"devices.{d}.sensors.{s}"
@@ -125,15 +127,24 @@ class FolderReader(Reader):
 
 @dataclass(frozen=True)
 class _Folder:
-    """A recording's folder, and the file that describes it, in messages."""
+    """The folder of a recording's files, and the file that describes it, in messages.
+
+    recording: its path; that of the folder, or the beginning of those of its files.
+    """
 
     source: Source
     description: str
     path: str
+    recording: str
 
     @property
     def where(self) -> str:
         return self.source.locate(self.description)
+
+    @property
+    def inner(self) -> str:
+        """The recording's path below the description."""
+        return posixpath.relpath(self.recording or ".", posixpath.dirname(self.description) or ".")
 
     def find(self, field: str, file: str) -> str:
         """Path of a file below the source; FileNotFoundError naming what is there instead."""
@@ -195,9 +206,13 @@ def _narrations(
     return tuple(Narration(s + shift, e + shift, text) for s, e, text in narrations), notes
 
 
-def _labels(folder: _Folder, file: LabelsFile | None, zero: Zero) -> tuple[LabelSpan, ...]:
-    """The label spans on the recording's clock, by time."""
-    if file is None:
+def _labels(
+    folder: _Folder, described: RecordingFile, said: str | None, zero: Zero
+) -> tuple[LabelSpan, ...]:
+    """The label spans on the recording's clock, by time. said: the label in its name."""
+    if (label := label_of(described, folder.inner, said, folder.where)) is not None:
+        return (LabelSpan(-FARTHEST_S, FARTHEST_S, label),)
+    if (file := described.labels) is None:
         return ()
     path = folder.find("labels.file", file.file)
     return read_labels(folder.source, path, file, f"{folder.where}: labels", zero)

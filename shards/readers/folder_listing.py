@@ -10,20 +10,15 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from primus_scale.storage.names import quoted
 from shards.files.source import Source
 from shards.nearest import nearest
-from shards.readers.recording_yaml import (
-    PERSON,
-    PLACEMENT,
-    DeviceFile,
-    RecordingFile,
-    load_yaml,
-)
+from shards.readers.name_patterns import LABEL, PLACEMENT, Named, NamePattern
+from shards.readers.recording_yaml import DeviceFile, RecordingFile, load_yaml
 from shards.readers.unread import folders_around
 from shards.recording import RecordingRef
 
@@ -59,22 +54,45 @@ def list_recordings(source: Source) -> Listing:
     return Listing(_named_once(source, refs), left)
 
 
-def placement_of(device: DeviceFile, folder: str, placement: str | None, where: str) -> str:
-    """Where a device is worn in the recording of a folder.
+def placement_of(device: DeviceFile, recording: str, placement: str | None, where: str) -> str:
+    """Where a device is worn in a recording, see ``_meant``."""
+    worn = _meant(device.placement, recording, PLACEMENT, placement)
+    if worn is None:
+        raise ValueError(
+            f"{where}: device {quoted(device.name)} has no placement in {quoted(recording)}: none "
+            f"of {', '.join(map(quoted, device.placement))} fits; add a pattern that does"
+        )
+    return worn
 
-    folder: below that of the description. placement: what its name says of it, where the pattern
-    has ``{placement}``. ValueError where no pattern of the mapping fits.
+
+def label_of(described: RecordingFile, recording: str, label: str | None, where: str) -> str | None:
+    """The label of a whole recording, see ``_meant``; None where the description has none."""
+    if described.label is None:
+        return None
+    meant = _meant(described.label, recording, LABEL, label)
+    if meant is None:
+        raise ValueError(
+            f"{where}: label: {quoted(recording)} has none: none of "
+            f"{', '.join(map(quoted, described.label))} fits; add a pattern that does"
+        )
+    return meant
+
+
+def _meant(
+    given: str | Mapping[str, str], recording: str, wildcard: str, word: str | None
+) -> str | None:
+    """A text of the description, by the name of a recording; None where no pattern of it fits.
+
+    given: the text, or texts by pattern. recording: its path below the description. word: what its
+    name says, where ``recordings`` has the wildcard.
     """
-    if isinstance(device.placement, str):
-        word = " ".join(re.split(r"[_\-\s]+", placement or "")).strip().lower()
-        return device.placement.replace(PLACEMENT, word)
-    for pattern, worn in device.placement.items():
-        if fnmatchcase(f"/{folder}", f"*/{pattern}") or placement == pattern:
-            return worn
-    raise ValueError(
-        f"{where}: device {quoted(device.name)} has no placement in {quoted(folder)}: none of "
-        f"{', '.join(map(quoted, device.placement))} fits; add a pattern that does"
-    )
+    if isinstance(given, str):
+        plain = " ".join(re.split(r"[_\-\s]+", word or "")).strip().lower()
+        return given.replace(wildcard, plain)
+    for pattern, text in given.items():
+        if fnmatchcase(f"/{recording}", f"*/{pattern}") or word == pattern:
+            return text
+    return None
 
 
 def _described(
@@ -87,51 +105,65 @@ def _described(
     except (ValueError, OSError) as error:  # told when it is opened; others are read all the same
         return [_failed(source, path, str(error))], []
     if described.recordings is None:
-        return [_ref(source, described, path, top, described.name)], []
-    named = set(described.files().values())
-    people = _people(posixpath.join(top, described.recordings))
+        return [_ref(source, described, path, Named(top, {}), described.name)], []
+    find = _by_file if described.by_file else _by_folder
+    found, left = find(described, NamePattern(top, described.recordings), files)
+    if found:
+        return [_ref(source, described, path, named) for named in found], left
+    pattern, names = posixpath.join(top, described.recordings), sorted(described.files().values())
+    told = (
+        f"no file is called {' or '.join(dict.fromkeys(names))} where {{recording}} is {pattern}"
+        if described.by_file
+        else f"no folder {pattern} holds {' or '.join(dict.fromkeys(names))}"
+    )
+    fault = f"{source.locate(path)}: recordings: {told}; correct the pattern, or the files' names"
+    return [_failed(source, path, fault)], left
+
+
+def _by_folder(
+    described: RecordingFile, pattern: NamePattern, files: Sequence[str]
+) -> tuple[list[Named], list[str]]:
+    """Folders that fit and hold a file that is described; lines on those that hold none."""
+    named = sorted(set(described.files().values()))
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         for folder in folders_around(file):
-            if people.fullmatch(folder):
-                folders[folder].append(file.removeprefix(f"{folder}/"))
-    refs, left = [], []
+            folders[folder].append(file.removeprefix(f"{folder}/"))
+    found, left = [], []
     for folder, inner in sorted(folders.items()):
-        match = people.fullmatch(folder)
-        assert match is not None
-        if named.isdisjoint(inner):
-            near = nearest(sorted(named)[0], inner)
-            left.append(
-                f"{folder}: it holds none of {', '.join(sorted(named)[:_MOST_NAMED])}{near}"
-            )
+        if (one := pattern.of_folder(folder)) is None:
             continue
-        refs.append(_ref(source, described, path, folder, None, match))
-    if not refs:
-        fault = (
-            f"{source.locate(path)}: recordings: no folder "
-            f"{posixpath.join(top, described.recordings)} holds {' or '.join(sorted(named))}; "
-            "correct the pattern, or the names of the files"
-        )
-        return [_failed(source, path, fault)], left
-    return refs, left
+        if set(named).isdisjoint(inner):
+            near = nearest(named[0], inner)
+            left.append(f"{folder}: it holds none of {', '.join(named[:_MOST_NAMED])}{near}")
+        else:
+            found.append(one)
+    return found, left
+
+
+def _by_file(
+    described: RecordingFile, pattern: NamePattern, files: Sequence[str]
+) -> tuple[list[Named], list[str]]:
+    """Recordings of which a file is there; a file is of the one whose name explains most of it."""
+    names = list(dict.fromkeys(described.files().values()))
+    found: dict[str, Named] = {}
+    for file in files:
+        if (one := pattern.recording_of(file, names)) is not None:
+            found.setdefault(one.path, one)
+    return [found[path] for path in sorted(found)], []
 
 
 def _ref(
-    source: Source,
-    described: RecordingFile,
-    path: str,
-    folder: str,
-    name: str | None,
-    match: re.Match[str] | None = None,
+    source: Source, described: RecordingFile, path: str, named: Named, name: str | None = None
 ) -> RecordingRef:
-    files = (posixpath.join(folder, file) for file in described.files().values())
-    said = match.groupdict() if match else {}
-    details = {
-        "folder": folder,
-        "person": said.get("person"),
-        "placement": said.get("placement"),
-    }
-    return RecordingRef(name or _name(source, folder), (path, *dict.fromkeys(files)), details)
+    """A recording as it is listed. details: its path, the folder of its files, what it says."""
+    folder, own = named.path, described
+    if described.by_file:
+        folder, _, last = named.path.rpartition("/")
+        own = described.of(last)
+    files = (posixpath.join(folder, file) for file in own.files().values())
+    details = {"recording": named.path, "folder": folder, **named.said}
+    return RecordingRef(name or _name(source, named.path), (path, *dict.fromkeys(files)), details)
 
 
 def _failed(source: Source, path: str, error: str) -> RecordingRef:
@@ -139,9 +171,9 @@ def _failed(source: Source, path: str, error: str) -> RecordingRef:
     return RecordingRef(_name(source, posixpath.dirname(path)), (path,), {"error": error})
 
 
-def _name(source: Source, folder: str) -> str:
-    """Of a recording that has none of its own: its folders below the source."""
-    return folder.replace("/", "-") or source.url.rpartition("/")[2] or "folder"
+def _name(source: Source, path: str) -> str:
+    """Of a recording that has none of its own: its path below the source."""
+    return path.replace("/", "-") or source.url.rpartition("/")[2] or "folder"
 
 
 def _named_once(source: Source, refs: list[RecordingRef]) -> list[RecordingRef]:
@@ -154,21 +186,14 @@ def _named_once(source: Source, refs: list[RecordingRef]) -> list[RecordingRef]:
         if len(alike) == 1:
             listed += alike
             continue
-        paths = " and ".join(source.locate(ref.files[0]) for ref in alike[:_MOST_NAMED])
-        for number, ref in enumerate(alike, start=1):
+        one_yaml = len({ref.files[0] for ref in alike}) == 1  # then its pattern fits both
+        paths = [ref.files[-1] if one_yaml else ref.files[0] for ref in alike]
+        told = " and ".join(map(source.locate, paths[:_MOST_NAMED]))
+        verb = "are both of" if one_yaml else "both describe"
+        for number, (ref, path) in enumerate(zip(alike, paths, strict=True), start=1):
             error = ref.details.get("error") or (
-                f"{paths} both describe a recording called {name}; give one another name"
+                f"{told} {verb} a recording called {name}; give one another name"
             )
-            own = f"{name} ({number}: {ref.files[0]})"
+            own = f"{name} ({number}: {path})"
             listed.append(RecordingRef(own, ref.files, {"error": error}))
     return sorted(listed, key=lambda ref: ref.name)
-
-
-def _people(pattern: str) -> re.Pattern[str]:
-    """Matches a folder by a pattern of RecordingFile, and the person and placement in it."""
-    return re.compile(
-        re.escape(pattern)
-        .replace(re.escape("*"), "[^/]*")
-        .replace(re.escape(PERSON), "(?P<person>[^/]+)")
-        .replace(re.escape(PLACEMENT), "(?P<placement>[^/]+)")
-    )

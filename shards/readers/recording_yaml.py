@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     PlainValidator,
@@ -22,34 +23,47 @@ from pydantic import (
 )
 
 from primus_scale.config import ConfigModel
-from primus_scale.storage.names import check_name, quoted
+from primus_scale.storage.names import quoted
 from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
 from shards.nearest import nearest
+from shards.readers.name_patterns import LABEL, PERSON, PLACEMENT, RECORDING, check_pattern
 from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile
 from shards.recording import WindowSchema
 from shards.signal.condition import UNIT_FACTORS
 
-PERSON = "{person}"
-PLACEMENT = "{placement}"
 _MOST_TOLD = 10  # faults of a file in one message
 
 
 def _parse_placement(placement: object) -> str | Mapping[str, str]:
-    texts = list(placement.values()) if isinstance(placement, Mapping) else [placement]
+    return _texts(
+        placement,
+        "write where it is worn, such as left wrist, or a mapping of patterns of folders to "
+        "that, such as {left: left wrist, right: right wrist}",
+    )
+
+
+def _parse_label(label: object) -> str | Mapping[str, str]:
+    return _texts(
+        label,
+        "write the activity of the whole recording, such as walking, or a mapping of patterns of "
+        "names to that, such as {wlk: walking, jog: jogging}",
+    )
+
+
+def _texts(given: object, advice: str) -> str | Mapping[str, str]:
+    """A text, or texts by pattern; ValueError with the advice for anything else."""
+    texts = list(given.values()) if isinstance(given, Mapping) else [given]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ValueError(
-            "write where it is worn, such as left wrist, or a mapping of patterns of folders to "
-            "that, such as {left: left wrist, right: right wrist}"
-        )
-    return placement  # type: ignore[return-value]  # checked above
+        raise ValueError(advice)
+    return given  # type: ignore[return-value]  # checked above
 
 
 class DeviceFile(ConfigModel):
     """A body of sensors at one placement. rate_hz: nominal, for the report.
 
-    placement: where it is worn; with ``{placement}`` in it, that of the folder; or, by a pattern
-    of the folders that have it (the first that fits).
+    placement: where it is worn; with ``{placement}`` in it, that of the recording's name; or, by a
+    pattern of the names that have it (the first that fits).
     """
 
     name: str = Field(min_length=1)
@@ -84,49 +98,86 @@ class NarrationsFile(ConfigModel):
 
 
 class RecordingFile(ConfigModel):
-    """One recording, or with ``recordings`` all of those folders that are laid out alike.
+    """One recording, or with ``recordings`` all of those that are laid out alike.
 
     recordings: pattern of the folders below that of the file, such as ``{person}/*`` or
-    ``{person}/{placement}``.
+    ``{person}/{placement}``; or of the part of files' names that they write ``{recording}`` for.
+    label: activity of the whole recording, given as a placement is.
     """
 
     person: str | None = Field(None, min_length=1)
     devices: tuple[DeviceFile, ...] = Field(min_length=1)
     name: str | None = Field(None, min_length=1)
     dataset: str = Field("folder", min_length=1)
-    recordings: str | None = Field(None, min_length=1)
+    recordings: Annotated[str, Field(min_length=1), AfterValidator(check_pattern)] | None = None
     video: VideoFile | None = None
     narrations: NarrationsFile | None = None
     labels: LabelsFile | None = None
+    label: Annotated[str | Mapping[str, str], PlainValidator(_parse_label)] | None = None
 
     @model_validator(mode="after")
     def _check_names(self) -> RecordingFile:
-        by_folder = self.recordings is not None and PERSON in self.recordings
-        if (self.person is None) != by_folder:
+        by_name = self.recordings is not None and PERSON in self.recordings
+        if (self.person is None) != by_name:
             raise ValueError(
-                f"give either person or, where people have folders, recordings with {PERSON} in it"
+                "give either person or, where folders or files are called after people, "
+                f"recordings with {PERSON} in it"
             )
         if self.recordings is not None and self.name is not None:
-            raise ValueError("name is of one recording; those of recordings are named by folder")
-        placed = self.recordings is not None and PLACEMENT in self.recordings
-        if not placed and any(PLACEMENT in str(device.placement) for device in self.devices):
-            raise ValueError(f"write {PLACEMENT} in recordings too, where folders are called so")
+            raise ValueError("name is of one recording; those of recordings have their own")
         twice = _twice(device.name for device in self.devices)
         if twice:
             raise ValueError(f"two devices are called {twice}; give each its own name")
+        if self.label is not None and self.labels is not None:
+            raise ValueError("give either label (of the whole recording) or labels (a file)")
         return self
 
-    @field_validator("recordings")
-    @classmethod
-    def _check_pattern(cls, pattern: str) -> str:
-        names = pattern.replace(PERSON, "").replace(PLACEMENT, "")
-        twice = pattern.count(PERSON) > 1 or pattern.count(PLACEMENT) > 1
-        if twice or "**" in pattern or pattern.count("*") > 8 or set(names) & set("{}[]?\\"):
+    @model_validator(mode="after")
+    def _check_wildcards(self) -> RecordingFile:
+        pattern = self.recordings or ""
+        placements = [device.placement for device in self.devices]
+        for wildcard, given in ((PLACEMENT, placements), (LABEL, self.label)):
+            if wildcard not in pattern and wildcard in str(given):
+                raise ValueError(f"write {wildcard} in recordings too, where names say it")
+        if LABEL in pattern and self.label is None:
             raise ValueError(
-                f"{quoted(pattern)} may hold names, * and one {PERSON} and {PLACEMENT}, such as "
-                f"{PERSON}/*"
+                f'recordings has {LABEL}; write what it says, such as label: "{LABEL}"'
             )
-        return check_name(pattern.removeprefix("./").rstrip("/"), "recordings")
+        files = self.files()
+        without = [field for field, file in files.items() if RECORDING not in file]
+        if self.by_file and not pattern:
+            raise ValueError(
+                f"write recordings too, such as {PERSON}_*: what {RECORDING} in names stands for"
+            )
+        if self.by_file and without:
+            raise ValueError(
+                f"{without[0]}: {quoted(files[without[0]])} would be of all recordings; write "
+                f"{RECORDING} in it, as in the names of the other files"
+            )
+        return self
+
+    @property
+    def by_file(self) -> bool:
+        """Whether files that lie beside each other are recordings of their own."""
+        return any(RECORDING in file for file in self.files().values())
+
+    def of(self, recording: str) -> RecordingFile:
+        """The description of one recording: ``{recording}`` in names of files is its name."""
+
+        def named(file: Any) -> Any:
+            name = file.file.replace(RECORDING, recording)
+            return file.model_copy(update={"file": name})
+
+        devices = tuple(
+            device.model_copy(update={"sensors": tuple(map(named, device.sensors))})
+            for device in self.devices
+        )
+        others = {
+            field: named(file)
+            for field in ("video", "narrations", "labels")
+            if (file := getattr(self, field)) is not None
+        }
+        return self.model_copy(update={"devices": devices, **others})
 
     def sensors(self) -> dict[str, SensorFile]:
         """All sensors, by the dotted field that each stands at."""

@@ -19,6 +19,7 @@ from primus_scale.storage.names import check_name, quoted
 from shards.files.tables import PARQUET
 from shards.files.text_tables import TextForm
 from shards.nearest import nearest
+from shards.readers.name_patterns import RECORDING, check_file
 from shards.signal.condition import UNIT_FACTORS
 
 TABLES = (".csv", ".parquet", ".npy", ".tsv", ".txt", ".dat", ".log", ".pq")
@@ -45,14 +46,17 @@ SCALES = {f"lsb_per_{name}": (unit, 1 / one) for name, (unit, one) in _STEPS.ite
 
 def _check_path(file: str) -> str:
     try:
-        return check_name(file.removeprefix("./"), "file")
+        name = check_name(file.removeprefix("./"), "file")
     except ValueError as error:
         raise ValueError(
             f"{error}; it must lie in the folder or below, written with / between folders"
         ) from None
+    return check_file(name)
 
 
 def _check_table(file: str) -> str:
+    if file.endswith(RECORDING):
+        raise ValueError(f"{quoted(file)}: write its ending too, such as {file}.csv")
     if not file.lower().endswith(TABLES):
         raise ValueError(f"{quoted(file)} is none of {', '.join(TABLES)}; convert it to one")
     return file

@@ -1,0 +1,268 @@
+"""What names of files seem to say, for a draft: which are one recording, whose, and worn where.
+
+layout = guess_layout(["p01_acc.csv", "p01_gyro.csv", "p02_acc.csv", "p02_gyro.csv"], "study")
+layout.recordings    # "{person}"
+layout.files["p01"]  # {"p01_acc.csv": "{recording}_acc.csv", ...}
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from shards.readers.name_patterns import LABEL, PERSON, RECORDING, NamePattern, check_pattern
+
+_PARTS = (
+    "head|chest|back|waist|hip|pocket|upper[ _-]?arm|forearm|wrist|hand|thigh|shin|ankle|foot|arm|"
+    "leg|belt|glasses|ear"
+)
+# Of a word: no letter before or after it, or a capital that begins one.
+_CAMEL = "(?-i:(?<=[a-z])(?=[A-Z]))"
+_BEGIN, _END = rf"(?:(?<![A-Za-z])|{_CAMEL})", rf"(?:(?![A-Za-z])|{_CAMEL})"
+_PLACE = re.compile(
+    rf"{_BEGIN}(?:(?P<side>left|right)[ _-]?)?(?P<part>{_PARTS})(?:[ _-]?(?P<after>left|right))?"
+    rf"{_END}",
+    re.I,
+)
+KINDS = re.compile(
+    r"accelerometers?|acceleration|accel|acc|gyroscopes?|gyro|gyr|rotation(rate)?", re.I
+)
+_KIND = re.compile(rf"{_BEGIN}(?:{KINDS.pattern}|labels?|annotations?){_END}", re.I)
+_BETWEEN = " _-."
+_PERSON = (
+    r"(?:p|s|u|pp|vp|id|sub|subj|subject|participant|person|people|user|pat|patient|volunteer)"
+)
+_ACTIVITIES = re.compile(
+    r"(?:walk|run|jog|sit|stand|l(?:ie|y)|cycl|bik|climb|danc|jump|row|swim|sleep|rest)"
+    r"(?:[nmpgt]?ing|e|s)?|(?:up|down)?stairs|(?:up|down)stairs?|still|idle",
+    re.I,
+)
+_GENERAL = re.compile(
+    r"rec|recording|session|sess|trial|data|log|file|imu|sensor|day|week|test|exp|experiment|take|"
+    r"part|block|visit|raw|(?:mon|tues|wednes|thurs|fri|satur|sun)day",
+    re.I,
+)
+
+
+class Layout(NamedTuple):
+    """Recordings that are told apart by names of files.
+
+    recordings: the pattern. files: of each recording (its path), those below the source, with their
+    names in the description. person: where the pattern says nothing of people. why: of the guess.
+    placements: where recordings are worn, by pattern.
+    """
+
+    recordings: str
+    files: Mapping[str, Mapping[str, str]]
+    person: str | None
+    why: str
+    placements: Mapping[str, str]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether names say the activity."""
+        return LABEL in self.recordings
+
+    def first(self) -> tuple[str, Mapping[str, str]]:
+        """The first recording of those that have most files, and these."""
+        return max(self.files.items(), key=lambda item: len(item[1]))
+
+
+class _Part(NamedTuple):
+    """A file as part of a recording: its path without what is of the file alone, and its name."""
+
+    recording: str
+    name: str
+
+
+def placement_in(text: str) -> str | None:
+    """Where a name says that a device is worn."""
+    match = _PLACE.search(text)
+    if match is None:
+        return None
+    side = match["side"] or match["after"] or ""
+    part = re.sub(r"[ _-]", " ", match["part"].lower())
+    return f"{side.lower()} {part}".strip()
+
+
+def guess_layout(paths: Sequence[str], source: str) -> Layout | None:
+    """How tables at one depth are recordings of their own; None where those of a folder are one.
+
+    source: name of the folder that they lie below.
+    """
+    parts = {path: _part(path) for path in paths}
+    files: dict[str, dict[str, str]] = defaultdict(dict)
+    for path, part in parts.items():
+        files[part.recording][path] = part.name
+    folders: dict[str, list[str]] = defaultdict(list)
+    for recording in files:
+        folders[posixpath.dirname(recording)].append(posixpath.basename(recording))
+    if not any(_are_apart(names) for names in folders.values()):
+        return None
+    keys = [name for names in folders.values() for name in names]
+    if "" in keys:
+        return None
+    pattern, why = _pattern_of(sorted(folders), sorted(set(keys)))
+    try:
+        found = NamePattern("", check_pattern(pattern))
+    except ValueError:  # names have characters that patterns have a meaning for
+        return None
+    fitting = {
+        recording: names
+        for recording, names in files.items()
+        if all((one := found.of_file(p, n)) and one.path == recording for p, n in names.items())
+    }
+    person = None
+    if PERSON not in pattern:
+        outer = {folder.split("/")[0] for folder in folders}
+        person = (outer.pop() if len(outer) == 1 else "") or source
+    return Layout(pattern, fitting, person, why, _placements(list(files))) if fitting else None
+
+
+def _part(path: str) -> _Part:
+    """Which recording a file seems to be of: names of sensors in its own are of the file alone."""
+    folder, file = posixpath.split(path)
+    stem, suffix = posixpath.splitext(file)
+    inner = posixpath.basename(folder)
+    if _KIND.fullmatch(inner):  # acc/p01.csv beside gyro/p01.csv
+        return _Part(
+            posixpath.join(posixpath.dirname(folder), stem), f"{inner}/{RECORDING}{suffix}"
+        )
+    for match in _KIND.finditer(stem):
+        before, after = stem[: match.start()].rstrip(_BETWEEN), stem[match.end() :].lstrip(_BETWEEN)
+        key = before or after
+        name = RECORDING + stem[len(key) :] if before else stem[: len(stem) - len(key)] + RECORDING
+        return _Part(posixpath.join(folder, key), name + suffix)
+    return _Part(posixpath.join(folder, stem), RECORDING + suffix)
+
+
+def _are_apart(names: Sequence[str]) -> bool:
+    """Whether files beside each other are recordings rather than devices of one."""
+    if len(names) < 2:
+        return False
+    places = Counter(map(placement_in, names))
+    if None in places:
+        return len(places) == 1  # where only some say it, nobody can tell
+    if max(places.values()) > 1:
+        return True
+    others = {_PLACE.sub("", name).strip(_BETWEEN) for name in names}
+    return "" not in others and len(others) > 1
+
+
+def _pattern_of(folders: Sequence[str], keys: Sequence[str]) -> tuple[str, str]:
+    """A pattern for recordings by the names of their folders and their own, and why."""
+    levels = [
+        sorted(set(level)) for level in zip(*(one.split("/") for one in folders), strict=True)
+    ]
+    parts = [_meaning(level) for level in levels]
+    last, why = _pattern_of_names(keys, sure=PERSON in parts), "by the names of files"
+    if PERSON in parts and PERSON not in last:
+        why, outer = "the outermost folders are people's", parts.index(PERSON)
+    else:
+        outer = -1
+    parts = ["*" if part == PERSON and n != outer else part for n, part in enumerate(parts)]
+    if LABEL in parts:
+        last = last.replace(LABEL, "*")
+    return posixpath.join("", *parts, last), f"{why}; {len(keys)} of these"
+
+
+def _meaning(names: Sequence[str]) -> str:
+    """What stands for the names of folders at one level: ``{person}`` if they may be people's."""
+    if len(names) == 1:
+        return names[0]
+    if all(map(_ACTIVITIES.fullmatch, names)):
+        return LABEL
+    if all(
+        placement_in(name) or _GENERAL.fullmatch(re.sub(r"\W*\d*$", "", name)) for name in names
+    ):
+        return "*"
+    return PERSON
+
+
+def _placements(keys: Sequence[str]) -> dict[str, str]:
+    """Pattern of names to placement, where all say one; one that holds another comes first."""
+    found = [_PLACE.search(key) for key in keys]
+    words = {match[0] for match in found if match}
+    if None in found:
+        return {}
+    return {f"*{word}*": placement_in(word) or "" for word in sorted(words, key=len, reverse=True)}
+
+
+def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
+    """A pattern for the names of the recordings. sure: only what is called so is a person."""
+    split = [list(_words(key)) for key in keys]
+    shortest = min(map(len, split))
+    words: list[list[str]] = []
+    between: list[str] = []
+    for place in range(0, shortest, 2):
+        words.append([one[place] for one in split])
+        after = {one[place + 1] if place + 1 < len(one) else "" for one in split}
+        if len(after) > 1 or after == {""}:
+            break
+        between.append(after.pop())
+    meant = _meanings(words, sure)
+    whole = len(words) * 2 - 1 == shortest == max(map(len, split))
+    if not whole and meant[-1] not in (PERSON, "*"):  # what follows differs from name to name
+        meant[-1] = "*"
+    pattern = meant[0]
+    for sign, one in zip(between, meant[1:], strict=False):
+        pattern += sign + one
+    if len(between) == len(meant) and between:  # ends where some names go on
+        pattern += between[-1] + "*"
+    for sign in dict.fromkeys(between):
+        while f"*{sign}*" in pattern:
+            pattern = pattern.replace(f"*{sign}*", "*")
+    return pattern
+
+
+def _words(key: str) -> Iterator[str]:
+    """Words and what stands between them, in turn; a placement of two words is one."""
+    inside = {index for match in _PLACE.finditer(key) for index in range(*match.span())}
+    marks = [character in _BETWEEN and index not in inside for index, character in enumerate(key)]
+    for _, run in groupby(range(len(key)), key=marks.__getitem__):
+        yield "".join(key[index] for index in run)
+
+
+def _meanings(words: Sequence[Sequence[str]], sure: bool) -> list[str]:
+    """For each place in the names the word itself, or the wildcard of what differs there."""
+    meant: list[str] = []
+    before = ""  # the word before, where all have the same
+    for place, values in enumerate(words):
+        one = len(set(values)) == 1
+        if PERSON not in meant and _are_people(values, before, not place and not sure):
+            meant.append(PERSON)
+        elif not one and LABEL not in meant and all(map(_ACTIVITIES.fullmatch, values)):
+            meant.append(LABEL)
+        else:
+            meant.append(values[0] if one else "*")
+        before = values[0] if one else ""
+    return meant
+
+
+def _are_people(values: Sequence[str], before: str, likely: bool) -> bool:
+    """Whether words name people, by what they or the word before them are called.
+
+    likely: or by their looks, as of names and numbers.
+    """
+    if all(re.fullmatch(rf"{_PERSON}\d+[a-z]?", value, re.I) for value in values):
+        return True
+    if len(set(values)) == 1:
+        return False
+    if re.fullmatch(_PERSON, before, re.I):
+        return True
+    if not likely:
+        return False
+    if all(value.isdecimal() for value in values):
+        years = all(re.fullmatch(r"(19|20)\d\d", value) for value in values)
+        return max(map(len, values)) <= 5 and not years  # more digits are dates
+    heads = {re.sub(r"\d+[a-z]?$", "", value, flags=re.I) for value in values}
+    if any(
+        not head or _ACTIVITIES.fullmatch(head) or _GENERAL.fullmatch(head) or _PLACE.search(head)
+        for head in heads
+    ):
+        return False
+    return len(heads) > 1 or len(next(iter(heads))) < 4

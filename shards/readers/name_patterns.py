@@ -1,0 +1,121 @@
+"""Patterns of names: which folders or files are recordings, and what their names say of each.
+
+    pattern = NamePattern("study", "{person}_*")
+    pattern.of_folder("study/p01_monday")                     # person p01, recording p01_monday
+    pattern.of_file("study/p01_monday_acc.csv", "{recording}_acc.csv")         # the same recording
+
+A wildcard stands for characters of one name, for as few as fit, from the left. One that is followed
+by text takes the first place of that text, so that matching takes time in proportion to the name.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from primus_scale.storage.names import check_name, quoted
+
+RECORDING = "{recording}"
+PERSON = "{person}"
+PLACEMENT = "{placement}"
+LABEL = "{label}"
+SAID = (PERSON, PLACEMENT, LABEL)  # what a name may say
+_MOST_STARS = 8
+_WILDCARD = re.compile(r"(\*|\{person\}|\{placement\}|\{label\})")
+_BESIDE = re.compile(rf"({_WILDCARD.pattern})({_WILDCARD.pattern})")
+
+
+class Named(NamedTuple):
+    """A recording by its name. path: that of its folder, or the beginning of those of its files.
+
+    said: what the name says: "person", "placement" and "label", where the pattern has them.
+    """
+
+    path: str
+    said: dict[str, str]
+
+
+class NamePattern:
+    """``recordings`` of a description in the folder ``top``."""
+
+    def __init__(self, top: str, pattern: str) -> None:
+        self.top = top
+        self.pattern = pattern
+        self._depth = posixpath.join(top, pattern).count("/")
+
+    def of_folder(self, path: str) -> Named | None:
+        """The recording that a folder is; None where it is none."""
+        match = _compiled(self.top, self.pattern, None).fullmatch(path)
+        return None if match is None else Named(path, _said(match))
+
+    def of_file(self, path: str, file: str) -> Named | None:
+        """The recording that a file is of, where files are called as ``file`` says; or None."""
+        match = _compiled(self.top, self.pattern, file).fullmatch(path)
+        if match is None:
+            return None
+        around = path.split("/")[: self._depth]
+        return Named("/".join([*around, match["recording"]]), _said(match))
+
+    def recording_of(self, path: str, files: Iterable[str]) -> Named | None:
+        """As ``of_file``, of the name in ``files`` that explains most of the path."""
+        found = [named for file in files if (named := self.of_file(path, file))]
+        return min(found, key=lambda named: len(named.path), default=None)
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern, where it is one; ValueError with the next step otherwise."""
+    names = _WILDCARD.sub("", pattern)
+    twice = any(pattern.count(said) > 1 for said in SAID)
+    many = pattern.count("*") > _MOST_STARS
+    if twice or many or "**" in pattern or set(names) & set("{}[]?\\"):
+        raise ValueError(
+            f"{quoted(pattern)} may hold names, * and one {', '.join(SAID[:-1])} and {SAID[-1]}, "
+            f"such as {PERSON}/*"
+        )
+    if beside := _BESIDE.search(pattern):
+        raise ValueError(
+            f"{quoted(pattern)} does not say where {beside[1]} ends and {beside[3]} begins; write "
+            "what stands between them, such as _"
+        )
+    return check_name(pattern.removeprefix("./").rstrip("/"), "recordings")
+
+
+def check_file(file: str) -> str:
+    """The name of a file in a description; ValueError for what only ``recordings`` may say."""
+    if said := next((said for said in SAID if said in file), None):
+        raise ValueError(
+            f"{quoted(file)}: write {RECORDING} for the part of the name that differs, and "
+            f"{said} in recordings"
+        )
+    return file
+
+
+def _said(match: re.Match[str]) -> dict[str, str]:
+    return {name: text for name, text in match.groupdict().items() if name != "recording"}
+
+
+@cache
+def _compiled(top: str, pattern: str, file: str | None) -> re.Pattern[str]:
+    """Matches a folder by the pattern, or a file whose name holds that of its recording."""
+    start = re.escape(posixpath.join(top, ""))
+    *around, last = [_of_name(name) for name in pattern.split("/")]
+    if file is None:
+        return re.compile(start + "/".join([*around, last]))
+    before, *others = [re.escape(part) for part in file.split(RECORDING)]
+    name = f"{before}(?P<recording>{last}){'(?P=recording)'.join(others)}"
+    return re.compile(start + "/".join([*around, name]))
+
+
+def _of_name(name: str) -> str:
+    """A regular expression for one name. Only the end of its last wildcard is searched for."""
+    texts = _WILDCARD.split(name)
+    before, pairs = texts[0], list(zip(texts[1::2], texts[2::2], strict=True))
+    parts = [_of_wildcard(wildcard) + re.escape(text) for wildcard, text in pairs]
+    return re.escape(before) + "".join(f"(?>{part})" for part in parts[:-1]) + "".join(parts[-1:])
+
+
+def _of_wildcard(wildcard: str) -> str:
+    return "[^/]*?" if wildcard == "*" else f"(?P<{wildcard[1:-1]}>[^/]+?)"
