@@ -13,7 +13,6 @@ This package may not import ``shards`` or ``launch``: their commands join by the
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import signal
 import sys
@@ -26,6 +25,7 @@ from typing import Any, NoReturn
 from primus_scale.config import ConfigModel, FewShotConfig
 from primus_scale.config_file import apply_overrides, load_config
 from primus_scale.stopping import INTERRUPTED
+from primus_scale.storage.names import nearest_name
 from primus_scale.storage.urls import parse_local
 
 COMMAND_GROUP = "primus_scale.commands"
@@ -60,17 +60,13 @@ class Parser(argparse.ArgumentParser):
         parsed, extras = super().parse_known_args(args, namespace)
         unknown = [extra for extra in extras if extra.startswith("-")]
         if unknown:
-            self.error(f"unknown flag {unknown[0]}{self._nearest(unknown[0])}")
+            near = nearest_name(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unknown flag {unknown[0]}; the nearest flag is {near}")
         return parsed, extras
 
     def error(self, message: str) -> NoReturn:
         """Print the message and where help is, without the long usage text, and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
-
-    def _nearest(self, flag: str) -> str:
-        name = flag.partition("=")[0]
-        near = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.0)
-        return f"; the nearest flag is {near[0]}" if near else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ An unknown key is refused with the nearest known one.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from primus_scale.config import AUGMENT_OPS, Config, ConfigModel
-from primus_scale.storage.names import MOST_QUOTED, quoted
+from primus_scale.storage.names import MOST_QUOTED, nearest, quoted
 from primus_scale.storage.urls import redact
 from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 
@@ -109,8 +108,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     location = _dotted(problem["loc"]) or "configuration"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(location[:MOST_QUOTED], known, n=1, cutoff=0.0)
-        return f"unknown key {quoted(redact(location))}; the nearest known key is {near[0]!r}"
+        return f"unknown key {quoted(redact(location))}{nearest(location, known, 'known key')}"
     # Redacted before they are cut, for half a URL may not look like one.
     got = _cut(redact(repr(problem.get("input"))), MOST_QUOTED)
     return f"{_cut(location, MOST_QUOTED)}: {_cut(redact(problem['msg']), 500)} (got {got})"

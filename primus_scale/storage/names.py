@@ -1,8 +1,9 @@
-"""Names that come from files: whether they may be joined to a folder.
+"""Names that come from files and people: what may be joined to a folder, what was meant.
 
     check_name("state/optimizer.pt", "run/manifest.json")   # returns it
     check_name("../../.ssh/config", "run/manifest.json")    # ValueError naming both
     path_in(folder, "state/optimizer.pt", "run/manifest.json")
+    nearest("persn", ("person", "unit"))   # "; the nearest is 'person'"
 
 A manifest, an index, an archive or a report may have been written by somebody else. What it calls
 a file must lie below the folder that is meant, on every storage: in a local folder, in an object
@@ -12,14 +13,17 @@ dot).
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
 MOST_BYTES = 1024  # of a whole name, as of a key in S3
 MOST_PART_BYTES = 255  # of a file's or a folder's name, as on Linux
 MOST_QUOTED = 80  # characters of a name in a message
+_MOST_COMPARED = 1000  # names; comparing more takes long
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 # Control characters, separators of lines, and what does not stand for a character by itself.
@@ -56,6 +60,19 @@ def quoted(name: object, most: int = MOST_QUOTED) -> str:
     if len(text) > most:
         text = f"{text[: most // 2]}...{text[-(most // 2) :]} ({len(text):,} characters)"
     return repr(text) if isinstance(name, str) else text
+
+
+def nearest(name: str, known: Iterable[str], kind: str = "") -> str:
+    """``; the nearest KIND is '…'`` for the end of a message, nothing where nothing is known."""
+    near = nearest_name(name, known)
+    return f"; the nearest {kind}{' ' * bool(kind)}is {quoted(near)}" if near is not None else ""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that is spelt most like ``name``; None where nothing is known."""
+    some = list(known)[:_MOST_COMPARED]
+    near = difflib.get_close_matches(name[:MOST_QUOTED], some, n=1, cutoff=0.0)
+    return near[0] if near else None
 
 
 def _problem(name: str, plain: bool) -> str | None:

@@ -6,7 +6,6 @@ batch = attach_teacher_embeddings(batch, teachers)    # live mode, once a step
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from primus_scale.config import TeachersConfig
 from primus_scale.sample import TEACHER_MODALITIES
+from primus_scale.storage.names import nearest
 from primus_scale.teachers.base import (
     Teacher,
     UnreadableFrameError,
@@ -64,9 +64,8 @@ def build_teacher(
         return PACKAGED[modality][name](name, device, batch)
     if Path(name).expanduser().is_dir() or (name.count("/") == 1 and name[0] not in "./~"):
         return build_hub_teacher(modality, name, device, batch)
-    near = difflib.get_close_matches(name, PACKAGED[modality], n=1, cutoff=0.0)
     raise ValueError(
         f"teachers.{modality}: there is no {modality} teacher {name!r} and no folder of that "
-        f"name; the nearest packaged one is {near[0]!r}, others are models of the Hugging Face "
-        "hub (owner/model) or local folders of them"
+        f"name{nearest(name, PACKAGED[modality], 'packaged one')}, others are models of the "
+        "Hugging Face hub (owner/model) or local folders of them"
     )

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from primus_scale.storage.foreign import reason
+from primus_scale.storage.names import nearest
 from shards.files.source import Source
-from shards.nearest import nearest
 from shards.recording import Narration
 
 MOST_BYTES = 64 * 2**20  # of a file that people write by hand

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from primus_scale.storage.names import quoted
+from primus_scale.storage.names import nearest, quoted
 from shards.files.parquet_tables import parquet_batches
 from shards.files.source import Source
 from shards.files.text_tables import (
@@ -28,7 +28,6 @@ from shards.files.text_tables import (
     read_header,
     text_batches,
 )
-from shards.nearest import nearest
 
 PARQUET = (".parquet", ".pq")
 

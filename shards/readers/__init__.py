@@ -12,10 +12,9 @@ import inspect
 from collections.abc import Mapping
 from typing import get_type_hints
 
-from primus_scale.storage.names import quoted
+from primus_scale.storage.names import nearest, quoted
 from primus_scale.storage.yaml_text import read_yaml
 from shards.files.source import Source
-from shards.nearest import nearest
 from shards.readers.base import Reader
 
 # What each reads, for the command's help. Modules are imported when asked for: some need packages

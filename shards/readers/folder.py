@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from primus_scale.storage.names import nearest
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
 from shards.files.video import Video
-from shards.nearest import nearest
 from shards.readers.base import Reader
 from shards.readers.folder_labels import read_labels
 from shards.readers.folder_listing import (

@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from primus_scale.storage.names import quoted
+from primus_scale.storage.names import nearest, quoted
 from shards.files.source import Source
-from shards.nearest import nearest
 from shards.readers.name_patterns import LABEL, PLACEMENT, Named, NamePattern
 from shards.readers.recording_yaml import DeviceFile, RecordingFile, load_yaml
 from shards.readers.unread import folders_around

@@ -15,10 +15,9 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
 from primus_scale.config import ConfigModel
-from primus_scale.storage.names import check_name, quoted
+from primus_scale.storage.names import check_name, nearest, quoted
 from shards.files.tables import PARQUET
 from shards.files.text_tables import TextForm
-from shards.nearest import nearest
 from shards.readers.name_patterns import RECORDING, check_file
 from shards.signal.condition import UNIT_FACTORS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.storage.names import check_name, path_in, quoted
+from primus_scale.storage.names import check_name, nearest, nearest_name, path_in, quoted
 
 GOOD = (
     "manifest.json",
@@ -98,3 +98,17 @@ def test_a_long_name_is_quoted_in_part() -> None:
     text = quoted("x" * 5000)
     assert len(text) < 120
     assert "5,000 characters" in text
+
+
+def test_the_name_that_may_be_meant() -> None:
+    assert nearest("persn", ("unit", "person")) == "; the nearest is 'person'"
+    assert nearest("lrate", iter(["lr", "steps"]), "known key") == "; the nearest known key is 'lr'"
+    assert nearest("zzz", ("a",)) == "; the nearest is 'a'"  # however far off it is
+    assert nearest("a", ("", "b" * 200)).startswith("; the nearest is ")
+    assert nearest("a", ()) == ""
+    assert nearest_name("a", ()) is None
+
+
+def test_comparing_with_long_and_many_names_ends_soon() -> None:
+    assert nearest_name("a" * 10**6, ("a" * 90, "b")) == "a" * 90
+    assert nearest_name("x1", (f"x{n}" for n in range(10**5))) == "x1"
