@@ -11,11 +11,16 @@ FOLDER = "HAPT Data Set/RawData"
 
 
 def write(
-    root: Path, experiment: int = 1, user: int = 1, samples: int = 500, sensor: str = "acc"
+    root: Path,
+    experiment: int = 1,
+    user: int = 1,
+    samples: int = 500,
+    sensor: str = "acc",
+    values: np.ndarray | None = None,
 ) -> np.ndarray:
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    values = RNG.normal(0, 1, (samples, 3))
+    values = RNG.normal(0, 1, (samples, 3)) if values is None else values
     lines = [" ".join(map(repr, row)) for row in values.tolist()]
     name = f"{sensor}_exp{experiment:02d}_user{user:02d}.txt"
     (folder / name).write_text("\n".join(lines) + "\n")

@@ -18,12 +18,17 @@ FOLDER = "A_DeviceMotion_data/A_DeviceMotion_data"
 
 
 def write(
-    root: Path, trial: str = "wlk_7", person: int = 1, rows: int = 120, folder: str = FOLDER
+    root: Path,
+    trial: str = "wlk_7",
+    person: int = 1,
+    rows: int = 120,
+    folder: str = FOLDER,
+    values: np.ndarray | None = None,
 ) -> np.ndarray:
     """A trial's file; its numbers ``(rows, 12)`` in the order of the header."""
     path = root / folder / trial / f"sub_{person}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.round(RNG.normal(0, 1, (rows, 12)), 6)
+    values = np.round(RNG.normal(0, 1, (rows, 12)) if values is None else values, 6)
     lines = [f"{n},{','.join(map(repr, row))}" for n, row in enumerate(values.tolist())]
     path.write_text("\n".join([HEADER, *lines]) + "\n")
     return values

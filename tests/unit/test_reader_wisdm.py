@@ -23,11 +23,12 @@ def write(
     device: str = "phone",
     sensor: str = "accel",
     order: np.ndarray | None = None,
+    values: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A file of one row a letter, in ``order``; its times (ns) and values in that order."""
     rows = len(activities)
     time_ns = START_NS + np.arange(rows) * SPACING_NS
-    xyz = np.round(RNG.normal(0, 4, (rows, 3)), 7)
+    xyz = np.round(RNG.normal(0, 4, (rows, 3)) if values is None else values, 7)
     order = np.arange(rows) if order is None else order
     lines = [
         f"{person},{activities[row]},{time_ns[row]},{','.join(map(repr, xyz[row].tolist()))};"
