@@ -17,14 +17,15 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.settings import SensorLimits
-from shards.signal.coarse_times import coarse_step, fit_coarse, is_uneven
+from shards.signal.coarse_times import FEWEST_ODD, coarse_step, fit_coarse, odd_spacings
 from shards.signal.packets import Packets, fit_packets
-from shards.signal.spool import Column, Median
+from shards.signal.spool import Column
 
 RARE = 0.2  # share of rows with shared times up to which each is put between its neighbours
 BURSTY = 4.0  # mean over median spacing, above which samples came in bursts of different times
 LONGEST_S = 1.0  # spacings count as no longer when the mean spacing is taken
 PACKED = 0.01  # of groups of one time that hold both equal and different values: packets
+LIKE = 1.001  # ratio of bends up to which two clocks explain a signal as well
 TWICE = 4  # rows of a packet from which on half of them repeated says it was sent twice
 
 
@@ -56,29 +57,26 @@ def on_one_clock(
             rows, duplicates = _without_same(rows, groups, repeated)
             groups = _groups(rows, 0.0)
     if groups is None:
-        groups = _bursts(rows) or _singles(rows)
+        groups = _bursts(rows) or _singles(rows, tolerance_s)
     if groups is None:
         return rows, Respaced(duplicates)
     shared = int(groups.counts[groups.counts > 1].sum())
-    packets = Packets(groups.time_s, groups.counts, groups.fresh)
+    packets = Packets(*groups.clock)
     if not packets.period_s > 0:
         raise ValueError(
             f"{where}: its {len(rows):,} samples share {len(groups.counts):,} times that do not go "
             "on: its clock stood still; correct its times or leave it out"
         )
-    step_s = coarse_step(packets)
-    if shared == 0 and step_s is None:
-        return rows, Respaced(duplicates)
-    starts, note = None, "each beside its neighbours"
-    if step_s is not None and step_s / 2 > tolerance_s:
-        starts, note = fit_coarse(packets, step_s, limits, tolerance_s=tolerance_s, where=where)
-        if shared == 0 and np.isnan(starts).any():
-            return rows, Respaced(duplicates)  # the times are no worse than they seem
-    elif shared > RARE * len(rows) and packets.extent_s / 2 > tolerance_s:
-        starts, note = fit_packets(packets, limits, tolerance_s=tolerance_s, where=where)
+    by_steps = _by_steps(rows, groups, limits, tolerance_s, where)
+    if by_steps is not None:
+        placed, unusable, note = by_steps
     elif shared == 0:
         return rows, Respaced(duplicates)
-    placed, unusable = _placed(rows, packets, starts)
+    else:
+        starts, note = None, "each beside its neighbours"
+        if shared > RARE * len(rows) and packets.extent_s / 2 > tolerance_s:
+            starts, note = fit_packets(packets, limits, tolerance_s=tolerance_s, where=where)
+        placed, unusable = _placed(rows, packets, starts)
     if not len(placed):
         raise ValueError(
             f"{where}: its samples share times, and too few of these lie on one even clock to tell "
@@ -90,6 +88,26 @@ def on_one_clock(
     return placed, Respaced(duplicates, shared, unusable, told)
 
 
+def _by_steps(
+    rows: Column, groups: _Groups, limits: SensorLimits, tolerance_s: float, where: str
+) -> tuple[Column, int, str] | None:
+    """Rows on the clock behind coarse times, how many were dropped, and a note; None: no such."""
+    packets = Packets(*groups.clock)
+    step_s = coarse_step(packets, tolerance_s)
+    if step_s is None:
+        return None
+    fit = fit_coarse(packets, step_s, limits, tolerance_s=tolerance_s, where=where)
+    placed, unusable = _placed(rows, packets, fit.starts)
+    shared = int(groups.counts[groups.counts > 1].sum())
+    if shared <= RARE * len(rows):  # then samples may be missing instead, or the times be right
+        own = _placed(rows, Packets(*groups.clock), None)[0] if shared else rows
+        if unusable or _bend(own) <= LIKE * _bend(placed):
+            return None
+    if fit.refusal:
+        raise ValueError(fit.refusal)
+    return placed, unusable, fit.note
+
+
 class _Groups(NamedTuple):
     """Rows of one time: their time, number, how many are ``same``, and whether a clock was set."""
 
@@ -97,6 +115,11 @@ class _Groups(NamedTuple):
     counts: np.ndarray
     same: np.ndarray
     fresh: np.ndarray
+
+    @property
+    def clock(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Times, numbers of rows, and where a clock was set, for ``Packets``."""
+        return self.time_s, self.counts, self.fresh
 
 
 def _groups(rows: Column, near_s: float) -> _Groups | None:
@@ -147,13 +170,10 @@ def _without_same(rows: Column, groups: _Groups, which: np.ndarray) -> tuple[Col
     return kept, dropped
 
 
-def _singles(rows: Column) -> _Groups | None:
+def _singles(rows: Column, tolerance_s: float) -> _Groups | None:
     """Each row by itself, where their spacings are so uneven that coarse times may be why."""
-    usual = Median()
-    for steps in _spacings(rows):
-        usual.add(steps)
-    uneven = [is_uneven(block["time_s"], usual.value()) for block in rows.blocks()]
-    if not usual.value() or not any(uneven):
+    odd = sum(odd_spacings(block["time_s"], tolerance_s) for block in rows.blocks())
+    if odd < FEWEST_ODD:
         return None
     time_s = np.concatenate([block["time_s"] for block in rows.blocks()])
     fresh = np.concatenate([block["fresh"] for block in rows.blocks()])
@@ -180,6 +200,30 @@ def _spacings(rows: Column) -> Iterator[np.ndarray]:
         last_s = time_s[-1:]
         if len(time_s) > 1:
             yield np.diff(time_s)
+
+
+def _bend(rows: Column) -> float:
+    """How far samples lie off the cubic through their neighbours on average, all axes together.
+
+    Where times are wrong the signal between them bends.
+    """
+    total, count, before = 0.0, 0, np.empty(0, rows.dtype)
+    for block in rows.blocks():
+        both = np.concatenate([before[-4:], block])
+        before = block
+        if len(both) < 5:
+            continue
+        time_s = np.stack([both["time_s"][n : len(both) - 4 + n] for n in (0, 1, 3, 4)])
+        time_s = time_s - both["time_s"][2:-2]
+        values = both["values"].astype(np.float64)
+        error = values[2:-2].copy()
+        for n, place in enumerate((0, 1, 3, 4)):
+            others = np.delete(time_s, n, axis=0)
+            weight = np.prod(-others / (time_s[n] - others), axis=0)
+            error -= weight[:, None] * values[place : len(both) - 4 + place]
+        total += float(np.linalg.norm(error, axis=1).sum())
+        count += len(error)
+    return total / max(count, 1)
 
 
 def _placed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[Column, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -201,5 +202,56 @@ def test_clean_recordings_are_accepted_whole() -> None:
         time_s = 1.7e9 + np.arange(round(SECONDS * rate_hz)) / rate_hz
         values = np.concatenate(known_motion()(time_s), axis=1)
         errors, _ = ingest((time_s, values))
+        assert len(errors) >= 5
+        assert max(errors) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "step_s"),
+    [(20, 0.02), (20, 0.04), (25, 0.016), (50, 0.015), (52, 0.004), (64, 0.016), (31.25, 1 / 60)],
+)
+@pytest.mark.parametrize("whole", [np.floor, np.round])
+def test_times_cut_to_steps_of_any_length_are_put_on_one_clock(
+    rate_hz: float, step_s: float, whole: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    time_s = np.arange(round(SECONDS * rate_hz)) / rate_hz
+    values = np.concatenate(known_motion()(time_s), axis=1)
+    told_s = np.round(whole(np.round(time_s / step_s, 9)) * step_s, 3)
+    errors, made = ingest((told_s, values))
+    assert made is not None
+    assert len(errors) == 6
+    assert max(errors) < 0.05
+    assert "put on one clock" in made.report.notes[0]
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 1.7e9 + 0.02])
+@pytest.mark.parametrize("every", [10, 40, 0])
+def test_samples_lost_from_a_clock_of_even_steps_leave_its_times(
+    begin_s: float, every: int
+) -> None:
+    """As by a recorder that loses one whenever it saves: a slower clock would fit the times too."""
+    time_s = begin_s + np.arange(1550) / 50
+    values = np.concatenate(known_motion()(time_s), axis=1)
+    lost = (
+        np.arange(len(time_s)) % every == 5
+        if every
+        else np.random.default_rng(0).random(1550) < 0.03
+    )
+    errors, made = ingest((time_s[~lost], values[~lost]))
+    assert made is not None
+    assert not made.report.notes
+    assert len(errors) >= 5
+    assert max(errors) < 0.05
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 1.7e9 + 0.02])
+def test_times_that_jitter_stay_as_they_are(begin_s: float) -> None:
+    for rate_hz in (20.0, 50.0, 100.0):
+        even_s = begin_s + np.arange(round(SECONDS * rate_hz)) / rate_hz
+        jitter_s = np.random.default_rng(1).normal(0, 0.12 / rate_hz, len(even_s))
+        time_s = np.round(even_s + jitter_s, 3)
+        errors, made = ingest((time_s, np.concatenate(known_motion()(time_s), axis=1)))
+        assert made is not None
+        assert not made.report.notes
         assert len(errors) >= 5
         assert max(errors) < 0.05
