@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _bench_step(args: argparse.Namespace) -> int:
-    from launch.bench_step import bench_step
+    from benchmarks.step import bench_step
 
     return bench_step(args)
 
@@ -58,7 +58,7 @@ def _add_ingest(subjects: Any) -> None:
 
 
 def _bench_ingest(args: argparse.Namespace) -> int:
-    from launch.bench_ingest import bench_ingest
+    from benchmarks.ingest import bench_ingest
 
     return bench_ingest(args)
 
@@ -89,6 +89,6 @@ def _add_support(subjects: Any) -> None:
 
 
 def _bench_support(args: argparse.Namespace) -> int:
-    from launch.bench_support import bench_support
+    from benchmarks.support import bench_support
 
     return bench_support(args)

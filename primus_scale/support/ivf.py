@@ -16,7 +16,7 @@ from primus_scale.support.background import start, wanted
 from primus_scale.support.index import FlatIndex, Keys, rank_again
 from primus_scale.support.search import import_faiss
 
-# Measured (launch/bench_recall.py; queries near one of 1 M clustered keys of width 512): recall@1
+# Measured (benchmarks/recall.py; queries near one of 1 M clustered keys of width 512): recall@1
 # is 0.998. With half the lists, or k-means on half the points, it falls towards 0.98; with twice
 # the probes it is 0.999, and a search takes nearly twice as long.
 LISTS_PER_ROOT = 4.0  # lists for each square root of the number of keys

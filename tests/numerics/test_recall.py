@@ -1,6 +1,6 @@
 """Approximate indexes, at their default settings, find nearly always what exact search finds.
 
-The same at 1 M entries, which takes minutes: ``python -m launch.bench_recall``.
+The same at 1 M entries, which takes minutes: ``python -m benchmarks.recall``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import faiss
 import pytest
 import torch
 
-from launch.bench_recall import ClusteredKeys
+from benchmarks.recall import ClusteredKeys
 from primus_scale.support import segments
 from primus_scale.support.index import FlatIndex, KeyIndex
 from primus_scale.support.ivf import IvfIndex

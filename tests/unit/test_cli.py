@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from launch import deepspeed_train, pooled_few_shot, ray_train
+from launch import deepspeed_train, ray_train
+from benchmarks import pooled_few_shot
 from primus_scale.cli import build_parser, main
 from primus_scale.config import FewShotConfig
 from tests.integration.tiny import tiny_config, write_config, write_shards

@@ -1,7 +1,7 @@
 """The support set in device memory: brute force, and segments with indexes of FAISS on a GPU.
 
 How long lookups in 10 M entries take:
-``python -m launch.bench_recall --device cuda --index cagra --entries 10000000 --batch 4096``.
+``python -m benchmarks.recall --device cuda --index cagra --entries 10000000 --batch 4096``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from launch.bench_recall import ClusteredKeys, measure_recall
+from benchmarks.recall import ClusteredKeys, measure_recall
 from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec, segments
 from primus_scale.support.index import FlatIndex
 from primus_scale.support.search import import_faiss

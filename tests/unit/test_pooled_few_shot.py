@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.pooled_few_shot import main
+from benchmarks.pooled_few_shot import main
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig, Jitter
 from primus_scale.evaluate import run_few_shot, write_results

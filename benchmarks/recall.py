@@ -1,8 +1,8 @@
 """How often approximate indexes of the support set find the nearest entry, and at what cost.
 
-    python -m launch.bench_recall --entries 65536 1000000
+    python -m benchmarks.recall --entries 65536 1000000
 
-Entries are clustered as in ``launch.synthetic``. Two kinds of queries: ``near``, an entry moved by
+Entries are clustered as in ``benchmarks.synthetic``. Two kinds of queries: ``near``, an entry moved by
 noise, as a window alike a past one; ``fresh``, drawn as the entries are, so that the nearest entry
 is hardly nearer than the others of its cluster: the hardest case. Times are CPU time of the process
 on a CPU, wall time on CUDA.
@@ -20,8 +20,8 @@ import psutil
 import torch
 from torch.nn import functional
 
-from launch.machine import clock_of, describe_machine
-from launch.synthetic import CLUSTERS, Clusters
+from benchmarks.machine import clock_of, describe_machine
+from benchmarks.synthetic import CLUSTERS, Clusters
 from primus_scale.support.index import STORAGE, SURPLUS, IndexKind, KeyIndex, Keys, build_index
 from primus_scale.support.search import set_threads
 

@@ -1,6 +1,6 @@
 """The pooled few-shot benchmark on HAPT: splits x pretraining seeds, each with its label draws.
 
-    python -m launch.pooled_few_shot --config configs/few_shot_hapt.yaml --out runs/pooled
+    python -m benchmarks.pooled_few_shot --config configs/few_shot_hapt.yaml --out runs/pooled
 
 For every split of people it builds and embeds the built-in data, for every seed it pretrains in
 one process and evaluates, ``--jobs`` chains at a time, and pools the results into
@@ -49,7 +49,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m launch.pooled_few_shot", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.pooled_few_shot", description=__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of data and results")
     parser.add_argument("--splits", type=int, nargs="+", default=[1, 2, 3], help="splits of people")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="pretraining seeds")

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from launch.machine import describe_machine
+from benchmarks.machine import describe_machine
 from primus_scale.data.record import encode_window
 from primus_scale.monitor.provenance import describe_environment
 from primus_scale.sample import Window

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from launch.machine import clock_of, describe_machine
-from launch.synthetic import SAMPLES, fill_support, write_random_shards
+from benchmarks.machine import clock_of, describe_machine
+from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
 from primus_scale.config import Config
 from primus_scale.engine.engine import start_runtime, stop_runtime
 from primus_scale.monitor.provenance import describe_environment

@@ -23,9 +23,9 @@ import torch
 from matplotlib.figure import Figure
 from ray.train import RunConfig
 
-from launch.machine import describe_machine
+from benchmarks.machine import describe_machine
 from launch.ray_cluster import RAY_SETTINGS, workers
-from launch.synthetic import fill_support, write_random_shards
+from benchmarks.synthetic import fill_support, write_random_shards
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.distributed.collectives import barrier
