@@ -33,6 +33,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # Benchmarks are run from a checkout, and so are tests.
     packages=find_packages(include=["primus_scale*", "shards*", "launch*"]),
     package_data={"primus_scale": ["py.typed"]},
     install_requires=CORE,
@@ -64,7 +65,6 @@ setup(
         "console_scripts": ["primus-scale = primus_scale.cli:main"],
         # The library may not import `shards`; commands of other packages join by entry point.
         "primus_scale.commands": [
-            "bench = launch.bench:add_commands",
             "shards = shards.commands:add_commands",
         ],
     },

@@ -1,4 +1,6 @@
-"""How fast raw recordings become windows, and where the time goes (``primus-scale bench ingest``).
+"""How fast raw recordings become windows, and where the time goes.
+
+    python -m benchmarks.ingest gopro=ride.mp4 aria=walk.vrs --json FILE
 
 One core does what a worker of ``shards build`` does with a recording, without its video: reading
 and decoding the samples, the signal path, cutting and judging windows, writing them. Times are CPU
@@ -8,10 +10,10 @@ time of the process, medians over rounds in which the recordings take turns.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +21,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_machine
+from benchmarks.run import run_benchmark, write_figures
+from primus_scale.cli import Parser
 from primus_scale.data.record import encode_window
-from primus_scale.monitor.provenance import describe_environment
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder
 from shards.ingest.windows import RecordingWindows
@@ -33,7 +35,29 @@ from shards.write.writer import window_key, write_shard
 STAGES = ("decode", "resample", "cut", "write")
 
 
-def bench_ingest(args: argparse.Namespace) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; a user's error is one line and exit code 1."""
+    return run_benchmark(build_parser(), argv, _measure_all)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(
+        prog="python -m benchmarks.ingest",
+        description="Windows/s of one core, how much faster than real time that is (seconds of "
+        "each device over seconds of CPU time), and the shares of reading and decoding, signal "
+        "path, cutting and writing.",
+    )
+    parser.add_argument(
+        "recording", nargs="+", metavar="READER=URL", help="such as gopro=ride.mp4 aria=walk.vrs"
+    )
+    parser.add_argument("--window-s", type=float, default=5.0, metavar="N", help="of the windows")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all recordings")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    return parser
+
+
+def _measure_all(args: argparse.Namespace) -> int:
     """Measure every recording, print the table and write the JSON file."""
     torch.set_num_threads(1)
     named = [_named(text) for text in args.recording]
@@ -49,15 +73,8 @@ def bench_ingest(args: argparse.Namespace) -> int:
             f"{row['recording']:<28} {row['device_minutes']:>8.2f} {row['windows']:>8} "
             f"{row['windows_per_s']:>10.0f} {row['real_time_factor']:>12.0f}  {shares}"
         )
-    if args.json:
-        report = {
-            "machine": describe_machine(threads=1),
-            "environment": describe_environment(),
-            "window_s": args.window_s,
-            "rounds": args.rounds,
-            "rows": rows,
-        }
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    settings = {"window_s": args.window_s, "rounds": args.rounds}
+    write_figures(args.json, 1, {**settings, "rows": rows})
     return 0
 
 
@@ -160,3 +177,7 @@ def _record(window: Window) -> tuple[str, dict[str, bytes], int]:
 def _median(rounds: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """The round with the median CPU time."""
     return sorted(rounds, key=lambda row: row["cpu_s"])[len(rounds) // 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,7 +30,7 @@ COMMAND = (sys.executable, "-m", "primus_scale.cli")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all of the benchmark that is left; a user's error is one line and exit code 1."""
-    parser = _parser()
+    parser = build_parser()
     args = parser.parse_args(argv)
     return answer(parser.prog, lambda: _run_benchmark(args), GOES_ON)
 
@@ -48,7 +48,8 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The arguments of the command."""
     parser = Parser(prog="python -m benchmarks.pooled_few_shot", description=__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of data and results")
     parser.add_argument("--splits", type=int, nargs="+", default=[1, 2, 3], help="splits of people")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.recall --entries 65536 1000000
 
-Entries are clustered as in ``benchmarks.synthetic``. Two kinds of queries: ``near``, an entry moved by
-noise, as a window alike a past one; ``fresh``, drawn as the entries are, so that the nearest entry
-is hardly nearer than the others of its cluster: the hardest case. Times are CPU time of the process
-on a CPU, wall time on CUDA.
+Entries are clustered as in ``benchmarks.synthetic``. Two kinds of queries: ``near``, an entry moved
+by noise, as a window alike a past one; ``fresh``, drawn as the entries are, so that the nearest
+entry is hardly nearer than the others of its cluster: the hardest case. Times are CPU time of the
+process on a CPU, wall time on CUDA.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
@@ -21,7 +22,9 @@ import torch
 from torch.nn import functional
 
 from benchmarks.machine import clock_of, describe_machine
+from benchmarks.run import run_benchmark
 from benchmarks.synthetic import CLUSTERS, Clusters
+from primus_scale.cli import Parser
 from primus_scale.support.index import STORAGE, SURPLUS, IndexKind, KeyIndex, Keys, build_index
 from primus_scale.support.search import set_threads
 
@@ -144,16 +147,33 @@ def _memory(device: str) -> int:
     return total - free
 
 
-def main() -> None:
-    """Measure several sizes, a line of JSON for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--entries", type=int, nargs="+", default=[65_536, 1_000_000])
-    parser.add_argument("--index", choices=["ivf", "cagra"], default="ivf")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; a user's error is one line and exit code 1."""
+    return run_benchmark(build_parser(), argv, _measure_all)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(
+        prog="python -m benchmarks.recall",
+        description="How often an approximate index of the support set finds the nearest entry, "
+        "and at what cost beside brute force: a line of JSON for each size.",
+    )
+    parser.add_argument(
+        "--entries", type=int, nargs="+", default=[65_536, 1_000_000], help="sizes of the set"
+    )
+    parser.add_argument("--index", choices=["ivf", "cagra"], default="ivf", help="kind of index")
     parser.add_argument("--batch", type=int, default=256, help="queries in a lookup")
-    parser.add_argument("--storage", choices=sorted(STORAGE), default="float16")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--storage", choices=sorted(STORAGE), default="float16", help="numbers of the entries"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args = parser.parse_args()
+    return parser
+
+
+def _measure_all(args: argparse.Namespace) -> int:
+    """Measure several sizes, a line of JSON for each."""
     for entries in args.entries:
         figures = measure_recall(
             entries,
@@ -164,7 +184,8 @@ def main() -> None:
             threads=args.threads,
         )
         print(json.dumps(figures), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,6 @@
-"""How much a training step costs beside the encoder it trains (``primus-scale bench step``).
+"""How much a training step costs beside the encoder it trains.
+
+    python -m benchmarks.step --batch 64 256 --json FILE
 
 Both figures come from one process in alternating rounds, so that a machine whose speed drifts
 slows both alike, and are counted in CPU time of the process where the device is a CPU.
@@ -7,21 +9,22 @@ slows both alike, and are counted in CPU time of the process where the device is
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import clock_of, describe_machine
+from benchmarks.machine import clock_of
+from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
+from primus_scale.cli import Parser
 from primus_scale.config import Config
 from primus_scale.engine.engine import start_runtime, stop_runtime
-from primus_scale.monitor.provenance import describe_environment
 from primus_scale.sample import CHANNELS
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import train_step
@@ -29,7 +32,31 @@ from primus_scale.train.step import train_step
 WARMUP_STEPS = 2
 
 
-def bench_step(args: argparse.Namespace) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; a user's error is one line and exit code 1."""
+    return run_benchmark(build_parser(), argv, _measure_all)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(
+        prog="python -m benchmarks.step",
+        description="Windows/s of the whole training step (reading packed shards, views, neighbour "
+        "search in a full support set of 8192, losses, optimiser) and of the encoder's forward and "
+        "backward alone on resident data, both on two views a window, in alternating rounds. On a "
+        "CPU, per second of process CPU time.",
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="batch sizes")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each of the two")
+    parser.add_argument("--steps", type=int, default=3, help="steps in a round")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the run")
+    parser.add_argument("--encoder", default="stacked_rnn", help="encoder.name of the run")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    return parser
+
+
+def _measure_all(args: argparse.Namespace) -> int:
     """Measure every batch size, print the table and write the JSON file."""
     rows = []
     for batch in args.batch:
@@ -43,16 +70,8 @@ def bench_step(args: argparse.Namespace) -> int:
             f"{row['batch']:>6} {row['step_windows_per_s']:>14.1f} "
             f"{row['encoder_windows_per_s']:>14.1f} {row['cost']:>6.3f}"
         )
-    if args.json:
-        report = {
-            "machine": describe_machine(args.threads),
-            "environment": describe_environment(),
-            "encoder": args.encoder,
-            "precision": args.precision,
-            "rounds": args.rounds,
-            "rows": rows,
-        }
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    settings = {"encoder": args.encoder, "precision": args.precision, "rounds": args.rounds}
+    write_figures(args.json, args.threads, {**settings, "rows": rows})
     return 0
 
 
@@ -135,3 +154,7 @@ def _timer(device: torch.device) -> Callable[[Callable[[], object], int], float]
         return clock() - start
 
     return measure
+
+
+if __name__ == "__main__":
+    sys.exit(main())

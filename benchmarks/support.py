@@ -1,4 +1,6 @@
-"""What the support service costs beside the training step (``primus-scale bench support``).
+"""What the support service costs beside the training step.
+
+    python -m benchmarks.support --entries 8192 65536 --ranks 1 2 --json FILE --figure FILE
 
 Real ranks under Ray Train step on random windows, with the service full. A lookup and an insert
 are timed by themselves, while nothing else runs; then steps that ask one step ahead and steps that
@@ -9,12 +11,12 @@ of waiting for the answer, that of inserts the time of handing them over.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +25,14 @@ import torch
 from matplotlib.figure import Figure
 from ray.train import RunConfig
 
-from benchmarks.machine import describe_machine
-from launch.ray_cluster import RAY_SETTINGS, workers
+from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import fill_support, write_random_shards
+from launch.ray_cluster import RAY_SETTINGS, workers
+from primus_scale.cli import Parser
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.distributed.collectives import barrier
 from primus_scale.engine.engine import start_runtime, stop_runtime
-from primus_scale.monitor.provenance import describe_environment
 from primus_scale.objective.loss import Asked, ask_ahead, exclusion, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, SupportEntries, SupportSet
@@ -42,7 +44,37 @@ FLAT_UP_TO = 100_000  # entries that are searched by brute force; more with the 
 WARMUP_STEPS = 2
 
 
-def bench_support(args: argparse.Namespace) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; a user's error is one line and exit code 1."""
+    return run_benchmark(build_parser(), argv, _measure_all)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(
+        prog="python -m benchmarks.support",
+        description="Milliseconds of a lookup and of an insert of a batch, the step beside it, and "
+        "the shares of lookups, with and without asking one step ahead, and of inserts in it; "
+        "for several sizes of the support set and numbers of ranks.",
+    )
+    parser.add_argument(
+        "--entries", type=int, nargs="+", default=[8192, 65536, 1048576], help="sizes of the set"
+    )
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="of the training")
+    parser.add_argument("--actors", type=int, default=2, help="that hold the set")
+    parser.add_argument("--batch", type=int, default=256, help="windows a step, over all ranks")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of ranks and actors")
+    parser.add_argument("--index", default="ivf", help="support.index of sets above 100,000")
+    parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="share of a GPU")
+    parser.add_argument("--gpus-per-worker", type=float, default=0.0, help="share of a GPU")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind of step")
+    parser.add_argument("--steps", type=int, default=4, help="steps in a round")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    parser.add_argument("--figure", metavar="FILE", help="draw cost against size there (.svg)")
+    return parser
+
+
+def _measure_all(args: argparse.Namespace) -> int:
     """Measure every size with every number of ranks, print the table, write JSON and curve."""
     os.environ.update(RAY_SETTINGS)
     rows = []
@@ -63,17 +95,8 @@ def bench_support(args: argparse.Namespace) -> int:
                     f"{100 * row['insert_share']:>6.2f} %",
                     flush=True,
                 )
-    report = {
-        "machine": describe_machine(args.threads),
-        "environment": describe_environment(),
-        "batch": args.batch,
-        "actors": args.actors,
-        "rounds": args.rounds,
-        "steps": args.steps,
-        "rows": rows,
-    }
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    settings = {name: getattr(args, name) for name in ("batch", "actors", "rounds", "steps")}
+    write_figures(args.json, args.threads, {**settings, "rows": rows})
     if args.figure:
         _draw(rows, Path(args.figure))
     return 0
@@ -268,3 +291,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     times.set(ylabel="ms", title="by itself")
     shares.set(ylabel="% of the step", title="beside the training step")
     figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,1 @@
-"""How runs start: Ray, the deepspeed launcher, benchmarks."""
+"""How runs start: Ray, the deepspeed launcher, SLURM; preflight, the checks before a run."""

@@ -4,10 +4,10 @@
     primus-scale pretrain                      packed shards to an encoder
     primus-scale evaluate                      an encoder to a few-shot report
     primus-scale export | import-weights       checkpoints to exported encoders
-    primus-scale bench                         speed, measured             (package ``launch``)
 
-This package may not import ``shards`` or ``launch``: their commands join by the entry-point group
-``primus_scale.commands``. A command is a function ``run(args) -> exit code``.
+This package may not import ``shards``, whose commands join by the entry-point group
+``primus_scale.commands``. A command is a function ``run(args) -> exit code``. What starts runs on
+many processes lies in ``launch``, as modules with commands of their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Long recordings for benchmarks: a real camera's telemetry over and over, and Aria's VRS as made.
 
 python -m tests.long_recordings FOLDER --minutes 30
-primus-scale bench ingest gopro=FOLDER/long.mp4 aria=FOLDER/long.vrs
+python -m benchmarks.ingest gopro=FOLDER/long.mp4 aria=FOLDER/long.vrs
 """
 
 import argparse

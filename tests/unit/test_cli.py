@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
+from benchmarks import ingest, pooled_few_shot, recall, step, support
 from launch import deepspeed_train, ray_train
-from benchmarks import pooled_few_shot
 from primus_scale.cli import build_parser, main
 from primus_scale.config import FewShotConfig
 from tests.integration.tiny import tiny_config, write_config, write_shards
@@ -19,8 +19,6 @@ COMMANDS = (
     ["evaluate"],
     ["export"],
     ["import-weights"],
-    ["bench", "step"],
-    ["bench", "ingest"],
 )
 
 
@@ -38,6 +36,24 @@ def test_help_of_every_command_explains_every_flag(command, capsys) -> None:
     printed = capsys.readouterr().out
     assert printed.startswith("usage: primus-scale " + " ".join(command))
     assert "default: None" not in printed
+
+
+@pytest.mark.parametrize("benchmark", [step, ingest, recall, support, pooled_few_shot])
+def test_help_of_every_benchmark_explains_every_flag(benchmark, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--help"])
+    assert stop.value.code == 0
+    module = benchmark.__name__
+    assert f"usage: python -m {module} " in " ".join(capsys.readouterr().out.split())
+    assert all(action.help for action in benchmark.build_parser()._actions)
+
+
+def test_a_user_error_of_a_benchmark_is_one_line_and_exit_code_1(tmp_path, capsys) -> None:
+    assert ingest.main(["ride.mp4", "--json", str(tmp_path / "figures.json")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "ride.mp4: write READER=URL" in error
+    assert not (tmp_path / "figures.json").exists()
 
 
 @pytest.mark.parametrize("program", [ray_train, deepspeed_train, pooled_few_shot])

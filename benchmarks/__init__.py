@@ -1,0 +1,1 @@
+"""Speed and few-shot benchmarks, run from a checkout: each is a module with its own command."""
