@@ -103,7 +103,8 @@ class Recording:
     """What a reader yields. sync: how IMU, frames and narrations were put on one clock.
 
     notes: what a person should know of this recording (streams missing, clocks assumed, rows
-    skipped); they stand in the report.
+    skipped); they stand in the report. unread: lines on files within those of the recording that
+    it is not made of, and that may be misnamed.
     """
 
     dataset: str
@@ -115,6 +116,7 @@ class Recording:
     labels: tuple[LabelSpan, ...] = ()
     sync: str = ""
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class RecordingReport:
     """One recording.
 
     error: why nothing was made of it (None: it was read). left_out: why devices were not used,
-    those whose sensors a gate refused among them.
+    those whose sensors a gate refused among them. unread: lines on files within its own.
     """
 
     dataset: str
@@ -198,6 +198,7 @@ class RecordingReport:
     sync: str = ""
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -73,14 +73,16 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
     workshop = Workshop(job.out)
     reader = job.create_reader()
     refs = reader.recordings()
+    unread = reader.unread(refs)
     report(f"{len(refs)} recordings in {job.source}")
     made = _make_all(job, refs, workshop, workers, report)
+    within = (line for one in made for line in one.report.unread)
     found = IngestReport(
         reader=job.reader,
         source=job.source,
         settings={**asdict(job.settings), "options": dict(job.options)},
         recordings=tuple(one.report for one in made),
-        unread=tuple(reader.unread(refs)[:_MOST_UNREAD]),
+        unread=tuple([*unread, *within][:_MOST_UNREAD]),
     )
     check_made(made, found, job)
     open_output(job.out)

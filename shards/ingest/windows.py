@@ -98,6 +98,7 @@ class RecordingWindows:
             sync=clocks.sync,
             notes=(*recording.notes, *notes, *self._clock_notes(), *clocks.notes, *self._notes),
             left_out=tuple(notes),
+            unread=recording.unread,
         )
 
     def __iter__(self) -> Iterator[Window]:

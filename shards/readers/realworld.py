@@ -15,7 +15,7 @@ import io
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, BinaryIO, ClassVar, cast
@@ -29,6 +29,7 @@ from shards.files.source import Source
 from shards.files.tables import read_table
 from shards.readers.base import Reader
 from shards.readers.rows import checked_listing, label_spans
+from shards.readers.unread import describe_unread
 from shards.recording import (
     ACCELEROMETER,
     GYROSCOPE,
@@ -103,7 +104,9 @@ class RealWorldReader(Reader):
                 f"{', '.join(ACTIVITIES)}. Correct the file's name"
             )
         zips = ZipSource(self.source.url)
-        placements, notes = _placements(zips, ref)
+        members = [member for file in ref.files for member in zips.members(file)]
+        placements, notes = _placements(zips, ref, members)
+        used = {path for files in placements.values() for paths in files.values() for path in paths}
         devices = tuple(
             Device(key, PLACEMENTS[key], _sensors(zips, placements[key]), RATE_HZ)
             for key in sorted(placements)
@@ -116,6 +119,7 @@ class RealWorldReader(Reader):
             labels=_labels(zips, placements, ACTIVITIES[activity]),
             sync="each phone's own Unix clock (attr_time), taken to agree between placements",
             notes=tuple(notes),
+            unread=tuple(describe_unread(members, used, (), self.unread_told)),
         )
 
 
@@ -171,17 +175,14 @@ class _Member(io.BufferedReader):
 
 
 def _placements(
-    zips: ZipSource, ref: RecordingRef
+    zips: ZipSource, ref: RecordingRef, members: Iterable[str]
 ) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
-    """Files by placement and sensor ("acc", "gyr"), and notes on what is missing or unknown."""
+    """Files by placement and sensor ("acc", "gyr"), and notes on what is missing."""
     placements: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    unknown: list[str] = []
-    for path in (member for file in ref.files for member in zips.members(file)):
+    for path in members:
         match = _CSV.fullmatch(path.rpartition("/")[2].lower())
         if match and match[3] in PLACEMENTS and match[2] == ref.details["activity"]:
             placements[match[3]][match[1][:3]].append(path)
-        elif path.endswith(".csv"):
-            unknown.append(path.rpartition("/")[2])
     if not any("acc" in sensors for sensors in placements.values()):
         raise ValueError(
             f"{zips.locate(ref.files[0])}: no file acc_{ref.details['activity']}_<placement>.csv "
@@ -193,8 +194,6 @@ def _placements(
         for kind in _SENSORS
         if kind not in placements[key]
     ]
-    if unknown:
-        notes.append(f"files of unknown name left out: {', '.join(sorted(unknown))}")
     return placements, notes
 
 

@@ -13,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _MOST_NAMED = 3  # files of a folder
-# Files that people keep beside data; their not being read surprises nobody.
+# What people keep beside data, and shards made of them; that it is not read surprises nobody.
 _ASIDE = re.compile(
     r"\..*|__macosx|thumbs\.db|desktop\.ini|readme.*|licen[sc]e.*|citation.*|"
-    r".*\.(ya?ml|md|pdf|docx?|rtf|bib|py|ipynb|html?)",
+    r".*\.(ya?ml|md|pdf|docx?|rtf|bib|py|ipynb|html?)|"
+    r"(index|ingest|card)\.json|shard-\d+\.tar|run\.lock",
     re.I,
 )
 _ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|7z|rar)", re.I)

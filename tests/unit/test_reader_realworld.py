@@ -134,17 +134,19 @@ def test_a_part_in_a_zip_of_its_own_belongs_to_the_activity(tmp_path: Path) -> N
         assert len(recording.labels) == 2
 
 
-def test_missing_sensors_and_unknown_files_are_noted(tmp_path: Path) -> None:
+def test_missing_sensors_and_unknown_files_are_told(tmp_path: Path) -> None:
     rows = csv(table(20))
     acc = {f"acc_walking_{place}.csv": rows for place in ("chest", "waist", "nose")}
     write(tmp_path, "acc_walking_csv.zip", {**acc, "acc_running_chest.csv": rows})
     gyr = {f"Gyroscope_walking_{place}.csv": rows for place in ("chest", "shin")}
     write(tmp_path, "gyr_walking_csv.zip", gyr)
-    assert open_one(create_reader("realworld", str(tmp_path))) == (
-        "no accelerometer file at shin",
-        "no gyroscope file at waist",
-        "files of unknown name left out: acc_running_chest.csv, acc_walking_nose.csv",
-    )
+    reader = create_reader("realworld", str(tmp_path))
+    assert open_one(reader) == ("no accelerometer file at shin", "no gyroscope file at waist")
+    with reader.open(find_ref(reader, "proband01-walking")) as recording:
+        assert recording.unread == (
+            "proband1/data/acc_walking_csv.zip: acc_running_chest.csv, acc_walking_nose.csv, which "
+            "no recording is of",
+        )
 
 
 def test_unknown_activities_fail_when_opened(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from shards.readers import READERS, create_reader
 from shards.readers.unread import describe_unread
 from tests import ego4d_factory, egoexo4d_factory
 from tests.folder_factory import build, describe, described, motion, text_table
+from tests.moving_sources import MOVING
 from tests.reader_sources import SOURCES
 from tests.recordings import recording_path
 
@@ -240,6 +242,27 @@ def test_the_summary_and_the_card_name_what_was_not_read(
     assert any("in 3 places of the source was not read" in line for line in card(out))
     page = (out / "card.html").read_text(encoding="utf-8")
     assert "What was not read" in page and "ben.mov, which no recording is of" in page
+
+
+def test_a_misnamed_file_within_a_zip_is_named_by_the_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the shards are written below the source, twice: they are no data of it."""
+    source = tmp_path / "src"
+    MOVING["realworld"](source)
+    path = source / "proband1/data/gyr_walking_csv.zip"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("readMe.txt", "SensorManager")
+        archive.writestr("Gyroscope_walking_wasit.csv", "id,attr_time,attr_x,attr_y,attr_z\n")
+    command = ["shards", "build", "realworld", "--src", str(source), "--out", str(source / "made")]
+    for again in ([], ["--overwrite"]):
+        assert main([*command, "--workers", "1", *again]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "not read" in line]
+        assert lines == [
+            "  not read proband1/data/gyr_walking_csv.zip: Gyroscope_walking_wasit.csv, which no "
+            "recording is of"
+        ]
+        assert card(source / "made")
 
 
 def card(out: Path) -> list[str]:
