@@ -13,8 +13,7 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,6 +23,7 @@ from av.stream import Discard
 from av.video.reformatter import Interpolation
 
 from primus_scale.storage.foreign import reason
+from shards.files.capture_rate import CaptureRate, capture_rate
 
 # Bicubic with a support that grows as pictures shrink, as teachers' own preprocessing scales;
 # computed the same on every processor.
@@ -34,9 +34,8 @@ _SCALING = (
     | Interpolation.BITEXACT
 )
 _BEFORE_ALL = -(2**40)  # a presentation time
-# Android's MediaMuxer stores the capture rate of slow motion and time lapse under this key.
-_TAKEN = "com.android.capture.fps"
-_PACE = 1.5  # by which the rates of taking and showing may differ: phones' rates vary
+# By which the rates of taking and showing may differ: phones' vary, what a camera says does not.
+_PACE, _TOLD_PACE = 1.5, 1.05
 _SEEN = 10  # pictures by which the rate of showing is known
 _AGAIN = "download it again, or take the video out"
 _ANEW = "write it anew as MP4, or take the video out"
@@ -45,14 +44,14 @@ _ANEW = "write it anew as MP4, or take the video out"
 class _Frames(NamedTuple):
     """Presentation times of a stream's frames, and of those among them to start decoding at.
 
-    pts, keys: int64, ascending, in units of ``unit_s`` seconds. taken_fps: pictures a second that
-    the camera says it took (None: it says nothing).
+    pts, keys: int64, ascending, in units of ``unit_s`` seconds. rate: what the camera says of the
+    pictures that it took (None: nothing).
     """
 
     pts: np.ndarray
     keys: np.ndarray
     unit_s: float
-    taken_fps: float | None
+    rate: CaptureRate | None
 
 
 class Video:
@@ -102,7 +101,7 @@ class Video:
         ValueError naming file and time where a frame is damaged; no other stands in for it.
         """
         _, pts_of = self._usable
-        with self._opened() as (container, stream):
+        with self._opened() as (container, stream, _):
             decoder = _Decoder(container, stream, self._frames.keys)
             for number in numbers:
                 assert number >= 0, "frames are numbered from 0"
@@ -139,7 +138,7 @@ class Video:
     def _frames(self) -> _Frames:
         """Read off the packets, which come in order of decoding."""
         shown, keys, untimed, damaged = [], [], 0, 0
-        with self._opened() as (container, stream):
+        with self._opened() as (container, stream, file):
             try:
                 for packet in container.demux(stream):
                     if not packet.size:  # no picture: it tells that the stream ends
@@ -157,7 +156,7 @@ class Video:
             ends = (entry.pos + entry.size for entry in stream.index_entries)
             missing = sum(end > container.size for end in ends)
             unit_s = float(stream.time_base)
-            taken_fps = _taken_fps(container.metadata)
+            rate = capture_rate(file, container.metadata)  # the container has read all it will
         if missing or damaged:
             raise ValueError(
                 f"{self._name} is truncated or damaged: {max(missing, damaged)} of its frames are "
@@ -172,24 +171,17 @@ class Video:
         ):
             if count:
                 raise ValueError(f"{self._name}: {what}; {_ANEW}")
-        return _Frames(pts, np.unique(np.array(keys, np.int64)), unit_s, taken_fps)
+        return _Frames(pts, np.unique(np.array(keys, np.int64)), unit_s, rate)
 
     def _check_pace(self, pts: np.ndarray, unit_s: float) -> None:
         """ValueError where the film is slow motion or time lapse, by what the camera says of it."""
-        taken_fps = self._frames.taken_fps
-        if taken_fps is None or len(pts) < _SEEN:
-            return
-        shown_fps = (len(pts) - 1) / ((pts[-1] - pts[0]) * unit_s)
-        if not 1 / _PACE < taken_fps / shown_fps < _PACE:
-            raise ValueError(
-                f"{self._name}: the film is not in real time: {taken_fps:g} pictures a second were "
-                f"taken and {shown_fps:.4g} are shown (more than {_PACE:g} times apart); its times "
-                "are not those of other sensors. Take the video out"
-            )
+        rate = self._frames.rate
+        if rate is not None and len(pts) >= _SEEN:
+            check_real_time(self._name, rate, (len(pts) - 1) / ((pts[-1] - pts[0]) * unit_s))
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The container and its video stream, the others passed over."""
+    def _opened(self) -> Iterator[tuple[Any, Any, BinaryIO]]:
+        """The container, its video stream, the others passed over, and the file."""
         with self._opener() as file:
             try:
                 container = av.open(file, "r", metadata_errors="replace")
@@ -208,7 +200,7 @@ class Video:
                 # One thread: a worker has one core, and what comes out where data are damaged
                 # must not depend on how threads happened to run.
                 stream.codec_context.thread_count = 1
-                yield container, stream
+                yield container, stream, file
 
     def _picture(self, frame: Any, short_side: int | None) -> np.ndarray:
         """The decoded frame as an upright picture."""
@@ -221,13 +213,16 @@ class Video:
         return np.ascontiguousarray(np.rot90(upright, self._quarter_turns))
 
 
-def _taken_fps(metadata: Mapping[str, str]) -> float | None:
-    """Pictures a second that the camera took, where its file says so, as Android's do."""
-    try:
-        taken_fps = float(metadata.get(_TAKEN, ""))
-    except ValueError:
-        return None
-    return taken_fps if 0 < taken_fps < math.inf else None
+def check_real_time(name: str, rate: CaptureRate, shown_fps: float) -> None:
+    """ValueError naming the film where it is slow motion or time lapse, by what its camera says."""
+    allowed = _PACE if rate.shown_fps is None else _TOLD_PACE
+    shown_fps = rate.shown_fps or shown_fps
+    if not 1 / allowed < rate.taken_fps / shown_fps < allowed:
+        raise ValueError(
+            f"{name}: the film is not in real time: {rate.taken_fps:g} pictures a second were "
+            f"taken and {shown_fps:.4g} are shown (more than {allowed:g} times apart); its times "
+            "are not those of other sensors. Take the video out"
+        )
 
 
 class _Decoder:

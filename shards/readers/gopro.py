@@ -24,9 +24,10 @@ import telemetry_parser
 
 from primus_scale.storage.foreign import reason
 from shards import placements
+from shards.files.capture_rate import capture_rate
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
-from shards.files.video import Video
+from shards.files.video import Video, check_real_time
 from shards.readers.base import Reader
 from shards.readers.gopro_pace import check_span
 from shards.readers.gopro_track import Telemetry, film_of, read_track
@@ -204,6 +205,10 @@ def _other_maker(path: Path, where: str) -> _Camera:
             "camera wrote it: cutting or converting a video loses its telemetry"
         ) from None
     sensors, film = {}, film_of(path, where)
+    with path.open("rb") as file:
+        rate = capture_rate(file, {})
+    if rate is not None and film.frames and film.duration_s:
+        check_real_time(where, rate, film.frames / film.duration_s)
     for kind in _KINDS:
         held = [row for row in rows if row[kind.key] is not None]
         if held:

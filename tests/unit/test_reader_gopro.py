@@ -270,6 +270,17 @@ def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: by
         read(path)
 
 
+def test_sonys_films_that_were_slowed_down(tmp_path: Path, sample: bytes) -> None:
+    """Picture and telemetry last as long, at half the pace: only the camera's own text tells."""
+    path = tmp_path / "C0001.MP4"
+    text = b'<NonRealTimeMeta><VideoFrame captureFps="59.94p" formatFps="29.97p"/>'
+    box = struct.pack(">I4sI", 12 + len(text), b"meta", 0) + text
+    path.write_bytes(sample.replace(b"gpmd", b"xpmd") + box)
+    told = "59.94 pictures a second were taken and 29.97 are shown"
+    with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+        read(path)
+
+
 def test_a_missing_sensor_is_noted(tmp_path: Path, sample: bytes) -> None:
     path = tmp_path / "one.mp4"
     for key, called, first in (

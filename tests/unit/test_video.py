@@ -1,5 +1,6 @@
 import io
 import pickle
+import struct
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -295,3 +296,51 @@ def test_films_that_say_they_are_not_in_real_time(taken: str, real: bool, tmp_pa
         video.times_s()
     given = Video(lambda: path.open("rb"), "film.mp4", times_s=np.arange(30) / 240)
     assert len(given.times_s()) == 30, "whose times came from elsewhere"
+
+
+def with_sony_text(path: Path, attributes: str) -> None:
+    """Add the piece of XML that Sony's cameras write behind ``moov`` (ISO/IEC 14496-12, 8.11)."""
+    text = f"""<?xml version="1.0" encoding="UTF-8"?>
+<NonRealTimeMeta xmlns="urn:schemas-professionalDisc:nonRealTimeMeta:ver.2.00" lastUpdate="x">
+  <Duration value="30"/>
+  <VideoFormat>
+    <VideoFrame videoCodec="AVC_1920_1080_HP@L51" {attributes}/>
+  </VideoFormat>
+</NonRealTimeMeta>"""
+    handler = struct.pack(">IIII4s12sB", 33, 0, 0, 0, b"nrtm", b"", 0)
+    handler = handler[:4] + b"hdlr" + handler[8:]
+    xml = struct.pack(">I4sI", 12 + len(text), b"xml ", 0) + text.encode()
+    with path.open("ab") as file:
+        file.write(struct.pack(">I4sI", 12 + len(handler) + len(xml), b"meta", 0) + handler + xml)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        (
+            'captureFps="119.88p" formatFps="29.97p"',
+            "119.88 and 29.97",
+        ),
+        ('captureFps="59.94p" formatFps="29.97p"', "59.94 and 29.97"),
+        ('captureFps="15p" formatFps="29.97p"', "15 and 29.97"),
+        ('captureFps="59.94p"', "59.94 and 30"),
+        ('captureFps="29.97p" formatFps="29.97p"', ""),
+        ('captureFps="59.94i" formatFps="59.94i"', ""),  # fields: 29.97 pictures
+        ('captureFps="59.94i"', ""),
+        ('formatFps="29.97p"', ""),
+        ('captureFps="p" formatFps="0p"', ""),
+    ],
+)
+def test_sonys_films_say_how_many_pictures_were_taken(
+    attributes: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "C0001.MP4"
+    write_video(path, numbered_pictures(30))
+    with_sony_text(path, attributes)
+    video = Video(lambda: path.open("rb"), "C0001.MP4")
+    if told:
+        told = told.replace("and", "pictures a second were taken and")
+        with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+            video.times_s()
+    else:
+        assert len(video.times_s()) == 30
