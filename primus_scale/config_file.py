@@ -2,6 +2,15 @@
 
     config = load_config("configs/demo.yaml", ["optimizer.lr=3e-4", "train.steps=100"])
 
+A file may name another one as its base, by a path relative to itself, and holds only what differs:
+
+    base: ../demo.yaml
+    name: mild
+    train: {steps: 900}      # the other settings of train are the base's
+
+Mappings are merged, all else (lists, too) is replaced; a base may have a base. Overrides come last.
+What a run writes beside its checkpoints is the whole, without a base.
+
 An unknown key is refused with the nearest known one.
 """
 
@@ -21,20 +30,78 @@ from primus_scale.storage.names import MOST_QUOTED, nearest, quoted
 from primus_scale.storage.urls import redact
 from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 
+BASE = "base"  # key of a file, not of the configuration
 _MOST_TOLD = 10  # faults of a file in one message
 
 ModelT = TypeVar("ModelT", bound=ConfigModel)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration from a YAML file and apply ``key.sub=value`` overrides.
+    """Read a configuration from a YAML file and its bases, and apply ``key.sub=value`` overrides.
 
-    Raises ValueError naming the file and the field where something is unknown or of a wrong type,
-    with the nearest known key, and FileNotFoundError where there is no such file.
+    Raises ValueError naming the files and the field where something is unknown or of a wrong type,
+    with the nearest known key, or where bases run in a circle, and FileNotFoundError where there is
+    no such file or base.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file {path}; the ready ones are in configs/")
+    tree, files = _read_with_bases(path)
+    for override in overrides:
+        _apply_override(tree, override)
+        if BASE in tree:
+            raise ValueError(f"override {redact(override)!r}: a base is named in a file only")
+    return parse_config(Config, tree, source=" with its base ".join(map(str, files)))
+
+
+def _read_with_bases(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The tree of a file merged into those of its bases; the files, the last base last."""
+    files, trees = [path], [_read_mapping(path)]
+    while BASE in trees[-1]:
+        base = _find_base(files, trees[-1].pop(BASE))
+        files.append(base)
+        trees.append(_read_mapping(base))
+    merged: dict[str, Any] = {}
+    for tree in reversed(trees):
+        merged = _merge(merged, tree)
+    return merged, files
+
+
+def _find_base(files: Sequence[Path], base: object) -> Path:
+    """The file that the last of ``files`` names as its base; each is the base of the one before."""
+    path = files[-1]
+    if not isinstance(base, str) or not base:
+        got = quoted(redact(str(base)))
+        raise ValueError(f"{path}: base must be the path of a configuration file (got {got})")
+    found = path.parent / base
+    try:
+        there = found.is_file()
+    except OSError:  # of a name that is too long
+        there = False
+    if not there:
+        raise FileNotFoundError(
+            f"{path}: its base {quoted(redact(base))} is no file; write its path relative to the "
+            f"folder {path.parent}"
+        )
+    if found.resolve() in [file.resolve() for file in files]:
+        circle = " -> ".join(map(str, [*files, found]))
+        raise ValueError(f"{path}: its base {found} is based on {path} ({circle}); remove one base")
+    return found
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A new tree: ``base`` with the values of ``over``; mappings are merged, all else replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict):
+            below = merged.get(key)
+            value = _merge(below if isinstance(below, dict) else {}, value)
+        merged[key] = value
+    return merged
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """What a YAML file holds; ValueError where that is no mapping."""
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     try:
@@ -43,9 +110,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ValueError(f"{path} is not valid YAML: {redact(str(error))}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no mapping at its top level; see configs/demo.yaml")
-    for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(Config, tree, source=str(path))
+    return tree
 
 
 def parse_config(model: type[ModelT], tree: Mapping[str, Any], source: str) -> ModelT:
@@ -122,7 +187,7 @@ def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str
     """Keys that may be meant in the place ``around``: those of an augmentation there, or all."""
     if around and around[-1] in AUGMENT_OPS:
         return _all_keys(AUGMENT_OPS[str(around[-1])], f"{_dotted(around)}.")
-    return _all_keys(model)
+    return [*_all_keys(model), BASE] if model is Config else _all_keys(model)
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -26,7 +26,7 @@ def test_shipped_configuration_is_valid_and_opens_with_its_header(path: Path) ->
 
 
 def test_arms_differ_in_weights_and_names_only() -> None:
-    trees = {arm: yaml.safe_load((CONFIGS / "arms" / f"{arm}.yaml").read_text()) for arm in ARMS}
+    trees = {arm: load_config(CONFIGS / "arms" / f"{arm}.yaml").model_dump() for arm in ARMS}
     weights = [str(tree["objective"].pop("weights")) for tree in trees.values()]
     for tree in trees.values():
         del tree["name"], tree["output"]
