@@ -31,8 +31,8 @@ from launch.checks import memory, network, node, step, storage
 from launch.checks.base import (
     ALL,
     FAIL,
+    CheckFinding,
     Context,
-    Finding,
     GroupBrokenError,
     Watch,
     explain,
@@ -60,7 +60,7 @@ CHECKS = (*node.CHECKS, *storage.CHECKS, *memory.CHECKS, *network.CHECKS, *step.
 
 POLL_S = 0.5  # between looks for findings of Ray's workers
 
-Publish = Callable[[list[Finding]], None]
+Publish = Callable[[list[CheckFinding]], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,43 +126,43 @@ def check_with_ray(config: Config, publish: Publish) -> bool:
         reserved_for_support(config) as placement,
         _ray_storage(config) as storage_path,
     ):
-        board = beside_driver(Board)
+        findings = beside_driver(FindingStore)
         run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
-        trainer = workers(_work, config, {"board": board, "placement": placement}, run_config)
+        trainer = workers(_work, config, {"findings": findings, "placement": placement}, run_config)
         try:
-            with _taken_from(board, publish) as found:
+            with _taken_from(findings, publish) as found:
                 trainer.fit()
         except TrainingFailedError as error:
             if not _any_failed(found):  # otherwise it is what follows from that
-                publish([Finding("workers", ALL, FAIL, explain(first_cause(error)))])
+                publish([CheckFinding("workers", ALL, FAIL, explain(first_cause(error)))])
             return False
     return not _any_failed(found)
 
 
-class Board:
+class FindingStore:
     """An actor where workers leave findings for the driver, also those that fail right after."""
 
     def __init__(self) -> None:
-        self._findings: list[Finding] = []
+        self._findings: list[CheckFinding] = []
 
-    def put(self, findings: list[Finding]) -> None:
+    def put(self, findings: list[CheckFinding]) -> None:
         """Leave some."""
         self._findings += findings
 
-    def take(self) -> list[Finding]:
+    def take(self) -> list[CheckFinding]:
         """All that were left since this was last called."""
         taken, self._findings = self._findings, []
         return taken
 
 
 @contextmanager
-def _taken_from(board: Any, publish: Publish) -> Iterator[list[Finding]]:
-    """The findings that workers leave on the board during the block, published as they come."""
-    found: list[Finding] = []
+def _taken_from(findings: Any, publish: Publish) -> Iterator[list[CheckFinding]]:
+    """The findings that workers leave during the block, published as they come."""
+    found: list[CheckFinding] = []
     done = threading.Event()
 
     def take() -> None:
-        if new := ray.get(board.take.remote()):
+        if new := ray.get(findings.take.remote()):
             found.extend(new)
             publish(new)
 
@@ -180,16 +180,16 @@ def _taken_from(board: Any, publish: Publish) -> Iterator[list[Finding]]:
         take()
 
 
-def _any_failed(findings: list[Finding]) -> bool:
+def _any_failed(findings: list[CheckFinding]) -> bool:
     return any(finding.result == FAIL for finding in findings)
 
 
 def _work(settings: dict[str, Any]) -> None:
     """One worker's share of the checks; it raises only to end the others, which would wait."""
     config = parse_config(Config, settings["config"], source="the driver")
-    board = settings["board"]
+    findings = settings["findings"]
     try:
-        check_as_rank(config, lambda new: ray.get(board.put.remote(new)), settings["placement"])
+        check_as_rank(config, lambda new: ray.get(findings.put.remote(new)), settings["placement"])
     except GroupBrokenError:
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or it logs a traceback
         raise
@@ -212,9 +212,9 @@ class Report:
     """The findings: a row of the table each as they come, then reasons on stderr and JSON."""
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[CheckFinding] = []
 
-    def publish(self, findings: list[Finding]) -> None:
+    def publish(self, findings: list[CheckFinding]) -> None:
         """Add findings, and print them; widths are fixed, since more may follow."""
         if not self.findings:
             print(_row("check", "node", "result", "detail"))

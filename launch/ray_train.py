@@ -77,9 +77,9 @@ def train_with_ray(config: Config) -> int:
     check_workers(config)
     open_data(config, config.launch.worker_counts[-1])
     with connected(config), reserved_for_support(config) as placement:
-        mailbox = beside_driver(Mailbox)
+        channel = beside_driver(DriverChannel)
         check_writable(Path(config.output))  # Ray keeps its own records there
-        settings = {"mailbox": mailbox, "placement": placement}
+        settings = {"channel": channel, "placement": placement}
         run_config = RunConfig(
             name=config.name,
             storage_path=str((Path(config.output) / "ray").absolute()),
@@ -87,15 +87,15 @@ def train_with_ray(config: Config) -> int:
         )
         trainer = workers(_work, config, settings, run_config)
         try:
-            result = _fit(trainer, mailbox)
+            result = _fit(trainer, channel)
         except TrainingFailedError:
-            _raise_user_error(mailbox)
+            _raise_user_error(channel)
             raise
-        _raise_user_error(mailbox)
+        _raise_user_error(channel)
         return int(result.return_value)
 
 
-def _fit(trainer: TorchTrainer, mailbox: Any) -> Any:
+def _fit(trainer: TorchTrainer, channel: Any) -> Any:
     """What ``trainer.fit()`` gives, while SIGTERM and Ctrl-C go to the workers.
 
     It runs in another thread: in the main one Ray Train would answer Ctrl-C by killing them. Where
@@ -111,7 +111,7 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> Any:
             outcome.set_exception(error)
 
     def ask(interrupted: bool) -> None:
-        if not ray.get(mailbox.ask_to_stop.remote(interrupted)):
+        if not ray.get(channel.ask_to_stop.remote(interrupted)):
             unheard.set()
 
     with stop_on_signals(Stop(), ask) as stop:
@@ -123,12 +123,12 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> Any:
     return outcome.result()
 
 
-def _raise_user_error(mailbox: Any) -> None:
-    if message := ray.get(mailbox.user_error.remote()):
+def _raise_user_error(channel: Any) -> None:
+    if message := ray.get(channel.user_error.remote()):
         raise ValueError(message)
 
 
-class Mailbox:
+class DriverChannel:
     """An actor between driver and workers: there go signals, back come a user's errors.
 
     Ray gives workers no signal, and starts them again whatever they raise.
@@ -161,35 +161,35 @@ class Mailbox:
 def _work(settings: dict[str, Any]) -> Any:
     """One worker's share of the run; returns the exit code of ``pretrain``.
 
-    A user's error goes to the mailbox and is raised, which ends the other workers wherever they
+    A user's error goes to the driver and is raised, which ends the other workers wherever they
     wait. Workers started again after it return at once.
     """
-    mailbox = settings["mailbox"]
-    if ray.get(mailbox.user_error.remote()):
+    channel = settings["channel"]
+    if ray.get(channel.user_error.remote()):
         return 1
     log = logging.getLogger("primus_scale")
     log.setLevel(logging.WARNING)  # Ray shows errors only
     log.addHandler(logging.StreamHandler())
     config = parse_config(Config, settings["config"], source="the driver")
-    with _stop_when_asked(mailbox) as stop:
+    with _stop_when_asked(channel) as stop:
         try:
             return pretrain(config, stop, settings["placement"])
         except (ConnectionError, TimeoutError):
             raise  # a network may be back when the workers start again
         except USER_ERRORS as error:
-            ray.get(mailbox.report_user_error.remote(str(error)))
+            ray.get(channel.report_user_error.remote(str(error)))
             logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or it logs a traceback
             raise
 
 
 @contextmanager
-def _stop_when_asked(mailbox: Any) -> Iterator[Stop]:
+def _stop_when_asked(channel: Any) -> Iterator[Stop]:
     """A ``Stop`` that is set as soon as the driver asks the workers to stop."""
     stop, done = Stop(), threading.Event()
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            if asked := ray.get(mailbox.stop_asked.remote()):
+            if asked := ray.get(channel.stop_asked.remote()):
                 stop.set(interrupted=asked == "interrupted")
                 return
 

@@ -37,7 +37,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckFinding:
     """One row of the table: what check found what on which node (or rank of it; or ALL)."""
 
     check: str
@@ -52,7 +52,7 @@ class GroupBrokenError(Exception):
     It must leave, which ends the others. findings: what to tell before. rank: which it is.
     """
 
-    def __init__(self, findings: list[Finding], rank: int) -> None:
+    def __init__(self, findings: list[CheckFinding], rank: int) -> None:
         super().__init__(findings, rank)  # as given, or Ray could not carry it
         self.findings = findings
         self.rank = rank
@@ -151,13 +151,13 @@ class Context:
                 names.append(f"{node} rank {','.join(map(str, among))}")
         return names
 
-    def findings(self, check: str, result: Result, details: dict[int, str]) -> list[Finding]:
+    def findings(self, check: str, result: Result, details: dict[int, str]) -> list[CheckFinding]:
         """A finding for each rank in ``details``; equal ones of a node, or of all, are one."""
         by_detail: dict[str, list[int]] = {}
         for rank, detail in sorted(details.items()):
             by_detail.setdefault(detail, []).append(rank)
         return [
-            Finding(check, place, result, detail)
+            CheckFinding(check, place, result, detail)
             for detail, ranks in by_detail.items()
             for place in self.places(ranks)
         ]
@@ -174,7 +174,7 @@ class Check:
 
     name: str
     measure: Callable[[Context], Any]
-    judge: Callable[[Context, list[Any]], list[Finding]]
+    judge: Callable[[Context, list[Any]], list[CheckFinding]]
     needs: tuple[str, ...] = ()
     together: bool = False
 
@@ -200,7 +200,7 @@ def node_name() -> str:
 
 
 def run_checks(
-    checks: Sequence[Check], context: Context, publish: Callable[[list[Finding]], None]
+    checks: Sequence[Check], context: Context, publish: Callable[[list[CheckFinding]], None]
 ) -> bool:
     """Run ``checks`` in turn, on every rank at the same time; whether none failed.
 
@@ -213,7 +213,7 @@ def run_checks(
         if missing:
             failed.add(check.name)
             detail = f"not run, since it needs: {', '.join(missing)}"
-            findings = [Finding(check.name, ALL, WARN, detail)]
+            findings = [CheckFinding(check.name, ALL, WARN, detail)]
         else:
             findings = _run(check, context)
             if any(finding.result == FAIL for finding in findings):
@@ -223,7 +223,7 @@ def run_checks(
     return not failed
 
 
-def _run(check: Check, context: Context) -> list[Finding]:
+def _run(check: Check, context: Context) -> list[CheckFinding]:
     outcome: dict[str, Any] = {}
     pulse.at(f"check: {check.name}")
     try:

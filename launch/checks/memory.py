@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from launch.checks.base import FAIL, OK, WARN, Check, Context, Finding, amount
+from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, amount
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
@@ -138,7 +138,7 @@ def measure_memory(context: Context) -> dict[str, Any]:
     return {"need": need, "device": free, "host": free_memory()}
 
 
-def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
     """Each device must hold its rank, each node all of its ranks."""
     need = Need(**ranks[0]["need"])
     findings = []
@@ -153,15 +153,15 @@ def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]
     return findings
 
 
-def _compare(node: str, what: str, need: dict[str, int], there: int) -> Finding:
+def _compare(node: str, what: str, need: dict[str, int], there: int) -> CheckFinding:
     total = sum(need.values())
     largest = sorted(need.items(), key=lambda item: -item[1])[:4]
     parts = ", ".join(f"{name} {amount(size)}" for name, size in largest if size)
     detail = f"{what}: needs {amount(total)} of {amount(there)} ({parts})"
     if total > there:
         detail += "; lower support.capacity or train.batch, or raise train.accumulation"
-        return Finding("memory", node, FAIL, detail)
-    return Finding("memory", node, WARN if total > TIGHT * there else OK, detail)
+        return CheckFinding("memory", node, FAIL, detail)
+    return CheckFinding("memory", node, WARN if total > TIGHT * there else OK, detail)
 
 
 def free_memory() -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from launch.checks.base import ALL, FAIL, OK, WARN, Check, Context, Finding, amount
+from launch.checks.base import ALL, FAIL, OK, WARN, Check, CheckFinding, Context, amount
 from primus_scale.distributed.collectives import gather, message_device, sum_over_ranks
 
 ROUNDS = 20  # of messages between clocks; the quickest tells most
@@ -58,7 +58,7 @@ def measure_clock(context: Context) -> list[list[float]]:
     return readings
 
 
-def judge_clock(context: Context, ranks: list[list[list[float]]]) -> list[Finding]:
+def judge_clock(context: Context, ranks: list[list[list[float]]]) -> list[CheckFinding]:
     """Every clock against that of rank 0."""
     offsets = {}
     for rank, readings in enumerate(ranks[1:], start=1):
@@ -73,10 +73,10 @@ def judge_clock(context: Context, ranks: list[list[list[float]]]) -> list[Findin
     if far:
         return context.findings("clock", WARN, far)
     if not offsets:
-        return [Finding("clock", ALL, OK, "one rank: nothing to compare")]
+        return [CheckFinding("clock", ALL, OK, "one rank: nothing to compare")]
     offset, error = max(offsets.values(), key=lambda pair: abs(pair[0]))
     detail = f"largest skew {abs(offset) * 1e3:.2g} ms, known to {error * 1e3:.2g} ms"
-    return [Finding("clock", ALL, OK, detail)]
+    return [CheckFinding("clock", ALL, OK, detail)]
 
 
 def measure_collectives(context: Context) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def measure_collectives(context: Context) -> dict[str, Any]:
     }
 
 
-def judge_collectives(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+def judge_collectives(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
     """Results must be right; the slowest rank's speed is everyone's."""
     wrong = {rank: each["wrong"] for rank, each in enumerate(ranks) if each["wrong"]}
     if wrong:
         return context.findings("collectives", FAIL, wrong)
     if len(ranks) == 1:
-        return [Finding("collectives", ALL, OK, "one rank: nothing to send")]
+        return [CheckFinding("collectives", ALL, OK, "one rank: nothing to send")]
     seconds = {key: max(each[key] for each in ranks) for key in ("sum_s", "gather_s", "latency_s")}
     sum_speed = 2 * bus_bytes(ELEMENTS, len(ranks)) / seconds["sum_s"]
     gather_speed = bus_bytes(ELEMENTS, len(ranks)) / seconds["gather_s"]
@@ -109,7 +109,7 @@ def judge_collectives(context: Context, ranks: list[dict[str, Any]]) -> list[Fin
         f"{backend}: all-reduce {amount(sum_speed)}/s, all-gather {amount(gather_speed)}/s "
         f"of bus bandwidth; {seconds['latency_s'] * 1e3:.2g} ms for one number; the sum is right"
     )
-    return [Finding("collectives", ALL, OK, detail)]
+    return [CheckFinding("collectives", ALL, OK, detail)]
 
 
 def bus_bytes(elements: int, world: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from packaging.requirements import Requirement
 
-from launch.checks.base import FAIL, OK, WARN, Check, Context, Finding, Result, amount
+from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, Result, amount
 from launch.ray_cluster import check_workers
 from primus_scale.engine.engine import check_batch
 from primus_scale.monitor.provenance import describe_environment
@@ -27,7 +27,7 @@ def measure_batch(context: Context) -> str:
     return check_batch(context.config.train, context.runtime.world)
 
 
-def judge_batch(context: Context, lines: list[str]) -> list[Finding]:
+def judge_batch(context: Context, lines: list[str]) -> list[CheckFinding]:
     """Every rank has counted the same."""
     return context.findings("batch", OK, dict(enumerate(lines)))
 
@@ -50,7 +50,7 @@ def measure_versions(context: Context) -> dict[str, Any]:
     }
 
 
-def judge_versions(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+def judge_versions(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
     """All must be as rank 0, and new enough."""
     first = ranks[0]["versions"]
     wrong: dict[int, str] = {}
@@ -117,7 +117,7 @@ def measure_devices(context: Context) -> dict[str, Any]:
     }
 
 
-def judge_devices(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+def judge_devices(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
     """Each rank has the device that the configuration asks for, of its own, and a core."""
     wrong = {
         rank: problem
@@ -140,7 +140,7 @@ def judge_devices(context: Context, ranks: list[dict[str, Any]]) -> list[Finding
         if len(names) > 1:
             result = WARN
             detail += f"; the slowest kind of {', '.join(sorted(names))} sets the pace"
-        findings.append(Finding("devices", node, result, detail))
+        findings.append(CheckFinding("devices", node, result, detail))
     return findings
 
 

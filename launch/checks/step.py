@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
+from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, amount
 from primus_scale.checkpoint.copies import CHECKPOINTS
 from primus_scale.train.trainer import pretrain
 
@@ -38,7 +38,7 @@ def measure_step(context: Context) -> dict[str, float]:
     }
 
 
-def judge_step(context: Context, ranks: list[dict[str, float]]) -> list[Finding]:
+def judge_step(context: Context, ranks: list[dict[str, float]]) -> list[CheckFinding]:
     """The checkpoints that a run keeps, and the one being written, must fit beside each other."""
     worst = {key: max(each[key] for each in ranks) for key in ranks[0]}
     keep = context.config.train.keep_checkpoints
@@ -52,8 +52,8 @@ def judge_step(context: Context, ranks: list[dict[str, float]]) -> list[Finding]
             f"; the output has {amount(free)} left, too little for {keep + 1} of them: free "
             "some, or lower train.keep_checkpoints"
         )
-        return [Finding("step", ALL, FAIL, detail)]
-    return [Finding("step", ALL, OK, detail)]
+        return [CheckFinding("step", ALL, FAIL, detail)]
+    return [CheckFinding("step", ALL, OK, detail)]
 
 
 NEEDS = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.checks.base import ALL, FAIL, OK, Check, Context, Finding, amount
+from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, amount
 from primus_scale.data.shard_set import check_same_input
 from primus_scale.storage.files import check_writable, explain_failed_write
 from primus_scale.storage.folder import Folder
@@ -47,7 +47,7 @@ def measure_index(context: Context) -> dict[str, Any]:
     }
 
 
-def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
+def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
     """All ranks must read the same."""
     first = ranks[0]
     other = {
@@ -62,7 +62,7 @@ def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[Finding]:
         f"{first['windows']:,} windows in {first['shards']:,} shards, {amount(first['bytes'])}, "
         f"digest {first['digest']}"
     )
-    return [Finding("index", ALL, OK, detail)]
+    return [CheckFinding("index", ALL, OK, detail)]
 
 
 def measure_reads(context: Context) -> dict[str, float]:
@@ -92,7 +92,7 @@ def measure_reads(context: Context) -> dict[str, float]:
     return {"latency_s": median(latencies), "bytes_s": size / (time.perf_counter() - start)}
 
 
-def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[Finding]:
+def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[CheckFinding]:
     """What each node gets; there is no speed that suits no run."""
     size = sum(shard.size for index in context.data.indexes for shard in index.shards)
     bytes_a_window = size / context.data.windows
@@ -104,7 +104,7 @@ def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[Finding
             f"{amount(speed)}/s = {speed / bytes_a_window:,.0f} windows/s by {len(there)} "
             f"ranks, {latency * 1e3:.3g} ms a record"
         )
-        findings.append(Finding("shards", node, OK, detail))
+        findings.append(CheckFinding("shards", node, OK, detail))
     return findings
 
 
@@ -138,13 +138,13 @@ def _write_to_storage(context: Context, mark: Path) -> None:
         ) from error
 
 
-def judge_output(context: Context, ranks: list[None]) -> list[Finding]:
+def judge_output(context: Context, ranks: list[None]) -> list[CheckFinding]:
     """Nothing was raised: every rank can write."""
     free = shutil.disk_usage(context.scratch).free
     detail = f"writable, {amount(free)} free"
     if context.config.train.storage:
         detail += f"; {context.config.train.storage} as well"
-    return [Finding("output", ALL, OK, detail)]
+    return [CheckFinding("output", ALL, OK, detail)]
 
 
 def measure_shared(context: Context) -> list[int]:
@@ -157,7 +157,7 @@ def measure_shared(context: Context) -> list[int]:
     return missing
 
 
-def judge_shared(context: Context, ranks: list[list[int]]) -> list[Finding]:
+def judge_shared(context: Context, ranks: list[list[int]]) -> list[CheckFinding]:
     """All ranks must see one folder: checkpoints are written by all of them together."""
     where = context.config.train.storage or context.config.output
     apart = {
@@ -169,7 +169,7 @@ def judge_shared(context: Context, ranks: list[list[int]]) -> list[Finding]:
     }
     if apart:
         return context.findings("shared", FAIL, apart)
-    return [Finding("shared", ALL, OK, f"all ranks see one {where}")]
+    return [CheckFinding("shared", ALL, OK, f"all ranks see one {where}")]
 
 
 @contextmanager

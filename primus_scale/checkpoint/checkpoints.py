@@ -31,9 +31,9 @@ from primus_scale.checkpoint.identity import run_identity
 from primus_scale.checkpoint.manifest import (
     ENCODER,
     SUPPORT,
-    Progress,
+    StepCounts,
     checkpoint_name,
-    fingerprint,
+    file_entry,
     flush,
 )
 from primus_scale.checkpoint.room import expected_bytes
@@ -91,7 +91,7 @@ class Checkpoints:
         leads = self._folder.leads
         on_all_ranks(lambda: self._folder.check_room(sizes) if leads else None)
 
-    def save(self, engine: Engine, support: SupportSet | None, progress: Progress) -> None:
+    def save(self, engine: Engine, support: SupportSet | None, progress: StepCounts) -> None:
         """Write a checkpoint, make it current, and drop all but the last few.
 
         OSError naming the folder where it cannot be written; the one before stays current.
@@ -128,8 +128,8 @@ class Checkpoints:
             self._folder.copy(*self._uncopied)
             self._uncopied = None
 
-    def resume(self, engine: Engine, support: SupportSet | None) -> Progress:
-        """Restore the newest checkpoint that is whole; ``Progress()`` where there is none yet.
+    def resume(self, engine: Engine, support: SupportSet | None) -> StepCounts:
+        """Restore the newest checkpoint that is whole; ``StepCounts()`` where there is none yet.
 
         A damaged one is passed over with a warning, and one of another number of ranks converted.
         ValueError where all are damaged, where the newest whole one is of another run (naming the
@@ -137,7 +137,7 @@ class Checkpoints:
         """
         newest = self._folder.find_whole()
         if newest is None:
-            return Progress()
+            return StepCounts()
         folder, manifest = newest
         self._check_fits(folder, manifest)
         advice = "remove it to go on from the one before"
@@ -149,7 +149,7 @@ class Checkpoints:
         with decoding(str(folder), SUPPORT, advice=advice):
             if support is not None:
                 support.load(folder / SUPPORT)
-        progress = Progress(**manifest["progress"])
+        progress = StepCounts(**manifest["progress"])
         self._saved_step = progress.step
         return progress
 
@@ -179,7 +179,7 @@ class Checkpoints:
             common = (*(partial / ENCODER).rglob("*"), *(partial / SUPPORT).rglob("*"))
             paths += [path for path in common if path.is_file()]
         flush(paths)
-        return {path.relative_to(partial).as_posix(): fingerprint(path) for path in sorted(paths)}
+        return {path.relative_to(partial).as_posix(): file_entry(path) for path in sorted(paths)}
 
     def _write(self, final: Path, write: Callable[[], Any]) -> list[Any]:
         """What ``write()`` gives on each rank; where it fails on one, all of them raise OSError."""

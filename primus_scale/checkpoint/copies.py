@@ -19,7 +19,7 @@ from typing import Any
 from primus_scale.checkpoint.manifest import (
     MANIFEST,
     check_size,
-    fingerprint,
+    file_entry,
     parse_manifest,
     sort_checkpoints,
 )
@@ -77,7 +77,7 @@ class RunStorage:
         # Its size first: what is not the run's may be larger than this machine's disk.
         whole = source.size(file) == entry["size"]
         partial = _fetch(source, file, target) if whole else None
-        if partial is None or fingerprint(partial) != entry:
+        if partial is None or file_entry(partial) != entry:
             if partial is not None:
                 partial.unlink()
             raise ValueError(f"{source.locate(file)} is not what was written")

@@ -36,7 +36,7 @@ _MOST = 2**53  # of a number: beyond it JSON's readers disagree
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepCounts:
     """How far a run is: steps done, and how many of them left the weights alone, also in a row.
 
     The position in the data follows from ``step`` (``Schedule.batch_rows``).
@@ -47,7 +47,7 @@ class Progress:
     skipped_in_a_row: int = 0
 
 
-def checkpoint_name(progress: Progress) -> str:
+def checkpoint_name(progress: StepCounts) -> str:
     """The folder of the checkpoint that was written then."""
     return f"step-{progress.step:08d}"
 
@@ -93,7 +93,7 @@ def check_size(size: int, place: str) -> None:
         raise ValueError(f"{place} has {size:,} bytes, which no manifest has")
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
+def file_entry(path: Path) -> dict[str, Any]:
     """Size and sha256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -107,7 +107,7 @@ def check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     is missing.
     """
     path = path_in(folder, name, str(folder / MANIFEST))
-    if path.stat().st_size != entry["size"] or fingerprint(path) != entry:
+    if path.stat().st_size != entry["size"] or file_entry(path) != entry:
         raise ValueError(f"{path} is not what was written")
 
 
@@ -127,14 +127,14 @@ def _digest(tree: Mapping[str, Any]) -> str:
 
 def _problem(manifest: Mapping[str, Any], checkpoint: str) -> str | None:
     """What no run writes into its manifest; None where there is nothing of the kind."""
-    known = asdict(Progress())
+    known = asdict(StepCounts())
     progress, world = manifest.get("progress"), manifest.get("world")
     if not isinstance(progress, dict) or progress.keys() != known.keys():
-        return f"field progress must have {', '.join(each.name for each in fields(Progress))}"
+        return f"field progress must have {', '.join(each.name for each in fields(StepCounts))}"
     for name, number in progress.items():
         if not _is_count(number):
             return f"field progress.{name} is {quoted(number)}, no count"
-    if checkpoint_name(Progress(**progress)) != checkpoint:
+    if checkpoint_name(StepCounts(**progress)) != checkpoint:
         return f"it is of step {progress['step']}"
     if not _is_count(world) or world == 0:
         return f"field world is {quoted(world)}, no number of ranks"

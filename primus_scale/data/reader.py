@@ -158,7 +158,7 @@ class BatchLoader(Iterator[Batch]):
 
     def _assemble(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
         ready = {record: future.result() for record, future in blocks.items()}
-        return _gather(chosen, ready, self._shard_set, self._live)
+        return _assemble(chosen, ready, self._shard_set, self._live)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def load_windows(
     chosen = chosen.take(kept)
     pairs = zip(chosen.records.tolist(), chosen.rows.tolist(), strict=True)
     return LoadedWindows(
-        batch=_gather(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
+        batch=_assemble(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
         metas=[blocks[record].metas[row] for record, row in pairs],
         shard_set=shard_set,
     )
@@ -235,7 +235,7 @@ def _spread(length: int, number: int) -> np.ndarray:
     return np.arange(number) * length // number
 
 
-def _gather(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
+def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
     """Copy the chosen rows out of their blocks; the work is per block, not per window."""
     count, teachers, index = len(chosen.rows), shard_set.teachers, shard_set.index
     any_block = next(iter(blocks.values()))

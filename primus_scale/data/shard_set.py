@@ -32,7 +32,7 @@ _SHARED_BY_CHANCE = 0.01  # share of the records of two folders
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
-class Place(NamedTuple):
+class RecordPlace(NamedTuple):
     """Where a record lies in a folder: name of its shard, its number and its bytes there.
 
     tail: what of them stands behind the pictures, where the index tells.
@@ -44,10 +44,10 @@ class Place(NamedTuple):
     tail: TailEntry | None = None
 
 
-def list_places(shards: Iterable[ShardEntry]) -> list[Place]:
+def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
     """The place of every record of ``shards``, in order."""
     return [
-        Place(shard.name, number, entry, tail)
+        RecordPlace(shard.name, number, entry, tail)
         for shard in shards
         for number, (entry, tail) in enumerate(
             zip(shard.records, shard.tails or [None] * len(shard.records), strict=True)
@@ -55,7 +55,9 @@ def list_places(shards: Iterable[ShardEntry]) -> list[Place]:
     ]
 
 
-def read_record(folder: Folder, place: Place, *, pictures: bool = True) -> dict[str, memoryview]:
+def read_record(
+    folder: Folder, place: RecordPlace, *, pictures: bool = True
+) -> dict[str, memoryview]:
     """Members of a record by extension, checked against its entry.
 
     Without ``pictures`` those are not read where the index tells how; else all members are given.
@@ -75,7 +77,7 @@ def read_record(folder: Folder, place: Place, *, pictures: bool = True) -> dict[
         return split_record(data)[1]
 
 
-def decoding_record(folder: Folder, place: Place) -> AbstractContextManager[None]:
+def decoding_record(folder: Folder, place: RecordPlace) -> AbstractContextManager[None]:
     """Turn what the block raises into a ValueError that names shard, record and the next step."""
     return decoding(folder.locate(place.shard), f"record {place.number}", advice=_next_step(folder))
 
@@ -100,7 +102,7 @@ class ShardSet:
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
     unsealed: tuple[str, ...]  # URLs of the folders whose index has no seal
-    _places: list[tuple[int, Place]]  # each with the number of its folder
+    _places: list[tuple[int, RecordPlace]]  # each with the number of its folder
 
     @classmethod
     def open(cls, urls: str | Sequence[str], patience: Patience | None = None) -> Self:

@@ -51,7 +51,7 @@ def watched(stuck_after_s: float, exit_code: int) -> Iterator[None]:
         watchdog.end()
 
 
-class _Board(threading.Thread):
+class _StatusExchange(threading.Thread):
     """Tells the other ranks of this one, and hears of them, over the store of the process group.
 
     In a thread of its own: where the store's holder is halted, calls do not come back. entries:
@@ -60,7 +60,7 @@ class _Board(threading.Thread):
     """
 
     def __init__(self, own: Callable[[], Entry], beat_s: float, look: Callable[[], bool]) -> None:
-        super().__init__(name="primus-board", daemon=True)
+        super().__init__(name="primus-status", daemon=True)
         self._own, self._beat_s, self._look = own, beat_s, look
         self._keys = [f"primus-scale/alive/{each}" for each in range(world_size())]
         self._store: Any = None
@@ -108,24 +108,24 @@ class _Watchdog(threading.Thread):
         self._self = {"rank": self._rank, "host": socket.gethostname(), "pid": os.getpid()}
         self._beats = 0
         self._ended = threading.Event()
-        self._board: _Board | None = None
+        self._exchange: _StatusExchange | None = None
         if is_distributed():
-            self._board = _Board(
+            self._exchange = _StatusExchange(
                 self._describe_self, self._beat_s, lambda: pulse.idle_s > stuck_after_s / 2
             )
             # Before all meet, so that one that halts right after is known to the others.
             with suppress(RuntimeError):  # else it tells at its first beat
-                self._board.tell()
+                self._exchange.tell()
         self._first = gather_json(self._self)[0]
-        if self._board is not None:
-            self._board.start()
+        if self._exchange is not None:
+            self._exchange.start()
 
     def end(self) -> None:
         """Stop watching."""
         self._ended.set()
-        if self._board is not None:
-            self._board.ended.set()
-            self._board.join(self._beat_s + 1)
+        if self._exchange is not None:
+            self._exchange.ended.set()
+            self._exchange.join(self._beat_s + 1)
         self.join()
         faulthandler.cancel_dump_traceback_later()
 
@@ -146,17 +146,17 @@ class _Watchdog(threading.Thread):
 
     def _forget(self) -> None:
         """Drop what was heard of the others: this process itself was halted, so it is stale."""
-        if self._board is not None:
-            self._board.answered = time.monotonic()
-            self._board.entries = []
+        if self._exchange is not None:
+            self._exchange.answered = time.monotonic()
+            self._exchange.entries = []
 
     def _judge(self) -> str:
-        board = self._board
-        if board is None:
+        exchange = self._exchange
+        if exchange is None:
             return judge([self._describe_self()], set())
-        if time.monotonic() - board.answered > SILENCE * self._stuck_after_s:
+        if time.monotonic() - exchange.answered > SILENCE * self._stuck_after_s:
             return f"{_name(self._first)} is halted or lost, it holds the store that all ask"
-        return judge(board.entries, board.silent) if board.entries else ""
+        return judge(exchange.entries, exchange.silent) if exchange.entries else ""
 
     def _describe_self(self) -> Entry:
         self._beats += 1

@@ -24,8 +24,8 @@ from primus_scale.evaluate.features import hand_features
 from primus_scale.evaluate.finetune import (
     Classifier,
     Probe,
-    Recipe,
     Training,
+    TrainingSettings,
     encode_features,
     fit_probe,
     predict,
@@ -54,7 +54,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingRows:
     """What may be learnt from, as rows of a pool, and a seed for what is left to chance.
 
     train: windows whose labels may be used. unlabelled: windows that may be looked at without
@@ -68,9 +68,9 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trial:
-    """A lesson, and the rows of held-out label people on whom it is judged."""
+    """What may be learnt from, and the rows of held-out label people on whom it is judged."""
 
-    lesson: Lesson
+    given: TrainingRows
     target: np.ndarray
 
 
@@ -85,7 +85,7 @@ class Arm(Protocol):
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """The setting of best accuracy in ``trials``."""
 
-    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """Class ids of the rows ``target``."""
 
 
@@ -125,24 +125,24 @@ class ProbeArm:
         ]
         return settings[int(np.argmax(scores))]
 
-    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; the seed plays no part, since the fit is convex."""
-        return self.fit(lesson, setting).predict(self._features[target])
+        return self.fit(given, setting).predict(self._features[target])
 
-    def fit(self, lesson: Lesson, setting: Setting) -> Probe:
+    def fit(self, given: TrainingRows, setting: Setting) -> Probe:
         """The probe that answers in ``predict``."""
-        rows = {"labelled": lesson.train, "unlabelled": lesson.unlabelled, "none": None}
+        rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
         scale_by = rows[setting["scaling"]]
         return fit_probe(
-            self._features[lesson.train],
-            self._pool.label[lesson.train],
+            self._features[given.train],
+            self._pool.label[given.train],
             self._pool.classes,
             setting["strength"],
             None if scale_by is None else self._features[scale_by],
         )
 
     def _predict(self, trial: Trial, setting: Setting) -> np.ndarray:
-        return self.predict(trial.lesson, trial.target, setting)
+        return self.predict(trial.given, trial.target, setting)
 
 
 class TrainedArm:
@@ -195,9 +195,9 @@ class TrainedArm:
         steps, lr = -best[1], -best[2]
         return {"lr": lr, "steps": steps, "at_limit": steps == self._config.steps}
 
-    def predict(self, lesson: Lesson, target: np.ndarray, setting: Setting) -> np.ndarray:
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; the seed decides fresh weights, batches and augmentations."""
-        training = self._training(lesson, setting["lr"])
+        training = self._training(given, setting["lr"])
         try:
             model = training.advance(setting["steps"])
         except FloatingPointError as error:
@@ -209,7 +209,7 @@ class TrainedArm:
 
     def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
         """Steps, and the mean accuracy on held-out people after as many, while it rises."""
-        trainings = [self._training(trial.lesson, lr) for trial in trials]
+        trainings = [self._training(trial.given, lr) for trial in trials]
         targets = [self._pool.imu[self._rows(trial.target)] for trial in trials]
         curve: list[tuple[int, float]] = []
         for steps in judged_steps(self._config.steps):
@@ -225,25 +225,25 @@ class TrainedArm:
                 break
         return curve
 
-    def _training(self, lesson: Lesson, lr: float) -> Training:
-        model = self._initial_model(lesson).to(self._pool.imu.device)
-        recipe = Recipe(self._config.batch, lr, self._augment, lesson.seed)
-        rows = self._rows(lesson.train)
-        return Training(model, self._pool.imu[rows], self._label[rows], recipe)
+    def _training(self, given: TrainingRows, lr: float) -> Training:
+        model = self._initial_model(given).to(self._pool.imu.device)
+        settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed)
+        rows = self._rows(given.train)
+        return Training(model, self._pool.imu[rows], self._label[rows], settings)
 
     def _rows(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(rows).to(self._label.device)
 
-    def _initial_model(self, lesson: Lesson) -> Classifier:
+    def _initial_model(self, given: TrainingRows) -> Classifier:
         if self._start is None:
-            encoder = self._fresh(lesson.seed)
+            encoder = self._fresh(given.seed)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(lesson.seed)
+                torch.manual_seed(given.seed)
                 return Classifier(
                     encoder, nn.Linear(_width(encoder, self._pool), self._pool.classes)
                 )
         encoder, arm = self._start
-        probe = arm.fit(lesson, START_SETTING)
+        probe = arm.fit(given, START_SETTING)
         head = nn.Linear(probe.weight.shape[1], self._pool.classes)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(probe.weight))

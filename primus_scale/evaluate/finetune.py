@@ -90,7 +90,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSettings:
     """How a classifier is trained; for how long, ``Training.advance`` is told."""
 
     batch: int
@@ -112,20 +112,22 @@ class Training:
     2024, arXiv 2405.18392).
     """
 
-    def __init__(self, model: Classifier, imu: torch.Tensor, label: torch.Tensor, recipe: Recipe):
+    def __init__(
+        self, model: Classifier, imu: torch.Tensor, label: torch.Tensor, settings: TrainingSettings
+    ):
         """Train ``model`` on augmented windows ``(n, C, T)`` with class ids ``(n,)``.
 
         Each step takes the next ``min(batch, n)`` windows of an endless series of shuffles.
         """
         self.model = model
         self._average = copy.deepcopy(model)
-        self._imu, self._label, self._recipe = imu, label, recipe
+        self._imu, self._label, self._recipe = imu, label, settings
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._averaged = [p for p in self._average.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True
+            self._parameters, lr=settings.lr, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self._rows = _shuffled_rows(len(imu), min(recipe.batch, len(imu)), recipe.seed)
+        self._rows = _shuffled_rows(len(imu), min(settings.batch, len(imu)), settings.seed)
         self._steps = 0
 
     def advance(self, steps: int) -> Classifier:
@@ -145,12 +147,12 @@ class Training:
         return self._average.eval()
 
     def _step(self) -> torch.Tensor:
-        recipe, device = self._recipe, self._imu.device
+        settings, device = self._recipe, self._imu.device
         chosen = next(self._rows).to(device)
-        generator = step_generator(recipe.seed, self._steps, device)
-        view = recipe.augment(self._imu[chosen], generator, slice(0, len(chosen)), len(chosen))
+        generator = step_generator(settings.seed, self._steps, device)
+        view = settings.augment(self._imu[chosen], generator, slice(0, len(chosen)), len(chosen))
         for group in self._optimizer.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (self._steps + 1) / WARMUP_STEPS)
+            group["lr"] = settings.lr * min(1.0, (self._steps + 1) / WARMUP_STEPS)
         with fast_precision(device):
             logits = self.model(view)
         loss = nn.functional.cross_entropy(logits.float(), self._label[chosen])

@@ -18,7 +18,15 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Arm, EncoderFactory, Lesson, Pool, Setting, Trial, build_arms
+from primus_scale.evaluate.arms import (
+    Arm,
+    EncoderFactory,
+    Pool,
+    Setting,
+    TrainingRows,
+    Trial,
+    build_arms,
+)
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     Labels,
@@ -135,7 +143,9 @@ def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> li
         generator = keyed_generator("trial", seed, trial)
         learning, validation = hold_out_people(label, generator)
         train = choose_windows(label, k, generator, learning)
-        made.append(Trial(Lesson(train, learning, keyed_seed("trial", seed, trial)), validation))
+        made.append(
+            Trial(TrainingRows(train, learning, keyed_seed("trial", seed, trial)), validation)
+        )
     return made
 
 
@@ -160,7 +170,9 @@ def _measure_draw(
     rows = np.arange(len(label))
     train = choose_windows(label, k, keyed_generator("draw", label_seed, draw), rows)
     target = np.arange(len(label), len(label) + len(test))
-    predicted = arm.predict(Lesson(train, rows, keyed_seed("fit", seed, draw)), target, setting)
+    predicted = arm.predict(
+        TrainingRows(train, rows, keyed_seed("fit", seed, draw)), target, setting
+    )
     people = confusion_by_person(test.label, predicted, test.person, len(test.classes))
     counts = total_confusion(people)
     return {

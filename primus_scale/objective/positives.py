@@ -84,7 +84,11 @@ def _own_keys(
     keys and valid ``(B, K)``: the neighbours of the rank's rows.
     """
     within_s = -1.0 if config.exclude == "window" else batch.span_s
-    all_queries, all_keys, all_valid = _gather(batch.origin), _gather(keys), gather(valid)
+    all_queries, all_keys, all_valid = (
+        _gather_origins(batch.origin),
+        _gather_origins(keys),
+        gather(valid),
+    )
     pairs = []
     for k in range(valid.shape[1]):
         local, everyones = (Origin(*(column[:, k] for column in each)) for each in (keys, all_keys))
@@ -99,7 +103,7 @@ def _any_of(pairs: Sequence[Pairs]) -> list[Pairs]:
     return [Pairs(*(torch.stack(masks).any(0) for masks in zip(*pairs, strict=True)))]
 
 
-def _gather(origin: Origin) -> Origin:
+def _gather_origins(origin: Origin) -> Origin:
     """Those of all ranks, in one message."""
     columns = origin.uid, origin.recording, origin.start_s.view(torch.int64)
     uid, recording, start = gather(torch.stack(columns, dim=-1)).unbind(-1)

@@ -28,7 +28,12 @@ from primus_scale.distributed.collectives import barrier, on_first_rank, rank, w
 from primus_scale.support.actor import pack_entries, pack_exclusion, to_array, to_tensor
 from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, part_of, save_empty
-from primus_scale.support.service_actors import Crew, connect_to_ray, find_actors, start_actors
+from primus_scale.support.service_actors import (
+    ActorGroup,
+    connect_to_ray,
+    find_actors,
+    start_actors,
+)
 
 AHEAD = 4  # batches on their way to an actor, until the sender waits for it
 
@@ -61,7 +66,7 @@ class ServiceSupportSet:
 
         prefix = on_first_rank(start)
         actors = find_actors(prefix, config.actors)
-        self._crew = Crew(actors, config.timeout_s, self._refill)
+        self._crew = ActorGroup(actors, config.timeout_s, self._refill)
         self._added = 0
         self._snapshot: Path | None = None
         self._waited_s = 0.0

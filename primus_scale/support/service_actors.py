@@ -94,7 +94,7 @@ def _wait_for(actors: Sequence[Any]) -> None:
         print(f"{problem}: waiting for room in the cluster", file=sys.stderr, flush=True)
 
 
-class Crew:
+class ActorGroup:
     """Calls to the actors, in the order given, that go on without those that are out.
 
     An actor is out from the moment a call to it fails or takes longer than ``timeout_s``, until it

@@ -17,7 +17,7 @@ import torch
 
 from primus_scale.checkpoint.copies import CHECKPOINTS
 from primus_scale.checkpoint.folder import newest_encoder
-from primus_scale.checkpoint.manifest import Progress
+from primus_scale.checkpoint.manifest import StepCounts
 from primus_scale.checkpoint.owner import owned_storage
 from primus_scale.config import Config
 from primus_scale.data.reader import BatchLoader
@@ -150,17 +150,17 @@ def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Exception | None
         return None, error
 
 
-def _save(run: Run, progress: Progress) -> None:
+def _save(run: Run, progress: StepCounts) -> None:
     """Write a checkpoint; then copy it, where ``train.storage`` is set."""
     run.checkpoints.save(run.engine, run.support, progress)
     _copy_results(run)  # before it: of logs that go on beyond a checkpoint the end is dropped
     run.checkpoints.copy()
 
 
-def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progress:
+def _count(progress: StepCounts, result: StepResult, max_in_a_row: int) -> StepCounts:
     if result.finite:
-        return Progress(progress.step + 1, progress.skipped)
-    progress = Progress(progress.step + 1, progress.skipped + 1, progress.skipped_in_a_row + 1)
+        return StepCounts(progress.step + 1, progress.skipped)
+    progress = StepCounts(progress.step + 1, progress.skipped + 1, progress.skipped_in_a_row + 1)
     if progress.skipped_in_a_row > max_in_a_row:
         raise FloatingPointError(
             f"the loss was not finite at {progress.skipped_in_a_row} steps in a row, up to step "
@@ -171,7 +171,7 @@ def _count(progress: Progress, result: StepResult, max_in_a_row: int) -> Progres
 
 
 def _report(
-    run: Run, result: StepResult, batch: Batch, progress: Progress, lr: float, loader: BatchLoader
+    run: Run, result: StepResult, batch: Batch, progress: StepCounts, lr: float, loader: BatchLoader
 ) -> StepReport:
     return StepReport(
         total=result.loss.total.detach(),
@@ -198,7 +198,7 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
         )
 
 
-def _begin_records(run: Run, progress: Progress) -> None:
+def _begin_records(run: Run, progress: StepCounts) -> None:
     """Write down what the run is, beside the logs that it goes on with."""
     output = Path(run.config.output)
     if run.storage is not None and progress.step and not (output / METRICS_FILE).exists():

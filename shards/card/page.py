@@ -39,7 +39,7 @@ from shards.card.figures import (
 )
 from shards.card.gate_tables import STYLE as GATE_STYLE
 from shards.card.gate_tables import gate_sections
-from shards.card.stats import gather
+from shards.card.stats import collect_statistics
 
 PAGE_NAME, JSON_NAME = "card.html", "card.json"
 SHOWN_FRAMES = 4
@@ -76,7 +76,7 @@ def write_card(
     sampled evenly. Errors as ``ShardSet.open``; OSError naming ``out_url`` where it cannot be
     written; ValueError where the page cannot be drawn, with ``card.json`` written.
     """
-    figures, windows = gather(urls, most=most, report=report)
+    figures, windows = collect_statistics(urls, most=most, report=report)
     folder = Folder(out_url or urls[0])
     _write(folder, JSON_NAME, json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
     report(folder.locate(JSON_NAME))

@@ -33,7 +33,7 @@ WORD_EDGES = np.arange(0, 61, 2)
 
 
 @dataclass
-class _Tally:
+class _WindowCounts:
     """What is counted window by window."""
 
     windows: int = 0
@@ -80,7 +80,7 @@ class _Rows:
         return cls(rows(CHANNELS[:3]), rows(CHANNELS[3:]))
 
 
-def gather(
+def collect_statistics(
     urls: Sequence[str],
     *,
     most: int = 50_000,
@@ -93,7 +93,7 @@ def gather(
     shards keep no pictures, so their windows are shown without. Errors as ``ShardSet.open``.
     """
     source = ShardSet.open(urls)
-    tally, shown = _Tally(), _Shown(SHOWN, seed)
+    tally, shown = _WindowCounts(), _Examples(SHOWN, seed)
     rows = _Rows.of(source.index.channels)
     records = _sample(len(source), most, source.windows, seed)
     for number, (window, has_video) in enumerate(_windows(source, records), start=1):
@@ -126,7 +126,7 @@ def _windows(source: ShardSet, records: np.ndarray) -> Iterator[tuple[Window, bo
                     yield Window(block.imu[row], meta, frames), bool(frames) or embedded
 
 
-class _Shown:
+class _Examples:
     """Keeps windows to look at: of as many data sets, placements and recordings as possible."""
 
     def __init__(self, count: int, seed: int) -> None:
@@ -157,7 +157,7 @@ class _Shown:
         return sorted(chosen, key=lambda w: (w.meta.dataset, w.meta.placement, w.meta.start_s))
 
 
-def _figures(urls: Sequence[str], source: ShardSet, tally: _Tally) -> dict[str, Any]:
+def _figures(urls: Sequence[str], source: ShardSet, tally: _WindowCounts) -> dict[str, Any]:
     index = source.index
     scale = source.windows / tally.windows
     return {

@@ -34,7 +34,7 @@ from shards.demo.hapt import (
 )
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.sensor import PLACEMENTS
-from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeOrder, perform_take
+from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeRequest, perform_take
 from shards.readers.uci import ACTIVITIES, hapt_person
 from shards.write.writer import WindowShardWriter
 
@@ -157,7 +157,9 @@ def _provenance(
     }
 
 
-def plan_takes(moments: int, options: dict[str, int]) -> tuple[list[TakeOrder], list[TakeOrder]]:
+def plan_takes(
+    moments: int, options: dict[str, int]
+) -> tuple[list[TakeRequest], list[TakeRequest]]:
     """Takes for training and for validation; each set goes through its clips in turn.
 
     Validation has takes of its own of the clips trained on, which tell what was learnt, and takes
@@ -168,21 +170,21 @@ def plan_takes(moments: int, options: dict[str, int]) -> tuple[list[TakeOrder], 
         (trained, moments),
         (VALIDATION_CLIPS + trained, -(-moments // VALIDATION_SHARE)),
     )
-    lists: list[list[TakeOrder]] = []
+    lists: list[list[TakeRequest]] = []
     number = 0
     for clips, left in wanted:
         lists.append([])
         while left > 0:
             clip = clips[len(lists[-1]) % len(clips)]
             count = min(MOMENTS, left)
-            lists[-1].append(TakeOrder(number=number, clip=clip, moments=count, **options))
+            lists[-1].append(TakeRequest(number=number, clip=clip, moments=count, **options))
             number += 1
             left -= count
     return lists[0], lists[1]
 
 
 def _perform(
-    orders: Sequence[TakeOrder], workers: int, report: Callable[[str], None]
+    orders: Sequence[TakeRequest], workers: int, report: Callable[[str], None]
 ) -> list[Window]:
     """The windows of all takes, in order whatever process made them."""
     with ExitStack() as stack:

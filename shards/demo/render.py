@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from shards.demo.camera import Camera
 from shards.demo.ground import Stroke, paint_background
-from shards.demo.scene import Colour, Outfit, Prop, Scene
+from shards.demo.scene import BodyColours, Colour, Prop, Scene
 from shards.demo.skeleton import Pose, Segment, segments
 
 JPEG_QUALITY = 88
@@ -33,19 +33,20 @@ class Renderer:
         self._pixels = pixels
         self._client = pybullet.connect(pybullet.DIRECT)
 
-    def stage(self, scene: Scene, outfit: Outfit, size: float) -> None:
-        """Set up a scene, and in it a body of ``size`` that wears ``outfit``."""
+    def stage(self, scene: Scene, colours: BodyColours, size: float) -> None:
+        """Set up a scene, and in it a body of ``size`` that wears ``colours``."""
         self._scene = scene
         self._size = size
         self._bullet.resetSimulation(physicsClientId=self._client)
         for prop in scene.props:
             self._add_prop(prop)
         self._parts = [
-            self._add_segment(segment, _part_colour(segment.name, outfit)) for segment in segments()
+            self._add_segment(segment, _part_colour(segment.name, colours))
+            for segment in segments()
         ]
         self._trunk = self._add(
             self._bullet.GEOM_CAPSULE,
-            outfit.shirt,
+            colours.shirt,
             radius=_TRUNK_RADIUS_M * size,
             length=0.2 * size,
         )
@@ -152,16 +153,16 @@ def encode_jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _part_colour(segment: str, outfit: Outfit) -> Colour:
+def _part_colour(segment: str, colours: BodyColours) -> Colour:
     part = segment.removeprefix("left_").removeprefix("right_")
     return {
-        "root": outfit.trousers,
-        "hip": outfit.trousers,
-        "knee": outfit.trousers,
-        "ankle": outfit.shoes,
-        "chest": outfit.shirt,
-        "shoulder": outfit.shirt,
-    }.get(part, outfit.skin)
+        "root": colours.trousers,
+        "hip": colours.trousers,
+        "knee": colours.trousers,
+        "ankle": colours.shoes,
+        "chest": colours.shirt,
+        "shoulder": colours.shirt,
+    }.get(part, colours.skin)
 
 
 def _prop_stroke(prop: Prop) -> Stroke:

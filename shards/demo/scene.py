@@ -25,7 +25,7 @@ CLEARANCE_M = 1.4  # kept free on both sides of the way walked
 
 
 @dataclass(frozen=True)
-class Outfit:
+class BodyColours:
     """Colours of the body's parts."""
 
     skin: Colour
@@ -57,11 +57,11 @@ class Scene:
     props: tuple[Prop, ...]
 
 
-def random_outfit(rng: np.random.Generator) -> Outfit:
-    """An outfit whose shirt and trousers differ."""
+def random_outfit(rng: np.random.Generator) -> BodyColours:
+    """Colours whose shirt and trousers differ."""
     shirt, trousers, shoes = rng.choice(len(CLOTHES), size=3, replace=False)
     skin = SKIN[rng.integers(len(SKIN))]
-    return Outfit(skin, CLOTHES[shirt], CLOTHES[trousers], CLOTHES[shoes])
+    return BodyColours(skin, CLOTHES[shirt], CLOTHES[trousers], CLOTHES[shoes])
 
 
 def random_scene(

@@ -18,7 +18,7 @@ from shards.demo.mocap import MOTION_RATE_HZ, load_clip, perform
 from shards.demo.narrate import narrate
 from shards.demo.postures import SEAT_M
 from shards.demo.render import Renderer, encode_jpeg
-from shards.demo.scene import Outfit, random_outfit, random_scene
+from shards.demo.scene import BodyColours, random_outfit, random_scene
 from shards.demo.sensor import PLACEMENTS, Placement, add_faults, random_mounting, worn_imu
 from shards.demo.skeleton import BodyMotion, Pose
 
@@ -33,7 +33,7 @@ SYNC = "synthetic: IMU, frames and narration come from one simulated clock"
 
 
 @dataclass(frozen=True)
-class TakeOrder:
+class TakeRequest:
     """What one take shall hold: its number, clip, and how many moments, placements and frames.
 
     frames: pictures of a moment; the first, third… are first-person, the others third-person.
@@ -49,10 +49,10 @@ class TakeOrder:
 
 
 @dataclass(frozen=True)
-class _Performer:
+class _Person:
     name: str
     size: float
-    outfit: Outfit
+    colours: BodyColours
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,26 @@ class _Moment:
     texts: tuple[str, ...]
 
 
-def perform_take(order: TakeOrder) -> list[Window]:
+def perform_take(request: TakeRequest) -> list[Window]:
     """The windows of a take: each of its moments at each of its placements."""
-    rng = _generator(order.seed, 1, order.number)
-    performer = _performer(order.seed, int(rng.integers(PERFORMERS)))
+    rng = _generator(request.seed, 1, request.number)
+    performer = _performer(request.seed, int(rng.integers(PERFORMERS)))
     tempo = rng.uniform(*TEMPO)
-    duration_s = order.moments * WINDOW_S
-    motion = perform(load_clip(order.clip), duration_s, rng, tempo=tempo, size=performer.size)
-    seat_m = SEAT_M * performer.size if order.clip == "sit" else 0.0
+    duration_s = request.moments * WINDOW_S
+    motion = perform(load_clip(request.clip), duration_s, rng, tempo=tempo, size=performer.size)
+    seat_m = SEAT_M * performer.size if request.clip == "sit" else 0.0
     scene = random_scene(rng, motion.position["root"][::100, :2], seat_m)
-    chosen = rng.choice(len(PLACEMENTS), size=order.placements, replace=False)
+    chosen = rng.choice(len(PLACEMENTS), size=request.placements, replace=False)
     signals = {PLACEMENTS[i]: _signal(motion, PLACEMENTS[i], performer.size, rng) for i in chosen}
     azimuth = rng.uniform(0, 2 * np.pi)
     windows: list[Window] = []
-    if order.frames:
-        renderer = _renderer(order.pixels)
-        renderer.stage(scene, performer.outfit, performer.size)
-    for moment in range(order.moments):
+    if request.frames:
+        renderer = _renderer(request.pixels)
+        renderer.stage(scene, performer.colours, performer.size)
+    for moment in range(request.moments):
         start_s = moment * WINDOW_S
         frame_times_s, frames = [], []
-        for i, offset_s in enumerate(_frame_times(order.frames, rng)):
+        for i, offset_s in enumerate(_frame_times(request.frames, rng)):
             pose = motion.pose_at(start_s + offset_s)
             camera = _camera(i, pose, performer.size, azimuth, rng)
             frame_times_s.append(start_s + offset_s)
@@ -93,9 +93,9 @@ def perform_take(order: TakeOrder) -> list[Window]:
             start_s,
             tuple(frame_times_s),
             tuple(frames),
-            narrate(order.clip, tempo, scene.ground, rng),
+            narrate(request.clip, tempo, scene.ground, rng),
         )
-        windows += _windows(order, performer.name, signals, shared)
+        windows += _windows(request, performer.name, signals, shared)
     return windows
 
 
@@ -109,9 +109,9 @@ def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def _performer(seed: int, number: int) -> _Performer:
+def _performer(seed: int, number: int) -> _Person:
     rng = _generator(seed, 0, number)
-    return _Performer(f"synthetic-{number:02d}", rng.uniform(*SIZE), random_outfit(rng))
+    return _Person(f"synthetic-{number:02d}", rng.uniform(*SIZE), random_outfit(rng))
 
 
 def _signal(
@@ -137,10 +137,10 @@ def _camera(i: int, pose: Pose, size: float, azimuth: float, rng: np.random.Gene
 
 
 def _windows(
-    order: TakeOrder, person: str, signals: dict[Placement, np.ndarray], moment: _Moment
+    request: TakeRequest, person: str, signals: dict[Placement, np.ndarray], moment: _Moment
 ) -> Iterator[Window]:
     """One moment as each of the sensors felt it."""
-    recording = f"seed{order.seed}-{order.number:05d}-{order.clip}"
+    recording = f"seed{request.seed}-{request.number:05d}-{request.clip}"
     first = round(moment.start_s * RATE_HZ)
     inside = slice(first, first + round(WINDOW_S * RATE_HZ))
     for placement, signal in signals.items():

@@ -13,16 +13,16 @@ from dataclasses import asdict
 from typing import Any
 
 from primus_scale.data.record import META_MEMBER
-from primus_scale.data.shard_set import Place, read_record
+from primus_scale.data.shard_set import RecordPlace, read_record
 from primus_scale.storage.folder import Folder
 from shards.write.writer import window_key, write_shard
 
 READ_AHEAD = 32  # records read at once
 
 
-def plan_shards(places: Sequence[Place], shard_bytes: int) -> list[list[Place]]:
+def plan_shards(places: Sequence[RecordPlace], shard_bytes: int) -> list[list[RecordPlace]]:
     """The records at ``places``, in that order, in shards of ``shard_bytes``."""
-    shards: list[list[Place]] = []
+    shards: list[list[RecordPlace]] = []
     left = 0
     for place in places:
         if left <= 0:
@@ -41,12 +41,12 @@ class RecordReader:
         # Kept as long as the reader: each thread has a connection of its own to an object store.
         self._pool = ThreadPoolExecutor(READ_AHEAD)
 
-    def read(self, places: Sequence[Place]) -> Iterator[dict[str, memoryview]]:
+    def read(self, places: Sequence[RecordPlace]) -> Iterator[dict[str, memoryview]]:
         """Members of the records at ``places``, in that order; raises as ``read_record``."""
         for start in range(0, len(places), READ_AHEAD):
             yield from self._pool.map(self._read, places[start : start + READ_AHEAD])
 
-    def _read(self, place: Place) -> dict[str, memoryview]:
+    def _read(self, place: RecordPlace) -> dict[str, memoryview]:
         return read_record(self._folder, place)
 
 
@@ -57,12 +57,14 @@ class ShardCopier:
         self._reader = RecordReader(from_url)
         self._to = Folder(to_url)
 
-    def __call__(self, shard: tuple[str, Sequence[Place]]) -> dict[str, Any]:
+    def __call__(self, shard: tuple[str, Sequence[RecordPlace]]) -> dict[str, Any]:
         """Write the shard of this name with the records of these places; ``file`` is its entry."""
         name, places = shard
         return {"file": asdict(write_shard(self._to, name, self._records(places)))}
 
-    def _records(self, places: Sequence[Place]) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    def _records(
+        self, places: Sequence[RecordPlace]
+    ) -> Iterator[tuple[str, dict[str, bytes], int]]:
         for views in self._reader.read(places):
             members = {name: bytes(view) for name, view in views.items()}
             yield window_key(json.loads(members[META_MEMBER])["uid"]), members, 1

@@ -39,8 +39,8 @@ from shards.embed.group_embedder import GroupEmbedder
 from shards.embed.grouping import plan_groups
 from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.embed.shuffle import shuffled_places
-from shards.tasks.progress import Progress
-from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.progress import TaskProgress
+from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed, on_cluster, stays_here
 from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
 
@@ -51,7 +51,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class _Crew:
+class _EmbeddingPool:
     """Who does the work. threads: of each worker. gpus: devices of each while it embeds."""
 
     workers: int
@@ -105,24 +105,24 @@ def embed(
             raise ValueError(f"{name} must be at least 1, got {value}")
     device = _choose_device(device, workers, report)
     gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
-    crew = _Crew(workers, _choose_threads(threads, workers), gpus, report)
+    pool = _EmbeddingPool(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
-    teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, crew)
+    teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, pool)
     with held(out_url, instead="another --out"):
         check_output(out_url, overwrite)
-        index = _embed(source, out_url, teachers, block, seed, crew)
+        index = _embed(source, out_url, teachers, block, seed, pool)
     report(f"{out_url}: {index.windows} windows packed")
     return index
 
 
 def _embed(
-    source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, crew: _Crew
+    source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, pool: _EmbeddingPool
 ) -> ShardIndex:
     """The work of ``embed`` on an output that nobody else writes to."""
-    workshop = Workshop(out_url)
-    groups = _embed_groups(source, workshop, teachers, crew)
+    store = TaskStore(out_url)
+    groups = _embed_groups(source, store, teachers, pool)
     open_output(out_url)
-    shards = _pack(source, out_url, workshop, groups, teachers.spaces, block, seed, crew)
+    shards = _pack(source, out_url, store, groups, teachers.spaces, block, seed, pool)
     remove_other_shards(out_url, shards)
     index = replace(
         source.index,
@@ -133,7 +133,7 @@ def _embed(
         provenance={**source.index.provenance, "packing_seed": seed},
     )
     write_index(index, out_url)
-    workshop.remove()
+    store.remove()
     return index
 
 
@@ -167,14 +167,14 @@ def _choose_threads(threads: int | None, workers: int) -> int:
     return threads
 
 
-def _set_up_teachers(config: TeachersConfig, device: str, crew: _Crew) -> _Teachers:
+def _set_up_teachers(config: TeachersConfig, device: str, pool: _EmbeddingPool) -> _Teachers:
     # On the CPU, to know what they are: the devices belong to the workers.
     teachers = build_teachers(config, "cpu")
     if not teachers:
         raise ValueError("no teacher is named; give --video, --text or both")
     spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
     build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, device)
-    if device == "cpu" and stays_here(crew.workers):
+    if device == "cpu" and stays_here(pool.workers):
         build = partial(dict, teachers)  # the worker is this process
     return _Teachers(build, spaces, device, config.batch)
 
@@ -193,13 +193,13 @@ def _open_source(windows_url: str, out_url: str) -> ShardSet:
 
 def _embed_groups(
     source: ShardSet,
-    workshop: Workshop,
+    store: TaskStore,
     teachers: _Teachers,
-    crew: _Crew,
+    pool: _EmbeddingPool,
 ) -> list[ShardEntry]:
     """The tars of embedded windows, in the order of the source."""
     index, folder = source.index, source.folders[0]
-    contents = fingerprint([shard.sha256 for shard in index.shards])
+    contents = settings_digest([shard.sha256 for shard in index.shards])
     keys = {modality: space.key for modality, space in teachers.spaces.items()}
     numerics = [version("primus-scale"), torch.__version__, teachers.device, teachers.batch]
     limits = {"windows": GROUP_WINDOWS, "size": GROUP_BYTES}
@@ -207,19 +207,19 @@ def _embed_groups(
     tasks, start = [], 0
     for number, group in enumerate(groups):
         key = f"group-{number:06d}"
-        depends = fingerprint(contents, keys, numerics, start, len(group))
+        depends = settings_digest(contents, keys, numerics, start, len(group))
         tasks.append(Task(key, depends, (f"{key}.tar", group)))
         start += len(group)
     make_worker = partial(
         GroupEmbedder,
         folder.url,
-        workshop.folder.url,
+        store.folder.url,
         teachers.build,
         teachers.spaces,
         (len(index.channels), index.window_samples),
-        crew.threads,
+        pool.threads,
     )
-    made = _run("embed", workshop, workshop.folder, tasks, make_worker, crew, _parse_group)
+    made = _run("embed", store, store.folder, tasks, make_worker, pool, _parse_group)
     _check_uids(np.concatenate([uids for _, uids in made]))
     return [file for file, _ in made]
 
@@ -242,39 +242,39 @@ def _check_uids(uids: np.ndarray) -> None:
 def _pack(
     source: ShardSet,
     out_url: str,
-    workshop: Workshop,
+    store: TaskStore,
     groups: Sequence[ShardEntry],
     spaces: Mapping[str, TeacherSpace],
     block: int,
     seed: int,
-    crew: _Crew,
+    pool: _EmbeddingPool,
 ) -> tuple[ShardEntry, ...]:
     """The packed shards, written from the groups' tars in random order."""
     plan = plan_packed_shards(
         shuffled_places(groups, seed), block, count_row_bytes(source.index, spaces)
     )
-    contents = fingerprint([group.sha256 for group in groups])
+    contents = settings_digest([group.sha256 for group in groups])
     settings = [version("primus-scale"), contents, list(source.labels), seed, block]
     tasks, first = [], 0
     for number, places in enumerate(plan):
         name = shard_name(number)
-        depends = fingerprint(settings, first, len(places))
+        depends = settings_digest(settings, first, len(places))
         tasks.append(Task(name, depends, (name, first, places)))
         first += -(-len(places) // block)
     make_worker = partial(
-        ShardPacker, workshop.folder.url, out_url, block, source.labels, dict(spaces)
+        ShardPacker, store.folder.url, out_url, block, source.labels, dict(spaces)
     )
-    crew = replace(crew, threads=1, gpus=0.0)
-    return tuple(_run("pack", workshop, Folder(out_url), tasks, make_worker, crew, _parse_shard))
+    pool = replace(pool, threads=1, gpus=0.0)
+    return tuple(_run("pack", store, Folder(out_url), tasks, make_worker, pool, _parse_shard))
 
 
 def _run(
     what: str,
-    workshop: Workshop,
+    store: TaskStore,
     folder: Folder,
     tasks: Sequence[Task],
     make_worker: Callable[[], Callable[[Any], Any]],
-    crew: _Crew,
+    pool: _EmbeddingPool,
     parse: Callable[[Any], Result],
 ) -> list[Result]:
     """The parsed results of tasks that write into ``folder``, in their order.
@@ -282,21 +282,21 @@ def _run(
     OSError where one task has none.
     """
     windows = sum(len(task.item[-1]) for task in tasks)
-    progress = Progress(what, windows, "windows", crew.report)
-    crew.report(f"{what}  {windows} windows  parts: {len(tasks)}")
+    progress = TaskProgress(what, windows, "windows", pool.report)
+    pool.report(f"{what}  {windows} windows  parts: {len(tasks)}")
     results: dict[str, Result] = {}
-    for task, result, kept in workshop.run(
+    for task, result, kept in store.run(
         tasks,
         make_worker,
         folder=folder,
-        workers=crew.workers,
-        threads=crew.threads,
-        gpus=crew.gpus,
-        report=crew.report,
+        workers=pool.workers,
+        threads=pool.threads,
+        gpus=pool.gpus,
+        report=pool.report,
     ):
         if isinstance(result, Failed):
             raise OSError(
-                f"{workshop.folder.locate(task.key)}: {result.why}; lower threads or batch if "
+                f"{store.folder.locate(task.key)}: {result.why}; lower threads or batch if "
                 "memory ran out, and run it again: it goes on where it was"
             )
         results[task.key] = parse(result)

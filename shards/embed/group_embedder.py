@@ -22,7 +22,7 @@ import torch
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.members import Data, decode_member, encode_npy
 from primus_scale.data.record import decode_window, encode_window
-from primus_scale.data.shard_set import Place
+from primus_scale.data.shard_set import RecordPlace
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder
 from primus_scale.teachers import (
@@ -59,7 +59,7 @@ class GroupEmbedder:
         self._shape = shape
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, item: tuple[str, Sequence[Place]]) -> dict[str, Any]:
+    def __call__(self, item: tuple[str, Sequence[RecordPlace]]) -> dict[str, Any]:
         """Embed the windows at ``item[1]`` into the tar ``item[0]``.
 
         Returns its ``ShardEntry`` as ``file`` and the windows' ``uids``, as JSON. ValueError naming

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-from primus_scale.data.shard_set import Place
+from primus_scale.data.shard_set import RecordPlace
 from shards.embed.copying import RecordReader
 
 LOOK_ON = 64  # windows after the limit among which the best place for a cut is looked for
@@ -18,8 +18,8 @@ _CUTS_AT_ONCE = 16
 
 
 def plan_groups(
-    source_url: str, places: Sequence[Place], *, windows: int, size: int
-) -> list[list[Place]]:
+    source_url: str, places: Sequence[RecordPlace], *, windows: int, size: int
+) -> list[list[RecordPlace]]:
     """All windows at ``places`` in the folder at ``source_url``, in their order, in groups.
 
     windows, size: limits of a group, the latter in bytes of records. At most ``LOOK_ON`` windows
@@ -31,7 +31,7 @@ def plan_groups(
     return [list(places[start:end]) for start, end in pairwise([0, *cuts])]
 
 
-def _limits(places: Sequence[Place], windows: int, size: int) -> list[int]:
+def _limits(places: Sequence[RecordPlace], windows: int, size: int) -> list[int]:
     """Numbers of the windows with which the second and later groups begin, by the limits alone."""
     cuts, start, held = [], 0, 0
     for number, place in enumerate(places):
@@ -45,7 +45,7 @@ def _limits(places: Sequence[Place], windows: int, size: int) -> list[int]:
 class _CutFinder:
     """Looks for places between windows that share no picture."""
 
-    def __init__(self, places: Sequence[Place], reader: RecordReader) -> None:
+    def __init__(self, places: Sequence[RecordPlace], reader: RecordReader) -> None:
         self._places = places
         self._reader = reader
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, encode_block, make_block
-from primus_scale.data.shard_set import Place
+from primus_scale.data.shard_set import RecordPlace
 from primus_scale.storage.folder import Folder
 from shards.embed.copying import RecordReader
 from shards.embed.group_embedder import decode_row
@@ -24,7 +24,9 @@ from shards.write.writer import block_key, write_shard
 SHARD_BYTES = 64 * 2**20  # of samples and embeddings, reached by the last block of a shard
 
 
-def plan_packed_shards(places: Sequence[Place], block: int, row_bytes: int) -> list[list[Place]]:
+def plan_packed_shards(
+    places: Sequence[RecordPlace], block: int, row_bytes: int
+) -> list[list[RecordPlace]]:
     """The windows at ``places``, in that order, in shards of whole blocks."""
     windows = block * -(-SHARD_BYTES // (block * row_bytes))
     return [list(places[start : start + windows]) for start in range(0, len(places), windows)]
@@ -55,20 +57,20 @@ class ShardPacker:
         self._labels = labels
         self._spaces = spaces
 
-    def __call__(self, item: tuple[str, int, Sequence[Place]]) -> dict[str, Any]:
+    def __call__(self, item: tuple[str, int, Sequence[RecordPlace]]) -> dict[str, Any]:
         """Write a shard of a name, whose first block has a number; its entry as JSON, ``file``."""
         name, first, places = item
         return {"file": asdict(write_shard(self._out, name, self._records(first, places)))}
 
     def _records(
-        self, first: int, places: Sequence[Place]
+        self, first: int, places: Sequence[RecordPlace]
     ) -> Iterator[tuple[str, dict[str, bytes], int]]:
         for number, start in enumerate(range(0, len(places), self._block), first):
             block = self._make(places[start : start + self._block])
             check_block(block, self._spaces, self._labels)
             yield block_key(number), encode_block(block), len(block)
 
-    def _make(self, places: Sequence[Place]) -> Block:
+    def _make(self, places: Sequence[RecordPlace]) -> Block:
         rows = [decode_row(members, [*self._spaces]) for members in self._reader.read(places)]
         absent = {m: np.zeros(space.dim, np.float16) for m, space in self._spaces.items()}
         return make_block(

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from primus_scale.data.index import ShardEntry
-from primus_scale.data.shard_set import Place, list_places
+from primus_scale.data.shard_set import RecordPlace, list_places
 
 
-def shuffled_places(files: Sequence[ShardEntry], seed: int) -> list[Place]:
+def shuffled_places(files: Sequence[ShardEntry], seed: int) -> list[RecordPlace]:
     """Every record of ``files``, in an order drawn from ``seed``."""
     places = list_places(files)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(places))

@@ -29,7 +29,7 @@ class Walked(NamedTuple):
     skipped: dict[str, str]
 
 
-class _Place(NamedTuple):
+class _Level(NamedTuple):
     """A folder on the way down: its path, that relative to the top, the real paths around it."""
 
     path: str
@@ -52,7 +52,7 @@ def walk(root: Path, pattern: str, *, inside: bool = False) -> Walked:
     walker = _Walker(root, parts, inside)
     path = root.joinpath(*inner)
     if path.is_dir() and (not inside or walker.is_inside(str(path))):
-        walker.folder(_Place(str(path), inner, (os.path.realpath(path),)))
+        walker.folder(_Level(str(path), inner, (os.path.realpath(path),)))
     return Walked(sorted(walker.files), walker.skipped)
 
 
@@ -73,7 +73,7 @@ class _Walker:
         """Whether a path lies below the top when all links are followed."""
         return Path(os.path.realpath(path)).is_relative_to(self._real_root)
 
-    def folder(self, place: _Place) -> None:
+    def folder(self, place: _Level) -> None:
         """Take the files of a folder and of those below it."""
         for entry in self._entries(place):
             inner = (*place.inner, entry.name)
@@ -92,11 +92,11 @@ class _Walker:
             if stat.S_ISDIR(mode):
                 if not last and fits and self._enters(entry, name, place):
                     real = os.path.realpath(entry.path)
-                    self.folder(_Place(entry.path, inner, (*place.around, real)))
+                    self.folder(_Level(entry.path, inner, (*place.around, real)))
             elif self._matches(name) and self._takes(entry, name, mode):
                 self.files.append(name)
 
-    def _entries(self, place: _Place) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, place: _Level) -> Iterator[os.DirEntry[str]]:
         name = "/".join(place.inner) or "."
         if len(place.inner) >= MOST_FOLDERS:
             self.skipped[name] = f"lies below {MOST_FOLDERS} folders"
@@ -107,7 +107,7 @@ class _Walker:
         except OSError as error:
             self.skipped[name] = f"cannot be read ({error.strerror})"
 
-    def _enters(self, entry: os.DirEntry[str], name: str, place: _Place) -> bool:
+    def _enters(self, entry: os.DirEntry[str], name: str, place: _Level) -> bool:
         if not entry.is_symlink():
             return True
         real = os.path.realpath(entry.path)

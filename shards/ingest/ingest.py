@@ -30,11 +30,16 @@ from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import hash64
 from primus_scale.storage.folder import Folder, explain_write_errors
 from shards.embed.copying import ShardCopier, plan_shards
-from shards.ingest.recording_maker import IngestJob, Made, Order, RecordingMaker
+from shards.ingest.recording_maker import (
+    IngestJob,
+    RecordingMaker,
+    RecordingRequest,
+    RecordingResult,
+)
 from shards.recording import RecordingRef
 from shards.report import INGEST_NAME, IngestReport, RecordingReport
-from shards.tasks.progress import Progress
-from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.progress import TaskProgress
+from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics
 from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
@@ -70,31 +75,31 @@ def ingest(
 
 def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> IngestReport:
     """The work of ``ingest`` on an output that nobody else writes to."""
-    workshop = Workshop(job.out)
+    store = TaskStore(job.out)
     reader = job.create_reader()
     refs = reader.recordings()
     unread = reader.unread(refs)
     report(f"{len(refs)} recordings in {job.source}")
-    made = _make_all(job, refs, workshop, workers, report)
-    within = (line for one in made for line in one.report.unread)
+    results = _make_all(job, refs, store, workers, report)
+    within = (line for one in results for line in one.report.unread)
     found = IngestReport(
         reader=job.reader,
         source=job.source,
         settings={**asdict(job.settings), "options": dict(job.options)},
-        recordings=tuple(one.report for one in made),
+        recordings=tuple(one.report for one in results),
         unread=tuple([*unread, *within][:_MOST_UNREAD]),
     )
-    check_made(made, found, job)
+    check_made(results, found, job)
     open_output(job.out)
-    shards = _copy(job, made, workshop, workers, report)
+    shards = _copy(job, results, store, workers, report)
     remove_other_shards(job.out, shards)
     _write_report(found, job.out)
-    write_index(_index(job, made, shards), job.out)
-    if all(one.report.error is None for one in made):
-        workshop.remove()
+    write_index(_index(job, results, shards), job.out)
+    if all(one.report.error is None for one in results):
+        store.remove()
     else:
         report(
-            f"what was read is kept in {workshop.folder.url}: mend the recordings that failed and "
+            f"what was read is kept in {store.folder.url}: mend the recordings that failed and "
             "run it again with --overwrite, and only those are read; or delete it"
         )
     return found
@@ -103,23 +108,23 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
 def _make_all(
     job: IngestJob,
     refs: Sequence[RecordingRef],
-    workshop: Workshop,
+    store: TaskStore,
     workers: int,
     report: Callable[[str], None],
-) -> list[Made]:
+) -> list[RecordingResult]:
     """The windows of every recording, in the order of the listing."""
     tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
-    made = {
+    results = {
         ref.name: _failed(job, ref, "its name is no UTF-8; rename it")
         for ref in refs
         if not _is_utf8(ref)
     }
-    progress = Progress("ingest", len(tasks), "recordings", report)
+    progress = TaskProgress("ingest", len(tasks), "recordings", report)
     windows = failed = 0
-    done = workshop.run(
+    done = store.run(
         tasks,
-        partial(RecordingMaker, job, workshop.folder.url),
-        folder=workshop.folder,
+        partial(RecordingMaker, job, store.folder.url),
+        folder=store.folder,
         workers=min(workers, len(tasks)),
         report=report,
     )
@@ -127,17 +132,17 @@ def _make_all(
         ref = task.item.ref
         if isinstance(result, Failed):
             failed += 1
-            made[ref.name] = _failed(job, ref, result.why)
+            results[ref.name] = _failed(job, ref, result.why)
         else:
-            made[ref.name] = Made.parse(result)
-        windows += made[ref.name].report.windows
+            results[ref.name] = RecordingResult.parse(result)
+        windows += results[ref.name].report.windows
         progress.add(note=f"{windows} windows{f', {failed} failed' if failed else ''}", kept=kept)
-    return [made[ref.name] for ref in refs]
+    return [results[ref.name] for ref in refs]
 
 
-def _failed(job: IngestJob, ref: RecordingRef, why: str) -> Made:
+def _failed(job: IngestJob, ref: RecordingRef, why: str) -> RecordingResult:
     name = ref.name.encode("utf-8", "backslashreplace").decode()
-    return Made(RecordingReport(job.reader, name, error=why))
+    return RecordingResult(RecordingReport(job.reader, name, error=why))
 
 
 def _is_utf8(ref: RecordingRef) -> bool:
@@ -169,40 +174,42 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
     for ref in refs:
         key = f"recording-{hash64(ref.name) % 2**64:016x}"
         own = {path: versions[path] for path in ref.files}
-        depends = fingerprint(general, ref.name, own, dict(ref.details))
+        depends = settings_digest(general, ref.name, own, dict(ref.details))
         there = {path: stamp for path, stamp in own.items() if stamp != "none"}
-        tasks.append(Task(key, depends, Order(key, ref, there)))
+        tasks.append(Task(key, depends, RecordingRequest(key, ref, there)))
     return tasks
 
 
-def check_made(made: Sequence[Made], found: IngestReport, job: IngestJob) -> None:
+def check_made(results: Sequence[RecordingResult], found: IngestReport, job: IngestJob) -> None:
     """ValueError where there is no window (the report is written first), or one is there twice."""
-    uids = np.concatenate([np.array(one.uids, np.int64) for one in made] or [np.empty(0, np.int64)])
+    uids = np.concatenate(
+        [np.array(one.uids, np.int64) for one in results] or [np.empty(0, np.int64)]
+    )
     if not len(uids):
         _write_report(found, job.out)
-        raise ValueError(_why_nothing(made, job))
+        raise ValueError(_why_nothing(results, job))
     values, counts = np.unique(uids, return_counts=True)
     if (counts > 1).any():
         uid = int(values[np.argmax(counts)])
-        names = sorted(one.report.name for one in made if uid in one.uids)
+        names = sorted(one.report.name for one in results if uid in one.uids)
         raise ValueError(
             f"window {uid} was made of {' and of '.join(names)}; their data set, name and devices "
             "must not be the same: give the recordings names of their own"
         )
 
 
-def _why_nothing(made: Sequence[Made], job: IngestJob) -> str:
-    errors = [f"{one.report.name}: {one.report.error}" for one in made if one.report.error]
+def _why_nothing(results: Sequence[RecordingResult], job: IngestJob) -> str:
+    errors = [f"{one.report.name}: {one.report.error}" for one in results if one.report.error]
     refused: Counter[str] = Counter()
-    for one in made:
+    for one in results:
         for device in one.report.devices:
             refused.update(device.refused)
     reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
-    notes = [f"{one.report.name}: {note}" for one in made for note in one.report.notes]
+    notes = [f"{one.report.name}: {note}" for one in results for note in one.report.notes]
     told = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
     more = len(errors) - _MOST_NAMED
     return (
-        f"no window came of {len(made)} recordings in {job.source}: {told}"
+        f"no window came of {len(results)} recordings in {job.source}: {told}"
         f"{f'; and {more} more' if more > 0 else ''}. {Folder(job.out).locate(INGEST_NAME)} has "
         "the whole report; correct the source or the settings, and run it again"
     )
@@ -210,24 +217,24 @@ def _why_nothing(made: Sequence[Made], job: IngestJob) -> str:
 
 def _copy(
     job: IngestJob,
-    made: Sequence[Made],
-    workshop: Workshop,
+    results: Sequence[RecordingResult],
+    store: TaskStore,
     workers: int,
     report: Callable[[str], None],
 ) -> list[ShardEntry]:
     """The shards, written from the recordings' tars in their order."""
-    files = [one.file for one in made if one.file]
+    files = [one.file for one in results if one.file]
     plan = plan_shards(list_places(files), job.settings.shard_bytes)
-    contents = fingerprint([file.sha256 for file in files])
+    contents = settings_digest([file.sha256 for file in files])
     tasks = []
     for number, places in enumerate(plan):
         name = shard_name(number)
-        depends = fingerprint(contents, job.settings.shard_bytes, name)
+        depends = settings_digest(contents, job.settings.shard_bytes, name)
         tasks.append(Task(name, depends, (name, places)))
-    progress = Progress("write", sum(map(len, plan)), "windows", report)
-    done = workshop.run(
+    progress = TaskProgress("write", sum(map(len, plan)), "windows", report)
+    done = store.run(
         tasks,
-        partial(ShardCopier, workshop.folder.url, job.out),
+        partial(ShardCopier, store.folder.url, job.out),
         folder=Folder(job.out),
         workers=min(workers, len(tasks)),
         report=report,
@@ -241,10 +248,12 @@ def _copy(
     return [entries[task.key] for task in tasks]
 
 
-def _index(job: IngestJob, made: Sequence[Made], shards: Sequence[ShardEntry]) -> ShardIndex:
+def _index(
+    job: IngestJob, results: Sequence[RecordingResult], shards: Sequence[ShardEntry]
+) -> ShardIndex:
     settings = job.settings
     statistics = ChannelStatistics(len(settings.channels))
-    for one in made:
+    for one in results:
         if one.file:
             statistics.add_sums(one.sums)
     return ShardIndex(
@@ -256,7 +265,7 @@ def _index(job: IngestJob, made: Sequence[Made], shards: Sequence[ShardEntry]) -
         mean=statistics.mean(),
         std=statistics.std(),
         shards=tuple(shards),
-        labels=tuple(sorted({label for one in made for label in one.labels})),
+        labels=tuple(sorted({label for one in results for label in one.labels})),
         provenance={"reader": job.reader, "source": job.source, "settings": asdict(settings)},
     )
 

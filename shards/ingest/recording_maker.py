@@ -1,7 +1,7 @@
 """A worker of ingestion: makes the windows of one recording after the other.
 
 maker = RecordingMaker(job, work_url)
-made = maker(Order(key, ref, versions))  # Made as JSON, or Failed
+result = maker(RecordingRequest(key, ref, versions))  # RecordingResult as JSON, or Failed
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class IngestJob:
 
 
 @dataclass(frozen=True)
-class Made:
+class RecordingResult:
     """What became of a recording. file: its windows in the work folder, if there are any.
 
     sums: of its samples (``ChannelStatistics``). labels: those met. uids: of its windows.
@@ -66,12 +66,12 @@ class Made:
     uids: tuple[int, ...] = ()
 
     @classmethod
-    def parse(cls, tree: Any) -> Made:
+    def parse(cls, tree: Any) -> RecordingResult:
         """From JSON (``dataclasses.asdict``)."""
         return _MADE.validate_python(tree)
 
 
-_MADE = TypeAdapter(Made)
+_MADE = TypeAdapter(RecordingResult)
 
 
 class _BrokenRecordingError(Exception):
@@ -114,7 +114,7 @@ def _writing() -> Iterator[None]:
         raise _OutputError from error
 
 
-class Order(NamedTuple):
+class RecordingRequest(NamedTuple):
     """A recording to be made. key: names its tar. versions: of its files, when it was listed."""
 
     key: str
@@ -130,35 +130,35 @@ class RecordingMaker:
         self._reader = job.create_reader()
         self._folder = Folder(work_url)
 
-    def __call__(self, order: Order) -> dict[str, Any] | Failed:
-        """What became of the recording: ``Made`` as JSON, or ``Failed`` where it cannot be read.
+    def __call__(self, request: RecordingRequest) -> dict[str, Any] | Failed:
+        """What became of the recording: as ``RecordingResult`` in JSON, or ``Failed``.
 
         OSError where its tar cannot be written, or where its files are not there any more as they
         were listed: the source is gone, or changes under our hands.
         """
         for last in (False, True):
             try:
-                return asdict(self._make(order))
+                return asdict(self._make(request))
             except _OutputError as error:
                 assert error.__cause__ is not None
                 raise error.__cause__ from None
             except _BrokenRecordingError as error:
-                self._check_source(order)
+                self._check_source(request)
                 # Storage may answer the second time, a damaged file will not.
                 if last or not isinstance(error.__cause__, OSError):
                     return Failed(str(error))
         raise AssertionError("the second try returns")
 
-    def _make(self, order: Order) -> Made:
-        with _reading(), self._reader.open(order.ref) as recording:
+    def _make(self, request: RecordingRequest) -> RecordingResult:
+        with _reading(), self._reader.open(request.ref) as recording:
             windows = RecordingWindows(recording, self._settings)
             json.dumps(asdict(windows.report), allow_nan=False)  # kept and published as it is
             records = _Records(windows, len(self._settings.channels))
             entry = None
             if windows.report.windows:
                 with _writing():
-                    entry = write_shard(self._folder, f"{order.key}.tar", records)
-        return Made(
+                    entry = write_shard(self._folder, f"{request.key}.tar", records)
+        return RecordingResult(
             report=windows.report,
             file=entry,
             sums=records.statistics.sums(),
@@ -166,10 +166,10 @@ class RecordingMaker:
             uids=tuple(sorted(records.uids)),
         )
 
-    def _check_source(self, order: Order) -> None:
+    def _check_source(self, request: RecordingRequest) -> None:
         source = self._reader.source
         source.check()
-        for path, version in order.versions.items():
+        for path, version in request.versions.items():
             if source.version(path) != version:
                 raise OSError(
                     f"{source.locate(path)} is not there any more as it was listed; check that its "

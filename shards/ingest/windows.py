@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from primus_scale.sample import Window, WindowMeta, window_uid
-from shards.ingest.film import Film
+from shards.ingest.frame_reader import FrameReader
 from shards.lag.measure import measure_lag, shift_frames
 from shards.recording import Device, FrameSource, Narration, Recording
 from shards.report import (
@@ -79,7 +79,7 @@ class RecordingWindows:
         self._settings = settings
         self._signals, notes = _condition(recording, settings)
         clocks = _synchronise(recording, self._signals, settings)
-        self._film = Film(clocks.frames, settings) if clocks.frames else None
+        self._film = FrameReader(clocks.frames, settings) if clocks.frames else None
         self._sync = clocks.sync
         self._accepted: list[_Accepted] = []
         self._notes: list[str] = []
@@ -104,8 +104,8 @@ class RecordingWindows:
     def __iter__(self) -> Iterator[Window]:
         moments = [list(group) for _, group in groupby(self._accepted, key=lambda w: w.start)]
         wanted = [moment[0].frames for moment in moments]
-        film = self._film.encode(wanted) if self._film else [()] * len(moments)
-        for moment, pictures in zip(moments, film, strict=True):
+        reader = self._film.encode(wanted) if self._film else [()] * len(moments)
+        for moment, pictures in zip(moments, reader, strict=True):
             for accepted in moment:
                 yield self._window(accepted, pictures)
 

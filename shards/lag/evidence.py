@@ -41,7 +41,7 @@ _AXES = 3  # of the gyroscope; they come first in what follows
 _SINGULAR = 1e-9
 
 
-class Found(NamedTuple):
+class MeasuredLag(NamedTuple):
     """lag_s: the picture is later by it. correlation: multiple, of all motion as weighted, 0..1."""
 
     lag_s: float
@@ -99,7 +99,7 @@ class MotionPair:
         return quick * (counts * self._weights)[:, None], int(counts.sum())
 
 
-def find_lag(pairs: Sequence[MotionPair]) -> Found | None:
+def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
     """The lag of all pairs together; None where nothing moves in the film or in the gyroscope.
 
     Tried are lags at which at least half as much can be compared as at the best one. Confidence is
@@ -123,7 +123,7 @@ def find_lag(pairs: Sequence[MotionPair]) -> Found | None:
         confidence = float(np.exp(logsumexp(evidence[near]) - np.logaddexp(related, unrelated)))
         bend = 2 * at - before - after  # of the parabola through the three
         lag_s += _STEP_S * float((after - before) / (2 * bend)) if bend > 0 else 0.0
-    return Found(lag_s, float(correlation[best]), confidence)
+    return MeasuredLag(lag_s, float(correlation[best]), confidence)
 
 
 def _smooth(values: np.ndarray, counts: np.ndarray, width: float) -> np.ndarray:

@@ -30,14 +30,14 @@ _AROUND = 5  # blocks over which a clock's pace is taken
 _UNKNOWN = 50.0  # ratios beyond it, or below one in it, are of units that are not known
 
 
-class Film(NamedTuple):
+class VideoTimes(NamedTuple):
     """What the file says of its pictures; None where it says nothing."""
 
     duration_s: float | None = None
     frames: int | None = None
 
     @classmethod
-    def of(cls, container: Any) -> Film:
+    def of(cls, container: Any) -> VideoTimes:
         """That of an open container of PyAV."""
         stream = container.streams.best("video")
         if stream is None or not stream.duration or not stream.time_base:
@@ -49,7 +49,7 @@ def check_pace(
     where: str,
     sensors: Mapping[str, tuple[int, float]],
     clocks: Mapping[str, Sequence[tuple[float, float]]],
-    film: Film,
+    film: VideoTimes,
 ) -> list[str]:
     """ValueError naming the file and the figure where the film is not in real time; notes else.
 
@@ -84,7 +84,7 @@ def check_pace(
     return notes
 
 
-def check_span(where: str, span_s: float, film: Film) -> None:
+def check_span(where: str, span_s: float, film: VideoTimes) -> None:
     """ValueError where telemetry with times of its own does not last as long as the film.
 
     span_s: from its first sample to its last.

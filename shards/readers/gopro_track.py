@@ -23,7 +23,7 @@ from av.stream import Discard
 
 from primus_scale.storage.foreign import DamagedInputError, decoding
 from shards.files.video import damage
-from shards.readers.gopro_pace import Film, check_pace
+from shards.readers.gopro_pace import VideoTimes, check_pace
 from shards.readers.gopro_sensor import TrackSensor
 from shards.readers.gpmf import parse_block
 
@@ -55,9 +55,9 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     """
     device, sensors, notes = "", dict[str, TrackSensor](), dict[str, None]()
     clocks: dict[str, list[tuple[float, float]]] = {}
-    film, blocks, first_s = Film(), 0, 0.0
+    film, blocks, first_s = VideoTimes(), 0, 0.0
     for item in _packets(opener, where):
-        if isinstance(item, Film):
+        if isinstance(item, VideoTimes):
             film = item
             continue
         first_s = first_s if blocks else item.start_s
@@ -87,16 +87,16 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     return Telemetry(device, held, tuple(notes))
 
 
-def film_of(path: Path, where: str) -> Film:
+def film_of(path: Path, where: str) -> VideoTimes:
     """What the file says of its pictures; ValueError naming it (``where``) where it is damaged."""
     try:
         with av.open(str(path), "r", metadata_errors="replace") as container:
-            return Film.of(container)
+            return VideoTimes.of(container)
     except Exception as error:
         raise ValueError(f"{where} cannot be read ({damage(error)}); {_AGAIN}") from None
 
 
-def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[Film | _Packet]:
+def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[VideoTimes | _Packet]:
     """The film, then the track's blocks; nothing where the track is not GoPro's."""
     with opener() as file:
         try:
@@ -109,7 +109,7 @@ def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[Film | _Pac
             raise ValueError(f"{where}: its telemetry cannot be read ({why}); {_AGAIN}") from None
 
 
-def _demuxed(container: Any, where: str) -> Iterator[Film | _Packet]:
+def _demuxed(container: Any, where: str) -> Iterator[VideoTimes | _Packet]:
     # FFmpeg's name for tracks of type "gpmd" and a few others.
     tracks = [stream for stream in container.streams.data if stream.name == "bin_data"]
     named = [t for t in tracks if "GoPro MET" in t.metadata.get("handler_name", "")]
@@ -123,7 +123,7 @@ def _demuxed(container: Any, where: str) -> Iterator[Film | _Packet]:
         raise DamagedInputError(
             f"{where}: its telemetry cannot be read (it is truncated); {_AGAIN}"
         )
-    yield Film.of(container)
+    yield VideoTimes.of(container)
     for packet in container.demux(track):
         if not packet.size:  # it tells that the track ends
             continue

@@ -62,7 +62,7 @@ class Series(NamedTuple):
     limit: float | None = None
 
 
-class Block(NamedTuple):
+class TelemetryBlock(NamedTuple):
     """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds.
 
     clocks: s on other clocks than the film's: ``TICK`` of the camera, ``GPSU`` or ``GPS9`` of
@@ -82,7 +82,7 @@ class _Entry(NamedTuple):
     data: memoryview
 
 
-def parse_block(data: bytes) -> Block:
+def parse_block(data: bytes) -> TelemetryBlock:
     """The IMU samples of a block; where several devices have a sensor, those of the first.
 
     ValueError (without the file's name) where the block is damaged, or does not say what its
@@ -107,7 +107,7 @@ def parse_block(data: bytes) -> Block:
         sensors = held | sensors
     if not devices:
         raise ValueError("it is empty")
-    return Block(device, sensors, clocks)
+    return TelemetryBlock(device, sensors, clocks)
 
 
 def _entries(data: memoryview) -> Iterator[_Entry]:

@@ -48,7 +48,7 @@ _FILE = re.compile(r"(?P<folder>(?:.*/)?)subject_(?P<split>train|test)\.txt")
 _SIGNALS = tuple(f"{kind}_{axis}" for kind in ("total_acc", "body_gyro") for axis in "xyz")
 
 
-class Stretch(NamedTuple):
+class JoinedWindows(NamedTuple):
     """Windows put together: values ``(n, 6)``, codes of activities ``(n,)``."""
 
     values: np.ndarray
@@ -145,7 +145,7 @@ class UciHarReader(Reader):
         return windows[own], codes[own].astype(np.int64)
 
 
-def put_together(windows: np.ndarray, codes: np.ndarray) -> list[Stretch]:
+def put_together(windows: np.ndarray, codes: np.ndarray) -> list[JoinedWindows]:
     """Windows ``(n, 128, c)`` in order, each joined to the one before where halves are equal.
 
     codes: activity of each window ``(n,)``. Half a window that belongs to two of different
@@ -157,12 +157,12 @@ def put_together(windows: np.ndarray, codes: np.ndarray) -> list[Stretch]:
         values = np.concatenate([windows[part[0], :HOP], *windows[part, HOP:]])
         before, after = codes[[part[0], *part]], codes[[*part, part[-1]]]
         halves = np.where(before == after, before, _MIXED)
-        stretches.append(Stretch(values, np.repeat(halves, HOP)))
+        stretches.append(JoinedWindows(values, np.repeat(halves, HOP)))
     return stretches
 
 
 def _samples(
-    times: list[np.ndarray], stretches: list[Stretch], columns: slice
+    times: list[np.ndarray], stretches: list[JoinedWindows], columns: slice
 ) -> Iterator[Samples]:
     for time_s, stretch in zip(times, stretches, strict=True):
         yield Samples(time_s, stretch.values[:, columns])

@@ -10,7 +10,7 @@ from primus_scale.monitor.progress import format_seconds
 REPORT_S = 5.0  # seconds between lines
 
 
-class Progress:
+class TaskProgress:
     """Reports ``done of total``, ``unit`` a second and the time left, at most every few seconds."""
 
     def __init__(self, what: str, total: int, unit: str, report: Callable[[str], None]) -> None:

@@ -1,9 +1,9 @@
 """Long work in small tasks, each of which is done once, whoever is killed in between.
 
-    workshop = Workshop(out_url)
-    for task, result, kept in workshop.run(tasks, make_worker, folder=workshop.folder, workers=8):
+    store = TaskStore(out_url)
+    for task, result, kept in store.run(tasks, make_worker, folder=store.folder, workers=8):
         ...
-    workshop.remove()
+    store.remove()
 
 A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
 output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
@@ -30,14 +30,14 @@ _READ_BYTES = 2**20
 
 
 class Task(NamedTuple):
-    """key: names its files. fingerprint: of what its result depends on. item: given to a worker."""
+    """key: names its files. settings_digest: of what its result depends on. item: for a worker."""
 
     key: str
-    fingerprint: str
+    settings_digest: str
     item: Any
 
 
-class Done(NamedTuple):
+class TaskResult(NamedTuple):
     """A task and its result. kept: by an earlier run."""
 
     task: Task
@@ -45,13 +45,13 @@ class Done(NamedTuple):
     kept: bool
 
 
-def fingerprint(*parts: Any) -> str:
+def settings_digest(*parts: Any) -> str:
     """32 hexadecimal digits of the JSON of ``parts``."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class Workshop:
+class TaskStore:
     """The folder ``.work`` below the output at ``out_url``, which is made.
 
     OSError naming it where that cannot be written.
@@ -72,7 +72,7 @@ class Workshop:
         threads: int = 1,
         gpus: float = 0.0,
         report: Callable[[str], None] = print,
-    ) -> Iterator[Done]:
+    ) -> Iterator[TaskResult]:
         """Every task with its result, those that were done before first, then as they end.
 
         A result is JSON with ``file``, the ``ShardEntry`` of what the task has written in
@@ -81,14 +81,14 @@ class Workshop:
         ``shards.tasks.workers.run_tasks``.
         """
         kept = self._kept(tasks, folder)
-        yield from (Done(task, kept[task.key], True) for task in tasks if task.key in kept)
+        yield from (TaskResult(task, kept[task.key], True) for task in tasks if task.key in kept)
         rest = [task for task in tasks if task.key not in kept]
         items = [task.item for task in rest]
         options: dict[str, Any] = {"threads": threads, "gpus": gpus, "report": report}
         for place, result in run_tasks(make_worker, items, workers=workers, **options):
             if not isinstance(result, Failed):
                 self._keep(rest[place], result)
-            yield Done(rest[place], result, False)
+            yield TaskResult(rest[place], result, False)
 
     def remove(self) -> None:
         """Delete the folder and all that lies in it; results first, then what they speak of."""
@@ -99,7 +99,11 @@ class Workshop:
             self.folder.remove_all()
 
     def _keep(self, task: Task, result: Any) -> None:
-        entry = {"fingerprint": task.fingerprint, "result": result, "seal": fingerprint(result)}
+        entry = {
+            "fingerprint": task.settings_digest,
+            "result": result,
+            "seal": settings_digest(result),
+        }
         with (
             explain_write_errors(self.folder.url),
             self.folder.staging(f"{task.key}.json") as path,
@@ -128,8 +132,8 @@ class Workshop:
         try:
             entry = parse_json(self.folder.read(name), self.folder.locate(name))
             result: dict[str, Any] = entry["result"]
-            sealed = entry["fingerprint"] == task.fingerprint and (
-                entry["seal"] == fingerprint(result)
+            sealed = entry["fingerprint"] == task.settings_digest and (
+                entry["seal"] == settings_digest(result)
             )
             file = result["file"]
             if sealed and (file is None or _is_whole(parse_shard_entry(file), folder, sizes)):

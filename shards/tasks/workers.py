@@ -147,7 +147,7 @@ def run_tasks(
     with ray_cluster(workers * threads):
         _check_room(threads, gpus)
         actor = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-        yield from _Crew(lambda: actor.remote(make_worker), workers, report).run(items)
+        yield from _WorkerPool(lambda: actor.remote(make_worker), workers, report).run(items)
 
 
 class _Worker:
@@ -180,7 +180,7 @@ def _check_room(threads: int, gpus: float) -> None:
     raise ValueError(f"a worker needs {needs}, machines of the cluster have up to {most}; lower it")
 
 
-class _Crew:
+class _WorkerPool:
     """Actors that take items from one queue, each as soon as its process runs."""
 
     def __init__(

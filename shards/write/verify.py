@@ -25,7 +25,7 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
-from primus_scale.data.shard_set import Place, decode_columns, list_places
+from primus_scale.data.shard_set import RecordPlace, decode_columns, list_places
 from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decode_picture, reason, shorten
@@ -172,7 +172,7 @@ class _Verification:
         elif not empty:
             self._fault(shard.name, "holds more behind the last record that the index names")
 
-    def _check_record(self, where: str, place: Place, data: bytes) -> None:
+    def _check_record(self, where: str, place: RecordPlace, data: bytes) -> None:
         self._report.records += 1
         entry, tail = place.entry, place.tail
         if len(data) != entry.length:

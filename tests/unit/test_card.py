@@ -13,7 +13,7 @@ import pytest
 from primus_scale.sample import WindowMeta, window_uid
 from shards.card.attention import attention
 from shards.card.page import write_card
-from shards.card.stats import gather
+from shards.card.stats import collect_statistics
 from shards.card.words import count_verbs, narration_verb
 from shards.report import (
     DeviceReport,
@@ -71,7 +71,7 @@ def folder(tmp_path) -> Path:
 
 def test_hours_are_counted_by_what_the_windows_say(folder):
     windows = make_windows(50, frames=5)
-    figures, shown = gather([str(folder)], report=quiet)
+    figures, shown = collect_statistics([str(folder)], report=quiet)
     assert figures["hours"] == pytest.approx(50 * WINDOW_H)
     for name in ("placement", "person", "label"):
         found = figures[f"hours_by_{name}"]
@@ -92,7 +92,7 @@ def test_hours_are_counted_by_what_the_windows_say(folder):
 
 
 def test_gravity_and_rotation_are_those_of_the_samples(folder):
-    figures, _ = gather([str(folder)], report=quiet)
+    figures, _ = collect_statistics([str(folder)], report=quiet)
     chest = [w.imu.astype(float) for w in make_windows(50) if w.meta.placement == "chest"]
     medians = [np.median(np.sqrt((imu[:3] ** 2).sum(axis=0))) for imu in chest]
     rotation = [np.sqrt((imu[3:] ** 2).sum(axis=0).mean()) for imu in chest]
@@ -103,7 +103,7 @@ def test_gravity_and_rotation_are_those_of_the_samples(folder):
 
 def test_packed_shards_and_a_sample_of_them(tmp_path):
     write_packed(str(tmp_path), make_blocks(make_windows(64)))
-    figures, shown = gather([str(tmp_path)], most=32, report=quiet)
+    figures, shown = collect_statistics([str(tmp_path)], most=32, report=quiet)
     assert (figures["windows"], figures["windows_read"]) == (64, 32)
     assert sum(figures["hours_by_placement"].values()) == pytest.approx(64 * WINDOW_H)
     assert figures["hours_by_modality"]["random"].keys() == {"IMU, video and text", "IMU only"}
@@ -134,7 +134,9 @@ def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
     assert "two <b>" not in page
     assert "two.mp4 is empty; copy it again" in page
     assert "38 %" in page  # 30 refused of 80
-    pictures = sum(min(len(w.frames), 4) for w in gather([str(folder)], report=quiet)[1])
+    pictures = sum(
+        min(len(w.frames), 4) for w in collect_statistics([str(folder)], report=quiet)[1]
+    )
     assert page.count("data:image/jpeg") == pictures
     assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
 
@@ -207,7 +209,7 @@ def test_equal_shards_give_equal_cards(folder, tmp_path):
 
 
 def test_attention_names_what_stands_out(folder):
-    figures, _ = gather([str(folder)], report=quiet)
+    figures, _ = collect_statistics([str(folder)], report=quiet)
     text = " ".join(attention(figures))
     assert "1 of 2 recordings could not be read" in text
     assert "38 % of the planned windows were refused, most for: gap (25)" in text
@@ -223,7 +225,7 @@ def test_attention_is_empty_where_nothing_stands_out(tmp_path):
         still[1] = 9.8 + 0.01 * np.sin(np.arange(SAMPLES) + number)
         windows.append(replace(window, imu=still, meta=meta))
     write_windows(str(tmp_path), windows)
-    assert attention(gather([str(tmp_path)], report=quiet)[0]) == []
+    assert attention(collect_statistics([str(tmp_path)], report=quiet)[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_attention_is_empty_where_nothing_stands_out(tmp_path):
 def test_attention_to_people_and_texts(tmp_path, change, sentence):
     windows = [replace(w, meta=replace(w.meta, **change)) for w in make_windows(20)]
     write_windows(str(tmp_path), windows)
-    found = attention(gather([str(tmp_path)], report=quiet)[0])
+    found = attention(collect_statistics([str(tmp_path)], report=quiet)[0])
     assert any(re.search(sentence, line) for line in found)
 
 
@@ -245,14 +247,14 @@ def test_acceleration_in_g_is_noticed(tmp_path):
         replace(w, imu=(w.imu / np.float32(9.8)).astype(np.float32)) for w in make_windows(20)
     ]
     write_windows(str(tmp_path), windows)
-    found = attention(gather([str(tmp_path)], report=quiet)[0])
+    found = attention(collect_statistics([str(tmp_path)], report=quiet)[0])
     assert any("at chest" in line and "check units" in line for line in found)
 
 
 def test_damaged_report_is_named(folder):
     (folder / "ingest.json").write_text("{")
     with pytest.raises(ValueError, match=r"ingest\.json is damaged"):
-        gather([str(folder)], report=quiet)
+        collect_statistics([str(folder)], report=quiet)
 
 
 @pytest.mark.parametrize(

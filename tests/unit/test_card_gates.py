@@ -13,7 +13,7 @@ from primus_scale.sample import CHANNELS
 from shards.card.attention import attention
 from shards.card.gates import describe_gates
 from shards.card.page import write_card
-from shards.card.stats import _sample, gather
+from shards.card.stats import _sample, collect_statistics
 from shards.report import (
     DeviceReport,
     Finding,
@@ -172,7 +172,7 @@ BAD = {
 def test_nothing_is_calm_where_a_gate_flags(tmp_path: Path, gate: str) -> None:
     good = device(sensor(), sensor("gyroscope", usual_peak=3.0))
     url = folder_of(tmp_path, tree(good, BAD[gate], good))
-    figures, _ = gather([url], report=lambda _line: None)
+    figures, _ = collect_statistics([url], report=lambda _line: None)
     found = [line for line in attention(figures) if gate.lower() in line.lower()]
     assert found, attention(figures)
     assert any("1 of 3 recordings, as in day 1" in line for line in found)
@@ -221,7 +221,7 @@ def test_a_report_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     url = folder_of(tmp_path, {})
     (tmp_path / "ingest.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"ingest\.json is damaged \(.*\); build the shards again"):
-        gather([url], report=lambda _line: None)
+        collect_statistics([url], report=lambda _line: None)
 
 
 def test_a_sample_of_many_windows_holds_all_devices_of_a_moment_alike() -> None:

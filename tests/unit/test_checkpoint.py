@@ -14,7 +14,7 @@ import torch
 
 from primus_scale.checkpoint.checkpoints import Progress
 from primus_scale.checkpoint.folder import newest_encoder
-from primus_scale.checkpoint.manifest import dump_manifest, fingerprint, read_manifest
+from primus_scale.checkpoint.manifest import dump_manifest, file_entry, read_manifest
 from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
@@ -225,7 +225,7 @@ def reseal(folder: Path, name: str, content: bytes) -> None:
     """Put other content into a file of a checkpoint, and a manifest that says so beside it."""
     (folder / name).write_bytes(content)
     manifest = read_manifest(folder)
-    manifest["files"][name] = fingerprint(folder / name)
+    manifest["files"][name] = file_entry(folder / name)
     (folder / "manifest.json").write_text(dump_manifest(manifest))
 
 

@@ -15,10 +15,10 @@ from primus_scale.sample import Window
 from shards.demo.build import FOLDERS, VALIDATION_SHARE, build_demo, plan_takes
 from shards.demo.hapt import ACTIVITIES, people_split
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
-from shards.demo.take import TakeOrder, perform_take
+from shards.demo.take import TakeRequest, perform_take
 from tests.conftest import require
 
-ORDER = TakeOrder(seed=1, number=3, clip="walk", moments=2, placements=3, frames=2, pixels=48)
+ORDER = TakeRequest(seed=1, number=3, clip="walk", moments=2, placements=3, frames=2, pixels=48)
 MOMENTS = 3
 
 
@@ -95,7 +95,7 @@ def test_windows_of_a_moment_share_pictures_and_words_but_no_samples(take: list[
 
 
 def test_take_is_the_same_in_any_process_and_after_any_other(take: list[Window]) -> None:
-    perform_take(TakeOrder(1, 4, "run", 1, 1, 2, 48))
+    perform_take(TakeRequest(1, 4, "run", 1, 1, 2, 48))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         elsewhere = pool.submit(perform_take, ORDER).result()
@@ -104,7 +104,7 @@ def test_take_is_the_same_in_any_process_and_after_any_other(take: list[Window])
 
 
 def test_takes_differ_by_seed_and_number(take: list[Window]) -> None:
-    for other in (TakeOrder(2, 3, "walk", 1, 3, 0, 48), TakeOrder(1, 4, "walk", 1, 3, 0, 48)):
+    for other in (TakeRequest(2, 3, "walk", 1, 3, 0, 48), TakeRequest(1, 4, "walk", 1, 3, 0, 48)):
         window = perform_take(other)[0]
         assert window.meta.uid != take[0].meta.uid
         assert not np.allclose(window.imu, take[0].imu, atol=1.0)

@@ -13,10 +13,10 @@ from primus_scale.evaluate.arms import (
     PATIENCE,
     PROBE_STRENGTHS,
     SCALINGS,
-    Lesson,
     Pool,
     ProbeArm,
     TrainedArm,
+    TrainingRows,
     judged_steps,
 )
 from primus_scale.evaluate.features import hand_features
@@ -31,7 +31,7 @@ FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
 
 
 def hits(arm, trial, setting):
-    answers = arm.predict(trial.lesson, trial.target, setting)
+    answers = arm.predict(trial.given, trial.target, setting)
     return np.mean(answers == LABEL.label[trial.target])
 
 
@@ -76,7 +76,7 @@ def test_a_rate_that_diverges_is_not_chosen_and_none_else_is_said():
     with pytest.raises(ValueError, match=r"training diverges at rates of 1e\+30; give smaller"):
         lone.choose(trials)
     with pytest.raises(ValueError, match=r"rate of 1e\+30 diverges .* smaller values of lrs"):
-        lone.predict(trials[0].lesson, trials[0].target, {"lr": 1e30, "steps": 20})
+        lone.predict(trials[0].given, trials[0].target, {"lr": 1e30, "steps": 20})
 
 
 def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_probe():
@@ -87,11 +87,11 @@ def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_
         for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS):
             accuracy = []
             for trial in trials:
-                lesson = trial.lesson
-                rows = {"labelled": lesson.train, "unlabelled": lesson.unlabelled}.get(scaling)
+                given = trial.given
+                rows = {"labelled": given.train, "unlabelled": given.unlabelled}.get(scaling)
                 probe = fit_probe(
-                    features[lesson.train],
-                    LABEL.label[lesson.train],
+                    features[given.train],
+                    LABEL.label[given.train],
                     len(CLASSES),
                     strength,
                     None if rows is None else features[rows],
@@ -105,10 +105,10 @@ def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_
 
 def test_windows_looked_at_without_labels_are_those_of_people_learned_from():
     for trial in make_trials(LABEL, 2, seed=0, trials=4):
-        seen = set(LABEL.person[trial.lesson.unlabelled])
+        seen = set(LABEL.person[trial.given.unlabelled])
         assert seen.isdisjoint(LABEL.person[trial.target])
         assert seen | set(LABEL.person[trial.target]) == set(LABEL.people)
-        assert set(trial.lesson.train) <= set(trial.lesson.unlabelled)
+        assert set(trial.given.train) <= set(trial.given.unlabelled)
 
 
 def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
@@ -119,9 +119,9 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
     config = FewShotConfig(steps=1, lrs=(1e-9,), batch=8)
     arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config, (encoder, probe))
     rows = np.arange(len(LABEL))
-    lesson = Lesson(rows[::3], rows, seed=0)
-    tuned = arm.predict(lesson, rows, {"lr": 1e-9, "steps": 1})
-    frozen = probe.predict(lesson, rows, {"strength": 0.1, "scaling": "unlabelled"})
+    given = TrainingRows(rows[::3], rows, seed=0)
+    tuned = arm.predict(given, rows, {"lr": 1e-9, "steps": 1})
+    frozen = probe.predict(given, rows, {"strength": 0.1, "scaling": "unlabelled"})
     assert np.mean(tuned == frozen) > 0.95  # bfloat16 may round an answer over
 
 

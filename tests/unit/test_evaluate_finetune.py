@@ -11,8 +11,8 @@ from primus_scale.augment import build_augment
 from primus_scale.config import Jitter
 from primus_scale.evaluate.finetune import (
     Classifier,
-    Recipe,
     Training,
+    TrainingSettings,
     describe_computation,
     encode_features,
     fast_precision,
@@ -74,7 +74,7 @@ def start_training(seed: int, lr: float = 1e-2) -> Training:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     augment = build_augment((Jitter(sd=0.05),))
-    recipe = Recipe(batch=16, lr=lr, augment=augment, seed=seed)
+    recipe = TrainingSettings(batch=16, lr=lr, augment=augment, seed=seed)
     return Training(
         Classifier(SmallEncoder(seed), head), side.imu, torch.from_numpy(side.label), recipe
     )

@@ -10,7 +10,12 @@ import pytest
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import ShardSet
 from shards.ingest.ingest import check_made, ingest
-from shards.ingest.recording_maker import IngestJob, Made, Order, RecordingMaker
+from shards.ingest.recording_maker import (
+    IngestJob,
+    RecordingMaker,
+    RecordingRequest,
+    RecordingResult,
+)
 from shards.report import IngestReport, RecordingReport
 from shards.tasks import progress
 from shards.tasks.workers import Failed
@@ -173,15 +178,18 @@ def test_overwriting_from_a_wrong_source_leaves_the_output_as_it_was(
 
 
 def test_windows_that_two_recordings_share_are_refused(job: IngestJob) -> None:
-    made = [Made(RecordingReport("walks", name, windows=1), uids=(7,)) for name in ("one", "other")]
+    made = [
+        RecordingResult(RecordingReport("walks", name, windows=1), uids=(7,))
+        for name in ("one", "other")
+    ]
     with pytest.raises(ValueError, match="window 7 was made of one and of other"):
         check_made(made, IngestReport("folder", job.source, {}, ()), job)
 
 
-def orders(job: IngestJob) -> list[Order]:
+def orders(job: IngestJob) -> list[RecordingRequest]:
     source = job.create_reader().source
     return [
-        Order(f"order-{number}", ref, {path: source.version(path) for path in ref.files})
+        RecordingRequest(f"order-{number}", ref, {path: source.version(path) for path in ref.files})
         for number, ref in enumerate(job.create_reader().recordings())
     ]
 

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from launch.checks import memory, network, node, step, storage
-from launch.checks.base import FAIL, OK, WARN, Context, Finding, GroupBrokenError, Watch, amount
+from launch.checks.base import (
+    FAIL,
+    OK,
+    WARN,
+    CheckFinding,
+    Context,
+    GroupBrokenError,
+    Watch,
+    amount,
+)
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.engine.engine import Runtime
 from tests.integration.tiny import TEACHERS, free_port, tiny_config, write_shards
@@ -32,7 +41,7 @@ def test_places_are_named_by_the_largest_unit(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_leaves_can_say_why_to_another_process() -> None:
-    error = GroupBrokenError([Finding("step", "a rank 1", FAIL, "no space left")], rank=1)
+    error = GroupBrokenError([CheckFinding("step", "a rank 1", FAIL, "no space left")], rank=1)
     there = pickle.loads(pickle.dumps(error))  # noqa: S301 as Ray does it
     assert (str(there), there.findings, there.rank) == ("no space left", error.findings, 1)
 

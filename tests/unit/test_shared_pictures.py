@@ -15,7 +15,7 @@ from primus_scale.teachers import build_teacher, embed_windows
 from primus_scale.teachers.hub import FrameTower
 from shards.embed import embed as stage
 from shards.embed.embed import embed
-from shards.ingest.film import Film
+from shards.ingest.frame_reader import FrameReader
 from shards.ingest.ingest import ingest
 from shards.ingest.recording_maker import IngestJob
 from tests.recording_factory import acceleration, make_settings, rotation, sample_times
@@ -71,9 +71,9 @@ def test_a_picture_is_compressed_and_embedded_once_however_many_devices_share_it
 ) -> None:
     compressed: list[bytes] = []
     embedded: list[bytes] = []
-    compress, forward = Film._jpeg, FrameTower.forward
+    compress, forward = FrameReader._jpeg, FrameTower.forward
 
-    def counting_jpeg(film: Film, picture: np.ndarray) -> bytes:
+    def counting_jpeg(film: FrameReader, picture: np.ndarray) -> bytes:
         compressed.append(compress(film, picture))
         return compressed[-1]
 
@@ -81,7 +81,7 @@ def test_a_picture_is_compressed_and_embedded_once_however_many_devices_share_it
         embedded.extend(units)
         return forward(tower, units)
 
-    monkeypatch.setattr(Film, "_jpeg", counting_jpeg)
+    monkeypatch.setattr(FrameReader, "_jpeg", counting_jpeg)
     monkeypatch.setattr(FrameTower, "forward", counting_forward)
     monkeypatch.setattr(stage, "GROUP_WINDOWS", 5)  # no whole number of moments
     write_rides(tmp_path / "rides", devices)

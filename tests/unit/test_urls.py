@@ -17,7 +17,7 @@ from primus_scale.storage.patience import Patience
 from primus_scale.storage.urls import parse_local, parse_place, redact
 from shards.demo.build import build_demo
 from shards.files.source import Source
-from shards.tasks.store import Workshop
+from shards.tasks.store import TaskStore
 
 SECRET = "planted"
 WITH_SECRETS = (
@@ -110,7 +110,7 @@ def test_what_is_no_place_never_becomes_a_folder_here(
     attempts = (
         lambda: Folder(url).create(),
         lambda: Source(url),
-        lambda: Workshop(url),
+        lambda: TaskStore(url),
         lambda: RunStorage(url, Patience()),
         lambda: build_demo(url, moments=1),
         lambda: evaluate("encoder", url, FewShotConfig(), "out"),

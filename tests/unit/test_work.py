@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from primus_scale.storage.folder import Folder
-from shards.tasks.store import Task, Workshop, fingerprint
+from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
 
 
@@ -25,14 +25,14 @@ def square(number: int) -> dict[str, object]:
 
 
 def tasks(*numbers: int, version: int = 1) -> list[Task]:
-    return [Task(f"number-{n}", fingerprint("square", n, version), n) for n in numbers]
+    return [Task(f"number-{n}", settings_digest("square", n, version), n) for n in numbers]
 
 
 def run(folder: Path, wanted: list[Task]) -> tuple[dict[str, object], list[int]]:
     """Results by key, and the numbers that were worked on."""
     done: list[int] = []
     results = list(
-        Workshop(str(folder)).run(wanted, squares(done), folder=Folder(str(folder)), workers=1)
+        TaskStore(str(folder)).run(wanted, squares(done), folder=Folder(str(folder)), workers=1)
     )
     assert [one.task.item for one in results if not one.kept] == done
     return {one.task.key: one.result for one in results}, done
@@ -61,7 +61,7 @@ def test_a_stale_result_is_gone_before_its_task_starts(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(
-            Workshop(str(tmp_path)).run(
+            TaskStore(str(tmp_path)).run(
                 tasks(2, version=2), lambda: worker, folder=Folder(str(tmp_path)), workers=1
             )
         )
@@ -82,7 +82,7 @@ def test_work_is_kept_until_the_moment_of_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="gone"):
         list(
-            Workshop(str(tmp_path)).run(
+            TaskStore(str(tmp_path)).run(
                 tasks(1, 2, 3, 4), lambda: worker, folder=Folder(str(tmp_path)), workers=1
             )
         )
@@ -93,22 +93,22 @@ def test_results_are_kept_as_json_and_removed_with_the_folder(tmp_path: Path) ->
     run(tmp_path, tasks(5))
     (kept,) = (tmp_path / ".work").iterdir()
     assert json.loads(kept.read_text())["result"] == square(5)
-    Workshop(str(tmp_path)).remove()
+    TaskStore(str(tmp_path)).remove()
     assert list(tmp_path.iterdir()) == []
-    Workshop(str(tmp_path)).remove()
+    TaskStore(str(tmp_path)).remove()
 
 
 @pytest.mark.parametrize("changed", [("a", 1, 2.5), ("b", 1, 2.0), ("a", {"x": 1}, 2.0)])
 def test_fingerprints_differ_with_their_parts(changed: tuple) -> None:
-    assert fingerprint("a", 1, 2.0) != fingerprint(*changed)
+    assert settings_digest("a", 1, 2.0) != settings_digest(*changed)
 
 
 def test_fingerprints_do_not_depend_on_the_order_of_keys() -> None:
-    assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
+    assert settings_digest({"x": 1, "y": 2}) == settings_digest({"y": 2, "x": 1})
 
 
 def file_tasks(*numbers: int) -> list[Task]:
-    return [Task(f"file-{n}", fingerprint(n), n) for n in numbers]
+    return [Task(f"file-{n}", settings_digest(n), n) for n in numbers]
 
 
 def write_files(folder: Path, wanted: list[Task]) -> list[int]:
@@ -123,7 +123,7 @@ def write_files(folder: Path, wanted: list[Task]) -> list[int]:
         file = {"name": f"{number}.txt", "size": number, "sha256": digest, "records": []}
         return {"file": file}
 
-    run = Workshop(str(folder)).run(wanted, lambda: worker, folder=Folder(str(folder)), workers=1)
+    run = TaskStore(str(folder)).run(wanted, lambda: worker, folder=Folder(str(folder)), workers=1)
     assert [one.result["file"]["size"] for one in run]
     return done
 

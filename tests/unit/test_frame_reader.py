@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.ingest.film import Film
+from shards.ingest.frame_reader import FrameReader
 from shards.settings import IngestSettings
 from tests.recording_factory import make_settings
 
@@ -33,9 +33,9 @@ class Shades:
 SETTINGS = make_settings(window_s=2.0, frames=4, short_side=16)
 
 
-def film(times_s: np.ndarray, settings: IngestSettings = SETTINGS) -> tuple[Film, Shades]:
+def film(times_s: np.ndarray, settings: IngestSettings = SETTINGS) -> tuple[FrameReader, Shades]:
     frames = Shades(times_s)
-    return Film(frames, settings), frames
+    return FrameReader(frames, settings), frames
 
 
 def shade(jpeg: bytes) -> int:

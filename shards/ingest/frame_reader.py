@@ -1,8 +1,8 @@
 """Pictures of windows: which frames belong to a moment, and their JPEG bytes in one pass.
 
-film = Film(recording.frames, settings)
-wanted = [film.choose(start_s) for start_s in moments]  # frame numbers, or () without film
-for pictures in film.encode(wanted):
+reader = FrameReader(recording.frames, settings)
+wanted = [reader.choose(start_s) for start_s in moments]  # () where there are none
+for pictures in reader.encode(wanted):
     ...
 """
 
@@ -21,7 +21,7 @@ from shards.settings import IngestSettings
 NEAR = 1.5
 
 
-class Film:
+class FrameReader:
     """The frames of a recording as windows use them."""
 
     def __init__(self, frames: FrameSource, settings: IngestSettings) -> None:
@@ -34,7 +34,7 @@ class Film:
     def choose(self, start_s: float) -> tuple[int, ...]:
         """Numbers of the frames nearest to the middles of ``settings.frames`` equal parts.
 
-        Each once, ascending; none where the film does not cover every part.
+        Each once, ascending; none where the video does not cover every part.
         """
         if not len(self._times_s):
             return ()
