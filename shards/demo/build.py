@@ -91,7 +91,8 @@ def build_demo(
             [w for r in other for w in _labelled(r)],
         )
         for (folder, writer), content in zip(writers.items(), contents, strict=True):
-            _write_shuffled(writer, content, seed)
+            for window in content:
+                writer.write(window)
             report(f"{folder}: {len(content)} windows")
     return {folder: len(content) for folder, content in zip(FOLDERS, contents, strict=True)}
 
@@ -119,12 +120,6 @@ def _open_writers(
                 writers[folder].close()
                 undo.callback(Folder(f"{root}/{folder}").remove, INDEX_NAME)
             undo.pop_all()
-
-
-def _write_shuffled(writer: WindowShardWriter, windows: Sequence[Window], seed: int) -> None:
-    """Write in random order: neighbours in time must not follow one another when streamed."""
-    for i in np.random.Generator(np.random.Philox(seed)).permutation(len(windows)):
-        writer.write(windows[i])
 
 
 def _check(moments: int, placements: int, frames: int, pixels: int, hop_s: float) -> None:
