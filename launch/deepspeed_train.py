@@ -32,10 +32,7 @@ from primus_scale.train.trainer import REQUEUE, pretrain
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as one rank; a user's error is one line on stderr and exit code 1."""
-    parser = Parser(prog="deepspeed_train.py", description="Pretrain as one rank of many.")
-    add_config_arguments(parser)
-    # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    parser = build_parser()
     args = parser.parse_args(argv)
 
     def train() -> int:
@@ -44,6 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return pretrain(config, stop)
 
     return answer(parser.prog, train, GOES_ON)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(prog="deepspeed_train.py", description="Pretrain as one rank of many.")
+    add_config_arguments(parser)
+    # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser
 
 
 def leave(code: int) -> NoReturn:

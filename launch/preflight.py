@@ -65,13 +65,19 @@ Publish = Callable[[list[CheckFinding]], None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, as one rank or for all; a user's error is one line on stderr and exit code 1."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    return answer(parser.prog, lambda: _check(args), "start it again")
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
     parser = Parser(prog="preflight", description="Check, on every node, what a run needs.")
     add_config_arguments(parser)
     parser.add_argument("--json", metavar="FILE", help="rank 0 writes the findings there as well")
     # The deepspeed launcher adds it; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    return answer(parser.prog, lambda: _check(args), "start it again")
+    return parser
 
 
 def _check(args: argparse.Namespace) -> int:

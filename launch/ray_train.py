@@ -52,8 +52,7 @@ SILENT_S = 5.0  # without such a question, no worker runs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with Ray; a user's error is one line on stderr and exit code 1."""
-    parser = Parser(prog="ray_train", description="Pretrain with workers that Ray starts.")
-    add_config_arguments(parser)
+    parser = build_parser()
     args = parser.parse_args(argv)
 
     def train() -> int:
@@ -64,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
 
     return answer(parser.prog, train, GOES_ON)
+
+
+def build_parser() -> Parser:
+    """The arguments of the command."""
+    parser = Parser(prog="ray_train", description="Pretrain with workers that Ray starts.")
+    add_config_arguments(parser)
+    return parser
 
 
 def train_with_ray(config: Config) -> int:

@@ -83,13 +83,17 @@ def run_demo(
     return {**figures, "accuracy": accuracies}
 
 
-def main() -> None:
-    """Run the three."""
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, help="folder for the runs")
     parser.add_argument("--data", type=Path, default=Path("data/demo"))
     parser.add_argument("--kill-at", type=int, default=200, help="step of the kill")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the three."""
+    args = build_parser().parse_args()
     kills = {
         "undisturbed": None,
         "worker killed": kill_worker,

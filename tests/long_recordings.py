@@ -43,11 +43,15 @@ def write_long_vrs(path: Path, minutes: float) -> None:
     write_vrs(path, imus)
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write long.mp4 and long.vrs.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     write_long_gopro(args.folder / "long.mp4", args.minutes)
     write_long_vrs(args.folder / "long.vrs", args.minutes)
