@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+pytest_plugins = ["tests.times"]
+
 
 def require(condition: object, reason: str) -> None:
     """Skip the test with ``reason`` where ``condition`` is false; in CI that is a failure."""
