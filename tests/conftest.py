@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from tests import fork_server
+
 pytest_plugins = ["tests.times"]
 
 
@@ -24,3 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_sessionfinish() -> None:
+    """Nothing that tests have started outlives them."""
+    fork_server.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+
+from tests.fork_server import Forked, start
 
 Result = dict[str, torch.Tensor]
 POLL_S = 0.05
@@ -42,12 +43,12 @@ def run_ranks(
     name = f"{function.__module__}:{function.__name__}"
     job = [name, str(world), str(folder), json.dumps(arguments), str(timeout_s)]
     outputs = [folder / f"rank{rank}.txt" for rank in range(world)]
-    processes = []
+    processes: list[Forked] = []
     try:
         for rank, output in enumerate(outputs):
             with output.open("wb") as stream:
-                command = [sys.executable, __file__, str(rank), *job]
-                processes.append(subprocess.Popen(command, stdout=stream, stderr=stream, env=env))
+                program = Path(__file__)
+                processes.append(start(program, str(rank), *job, env=env, output=stream))
         _wait(processes, outputs, timeout_s)
     finally:
         for process in processes:
@@ -56,7 +57,7 @@ def run_ranks(
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(world)]
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], outputs: list[Path], timeout_s: float) -> None:
+def _wait(processes: list[Forked], outputs: list[Path], timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while any(process.poll() is None for process in processes):
         if time.monotonic() > end:

@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from tests import fork_server
+
 SHOWN = 20
 SLOW_S = 1.0  # below it a file or a test is not worth a line
 _CPU_S = "cpu_s"
@@ -81,4 +83,5 @@ def _folder(report: pytest.TestReport) -> str:
 
 def _cpu_s() -> float:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
+    own = sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
+    return own + fork_server.cpu_s()

@@ -26,7 +26,10 @@ def test_losses_are_those_of_the_undisturbed_run(tmp_path: Path) -> None:
     curves = []
     for name, own in (("undisturbed", {}), ("skewed", clocks)):
         file = write_config(tiny_config(tmp_path / name, shards), tmp_path / f"{name}.yaml")
-        assert wait_for(start_ranks(2, LAUNCHER, "--config", str(file), own=own)) == [0, 0]
+        assert wait_for(start_ranks(2, LAUNCHER, "--config", str(file), own=own, fresh=True)) == [
+            0,
+            0,
+        ]
         assert checkpoints(tmp_path / name) == [6]
         curves.append(losses(tmp_path / name))
     assert len(curves[0]) == 6
@@ -39,6 +42,6 @@ def test_object_storage_refuses_a_wrong_clock(tmp_path: Path) -> None:
         config = tiny_config(tmp_path / "out", write_shards(f"{bucket}/train"))
         file = str(write_config(config, tmp_path / "run.yaml"))
         clock = {0: shifted_clock(tmp_path, HOUR_S)}
-        (error,) = errors_of(start_ranks(1, LAUNCHER, "--config", file, own=clock))
+        (error,) = errors_of(start_ranks(1, LAUNCHER, "--config", file, own=clock, fresh=True))
         assert f"error: cannot read {bucket}/train/index.json: Forbidden" in error
         assert pretrain(config) == 0

@@ -75,7 +75,7 @@ def test_zero_in_bf16_on_cuda_follows_fp32(tmp_path: Path, stage: int) -> None:
             f"train.zero_stage={stage}",
         )
         files.append(str(write_config(config, tmp_path / f"{precision}.yaml")))
-    assert wait_for(start_ranks(1, ONE_AFTER_THE_OTHER, *files)) == [0]
+    assert wait_for(start_ranks(1, ONE_AFTER_THE_OTHER, *files, fresh=True)) == [0]
     assert json.loads((tmp_path / "bf16" / "train.json").read_text())["skipped_steps"] == 0
     torch.testing.assert_close(
         torch.tensor(losses(tmp_path / "bf16")),

@@ -22,6 +22,7 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
 from primus_scale.sample import WindowMeta, window_uid
 from shards.write.writer import PackedShardWriter
+from tests import fork_server
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "launch" / "deepspeed_train.py"
@@ -33,7 +34,8 @@ TEACHERS = {
     "video": TeacherSpace(dim=24, key="video-key", space="video-space", teacher="random-video"),
     "text": TeacherSpace(dim=16, key="text-key", space="text-space", teacher="random-text"),
 }
-_ranks: list[subprocess.Popen[str]] = []  # that the running test has started
+Process = subprocess.Popen[str] | fork_server.Forked
+_ranks: list[Process] = []  # that the running test has started
 
 
 def write_shards(
@@ -137,11 +139,13 @@ def start_ranks(
     program: Path,
     *arguments: str,
     own: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
-) -> list[subprocess.Popen[str]]:
+    fresh: bool = False,
+) -> list[Process]:
     """Start ``world`` processes that find each other as a launcher would arrange it.
 
-    own: environment variables of single ranks. What still runs when the test ends is killed
-    (conftest.py).
+    own: environment variables of single ranks. fresh: in interpreters of their own, for variables
+    that a fork of a running one would not heed, and for CUDA. What still runs when the test ends is
+    killed (conftest.py).
     """
     environment = {
         **os.environ,
@@ -152,14 +156,18 @@ def start_ranks(
     }
     ranks = []
     for rank in range(world):
-        variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), **own.get(rank, {})}
-        process = subprocess.Popen(
-            [sys.executable, str(program), *arguments],
-            env={**environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        env = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), **own.get(rank, {})}
+        process: Process
+        if fresh:
+            process = subprocess.Popen(
+                [sys.executable, str(program), *arguments],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        else:
+            process = fork_server.start(program, *arguments, env=env)
         _ranks.append(process)
         ranks.append(process)
     return ranks
@@ -193,9 +201,7 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(launcher.pid, signal.SIGKILL)
 
 
-def said_by(
-    processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0
-) -> tuple[list[str], list[int]]:
+def said_by(processes: Sequence[Process], timeout_s: float = 300.0) -> tuple[list[str], list[int]]:
     """What the processes have printed when they have ended, and their exit codes.
 
     Those that do not end are killed. What they printed is shown with a failing test.
@@ -212,12 +218,12 @@ def said_by(
     return texts, [process.returncode for process in processes]
 
 
-def wait_for(processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300.0) -> list[int]:
+def wait_for(processes: Sequence[Process], timeout_s: float = 300.0) -> list[int]:
     """Exit codes of the processes, as of ``said_by``."""
     return said_by(processes, timeout_s)[1]
 
 
-def errors_of(ranks: Sequence[subprocess.Popen[str]]) -> list[str]:
+def errors_of(ranks: Sequence[Process]) -> list[str]:
     """The one line that each rank tells its user before it ends, with 1 and no traceback."""
     texts, codes = said_by(ranks)
     assert codes == [1] * len(ranks), texts
