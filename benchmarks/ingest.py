@@ -9,6 +9,11 @@ time of the process, medians over rounds in which the recordings take turns.
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import sys
 import tempfile

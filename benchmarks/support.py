@@ -10,6 +10,11 @@ of waiting for the answer, that of inserts the time of handing them over.
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import os
 import statistics

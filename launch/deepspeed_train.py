@@ -17,6 +17,11 @@ the ranks that still write. Where a scheduler requeues by exit code, use ``srun`
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import os
 import sys

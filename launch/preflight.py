@@ -11,6 +11,11 @@ a row for each finding; exit code 1, with the reasons on stderr, where any is FA
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import json
 import logging

@@ -14,6 +14,11 @@ at once. More in docs/ray.md.
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import logging
 import math
 import sys

@@ -8,6 +8,18 @@ What others use of it:
     features = encoder(imu).features  # imu (B, C, T) float32, in the units that card.json names
 """
 
-from primus_scale.encoders.export import load_encoder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from primus_scale.encoders.export import load_encoder
 
 __all__ = ["load_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: torch takes seconds, and a command hears Ctrl-C before that."""
+    if name != "load_encoder":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from primus_scale.encoders.export import load_encoder
+
+    return load_encoder

@@ -13,20 +13,22 @@ many processes lies in ``launch``, as modules with commands of their own.
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from primus_scale.config import ConfigModel, FewShotConfig
-from primus_scale.config_file import apply_overrides, load_config
-from primus_scale.stopping import INTERRUPTED
-from primus_scale.storage.names import nearest_name
-from primus_scale.storage.urls import parse_local
+from primus_scale.stopping import (
+    INTERRUPTED,
+    end_silently,
+    end_while_loading,
+    hear_again,
+    loading,
+)
+
+if TYPE_CHECKING:  # these and others are imported once Ctrl-C is heard
+    from pathlib import Path
+
+    from primus_scale.config import ConfigModel
 
 COMMAND_GROUP = "primus_scale.commands"
 GOES_ON = "what is done is kept, and the same command goes on"
@@ -60,6 +62,8 @@ class Parser(argparse.ArgumentParser):
         parsed, extras = super().parse_known_args(args, namespace)
         unknown = [extra for extra in extras if extra.startswith("-")]
         if unknown:
+            from primus_scale.storage.names import nearest_name
+
             near = nearest_name(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unknown flag {unknown[0]}; the nearest flag is {near}")
         return parsed, extras
@@ -71,6 +75,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit code 1."""
+    if argv is None:  # as a program, which is about to import much
+        end_while_loading()
     parser = build_parser()
     args = parser.parse_args(argv)
     return answer(f"{parser.prog} {args.command}", lambda: args.run(args), args.interrupted)
@@ -79,19 +85,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
     """The exit code of ``action()``, after one line where a user's error or Ctrl-C ended it.
 
-    interrupted: what is there after Ctrl-C, and how to go on.
+    interrupted: what is there after Ctrl-C, and how to go on. Where the program called
+    ``end_while_loading`` before, another Ctrl-C ends it without a word from then on.
     """
+    program = False
     try:
+        program = hear_again()
         return int(action())
-    except USER_ERRORS as error:
+    except KeyboardInterrupt:
+        return _tell_interrupted(prog, interrupted)
+    except Exception as error:
+        if _is_of_interrupt(error):
+            return _tell_interrupted(prog, interrupted)
+        if not isinstance(error, USER_ERRORS):
+            raise
         print(f"{prog}: error: {explain(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        # Once more, while Python ends: at once, and without its traceback.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print(f"{prog}: interrupted; {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    finally:
+        if program:
+            end_silently()
+
+
+def _tell_interrupted(prog: str, interrupted: str) -> int:
+    end_silently()  # once more, while Python ends
+    print(f"{prog}: interrupted; {interrupted}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _is_of_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: an import may turn it into one of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def explain(error: BaseException) -> str:
@@ -105,6 +130,8 @@ def explain(error: BaseException) -> str:
 
 def build_parser() -> Parser:
     """The whole command with every subcommand, those of other packages included."""
+    from importlib.metadata import entry_points
+
     parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
     parser.set_defaults(interrupted="nothing was written; start it again")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -142,12 +169,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from primus_scale.train.trainer import pretrain
+    with loading():
+        from primus_scale.config_file import load_config
+        from primus_scale.train.trainer import pretrain
 
     return pretrain(load_config(args.config, args.overrides))
 
 
 def _add_evaluate(commands: Any) -> None:
+    from primus_scale.config import FewShotConfig
+
     parser = commands.add_parser(
         "evaluate",
         help="few-shot evaluation of an exported encoder, with an HTML report",
@@ -186,6 +217,8 @@ def _add_evaluate(commands: Any) -> None:
 
 def _list_fields(model: type[ConfigModel]) -> str:
     """A line ``name=default  description`` for each field."""
+    import json
+
     lines = []
     for name, field in model.model_fields.items():
         setting = f"{name}={json.dumps(field.get_default(), separators=(',', ':'))}"
@@ -194,7 +227,11 @@ def _list_fields(model: type[ConfigModel]) -> str:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from primus_scale.evaluate import evaluate, log_confusion, write_summary
+    with loading():
+        from primus_scale.config import FewShotConfig
+        from primus_scale.config_file import apply_overrides, load_config
+        from primus_scale.evaluate import evaluate, log_confusion, write_summary
+        from primus_scale.storage.urls import parse_local
 
     finished = None if args.finished is None else parse_local(args.finished)
     if args.encoder:
@@ -236,7 +273,9 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from primus_scale.train.trainer import export_run
+    with loading():
+        from primus_scale.storage.urls import parse_local
+        from primus_scale.train.trainer import export_run
 
     print(f"encoder  {export_run(parse_local(args.run_dir), parse_local(args.out))}")
     return 0
@@ -255,7 +294,9 @@ def _add_import_weights(commands: Any) -> None:
 
 
 def _import_weights(args: argparse.Namespace) -> int:
-    from primus_scale.encoders.published import import_published
+    with loading():
+        from primus_scale.encoders.published import import_published
+        from primus_scale.storage.urls import parse_local
 
     print(f"encoder  {import_published(args.checkpoint, parse_local(args.out))}")
     return 0

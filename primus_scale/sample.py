@@ -13,17 +13,25 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import ConfigDict, Field
+
+if TYPE_CHECKING:  # it takes seconds to import, and the commands of shards name windows only
+    import torch
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
 TEACHER_MODALITIES = ("video", "text")
 NO_LABEL = -1
-UNKNOWN_TIME = torch.tensor(-torch.inf, dtype=torch.float64)  # near no time
+
+
+def unknown_time() -> torch.Tensor:
+    """A start time that is near no other, float64."""
+    import torch
+
+    return torch.tensor(-torch.inf, dtype=torch.float64)
 
 
 def window_uid(dataset: str, recording: str, device: str, start_s: float) -> int:
@@ -82,7 +90,7 @@ class Origin(NamedTuple):
     """Which windows these are, in columns of one shape.
 
     uid and recording (its id) int64; start_s float64, in seconds on the recording's clock, or
-    UNKNOWN_TIME.
+    ``unknown_time()``.
     """
 
     uid: torch.Tensor
@@ -131,7 +139,7 @@ class Batch:
     present: dict[str, torch.Tensor] = field(default_factory=dict)
     frames: Sequence[tuple[bytes, ...]] | None = None
     texts: Sequence[tuple[str, ...]] | None = None
-    start_s: torch.Tensor = UNKNOWN_TIME
+    start_s: torch.Tensor = field(default_factory=unknown_time)
     span_s: float = 0.0
 
     def __post_init__(self) -> None:

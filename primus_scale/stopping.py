@@ -15,10 +15,55 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
 INTERRUPTED = 130  # by Ctrl-C, as shells say it
 _END = 0  # no signal has this number
+
+
+def end_while_loading() -> None:
+    """From here on Ctrl-C ends this process at once, with one line, until ``hear_again``.
+
+    For a program's imports: nothing is begun yet, and an exception may pass through any of them,
+    which tell of it or turn it into another. Where Ctrl-C is ignored, as in the background of a
+    script, it stays so.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def hear_again() -> bool:
+    """Have Ctrl-C raise KeyboardInterrupt again; whether ``end_while_loading`` had changed that."""
+    changed = signal.getsignal(signal.SIGINT) is _end_at_once
+    if changed and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return changed
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Ctrl-C in the block ends this process at once: for the imports of a command."""
+    end_while_loading()
+    try:
+        yield
+    finally:
+        hear_again()
+
+
+def end_silently() -> None:
+    """Ctrl-C ends this process without a word from now on: while Python ends."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C without an exception. The line is written at once, for print may be busy."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):
+            os.write(2, b"interrupted; nothing was begun, start it again\n")
+    os._exit(INTERRUPTED)
 
 
 class Stop(threading.Event):

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from primus_scale.cli import GOES_ON
+from primus_scale.stopping import loading
 from shards.gate_flags import add_gate_flags, default_of
 from shards.ingest.summary import summary
 from shards.readers import READERS, create_reader
@@ -55,7 +56,8 @@ def _add_demo(names: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from shards.demo.build import build_demo
+    with loading():
+        from shards.demo.build import build_demo
 
     build_demo(
         args.out,
@@ -119,8 +121,9 @@ def _add_reader(names: Any, name: str, what: str) -> None:
 
 
 def _ingest(args: argparse.Namespace) -> int:
-    from shards.ingest.ingest import ingest
-    from shards.ingest.recording_maker import IngestJob
+    with loading():
+        from shards.ingest.ingest import ingest
+        from shards.ingest.recording_maker import IngestJob
 
     options = dict(_option(text) for text in args.option)
     job = IngestJob(args.data, args.src, args.out, _settings(args, options), options)

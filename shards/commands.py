@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from primus_scale.cli import GOES_ON
+from primus_scale.stopping import loading
 from shards.build_commands import add_build
 from shards.init_command import add_init
 
@@ -77,7 +78,8 @@ def _add_embed(steps: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from shards.embed.embed import embed
+    with loading():
+        from shards.embed.embed import embed
 
     embed(
         args.src,
@@ -115,7 +117,8 @@ def _add_verify(steps: Any) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from shards.write.verify import verify
+    with loading():
+        from shards.write.verify import verify
 
     report = verify(args.url, seal=args.seal)
     print(report)
@@ -145,7 +148,8 @@ def _add_stats(steps: Any) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from shards.card.page import write_card
+    with loading():
+        from shards.card.page import write_card
 
     write_card(args.urls, args.out, most=args.most)
     return 0

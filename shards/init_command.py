@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from primus_scale.stopping import loading
 from primus_scale.storage.folder import Folder, explain_write_errors
 
 
@@ -26,8 +27,9 @@ def add_init(steps: Any) -> None:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from shards.files.source import Source
-    from shards.readers.draft import draft
+    with loading():
+        from shards.files.source import Source
+        from shards.readers.draft import draft
 
     source = Source(args.src, inside=True)
     source.check()

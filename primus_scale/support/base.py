@@ -8,14 +8,14 @@ lives (in each process, or in a service) is up to the classes that fulfil it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
 
-from primus_scale.sample import UNKNOWN_TIME, Origin, fill_times
+from primus_scale.sample import Origin, fill_times, unknown_time
 from primus_scale.support.index import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
@@ -107,7 +107,7 @@ class SupportEntries:
     recording: torch.Tensor
     embeddings: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
-    start_s: torch.Tensor = UNKNOWN_TIME
+    start_s: torch.Tensor = field(default_factory=unknown_time)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start_s", fill_times(self.start_s, self.uid))
@@ -144,7 +144,7 @@ class Neighbours:
     valid: torch.Tensor
     embeddings: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
-    start_s: torch.Tensor = UNKNOWN_TIME
+    start_s: torch.Tensor = field(default_factory=unknown_time)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start_s", fill_times(self.start_s, self.uid))

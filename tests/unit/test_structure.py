@@ -100,11 +100,14 @@ def test_folders_import_each_other_in_no_circle(package: str) -> None:
         pytest.fail(f"a circle of imports in {package}: {' <- '.join(error.args[1])}")
 
 
-def test_importing_the_library_imports_no_heavy_framework() -> None:
+def test_importing_the_library_and_its_command_imports_no_heavy_framework() -> None:
     code = (
-        "import sys, primus_scale; "
-        "sys.exit(str({'ray', 'deepspeed', 'faiss'} & set(sys.modules)) "
-        "if {'ray', 'deepspeed', 'faiss'} & set(sys.modules) else 0)"
+        "import sys, primus_scale, primus_scale.cli; "
+        "primus_scale.cli.build_parser(); "
+        "found = {'ray', 'deepspeed', 'faiss', 'torch'} & set(sys.modules); "
+        "primus_scale.load_encoder; "
+        "found |= {'ray', 'deepspeed', 'faiss'} & set(sys.modules); "
+        "sys.exit(str(found) if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
