@@ -74,7 +74,8 @@ class SensorReport:
     saturated are left out; ``dropped`` is how many.
 
     rate_hz: samples a second over the stretches between gaps. gaps and gap_s: number and total
-    length. clock_steps: places where the clock was set forward or back. limit: full scale in SI
+    length. filled: samples missing in shorter spacings, over which the signal is interpolated.
+    clock_steps: places where the clock was set forward or back. limit: full scale in SI
     units, where known. usual_peak: size of an axis that one row in a thousand exceeds. notes: what
     was done to the times.
     """
@@ -96,6 +97,7 @@ class SensorReport:
     zeros: int = 0
     repeated: int = 0
     spikes: int = 0
+    filled: int = 0
     clock_steps: int = 0
     usual_peak: float = 0.0
     notes: tuple[str, ...] = ()

@@ -89,6 +89,7 @@ def _rate_rows(sensors: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], l
             "gaps (share of time)",
             [f"{one['gaps']:,} ({100 * one['gap_share']:.2g} %)" for one in sensors],
         ),
+        row("lost samples filled in", [f"{one['filled']:,}" for one in sensors]),
         row("rows read", [f"{one['samples']:,}" for one in sensors]),
     ]
     for name in sensors[0]["rows"]:

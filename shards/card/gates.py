@@ -104,6 +104,7 @@ class _SensorFigures:
     seconds: float = 0.0
     gaps: int = 0
     gap_s: float = 0.0
+    filled: int = 0
     rows: Counter[str] = field(default_factory=Counter)
 
     def add(self, sensor: SensorReport, device: DeviceReport) -> None:
@@ -115,6 +116,7 @@ class _SensorFigures:
         self.seconds += max(device.end_s - device.start_s, 0.0)
         self.gaps += sensor.gaps
         self.gap_s += sensor.gap_s
+        self.filled += sensor.filled
         self.rows.update({name: getattr(sensor, count) for name, count in ROWS.items()})
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,6 +127,7 @@ class _SensorFigures:
             "samples": self.samples,
             "gaps": self.gaps,
             "gap_share": self.gap_s / max(self.seconds, self.gap_s, 1e-9),
+            "filled": self.filled,
             "rows": {name: self.rows[name] / max(self.samples, 1) for name in ROWS},
             "gates": self.gates.as_list(),
         }

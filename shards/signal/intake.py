@@ -173,6 +173,7 @@ def _report(
         zeros=faults.zeros,
         repeated=faults.repeated,
         spikes=faults.spikes,
+        filled=cut.filled,
         clock_steps=cut.clock_steps,
         usual_peak=float(f"{measured.peak:.6g}"),
         notes=(respaced.note,) if respaced.note else (),
@@ -284,13 +285,17 @@ class _Times:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Ordered rows cut at gaps and at steps of their clock. rate_hz: over the stretches."""
+    """Ordered rows cut at gaps and at steps of their clock. rate_hz: over the stretches.
+
+    filled: samples missing within stretches.
+    """
 
     stretches: list[tuple[int, int]]
     gaps: list[Gap]
     clock_steps: int
     period_s: float
     rate_hz: float
+    filled: int
 
     @classmethod
     def of(cls, rows: Column, span: tuple[float, float], invalid: _Times, gap_s: float) -> _Cut:
@@ -301,10 +306,12 @@ class _Cut:
         usual_s = spacing.value()
         bridged_s = min(GAP_PERIODS * usual_s, BRIDGED_S)
         limit_s = max(gap_s, bridged_s, UNEVEN_PERIODS * usual_s)
-        covered_s, covered = 0.0, 0
+        covered_s, covered, filled = 0.0, 0, 0
         for _, steps in _steps(rows):
             covered_s += float(steps[steps <= limit_s].sum())
             covered += int((steps <= limit_s).sum())
+            missing = steps[(steps > UNEVEN_PERIODS * usual_s) & (steps <= limit_s)] / usual_s
+            filled += int((np.rint(missing) - 1).sum()) if usual_s else 0
         fresh = _fresh_rows(rows)
         # A lone sample has no spacing; any will do for it.
         period_s = max(spacing.value(), covered_s / len(rows) / DENSEST) or gap_s
@@ -319,7 +326,8 @@ class _Cut:
             if start_s < end_s:
                 gaps.append(Gap(start_s, end_s, invalid=True))
         stretches = list(itertools.pairwise([*bounds, len(rows)]))
-        return cls(stretches, gaps, len(fresh), period_s, covered / covered_s if covered_s else 0.0)
+        rate_hz = covered / covered_s if covered_s else 0.0
+        return cls(stretches, gaps, len(fresh), period_s, rate_hz, filled)
 
 
 def _fresh_rows(rows: Column) -> set[int]:

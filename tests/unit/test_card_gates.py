@@ -113,10 +113,10 @@ def test_thresholds_are_those_of_the_settings() -> None:
 
 
 def test_rows_and_gaps_are_told_where_no_nominal_rate_is_given() -> None:
-    gappy = device(sensor(duplicates=200, gaps=4, gap_s=25.0, untimed=100))
+    gappy = device(sensor(duplicates=200, gaps=4, gap_s=25.0, filled=7, untimed=100))
     (found,) = describe_gates([tree(gappy)])["sensors"].values()
     assert found["nominal_rate_hz"] == []
-    assert (found["gaps"], found["gap_share"]) == (4, 0.25)
+    assert (found["gaps"], found["gap_share"], found["filled"]) == (4, 0.25, 7)
     assert (found["rows"]["a duplicate"], found["rows"]["without a time"]) == (0.02, 0.01)
 
 
