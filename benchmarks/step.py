@@ -29,7 +29,7 @@ from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
 from primus_scale.cli import Parser
 from primus_scale.config import Config
-from primus_scale.engine.engine import start_runtime, stop_runtime
+from primus_scale.distributed.group import start_runtime, stop_runtime
 from primus_scale.sample import CHANNELS
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import train_step

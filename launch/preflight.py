@@ -56,7 +56,7 @@ from launch.ray_cluster import (
 from primus_scale.cli import Parser, add_config_arguments, answer
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
-from primus_scale.engine.engine import is_launched, join_group, stop_runtime
+from primus_scale.distributed.group import is_launched, join_group, stop_runtime
 from primus_scale.storage.files import check_writable, write_atomically
 from shards.tasks.workers import stays_here
 

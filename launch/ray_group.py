@@ -4,7 +4,7 @@
 
 By default Ray makes the group for them: its store listens on all of the machine's addresses, also
 for a run on this machine alone. Here workers find in their environment what any launcher of torch
-leaves there, and ``primus_scale.engine.engine.join_group`` does the rest.
+leaves there, and ``primus_scale.distributed.group.join_group`` does the rest.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from primus_scale.cli import USER_ERRORS
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.collectives import gather_json
+from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.distributed.watchdog import watched
-from primus_scale.engine.engine import Runtime
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 

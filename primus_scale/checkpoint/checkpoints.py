@@ -40,9 +40,10 @@ from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.collectives import barrier, on_all_ranks
+from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, save_encoder
-from primus_scale.engine.engine import Engine, Runtime
+from primus_scale.engine.engine import Engine
 from primus_scale.engine.zero_state import (
     STATE,
     StateFiles,

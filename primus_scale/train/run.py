@@ -17,9 +17,10 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
 from primus_scale.data.schedule import check_enough
 from primus_scale.data.shard_set import ShardSet, check_same_input
+from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
-from primus_scale.engine.engine import Engine, Runtime, check_batch
+from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.loss import Asked, PrimusModel, ask_ahead, check_objective, support_spec
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportSet
@@ -164,6 +165,7 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
     encoder = fresh_encoder(config, data, spaces)
     exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
     card = _describe_for_card(config, data, spaces, exported)
+    model = PrimusModel(encoder, config.objective.temperature)
     storage = RunStorage.configured(config)
     announce(_describe(data, spaces, exported))
     return Run(
@@ -172,7 +174,7 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
         data=data,
         teachers=teachers,
         augment=build_augment(config.augment, data.index.units),
-        engine=Engine(PrimusModel(encoder, config.objective.temperature), config, runtime),
+        engine=Engine(model, config.train, config.optimizer, runtime),
         support=_build_support(config, spaces, runtime, placement),
         checkpoints=Checkpoints(config, runtime, data, exported, card, storage),
         storage=storage,

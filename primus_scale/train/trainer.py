@@ -1,7 +1,7 @@
 """The training loop: batch -> views -> objective -> step -> monitor -> checkpoint.
 
 Start reading here. ``pretrain`` is what every launcher calls on every rank; ``run`` builds the
-parts, ``accumulate`` holds the step, ``monitor`` what one sees of it.
+parts, ``step`` one step, ``monitor`` what one sees of it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from primus_scale.distributed.collectives import (
     raise_together,
     sum_over_ranks,
 )
+from primus_scale.distributed.group import start_runtime, stop_runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.distributed.run_lock import only_run
 from primus_scale.distributed.watchdog import watched
 from primus_scale.encoders.export import load_encoder, read_card, save_encoder
-from primus_scale.engine.engine import learning_rate, start_runtime, stop_runtime
+from primus_scale.engine.optimizer import learning_rate
 from primus_scale.monitor.monitor import LOG_FOLDER, METRICS_FILE, Monitor, StepReport
 from primus_scale.monitor.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write_provenance
 from primus_scale.sample import Batch

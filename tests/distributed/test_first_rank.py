@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from primus_scale.distributed import collectives
 from primus_scale.distributed.collectives import on_all_ranks, on_first_rank, rank
-from primus_scale.engine.engine import check_own_device
+from primus_scale.distributed.group import check_own_device
 from tests.gloo import run_ranks
 
 

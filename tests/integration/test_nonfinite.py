@@ -11,7 +11,7 @@ import torch
 
 from primus_scale.config import TrainConfig
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.engine.engine import Runtime, start_runtime, stop_runtime
+from primus_scale.distributed.group import Runtime, start_runtime, stop_runtime
 from primus_scale.sample import Batch
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import StepResult, train_step

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from primus_scale.config import Config, TrainConfig
+from primus_scale.distributed.group import Runtime, start_runtime, stop_runtime
 from primus_scale.encoders import build_encoder
-from primus_scale.engine.engine import Engine, Runtime, start_runtime, stop_runtime
+from primus_scale.engine.engine import Engine
 from primus_scale.objective.loss import PrimusModel, primus_loss
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
@@ -97,7 +98,7 @@ def test_gradients_are_those_of_plain_autograd(
     expected = loss_of(plain(imu))
     expected.backward()
 
-    engine = Engine(model, config, runtime)
+    engine = Engine(model, config.train, config.optimizer, runtime)
     encoding = (OnePass if passes == 1 else SeveralPasses)(engine, imu)
     loss = loss_of(encoding.output)
     encoding.backward(loss)

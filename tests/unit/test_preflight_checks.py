@@ -20,7 +20,7 @@ from launch.checks.base import (
     amount,
 )
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.engine.engine import Runtime
+from primus_scale.distributed.group import Runtime
 from tests.integration.tiny import TEACHERS, free_port, tiny_config, write_shards
 
 

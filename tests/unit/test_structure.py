@@ -23,7 +23,7 @@ FENCES = {
     "deepspeed": ("primus_scale/engine/",),
     "faiss": ("primus_scale/support/",),
     "webdataset": ("primus_scale/data/", "shards/write/"),
-    "torch.distributed": ("primus_scale/distributed/", "primus_scale/engine/engine.py"),
+    "torch.distributed": ("primus_scale/distributed/",),
     "shards": ("shards/", "launch/", "benchmarks/"),
     "launch": ("launch/", "benchmarks/"),
     "benchmarks": ("benchmarks/",),

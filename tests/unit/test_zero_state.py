@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from primus_scale.config import Config
-from primus_scale.engine.engine import start_runtime, stop_runtime
+from primus_scale.distributed.group import start_runtime, stop_runtime
 from primus_scale.engine.zero_state import (
     STATE,
     StateFiles,
