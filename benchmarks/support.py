@@ -38,7 +38,7 @@ from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.distributed.collectives import barrier
 from primus_scale.distributed.group import start_runtime, stop_runtime
-from primus_scale.objective.loss import Asked, ask_ahead, exclusion, support_entries
+from primus_scale.objective.neighbours import Asked, ask_ahead, exclusion, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, SupportEntries, SupportSet
 from primus_scale.train.run import Run, build_run

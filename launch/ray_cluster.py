@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launch.ray_group import OwnGroup
 from primus_scale.config import Config, LaunchConfig
-from primus_scale.objective.loss import uses_neighbours
+from primus_scale.objective.terms import uses_neighbours
 from shards.tasks.workers import on_cluster, ray_cluster
 
 PATIENCE_S = 30.0  # between lines that there is no room for the support actors

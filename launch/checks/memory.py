@@ -21,7 +21,9 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.engine.engine import MAX_BUCKET
 from primus_scale.objective.contrast import info_nce
-from primus_scale.objective.loss import NEIGHBOUR_TERMS, active_weights, support_spec
+from primus_scale.objective.neighbours import support_spec
+from primus_scale.objective.terms import weighted_terms
+from primus_scale.support import IMU
 from primus_scale.teachers import build_teachers
 from primus_scale.train.run import fresh_encoder, spaces_of
 
@@ -55,7 +57,7 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     need = Need(device=_training(config, parameters, world))
     need.device["activations"] = _activations(config, encoder, views)
     need.device["similarities"] = _similarities(config, rows, world)
-    spec = support_spec(config, dims)
+    spec = support_spec(config.objective, config.support, {IMU: config.encoder.ss_dim, **dims})
     if spec is not None and config.support.home == "in_process":
         need.device["support set"] = spec.memory
 
@@ -102,9 +104,10 @@ def _similarities(config: Config, rows: int, world: int) -> int:
     temperature = torch.tensor(0.1, requires_grad=True)
     unit = torch.eye(SAMPLE_ROWS, requires_grad=True)
     kept = saved_bytes(lambda: info_nce(unit, unit, temperature), without=[unit])
-    neighbours = config.objective.neighbours
+    objective = config.objective
+    neighbours = objective.neighbours
     keys = neighbours.k if neighbours.combine == "each" else 1
-    matrices = sum(keys if t in NEIGHBOUR_TERMS else 1 for t in active_weights(config.objective))
+    matrices = sum(keys if term.kind == "neighbour" else 1 for term in weighted_terms(objective))
     return 2 * matrices * kept * rows * rows * world // SAMPLE_ROWS**2
 
 

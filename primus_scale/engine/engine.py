@@ -21,7 +21,7 @@ from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.encoders import Embeddings
 from primus_scale.engine.optimizer import build_optimizer
-from primus_scale.objective.loss import ModelOutput, PrimusModel
+from primus_scale.objective.model import ModelOutput, PrimusModel
 
 MAX_BUCKET = 50_000_000  # gradients reduced in one message, in elements
 

@@ -73,6 +73,10 @@ def contrastive(
 ) -> Contrast:
     """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
 
+    For the n valid rows of the global batch, of queries q and keys k at temperature t, it is
+
+        1/n * sum over i of ( info_nce(q_i; k_1 ... k_n, t) + info_nce(k_i; q_1 ... q_n, t) ).
+
     Row i of the queries belongs to row i of the keys. temperature: 0-d. valid ``(B,)`` bool: rows
     that lack either side are neither positives nor negatives. Rows whose key is the same as the
     positive's would be false negatives and are left out: same means of equal ``key_ids`` ``(B,)``
@@ -109,6 +113,12 @@ def info_nce(
     first: int = 0,
 ) -> torch.Tensor:
     """InfoNCE of each query against all keys, ``(B,)`` (arXiv 1807.03748).
+
+    For a query q_i with its positive k_i at temperature t it is
+
+        -log( exp(q_i . k_i / t) / sum over j of exp(q_i . k_j / t) ),
+
+    where j runs over i and all keys that are not excluded for i.
 
     queries ``(B, D)`` and keys ``(N, D)``, L2-normalised; the positive of query i is key
     ``first + i``. excluded ``(B, N)`` bool: pairs that are no negatives.

@@ -21,9 +21,11 @@ from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
-from primus_scale.objective.loss import Asked, PrimusModel, ask_ahead, check_objective, support_spec
+from primus_scale.objective.model import PrimusModel
+from primus_scale.objective.neighbours import Asked, ask_ahead, support_spec
+from primus_scale.objective.terms import check_objective
 from primus_scale.sample import Batch
-from primus_scale.support import RingSupportSet, SupportSet
+from primus_scale.support import IMU, RingSupportSet, SupportSet
 from primus_scale.teachers import (
     Teacher,
     attach_teacher_embeddings,
@@ -186,7 +188,8 @@ def _build_support(
     config: Config, spaces: Mapping[str, TeacherSpace], runtime: Runtime, placement: Any
 ) -> SupportSet | None:
     """The empty support set in its home, or None where the objective needs none."""
-    spec = support_spec(config, {name: space.dim for name, space in spaces.items()})
+    dims = {IMU: config.encoder.ss_dim, **{name: space.dim for name, space in spaces.items()}}
+    spec = support_spec(config.objective, config.support, dims)
     if spec is None or config.support.home == "in_process":
         return RingSupportSet(spec, runtime.device) if spec is not None else None
     from primus_scale.support.service import ServiceSupportSet

@@ -18,14 +18,9 @@ from primus_scale.config import ObjectiveConfig
 from primus_scale.distributed.collectives import sum_over_ranks
 from primus_scale.encoders import Embeddings
 from primus_scale.engine.engine import Engine
-from primus_scale.objective.loss import (
-    Asked,
-    LossOutput,
-    ModelOutput,
-    find_neighbours,
-    primus_loss,
-    support_entries,
-)
+from primus_scale.objective.loss import LossOutput, primus_loss
+from primus_scale.objective.model import ModelOutput
+from primus_scale.objective.neighbours import Asked, find_neighbours, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, SupportSet
 

@@ -15,7 +15,7 @@ import pytest
 from primus_scale.evaluate import log_confusion
 from primus_scale.evaluate.results import ARMS
 from primus_scale.monitor.monitor import LOG_FOLDER
-from primus_scale.objective.loss import TERMS
+from primus_scale.objective.terms import TERMS
 from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import losses, tiny_config, write_shards
 
@@ -105,7 +105,7 @@ def test_scalars_answer_with_tags(server):
     tags = fetch_json(f"{server}/data/plugin/scalars/tags")["."]
     assert {
         "loss/total",
-        *(f"loss/{term}" for term in TERMS),
+        *(f"loss/{term.name}" for term in TERMS),
         "temperature/mm",
         "temperature/ss",
         "optimizer/grad_norm",

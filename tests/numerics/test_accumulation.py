@@ -11,7 +11,8 @@ from primus_scale.config import Config, TrainConfig
 from primus_scale.distributed.group import Runtime, start_runtime, stop_runtime
 from primus_scale.encoders import build_encoder
 from primus_scale.engine.engine import Engine
-from primus_scale.objective.loss import PrimusModel, primus_loss
+from primus_scale.objective.loss import primus_loss
+from primus_scale.objective.model import PrimusModel
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
 from primus_scale.train.step import OnePass, SeveralPasses

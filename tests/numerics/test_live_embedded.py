@@ -10,7 +10,9 @@ from primus_scale.config import DataConfig, EncoderConfig, ObjectiveConfig, Teac
 from primus_scale.data.reader import batches, load_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import build_encoder
-from primus_scale.objective.loss import PrimusModel, find_neighbours, primus_loss, support_entries
+from primus_scale.objective.loss import primus_loss
+from primus_scale.objective.model import PrimusModel
+from primus_scale.objective.neighbours import find_neighbours, support_entries
 from primus_scale.support import IMU, RingSupportSet, SupportSpec
 from primus_scale.teachers import attach_teacher_embeddings, build_teachers, check_teachers
 from shards.embed.embed import embed

@@ -7,12 +7,9 @@ import torch
 
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.loss import (
-    Temperatures,
-    find_neighbours,
-    primus_loss,
-    support_entries,
-)
+from primus_scale.objective.loss import primus_loss
+from primus_scale.objective.model import Temperatures
+from primus_scale.objective.neighbours import find_neighbours, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportSpec
 

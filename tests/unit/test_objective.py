@@ -8,29 +8,23 @@ from torch import nn
 
 from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.loss import (
-    TERMS,
-    PrimusModel,
-    Temperatures,
-    check_objective,
-    find_neighbours,
-    primus_loss,
-    support_entries,
-    support_spec,
-    uses_neighbours,
-)
+from primus_scale.objective.loss import primus_loss
+from primus_scale.objective.model import PrimusModel, Temperatures
+from primus_scale.objective.neighbours import find_neighbours, support_entries, support_spec
 from primus_scale.objective.positives import hash_sets
+from primus_scale.objective.terms import TERMS, check_objective, uses_neighbours
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, RingSupportSet, SupportSpec
 from tests.exclusions import only_uids
 
 DIMS = {"imu": 4, "video": 3, "text": 5}
+NAMES = [term.name for term in TERMS]
 TAU = {"mm": torch.tensor(0.1), "ss": torch.tensor(0.1)}
 
 
 def weights(**chosen: float) -> ObjectiveConfig:
     """An objective of the chosen terms only."""
-    return ObjectiveConfig.model_validate({"weights": {**dict.fromkeys(TERMS, 0.0), **chosen}})
+    return ObjectiveConfig.model_validate({"weights": {**dict.fromkeys(NAMES, 0.0), **chosen}})
 
 
 def make_batch(rows: int = 6, video: list[int] | None = None) -> Batch:
@@ -98,7 +92,7 @@ def test_model_gives_embeddings_and_live_temperatures():
     assert model.temperatures.value.grad[0] != 0
 
 
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("term", NAMES)
 def test_terms_without_weight_are_not_computed(term):
     config = weights(**{term: 2.0})
     batch, view0, view1 = make_batch(), make_view(), make_view()
@@ -263,7 +257,7 @@ def test_check_names_the_weight_without_data():
         (["neighbour_imu"], "imu", {"imu"}),
         (["neighbour_imu"], "video", {"imu", "video"}),
         (["neighbour_text"], "imu", {"imu", "text"}),
-        (TERMS, "video", {"imu", "video", "text"}),
+        (NAMES, "video", {"imu", "video", "text"}),
     ],
 )
 def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
@@ -272,15 +266,14 @@ def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
             "name": "n",
             "output": "o",
             "data": {"train": ["t"]},
-            "encoder": {"ss_dim": 4},
             "support": {"capacity": 32, "minimum_fill": 2},
             "objective": {
-                "weights": dict.fromkeys(TERMS, 0.0) | dict.fromkeys(terms, 1.0),
+                "weights": dict.fromkeys(NAMES, 0.0) | dict.fromkeys(terms, 1.0),
                 "neighbours": {"query": query},
             },
         }
     )
-    spec = support_spec(config, {"video": 3, "text": 5})
+    spec = support_spec(config.objective, config.support, DIMS)
     if kept is None:
         assert spec is None
         return

@@ -1,0 +1,81 @@
+"""What is trained: the encoder, and the temperatures of the loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from primus_scale.config import TemperatureConfig
+from primus_scale.distributed.collectives import sum_over_ranks
+from primus_scale.encoders.base import Embeddings
+from primus_scale.objective.terms import FAMILIES
+
+
+class ModelOutput(NamedTuple):
+    """Embeddings of the windows given, and the temperatures by family, 0-d float32.
+
+    A named tuple, so that DeepSpeed's ZeRO-3 hooks find the tensors.
+    """
+
+    embeddings: Embeddings
+    temperatures: dict[str, torch.Tensor]
+
+
+class PrimusModel(nn.Module):
+    """All that is trained: the encoder and the temperatures of the loss."""
+
+    def __init__(self, encoder: nn.Module, temperature: TemperatureConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.temperatures = Temperatures(temperature)
+
+    def forward(self, imu: torch.Tensor) -> ModelOutput:
+        """Embed imu ``(B, C, T)``; both views of a batch are given stacked, view 0 first."""
+        return ModelOutput(self.encoder(imu), self.temperatures())
+
+
+class Temperatures(nn.Module):
+    """A temperature for each family of terms; see ``TemperatureConfig`` for the modes.
+
+    ``value`` ``(2,)`` holds the temperatures in the order of FAMILIES: their logarithm in mode
+    ``log``, themselves in the other modes. It needs no weight decay.
+    """
+
+    def __init__(self, config: TemperatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        initial = math.log(config.initial) if config.mode == "log" else config.initial
+        value = torch.full((len(FAMILIES),), initial)
+        self.value = nn.Parameter(value, requires_grad=config.mode != "fixed")
+
+    def forward(self) -> dict[str, torch.Tensor]:
+        """The temperatures by family, 0-d float32."""
+        value = self.value.float()
+        if self.config.mode == "log":
+            low, high = math.log(self.config.minimum), math.log(self.config.maximum)
+            value = _Clamp.apply(value, low, high).exp()
+        return dict(zip(FAMILIES, value.unbind(), strict=True))
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp whose gradient stays alive where it leads back between the bounds.
+
+    An ordinary clamp has no gradient outside, where a step of the optimiser may well end: the
+    temperature would stay there for good. Which way the gradient leads is that of all ranks
+    together, so that every number of ranks decides alike.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        ctx.save_for_backward(value < low, value > high)
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        total = sum_over_ranks(grad)
+        leads_away = (below & (total > 0)) | (above & (total < 0))
+        return grad.masked_fill(leads_away, 0.0), None, None
