@@ -123,7 +123,7 @@ class Batch:
     """Rows of a global batch as one rank sees them.
 
     imu ``(B, C, T)`` float32; uid and recording ``(B,)`` int64; label ``(B,)`` int64 (NO_LABEL
-    where unknown); valid ``(B,)`` bool, False for rows that do not count.
+    where unknown).
     embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero where absent;
     present: ``(B,)`` bool by modality. frames and texts stand there in live mode only, one tuple
     a row, until the teachers have turned them into embeddings. start_s ``(B,)`` float64: see
@@ -134,7 +134,6 @@ class Batch:
     uid: torch.Tensor
     recording: torch.Tensor
     label: torch.Tensor
-    valid: torch.Tensor
     embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
     present: dict[str, torch.Tensor] = field(default_factory=dict)
     frames: Sequence[tuple[bytes, ...]] | None = None
@@ -166,7 +165,6 @@ class Batch:
             recording=move(self.recording),
             start_s=move(self.start_s),
             label=move(self.label),
-            valid=move(self.valid),
             embeddings={name: move(value) for name, value in self.embeddings.items()},
             present={name: move(value) for name, value in self.present.items()},
         )

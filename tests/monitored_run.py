@@ -7,7 +7,7 @@ import torch
 from primus_scale.config import Config
 from primus_scale.config_file import apply_overrides, parse_config
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor.monitor import StepReport
+from primus_scale.monitor.figures import StepReport
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
 
@@ -40,7 +40,7 @@ def make_report(
     skipped_steps: int = 0,
     neighbour_rows: int = 0,
 ) -> StepReport:
-    """The report of a step with this loss. The last row of the batch only fills up.
+    """The report of a step with this loss. The last row of the batch has no video.
 
     neighbour_rows: pairs behind the neighbour term, which is 0 without any.
     """
@@ -50,7 +50,7 @@ def make_report(
         return torch.randn(*shape, generator=generator)
 
     teachers = {"video": random(BATCH, WIDTH), "text": random(BATCH, WIDTH)}
-    valid = torch.arange(BATCH) < BATCH - 1
+    with_video = torch.arange(BATCH) < BATCH - 1
     embeddings = [
         Embeddings(random(BATCH, WIDTH), random(BATCH, WIDTH), teachers) for _ in range(2)
     ]
@@ -64,7 +64,7 @@ def make_report(
         },
         rows={
             "imu_video": torch.tensor(BATCH - 1),
-            "imu_imu": torch.tensor(BATCH - 1),
+            "imu_imu": torch.tensor(BATCH),
             "neighbour_imu": torch.tensor(neighbour_rows),
         },
         temperatures={"mm": torch.tensor(0.1), "ss": torch.tensor(0.2)},
@@ -75,9 +75,8 @@ def make_report(
             uid=torch.arange(BATCH),
             recording=torch.arange(BATCH) // 2,
             label=torch.full((BATCH,), -1),
-            valid=valid,
             embeddings=teachers,
-            present={"video": valid, "text": torch.zeros(BATCH, dtype=torch.bool)},
+            present={"video": with_video, "text": torch.zeros(BATCH, dtype=torch.bool)},
             start_s=2.5 * (torch.arange(BATCH) % 2),
             span_s=4.98,
         ),

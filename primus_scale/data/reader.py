@@ -264,7 +264,6 @@ def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, li
     return Batch(
         imu=torch.from_numpy(imu),
         **{name: torch.from_numpy(column) for name, column in columns.items()},
-        valid=torch.ones(count, dtype=torch.bool),
         embeddings={name: torch.from_numpy(value) for name, value in embeddings.items()},
         present={name: torch.from_numpy(value) for name, value in present.items()},
         frames=frames if live else None,

@@ -25,7 +25,7 @@ from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
 from primus_scale.monitor.drawing import as_pixels
-from primus_scale.monitor.monitor import LOG_FOLDER
+from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
 from primus_scale.monitor.pictures import confusion_figure
 from primus_scale.sample import NO_LABEL

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
+from primus_scale.monitor.log import group_of
+
 
 class ProgressLine:
     """One line that tells where a run is: rewritten on a terminal, repeated in a log file."""
@@ -25,11 +27,8 @@ class ProgressLine:
         first_step, first_time = self._started
         done = step - first_step
         left = (now - first_time) / done * (self._total_steps - step) if done else None
-        terms = " ".join(
-            f"{name.removeprefix('loss/')} {value:.3f}"
-            for name, value in figures.items()
-            if name.startswith("loss/")
-        )
+        losses = group_of(figures, "loss")
+        terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         speed = figures.get("speed/windows_per_s", 0.0)
         line = (
             f"step {step}/{self._total_steps} | {terms} | {speed:,.0f} windows/s"

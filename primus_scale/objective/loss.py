@@ -59,7 +59,7 @@ def primus_loss(
     """The objective on a rank's B rows; terms of weight 0 are not computed.
 
     neighbours: of the same rows, from ``find_neighbours``; None only where no neighbour term has
-    weight. Rows of ``batch`` that are not valid take part in nothing.
+    weight.
     """
     weights = weighted_terms(config)
     asking = sorted({term.keys for term in weights})

@@ -82,7 +82,7 @@ def find_neighbours(
     """
     asked = ask_ahead(batch, support, config) if asked is None else asked
     found = Neighbours.none(len(batch), config.k, support.spec.dims, batch.imu.device)
-    by_imu = batch.valid.clone()
+    by_imu = torch.ones(len(batch), dtype=torch.bool, device=batch.imu.device)
     for modality, _, rows in _teacher_questions(batch, support, config):
         by_imu[rows] = False
         found.put(rows, asked[modality]())
@@ -105,24 +105,24 @@ def _teacher_questions(
     modality = config.query
     if modality not in batch.embeddings or modality not in support.spec.dims:
         return []
-    rows = (batch.valid & batch.present[modality]).nonzero().squeeze(1)
+    rows = batch.present[modality].nonzero().squeeze(1)
     return [(modality, batch.embeddings[modality], rows)]
 
 
 @torch.no_grad()
 def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
     """What the global batch adds to a support set: the same entries, in order, on every rank."""
-    valid = gather(batch.valid)
+    uid = gather(batch.uid)
     return SupportEntries(
-        uid=gather(batch.uid)[valid],
-        recording=gather(batch.recording)[valid],
-        start_s=gather(batch.start_s)[valid],
+        uid=uid,
+        recording=gather(batch.recording),
+        start_s=gather(batch.start_s),
         embeddings={
-            IMU: gather(view0.ss)[valid],
-            **{name: gather(rows)[valid] for name, rows in batch.embeddings.items()},
+            IMU: gather(view0.ss),
+            **{name: gather(rows) for name, rows in batch.embeddings.items()},
         },
         present={
-            IMU: valid[valid],
-            **{name: gather(rows)[valid] for name, rows in batch.present.items()},
+            IMU: torch.ones_like(uid, dtype=torch.bool),
+            **{name: gather(rows) for name, rows in batch.present.items()},
         },
     )

@@ -39,9 +39,10 @@ class Positives:
 def direct_positives(modality: str, view1: Embeddings, batch: Batch) -> Positives:
     """View 1, or the teacher's embedding of the same window."""
     if modality == IMU:
-        return Positives(view1.ss[:, None], batch.valid[:, None], of_teacher=False)
-    valid = batch.valid & batch.present[modality]
-    return Positives(batch.embeddings[modality][:, None], valid[:, None], of_teacher=True)
+        valid = torch.ones(len(batch), dtype=torch.bool, device=view1.ss.device)
+        return Positives(view1.ss[:, None], valid[:, None], of_teacher=False)
+    keys, valid = batch.embeddings[modality], batch.present[modality]
+    return Positives(keys[:, None], valid[:, None], of_teacher=True)
 
 
 def neighbour_positives(
@@ -49,7 +50,7 @@ def neighbour_positives(
 ) -> Positives:
     """The K neighbours of each row, or the mean of them as its only key."""
     keys = neighbours.embeddings[modality]
-    valid = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
+    valid = neighbours.valid & neighbours.present[modality]
     joined = config.combine == "mean" and keys.shape[1] > 1
     ids = neighbours.uid
     own = _own_keys(batch, neighbours.origin, valid, config)

@@ -104,13 +104,12 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
     """The batch with embeddings and masks in place of its frames and texts (live mode).
 
     ``teachers`` by modality, as `build_teachers` gives them. The tensors come out on the device
-    of ``batch.imu``. Rows that are not valid count as having no frames and no texts. Raises
+    of ``batch.imu``. Raises
     ValueError where the batch was read without the frames or texts that a teacher needs, and
     naming the window where a frame cannot be decoded.
     """
     sources = {"video": batch.frames, "text": batch.texts}
     embeddings, present = dict(batch.embeddings), dict(batch.present)
-    valid = batch.valid.tolist()
     for modality, teacher in teachers.items():
         items = sources[modality]
         if items is None:
@@ -118,11 +117,10 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
                 f"teachers.mode is live, but the shards of data.train bring no {modality} to "
                 f"teacher {teacher.name!r}; use window shards, or teachers.mode=embedded"
             )
-        kept = [window if ok else () for window, ok in zip(items, valid, strict=True)]
         try:
-            vectors, mask = embed_windows(teacher, kept)
+            vectors, mask = embed_windows(teacher, items)
         except UnreadableFrameError as error:
-            row = next(row for row, window in enumerate(kept) if error.frame in window)
+            row = next(row for row, window in enumerate(items) if error.frame in window)
             raise ValueError(
                 f"window {int(batch.uid[row])} of data.train: {error}; find all such with "
                 "primus-scale shards verify, and build the shards again"

@@ -34,7 +34,9 @@ from primus_scale.distributed.run_lock import only_run
 from primus_scale.distributed.watchdog import watched
 from primus_scale.encoders.export import load_encoder, read_card, save_encoder
 from primus_scale.engine.optimizer import learning_rate
-from primus_scale.monitor.monitor import LOG_FOLDER, METRICS_FILE, Monitor, StepReport
+from primus_scale.monitor.figures import StepReport
+from primus_scale.monitor.log import LOG_FOLDER, METRICS_FILE
+from primus_scale.monitor.monitor import Monitor
 from primus_scale.monitor.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write_provenance
 from primus_scale.sample import Batch
 from primus_scale.stopping import REQUEUE, Stop, stop_on_signals
@@ -86,7 +88,8 @@ def train(run: Run, stop: Stop) -> bool:
         run.checkpoints.check_room(run.support)
     # Only now: a folder of another run has been refused, and its records are as they were.
     on_first_rank(lambda: _begin_records(run, progress))
-    monitor = Monitor(config, rate_hz=run.data.index.rate_hz, start_step=progress.step)
+    output, rate_hz = Path(config.output), run.data.index.rate_hz
+    monitor = Monitor(output, train, rate_hz=rate_hz, start_step=begun)
 
     with closing(monitor), run.batches(progress.step) as loader:
         inputs = run.inputs(loader)
@@ -114,7 +117,7 @@ def train(run: Run, stop: Stop) -> bool:
 
             if last or step % train.checkpoint_every == 0:
                 _save(run, progress)
-    on_first_rank(lambda: _finish(Path(config.output), monitor))
+    on_first_rank(lambda: _finish(output, monitor))
     _copy_results(run)
     return True
 

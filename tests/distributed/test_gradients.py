@@ -47,7 +47,7 @@ class TinyEncoder(nn.Module):
 
 def make_batch(seed: int, first: int, rows: int) -> Batch:
     """Rows of a global batch of uneven content: the first 4 rows hold no video at all, some rows
-    only fill up, and narrations repeat across ranks."""
+    hold neither video nor text, and narrations repeat across ranks."""
     draw = torch.Generator().manual_seed(seed)
     imu = torch.randn(ROWS, 6, 10, generator=draw)
     embeddings = {name: torch.randn(ROWS, DIMS[name], generator=draw) for name in ("video", "text")}
@@ -56,8 +56,8 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
     present = {name: torch.rand(ROWS, generator=draw) < 0.7 for name in embeddings}
     present["video"][:4] = False
     present["text"][[2, 9, 13]] = True
-    valid = torch.ones(ROWS, dtype=torch.bool)
-    valid[[6, 15]] = False
+    for there in present.values():
+        there[[6, 15]] = False
     mine = slice(first, first + rows)
     uid = torch.arange(ROWS) + 100 * seed
     return Batch(
@@ -65,7 +65,6 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
         uid[mine],
         uid[mine] // 4,
         torch.full((rows,), -1),
-        valid[mine],
         {name: rows_[mine] * present[name][mine, None] for name, rows_ in embeddings.items()},
         {name: rows_[mine] for name, rows_ in present.items()},
         start_s=start_of(uid[mine]),

@@ -66,7 +66,6 @@ def test_the_same_batches_are_read(folders):
             for a, b in zip(here, there, strict=True):
                 assert torch.equal(a.imu, b.imu)
                 assert torch.equal(a.uid, b.uid)
-                assert torch.equal(a.valid, b.valid)
                 assert a.frames == b.frames
                 for modality in a.embeddings:
                     assert torch.equal(a.embeddings[modality], b.embeddings[modality])

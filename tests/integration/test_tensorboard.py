@@ -14,7 +14,7 @@ import pytest
 
 from primus_scale.evaluate import log_confusion
 from primus_scale.evaluate.results import ARMS
-from primus_scale.monitor.monitor import LOG_FOLDER
+from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.objective.terms import TERMS
 from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import losses, tiny_config, write_shards

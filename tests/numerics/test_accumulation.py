@@ -54,7 +54,6 @@ def make_batch() -> Batch:
         uid=torch.arange(ROWS),
         recording=torch.zeros(ROWS, dtype=torch.int64),
         label=torch.full((ROWS,), -1),
-        valid=torch.arange(ROWS) < ROWS - 1,
         embeddings={name: unit_rows(ROWS, dim) for name, dim in DIMS.items()},
         present=present,
     )

@@ -152,15 +152,12 @@ def make_batch():
     }
     embeddings = {name: torch.randn(B, DIMS[name]) * present[name][:, None] for name in present}
     embeddings["text"][5] = embeddings["text"][1]
-    valid = torch.ones(B, dtype=torch.bool)
-    valid[8] = False
     numbers = torch.arange(B)
     return Batch(
         torch.zeros(B, 6, 4),
         numbers,
         numbers // 4,
         numbers,
-        valid,
         embeddings,
         present,
         start_s=(numbers % 4).double(),
@@ -200,13 +197,13 @@ def loop_term(name, views, batch, neighbours, temperature, config):
     never = lambda i, j: False  # noqa: E731
     if source == "imu":
         if modality == "imu":
-            return loop_contrastive(queries, views[1].ss, temperature, batch.valid, never)
+            return loop_contrastive(queries, views[1].ss, temperature, [True] * B, never)
         keys = batch.embeddings[modality]
         same = lambda i, j: torch.equal(keys[i], keys[j])  # noqa: E731
-        valid = batch.valid & batch.present[modality]
+        valid = batch.present[modality]
         return loop_contrastive(queries, keys, temperature, valid, same)
     keys, uid = neighbours.embeddings[modality].double(), neighbours.uid
-    usable = neighbours.valid & neighbours.present[modality] & batch.valid[:, None]
+    usable = neighbours.valid & neighbours.present[modality]
 
     def own(i, j, places):
         return any(is_own(i, int(uid[j, k]), config.exclude) for k in places if usable[j, k])

@@ -43,7 +43,7 @@ def read(shard_set, **options):
 
 
 def assert_equal(a, b):
-    for name in ("imu", "uid", "recording", "start_s", "label", "valid"):
+    for name in ("imu", "uid", "recording", "start_s", "label"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.embeddings.keys() == b.embeddings.keys()
     for modality in a.embeddings:
@@ -79,7 +79,7 @@ def test_rows_are_those_of_their_windows(packed):
 def test_every_window_as_often_as_the_others(kind, request):
     """25 full batches are six epochs, and none has a window twice."""
     loaded = read(request.getfixturevalue(kind), stop_step=25)
-    assert all(len(set(batch.uid.tolist())) == BATCH and batch.valid.all() for batch in loaded)
+    assert all(len(set(batch.uid.tolist())) == BATCH for batch in loaded)
     times = Counter(torch.cat([batch.uid for batch in loaded]).tolist())
     assert times == {window.meta.uid: 6 for window in make_windows(WINDOWS)}
 
@@ -89,7 +89,7 @@ def test_ranks_share_the_global_batch(packed, world):
     whole = read(packed)
     shares = [read(packed, rank=rank, world=world) for rank in range(world)]
     for step, batch in enumerate(whole):
-        for name in ("imu", "uid", "label", "valid"):
+        for name in ("imu", "uid", "label"):
             joined = torch.cat([getattr(share[step], name) for share in shares])
             assert torch.equal(joined, getattr(batch, name)), name
         for modality, embeddings in batch.embeddings.items():

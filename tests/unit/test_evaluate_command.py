@@ -12,7 +12,7 @@ from primus_scale.encoders.export import describe_encoder, load_encoder, read_ca
 from primus_scale.evaluate import evaluate, log_confusion, pool_reports, write_summary
 from primus_scale.evaluate.command import fresh_encoder
 from primus_scale.evaluate.results import ARMS
-from primus_scale.monitor.monitor import LOG_FOLDER
+from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.write.writer import WindowShardWriter
 from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, make_side

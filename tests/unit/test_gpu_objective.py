@@ -24,14 +24,11 @@ def make_batch(seed: int) -> Batch:
     draws = torch.Generator().manual_seed(seed)
     present = {name: torch.rand(ROWS, generator=draws) < 0.7 for name in ("video", "text")}
     numbers = torch.arange(ROWS) + seed * ROWS // 2  # half of the windows come again
-    valid = torch.ones(ROWS, dtype=torch.bool)
-    valid[-3:] = False
     return Batch(
         torch.zeros(ROWS, 6, 8),
         numbers,
         numbers // 7,
         numbers,
-        valid,
         {name: torch.randn(ROWS, DIMS[name], generator=draws) for name in present},
         present,
         start_s=(numbers % 7).double(),

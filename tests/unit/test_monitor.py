@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor.monitor import METRICS_FILE, Monitor
+from primus_scale.monitor.log import METRICS_FILE
+from primus_scale.monitor.monitor import Monitor
 from primus_scale.monitor.pictures import draw_similarity, draw_views
 from primus_scale.monitor.progress import ProgressLine, format_seconds
 from tests.full_disk import files_limited_to
-from tests.monitored_run import RATE_HZ, WIDTH, make_config, make_report, make_views
+from tests.monitored_run import BATCH, RATE_HZ, WIDTH, make_config, make_report, make_views
 
 
 def read_lines(output: Path) -> list[dict[str, float]]:
@@ -19,10 +20,14 @@ def read_lines(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def make_monitor(output: Path, *overrides: str, **settings) -> Monitor:
+    return Monitor(output, make_config(output, *overrides).train, rate_hz=RATE_HZ, **settings)
+
+
 def run(output: Path, start: int = 0, stop: int = 40, losses=lambda step: 100.0 - step, *overrides):
     stream = io.StringIO()
     config = make_config(output, *overrides)
-    monitor = Monitor(config, rate_hz=RATE_HZ, start_step=start, stream=stream)
+    monitor = Monitor(output, config.train, rate_hz=RATE_HZ, start_step=start, stream=stream)
     for step in range(start + 1, stop + 1):
         monitor.step(step, make_report(losses(step), waited_s=0.25 * (step - start)))
     summary = monitor.summary()
@@ -50,14 +55,13 @@ def test_logged_steps_and_their_figures(tmp_path):
     }
 
 
-def test_speed_counts_valid_windows_only(tmp_path):
+def test_speed_counts_the_windows_of_the_time(tmp_path):
     report = make_report(1.0)
-    report.batch.valid[1:] = False
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=io.StringIO())
+    monitor = make_monitor(tmp_path, stream=io.StringIO())
     time.sleep(0.2)
     monitor.step(1, report)
     monitor.close()
-    assert 0 < read_lines(tmp_path)[0]["speed/windows_per_s"] <= 1 / 0.2
+    assert 0 < read_lines(tmp_path)[0]["speed/windows_per_s"] <= BATCH / 0.2
 
 
 def test_neighbour_figures_equal_a_loop(tmp_path):
@@ -65,7 +69,7 @@ def test_neighbour_figures_equal_a_loop(tmp_path):
     report = make_report(1.0)
     found, batch = report.neighbours, report.batch
     scores, ages, same, overlapping = [], [], [], []
-    for row in range(len(batch) - 1):  # the last row only fills up
+    for row in range(len(batch)):
         for place in range(found.valid.shape[1]):
             if found.valid[row, place]:
                 scores.append(float(found.score[row, place]))
@@ -93,7 +97,7 @@ def test_summary_takes_both_ends_of_the_run(tmp_path):
 
 
 def test_summary_starts_a_term_where_it_has_pairs(tmp_path):
-    monitor = Monitor(make_config(tmp_path, "train.log_every=1"), rate_hz=RATE_HZ)
+    monitor = make_monitor(tmp_path, "train.log_every=1")
     for step in range(1, 41):
         rows = 5 if step > 20 else 0  # the support set is filled first
         monitor.step(step, make_report(100.0 - step, neighbour_rows=rows))
@@ -111,10 +115,10 @@ def test_full_disk_names_the_metrics_file_and_loses_no_line(tmp_path):
     before = (tmp_path / METRICS_FILE).read_text(encoding="utf-8")
     expected = pytest.raises(OSError, match=f"cannot write {tmp_path / METRICS_FILE} .*free some")
     with files_limited_to(len(before) // 2), expected:
-        Monitor(make_config(tmp_path), rate_hz=RATE_HZ, start_step=20)
+        make_monitor(tmp_path, start_step=20)
     assert (tmp_path / METRICS_FILE).read_text(encoding="utf-8") == before
 
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, start_step=20)
+    monitor = make_monitor(tmp_path, start_step=20)
     with files_limited_to(len(before)), expected:
         monitor.step(40, make_report(1.0))
     monitor.close()
@@ -182,7 +186,7 @@ def test_loss_that_is_not_finite_keeps_the_metrics_valid_json(tmp_path):
 
 
 def test_validation_finds_matching_pairs_and_nothing_by_chance(tmp_path):
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=io.StringIO())
+    monitor = make_monitor(tmp_path, stream=io.StringIO())
     generator = torch.Generator().manual_seed(0)
     imu = torch.randn(50, 6, WIDTH, generator=generator)
     chance = torch.randn(50, WIDTH, generator=generator)
@@ -208,7 +212,7 @@ def test_validation_finds_matching_pairs_and_nothing_by_chance(tmp_path):
 def test_failed_step_is_logged_without_collapse_measures(tmp_path):
     report = make_report(float("nan"), skipped_steps=1)
     report.views[0].ss[0] = float("nan")
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=io.StringIO())
+    monitor = make_monitor(tmp_path, stream=io.StringIO())
     monitor.step(1, report)
     monitor.close()
     line = read_lines(tmp_path)[0]
@@ -218,7 +222,7 @@ def test_failed_step_is_logged_without_collapse_measures(tmp_path):
 
 def test_windows_of_one_narration_answer_for_each_other(tmp_path):
     stream = io.StringIO()
-    monitor = Monitor(make_config(tmp_path), rate_hz=RATE_HZ, stream=stream)
+    monitor = make_monitor(tmp_path, stream=stream)
     texts = torch.eye(4)[torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])]
 
     def encode(imu: torch.Tensor) -> Embeddings:

@@ -35,7 +35,6 @@ def make_batch(rows: int = 6, video: list[int] | None = None) -> Batch:
         uid=uid,
         recording=uid + 100,
         label=uid,
-        valid=torch.ones(rows, dtype=torch.bool),
         embeddings={"video": torch.randn(rows, 3) * present[:, None], "text": torch.randn(rows, 5)},
         present={"video": present, "text": torch.ones(rows, dtype=torch.bool)},
     )
@@ -126,14 +125,13 @@ def test_invalid_neighbours_give_zero_with_a_gradient():
 
 def test_rows_without_the_query_modality_ask_by_imu():
     view, batch = make_view(), make_batch(video=[1, 1, 0, 1, 0, 1])
-    batch.valid[5] = False
     support = RingSupportSet(SupportSpec(64, DIMS, minimum_fill=2))
     stored = make_batch(rows=30)
     stored.uid += 50
     support.enqueue(support_entries(make_view(30), stored))
     found = find_neighbours(view, batch, support, NeighboursConfig(k=2))
-    assert found.valid.all(1).tolist() == [True] * 5 + [False]
-    for row in range(5):
+    assert found.valid.all()
+    for row in range(6):
         modality = "video" if batch.present["video"][row] else "imu"
         query = batch.embeddings["video"] if modality == "video" else view.ss
         one = slice(row, row + 1)
@@ -142,7 +140,7 @@ def test_rows_without_the_query_modality_ask_by_imu():
         assert torch.equal(found.embeddings["text"][one], expected.embeddings["text"])
     by_imu = find_neighbours(view, batch, support, NeighboursConfig(query="imu"))
     everything = support.search(view.ss, 1, only_uids(batch.uid), "imu")
-    assert torch.equal(by_imu.uid[:5], everything.uid[:5])
+    assert torch.equal(by_imu.uid, everything.uid)
 
 
 @pytest.mark.parametrize("query", ["video", "imu"])
@@ -228,13 +226,13 @@ def test_a_set_without_the_query_modality_is_asked_by_imu():
     assert find_neighbours(view, batch, support, NeighboursConfig(query="video")).valid.all()
 
 
-def test_only_valid_rows_are_remembered_without_gradient():
-    batch, view = make_batch(), make_view()
-    batch.valid[2] = False
+def test_all_rows_are_remembered_without_gradient():
+    batch, view = make_batch(video=[1, 1, 0, 1, 1, 1]), make_view()
     entries = support_entries(view, batch)
-    assert entries.uid.tolist() == [0, 1, 3, 4, 5]
-    assert entries.recording.tolist() == [100, 101, 103, 104, 105]
-    assert torch.equal(entries.embeddings["imu"], view.ss[batch.valid])
+    assert entries.uid.tolist() == [0, 1, 2, 3, 4, 5]
+    assert entries.recording.tolist() == [100, 101, 102, 103, 104, 105]
+    assert entries.present["video"].tolist() == [True, True, False, True, True, True]
+    assert torch.equal(entries.embeddings["imu"], view.ss)
     assert not entries.embeddings["imu"].requires_grad
     assert entries.present["imu"].all() and set(entries.present) == {"imu", "video", "text"}
 

@@ -1,0 +1,133 @@
+"""What is logged of a step: figures by name, and what pictures compare.
+
+Names are ``group/name``, as TensorBoard shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from primus_scale.distributed.collectives import sum_over_ranks, world_size
+from primus_scale.encoders.base import Embeddings
+from primus_scale.monitor import measures
+from primus_scale.sample import Batch
+from primus_scale.support import Exclusion, Neighbours
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a rank knows of the step it has just done. Tensors need no gradient.
+
+    total, terms: the rank's share of the weighted loss and of each unweighted term; their mean
+    over ranks is the loss on the global batch. rows: pairs of the global batch behind each term;
+    a term of none is left out of the log. temperatures by family (``mm``, ``ss``).
+    views: embeddings of view 0 and view 1 of the rank's rows. waited_s: seconds this rank has
+    waited for data since it started. retries: requests to its storage repeated so far.
+    support: figures of the support set, by name. skipped_steps: steps left out so far
+    because their loss was not finite.
+    """
+
+    total: torch.Tensor
+    terms: Mapping[str, torch.Tensor]
+    rows: Mapping[str, torch.Tensor]
+    temperatures: Mapping[str, torch.Tensor]
+    grad_norm: float
+    lr: float
+    batch: Batch
+    views: tuple[Embeddings, Embeddings]
+    neighbours: Neighbours | None
+    support: Mapping[str, float]
+    waited_s: float
+    retries: int
+    skipped_steps: int
+
+
+def figures_of_all_ranks(
+    report: StepReport, windows_per_s: float, waited_s: float
+) -> dict[str, float]:
+    """Figures of a step, averaged over the ranks; every rank calls it at the same time.
+
+    windows_per_s: of all ranks. waited_s: of this rank; both since the last logged step.
+    """
+    figures: dict[str, torch.Tensor | float] = {
+        "loss/total": report.total,
+        **{f"loss/{name}": x for name, x in report.terms.items() if report.rows[name]},
+        **_neighbour_figures(report),
+        "speed/windows_per_s": windows_per_s,
+        "speed/retries": float(report.retries),
+        "speed/waited_s": waited_s,
+    }
+    return _mean_over_ranks(figures, report.batch.imu.device)
+
+
+def _mean_over_ranks(
+    figures: Mapping[str, torch.Tensor | float], device: torch.device
+) -> dict[str, float]:
+    stacked = torch.stack(
+        [torch.as_tensor(x, dtype=torch.float64, device=device).detach() for x in figures.values()]
+    )
+    means = sum_over_ranks(stacked) / world_size()
+    return dict(zip(figures, means.tolist(), strict=True))
+
+
+def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
+    """Score, age (in enqueued entries), and shares from the window's own recording and moment.
+
+    Means over the valid neighbours; 0 where there are none yet.
+    """
+    found = report.neighbours
+    if found is None:
+        return {}
+    valid = found.valid
+    same_recording = found.recording == report.batch.recording[:, None]
+    same_moment = Exclusion(report.batch.origin, report.batch.span_s).covers(found.origin)
+    count = valid.sum().clamp(min=1)
+    return {
+        "neighbours/score": (found.score * valid).sum() / count,
+        "neighbours/age": (found.age * valid).sum() / count,
+        "neighbours/same_recording": (same_recording & valid).sum() / count,
+        "neighbours/same_moment": (same_moment & valid).sum() / count,
+        "neighbours/valid": valid.sum() / max(valid.numel(), 1),
+    }
+
+
+def figures_of_first_rank(report: StepReport) -> dict[str, float]:
+    """Figures of a step that are the same on all ranks, or told of rank 0's own rows."""
+    return {
+        **{f"temperature/{name}": float(t) for name, t in report.temperatures.items()},
+        "optimizer/grad_norm": report.grad_norm,
+        "optimizer/lr": report.lr,
+        "optimizer/skipped_steps": report.skipped_steps,
+        **{f"support/{name}": value for name, value in report.support.items()},
+        **_collapse_figures(report),
+    }
+
+
+def _collapse_figures(report: StepReport) -> dict[str, float]:
+    """Alignment of the two views, uniformity and effective rank of view 0, on rank 0's rows.
+
+    None of it where a step has failed: a singular value decomposition refuses NaN.
+    """
+    first, second = (view.ss.detach().float() for view in report.views)
+    if len(first) < 2 or not (first.isfinite().all() and second.isfinite().all()):
+        return {}
+    return {
+        "collapse/alignment": float(measures.alignment(first, second)),
+        "collapse/uniformity": float(measures.uniformity(first)),
+        "collapse/effective_rank": float(measures.effective_rank(first)),
+    }
+
+
+def similarity_pairs(report: StepReport) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What similarity matrices compare: the views, and IMU with each teacher present."""
+    batch = report.batch
+    first, second = report.views
+    pairs = {"view0_view1": (first.ss, second.ss)}
+    for modality, keys in batch.embeddings.items():
+        rows = batch.present[modality]
+        if rows.any():
+            pairs[f"imu_{modality}"] = (first.mm[modality][rows], keys[rows])
+    return pairs

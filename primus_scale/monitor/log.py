@@ -1,0 +1,100 @@
+"""The log of a run: TensorBoard and a file of figures, a line for each logged step."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from torch.utils.tensorboard import SummaryWriter
+
+from primus_scale.storage.files import explain_failed_write, write_atomically
+
+METRICS_FILE = "metrics.jsonl"
+LOG_FOLDER = "tensorboard"
+_FIGURES = TypeAdapter(dict[str, bool | int | float])  # of a line of the metrics file
+
+
+class Log:
+    """TensorBoard and the metrics file of a run, written together; rank 0's."""
+
+    def __init__(self, output: Path):
+        self.records: list[dict[str, float]] = []
+        self._metrics = output / METRICS_FILE
+        self._folder = output / LOG_FOLDER
+        self._board: SummaryWriter | None = None
+
+    def open(self, start_step: int) -> None:
+        """Take over what was logged up to ``start_step``, and drop the rest."""
+        earlier = read_metrics(self._metrics)
+        self.records = [record for record in earlier if record["step"] <= start_step]
+        lines = [json.dumps(record) + "\n" for record in self.records]
+        write_atomically(self._metrics, "".join(lines))
+        with explain_failed_write(self._folder):
+            self._board = SummaryWriter(str(self._folder), purge_step=start_step + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log figures; JSON has no word for those that are not finite, TensorBoard has."""
+        if not figures:
+            return
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self.records.append({"step": step, **finite})
+        # Opened anew each time: what a file held open could not write fails again at its close.
+        with explain_failed_write(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.records[-1]) + "\n")
+        with self._on_board() as board:
+            for name, value in figures.items():
+                board.add_scalar(name, value, step)
+
+    def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
+        """Log a picture, uint8 ``(height, width, 3)``."""
+        with self._on_board() as board:
+            board.add_image(tag, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """End the threads of TensorBoard's writer."""
+        if self._board is not None:
+            with explain_failed_write(self._folder):
+                self._board.close()
+
+    @contextmanager
+    def _on_board(self) -> Iterator[SummaryWriter]:
+        """The open TensorBoard writer; what the block gives it is on disk after."""
+        assert self._board is not None
+        with explain_failed_write(self._folder):
+            yield self._board
+            self._board.flush()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Lines of a metrics file; a last line that a kill cut short is dropped.
+
+    So are lines that are damaged, and it is said how many: a run goes on without its log.
+    """
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    records: list[dict[str, float]] = []
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    for line in lines:
+        with suppress(ValidationError):
+            record = _FIGURES.validate_json(line, strict=True)
+            records += [record] if isinstance(record.get("step"), int) else []
+    if len(records) < len(lines):
+        print(
+            f"{path}: {len(lines) - len(records)} of {len(lines)} lines are damaged and are dropped"
+            "; losses before this start may be missing from the log and the summary",
+            file=sys.stderr,
+        )
+    return records
+
+
+def group_of(record: Mapping[str, float], group: str) -> dict[str, float]:
+    """The figures named ``group/...`` of a record, by the rest of their names."""
+    start = f"{group}/"
+    return {name.removeprefix(start): x for name, x in record.items() if name.startswith(start)}
