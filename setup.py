@@ -22,6 +22,7 @@ CORE = [
     "pillow>=11.0",  # JPEG frames
     "scikit-learn>=1.6",  # linear probes and metrics of the few-shot evaluation
     "scipy>=1.14",  # filters of the signal path
+    "jinja2>=3.1",  # the templates of reports and data cards
     "matplotlib>=3.9",  # pictures in TensorBoard and in the reports
 ]
 
@@ -35,7 +36,12 @@ setup(
     python_requires=">=3.11",
     # Benchmarks are run from a checkout, and so are tests.
     packages=find_packages(include=["primus_scale*", "shards*", "launch*"]),
-    package_data={"primus_scale": ["py.typed"]},
+    package_data={
+        "primus_scale": ["py.typed"],
+        "primus_scale.evaluate": ["templates/*.html"],
+        "primus_scale.monitor": ["templates/*.html"],
+        "shards.card": ["templates/*.html"],
+    },
     install_requires=CORE,
     extras_require={
         # faiss comes with one of these three, never with two: their files are the same.

@@ -2,24 +2,19 @@
 
 It opens with how much there is and what deserves a second look, then shows whose data it is, what
 was refused and why, rates, gravity, rotation, clocks and narrations, and a dozen windows as they
-are, pictures and text included.
+are, pictures and text included. The page is ``templates/card.html``; here its figures are gathered.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from primus_scale.monitor.page import (
-    as_image,
-    embed_image,
-    explain_failed_page,
-    render_page,
-    scrolling_table,
-)
+from matplotlib.figure import Figure
+
+from primus_scale.monitor.page import data_url, explain_failed_page, render_page
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.teachers.base import UnreadableFrameError, decode_frame
@@ -37,30 +32,13 @@ from shards.card.figures import (
     window_figure,
     words_figure,
 )
-from shards.card.gate_tables import STYLE as GATE_STYLE
-from shards.card.gate_tables import gate_sections
+from shards.card.gate_tables import MOST_LABELS, MOST_SENSORS, gate_tables
 from shards.card.stats import collect_statistics
 
 PAGE_NAME, JSON_NAME = "card.html", "card.json"
 SHOWN_FRAMES = 4
 FRAME_PIXELS = 168
 MOST_ROWS = 15
-
-STYLE = """
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(6rem, 1fr)); gap: .8rem;
-         margin: 1.4rem 0; }
-body > img { width: 100%; }
-.tile { background: #f8f9fa; border-radius: 8px; padding: .7rem .9rem; }
-.tile b { display: block; font-size: 1.35rem; line-height: 1.25; }
-.tile span { color: #5c636a; font-size: .88rem; }
-.attention { background: #fff4e6; border-left: 4px solid #d9480f; padding: .5rem 1rem; }
-.calm { background: #ebfbee; border-left: 4px solid #2b8a3e; padding: .5rem 1rem; }
-.window { border-top: 1px solid #dee2e6; padding: .9rem 0; display: flex; flex-wrap: wrap;
-          gap: 1rem; }
-.window > div { flex: 1 1 24rem; min-width: 0; }
-.strip { display: flex; gap: 4px; } .strip img { width: calc(25% - 3px); border-radius: 4px; }
-th.text, td.text { white-space: normal; text-align: left; }
-"""
 
 
 def write_card(
@@ -97,44 +75,34 @@ def _write(folder: Folder, name: str, text: str) -> None:
 
 
 def render_card(figures: Mapping[str, Any], windows: Sequence[Window]) -> str:
-    """The page on ``figures`` (``stats.gather``) with ``windows`` to look at, as HTML."""
+    """The page on ``figures`` (``stats.collect_statistics``) with ``windows`` to look at."""
     ingest = figures["ingest"]
-    title = f"Data card: {', '.join(figures['urls'])}"
-    sections = [
-        f"<h1>{html.escape(title)}</h1>",
-        _lead(figures),
-        _tiles(figures),
-        _attention(figures),
-        *_origin(figures),
-        *_amounts(figures),
-        *(_ingestion(figures, ingest) if ingest else ()),
-        *(gate_sections(ingest["gates"]) if ingest else ()),
-        *_signal(figures, ingest),
-        *(_clocks(ingest) if ingest else ()),
-        *_text(figures["text"]),
-        *_examples(figures, windows),
-    ]
-    return render_page(title, sections, STYLE + GATE_STYLE)
-
-
-def _lead(figures: Mapping[str, Any]) -> str:
-    channels = ", ".join(
-        f"{name} ({unit})" for name, unit in zip(figures["channels"], figures["units"], strict=True)
-    )
-    sampled = ""
-    if figures["windows_read"] < figures["windows"]:
-        sampled = (
-            f" Distributions are of {figures['windows_read']:,} windows drawn evenly from "
-            f"{figures['windows']:,}."
-        )
-    return (
-        f'<p class="lead">{figures["windows"]:,} windows of {figures["window_s"]:g} s at '
-        f"{figures['rate_hz']:g} Hz in {figures['kind']} shards.{sampled}</p>"
-        f'<p class="quiet">Channels: {html.escape(channels)}.</p>'
+    return render_page(
+        "shards.card",
+        "card.html",
+        figures=figures,
+        channels=[
+            f"{name} ({unit})"
+            for name, unit in zip(figures["channels"], figures["units"], strict=True)
+        ],
+        tiles=_tiles(figures),
+        attention=attention(figures),
+        datasets=_datasets(figures),
+        charts=_charts(figures) | (_ingest_charts(figures, ingest) if ingest else {}),
+        failed=failures(ingest) if ingest else [],
+        notes=[(r["name"], note) for r in ingest["recordings"] for note in r["notes"]]
+        if ingest
+        else [],
+        gates=gate_tables(ingest["gates"]) if ingest else None,
+        repeated=_repeated(figures["text"]),
+        windows=[_example(figures, window) for window in windows],
+        most_rows=MOST_ROWS,
+        most_sensors=MOST_SENSORS,
+        most_labels=MOST_LABELS,
     )
 
 
-def _tiles(figures: Mapping[str, Any]) -> str:
+def _tiles(figures: Mapping[str, Any]) -> dict[str, str]:
     kinds = list(figures["hours_by_modality"].values())
     total = sum(sum(row.values()) for row in kinds)
 
@@ -155,154 +123,68 @@ def _tiles(figures: Mapping[str, Any]) -> str:
         tiles["of planned windows refused"] = (
             f"{100 * refused / (refused + figures['windows']):.0f} %"
         )
-    cells = (f'<div class="tile"><b>{v}</b><span>{k}</span></div>' for k, v in tiles.items())
-    return f'<div class="tiles">{"".join(cells)}</div>'
+    return tiles
 
 
-def _attention(figures: Mapping[str, Any]) -> str:
-    found = attention(figures)
-    if not found:
-        calm = (
-            "Nothing here stands out."
-            if figures["ingest"]
-            else "Nothing in these windows stands out; what ingestion found is not known here, as "
-            "there is no ingest.json."
-        )
-        return f'<p class="calm">{calm} Look at the windows below all the same.</p>'
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in found)
-    return f'<div class="attention"><b>Look twice at</b><ul>{items}</ul></div>'
-
-
-def _origin(figures: Mapping[str, Any]) -> Iterator[str]:
+def _datasets(figures: Mapping[str, Any]) -> dict[str, Any]:
     """What the data sets are, in the words of whoever wrote the shards."""
     datasets: dict[str, Any] = {}
     for provenance in figures["provenance"]:
         datasets |= provenance.get("datasets", {})
-    if datasets:
-        items = "".join(
-            f"<li><b>{html.escape(name)}</b>: {html.escape(str(note))}</li>"
-            for name, note in datasets.items()
-        )
-        yield f"<ul>{items}</ul>"
+    return datasets
 
 
-def _amounts(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield "<h2>How much, and of whom</h2>"
-    yield as_image(modality_figure(figures["hours_by_modality"]), "hours by data set and modality")
-    yield "<h2>Placements</h2>"
-    yield as_image(bars_figure(figures["hours_by_placement"], "hours"), "hours by placement")
-    yield "<h2>People</h2>"
-    yield as_image(people_figure(figures["hours_by_person"]), "hours of each person")
-    if set(figures["hours_by_label"]) != {"(none)"}:
-        yield "<h2>Labels</h2>"
-        yield as_image(bars_figure(figures["hours_by_label"], "hours"), "hours by label")
+def _charts(figures: Mapping[str, Any]) -> dict[str, Figure | None]:
+    """What is drawn of the windows, by name; None where there is nothing to draw."""
+    gravity, rotation, text = figures["gravity"], figures["gyroscope"], figures["text"]
+    labels = figures["hours_by_label"]
+    verbs = {verb: float(count) for verb, count in text["verbs"]} if text else {}
+    return {
+        "modality": modality_figure(figures["hours_by_modality"]),
+        "placement": bars_figure(figures["hours_by_placement"], "hours"),
+        "people": people_figure(figures["hours_by_person"]),
+        "label": bars_figure(labels, "hours") if set(labels) != {"(none)"} else None,
+        "gravity": histogram_figure(gravity, "median |acceleration|, m/s2", mark=STANDARD_GRAVITY)
+        if gravity
+        else None,
+        "rotation": histogram_figure(rotation, "rotation, rad/s", log=True) if rotation else None,
+        "words": words_figure(text["words"]) if text else None,
+        "verbs": bars_figure(verbs, "narrations", GREY) if text else None,
+        "refused": None,
+        "rates": None,
+        "lags": None,
+    }
 
 
-def _ingestion(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterator[str]:
-    yield "<h2>What was refused, and why</h2>"
-    refused = refusals(ingest)
-    if refused:
-        hours = {reason: n * figures["window_s"] / 3600 for reason, n in refused.most_common()}
-        yield as_image(bars_figure(hours, "hours of planned windows", ORANGE), "hours by reason")
-    else:
-        yield "<p>No planned window was refused.</p>"
-    failed = failures(ingest)
-    if failed:
-        yield "<h2>Recordings that could not be read</h2>"
-        yield _table(
-            ("recording", "why"),
-            [(name, error) for name, error in failed[:MOST_ROWS]],
-        )
-        yield _and_more(failed)
-    if unread := ingest["unread"]:
-        yield "<h2>What was not read</h2>"
-        yield _table(("in the source",), [(line,) for line in unread[:MOST_ROWS]])
-        yield _and_more(unread)
-    notes = [(r["name"], note) for r in ingest["recordings"] for note in r["notes"]]
-    if notes:
-        yield "<h2>Notes of the reader</h2>"
-        yield _table(("recording", "note"), notes[:MOST_ROWS])
-        yield _and_more(notes)
+def _ingest_charts(
+    figures: Mapping[str, Any], ingest: Mapping[str, Any]
+) -> dict[str, Figure | None]:
+    """What is drawn of ``ingest.json``, as ``_charts``."""
+    refused, deviations, reports = refusals(ingest), rate_deviations(ingest), lags(ingest)
+    hours = {reason: n * figures["window_s"] / 3600 for reason, n in refused.most_common()}
+    return {
+        "refused": bars_figure(hours, "hours of planned windows", ORANGE) if refused else None,
+        "rates": rates_figure(deviations) if deviations else None,
+        "lags": lag_figure(reports) if reports else None,
+    }
 
 
-def _signal(figures: Mapping[str, Any], ingest: Mapping[str, Any] | None) -> Iterator[str]:
-    if figures["gravity"]:
-        yield "<h2>Gravity</h2>"
-        yield (
-            '<p class="quiet">Median of |acceleration| in each window; the dotted line is one g. '
-            "A peak beside it speaks of wrong units or calibration. The bins at both ends hold all "
-            "that lies beyond.</p>"
-        )
-        yield as_image(
-            histogram_figure(
-                figures["gravity"], "median |acceleration|, m/s2", mark=STANDARD_GRAVITY
-            ),
-            "histogram of gravity by placement",
-        )
-    if figures["gyroscope"]:
-        yield "<h2>Rotation</h2>"
-        yield (
-            '<p class="quiet">Root mean square of the rotation rate in each window. A phone '
-            "at rest has about 0.01 rad/s, walking about 1; a factor of 57 off means degrees.</p>"
-        )
-        yield as_image(
-            histogram_figure(figures["gyroscope"], "rotation, rad/s", log=True),
-            "histogram of rotation by placement",
-        )
-    deviations = rate_deviations(ingest) if ingest else {}
-    if deviations:
-        yield "<h2>Sampling rates</h2>"
-        yield as_image(rates_figure(deviations), "measured against nominal rates")
+def _repeated(text: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Narrations that repeat most, and how often."""
+    return [(told, f"{count:,}") for told, count in text["repeated"][:8]] if text else []
 
 
-def _clocks(ingest: Mapping[str, Any]) -> Iterator[str]:
-    reports = lags(ingest)
-    if not reports:
-        return
-    yield "<h2>Are pictures and IMU on one clock?</h2>"
-    yield (
-        '<p class="quiet">The lag at which the gyroscope best explains the motion of the picture. '
-        "Dots low down are guesses: too little rotation, texture, or film.</p>"
-    )
-    yield as_image(lag_figure(reports), "lag and confidence")
-
-
-def _text(text: Mapping[str, Any] | None) -> Iterator[str]:
-    if not text:
-        return
-    yield "<h2>Narrations</h2>"
-    yield (
-        f"<p>{text['narrations']:,} narrations, {text['distinct']:,} distinct; median length "
-        f"{text['words']['median']:g} words.</p>"
-    )
-    yield as_image(words_figure(text["words"]), "lengths of narrations")
-    verbs = {verb: float(count) for verb, count in text["verbs"]}
-    yield "<h2>Most frequent verbs</h2>"
-    yield as_image(bars_figure(verbs, "narrations", GREY), "verbs")
-    if text["repeated"]:
-        yield "<h2>Narrations that repeat most</h2>"
-        rows = [(sentence, f"{count:,}") for sentence, count in text["repeated"][:8]]
-        yield _table(("narration", "times"), rows)
-
-
-def _examples(figures: Mapping[str, Any], windows: Sequence[Window]) -> Iterator[str]:
-    yield "<h2>A dozen windows</h2>"
-    for window in windows:
-        meta = window.meta
-        where = " · ".join(
-            html.escape(part)
-            for part in (meta.dataset, meta.recording, meta.device, meta.placement, meta.person)
-            if part
-        )
-        label = f" · <b>{html.escape(meta.label)}</b>" if meta.label else ""
-        texts = "".join(f"<li>{html.escape(text)}</li>" for text in meta.texts)
-        trace = window_figure(window, figures["channels"], figures["units"], figures["rate_hz"])
-        yield (
-            f'<div class="window"><div>{as_image(trace, "channels over time")}</div>'
-            f'<div><p class="quiet">{where} · at {meta.start_s:.2f} s{label}</p>'
-            f'<div class="strip">{"".join(map(_thumbnail, _spread(window.frames)))}</div>'
-            f"{f'<ul>{texts}</ul>' if texts else ''}</div></div>"
-        )
+def _example(figures: Mapping[str, Any], window: Window) -> dict[str, Any]:
+    meta = window.meta
+    where = (meta.dataset, meta.recording, meta.device, meta.placement, meta.person)
+    return {
+        "trace": window_figure(window, figures["channels"], figures["units"], figures["rate_hz"]),
+        "where": [part for part in where if part],
+        "start_s": meta.start_s,
+        "label": meta.label,
+        "frames": [_thumbnail(frame) for frame in _spread(window.frames)],
+        "texts": meta.texts,
+    }
 
 
 def _spread(frames: Sequence[bytes]) -> list[bytes]:
@@ -313,29 +195,16 @@ def _spread(frames: Sequence[bytes]) -> list[bytes]:
     return [frames[round(number * step)] for number in range(SHOWN_FRAMES)]
 
 
-def _thumbnail(frame: bytes) -> str:
+def _thumbnail(frame: bytes) -> dict[str, str | None]:
+    """A small picture as the source of an image, or what is wrong with it."""
     try:
         picture = decode_frame(frame)
     except UnreadableFrameError as error:
-        return f'<span class="quiet">{html.escape(str(error))}</span>'
+        return {"source": None, "fault": str(error)}
     picture.thumbnail((2 * FRAME_PIXELS, FRAME_PIXELS))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
-    return embed_image(buffer.getvalue(), "image/jpeg", "frame")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th class="text">{name}</th>' for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="text">{html.escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return scrolling_table(f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
-
-
-def _and_more(rows: Sequence[object]) -> str:
-    more = len(rows) - MOST_ROWS
-    return f'<p class="quiet">and {more:,} more, in {JSON_NAME}</p>' if more > 0 else ""
+    return {"source": data_url(buffer.getvalue(), "image/jpeg"), "fault": None}
 
 
 def _duration(hours: float) -> dict[str, str]:

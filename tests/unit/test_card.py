@@ -59,7 +59,8 @@ def ingest_report() -> IngestReport:
     lag = LagReport("imu", 0.4, 0.9, 0.8, 60.0, flagged=True)
     good = RecordingReport("rides", "one", "anna", windows=30, devices=(device,), lag=lag)
     bad = RecordingReport("rides", "two <b>", error="two.mp4 is empty; copy it again")
-    return IngestReport("gopro", "rides", {}, (good, bad))
+    unread = tuple(f"<{number}>.txt" for number in range(17))
+    return IngestReport("gopro", "rides", {}, (good, bad), unread=unread)
 
 
 @pytest.fixture
@@ -132,8 +133,11 @@ def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
     )
     assert "two &lt;b&gt;" in page
     assert "two <b>" not in page
-    assert "two.mp4 is empty; copy it again" in page
     assert "38 %" in page  # 30 refused of 80
+    for name in ("two.mp4 is empty; copy it again", "&lt;0&gt;.txt", "&lt;14&gt;.txt"):
+        assert f'<td class="text">{name}</td>' in page
+    assert "&lt;15&gt;.txt" not in page
+    assert "and 2 more, in card.json" in page
     pictures = sum(
         min(len(w.frames), 4) for w in collect_statistics([str(folder)], report=quiet)[1]
     )

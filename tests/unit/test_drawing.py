@@ -1,7 +1,5 @@
 """Texts of data in figures: drawn as they are written."""
 
-import base64
-import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from primus_scale.monitor.drawing import as_pixels, as_svg, shown
-from primus_scale.monitor.page import as_image, explain_failed_page
+from primus_scale.monitor.page import explain_failed_page
 from primus_scale.monitor.pictures import confusion_figure, draw_similarity
 from tests.odd_names import ODD_NAMES
 
@@ -85,13 +83,6 @@ def test_names_of_terms_in_pictures_of_a_run() -> None:
 
     rows = torch.eye(4)
     assert draw_similarity(rows, rows, "$imu_video").shape[-1] == 3
-
-
-def test_images_of_pages_are_those_figures() -> None:
-    html = as_image(figure_of("$a"), 'what "it" shows')
-    assert 'alt="what &quot;it&quot; shows"' in html
-    (data,) = re.findall(r"base64,([^\"]+)", html)
-    assert base64.b64decode(data) == as_svg(figure_of("$a"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("\n\nParseError\n  ^"), KeyError(), ValueError()])
