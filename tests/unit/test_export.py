@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,3 +252,16 @@ def test_a_teacher_s_name_that_no_module_can_have(exported: Path, name: str) -> 
     with pytest.raises(ValueError, match=r"card\.json: teachers: .* is none of") as found:
         load_encoder(exported)
     assert len(str(found.value)) < 500
+
+
+def test_documented_use_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet of README, on the encoder of a run that is called demo."""
+    encoder = make_encoder().eval()
+    export(encoder, tmp_path / "runs/demo/encoder")
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"imu": torch.randn(3, 6, 250)}
+    with torch.no_grad():
+        exec(snippet, names)
+        torch.testing.assert_close(names["features"], encoder(names["imu"]).features)

@@ -2,8 +2,6 @@
 
 import ast
 import graphlib
-import pkgutil
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,17 +143,6 @@ def test_every_configuration_field_has_a_reader() -> None:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 read.add(node.value)  # the objective's weights are read by the name of their term
     assert config_fields(Config, set()) - read == set()
-
-
-def test_modules_named_in_documentation_exist() -> None:
-    stale = []
-    for path in (*source_files(), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")):
-        for name in re.findall(r"`(shards(?:\.\w+)+)`", path.read_text(encoding="utf-8")):
-            try:
-                pkgutil.resolve_name(name)
-            except (ImportError, AttributeError):
-                stale.append(f"{path.relative_to(ROOT)}: {name}")
-    assert stale == []
 
 
 def test_no_file_is_too_long() -> None:
