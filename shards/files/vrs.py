@@ -30,7 +30,7 @@ from shards.files.source import Source
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
 from shards.signal.condition import DEGREE, GRAVITY
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 SYNC = "IMU records and pictures carry capture times of one clock, the device's"
 CHUNK_RECORDS = 2**14

@@ -26,7 +26,7 @@ from shards.readers.base import Reader
 from shards.recording import RecordingRef
 from shards.report import RecordingReport
 from shards.settings import IngestSettings
-from shards.signal.spool import ScratchError
+from shards.signal.sample_buffer import ScratchError
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics, describe
 from shards.write.writer import window_key, write_shard

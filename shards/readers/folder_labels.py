@@ -52,14 +52,14 @@ def _of_rows(
                 f"{file.file} has {own.clock.value}, but the samples have none of them; write "
                 "the times of both alike"
             )
-    pieces = [
-        (time_s, piece[file.column].astype(str))
-        for time_s, piece in timed_rows(
+    segments = [
+        (time_s, segment[file.column].astype(str))
+        for time_s, segment in timed_rows(
             source, path, file, where, start, zero, text_columns=(file.column,)
         )
     ]
-    time_s = np.concatenate([times for times, _ in pieces])
-    labels = np.char.strip(np.concatenate([texts for _, texts in pieces]))
+    time_s = np.concatenate([times for times, _ in segments])
+    labels = np.char.strip(np.concatenate([texts for _, texts in segments]))
     names = {label: None if label in NULLS else label for label in np.unique(labels).tolist()}
     return label_spans(time_s, labels, names, source.locate(path))
 
@@ -68,16 +68,19 @@ def _rows(
     source: Source, path: str, file: LabelsFile, zero: Zero
 ) -> Iterator[tuple[float, float, str]]:
     """Start, end and label of each row; times are seconds, or dates as the samples have them."""
-    dated = _are_dates(next(_pieces(source, path, file, raw_columns=_TIMES))[_TIMES[0]])
+    dated = _are_dates(next(_segments(source, path, file, raw_columns=_TIMES))[_TIMES[0]])
     readers = {name: TimeReader(f"{source.locate(path)}: column {name}") for name in _TIMES}
-    for piece in _pieces(source, path, file, **{"raw_columns" if dated else "columns": _TIMES}):
+    for segment in _segments(source, path, file, **{"raw_columns" if dated else "columns": _TIMES}):
         times = [
-            _seconds(piece[name], readers[name], zero) if dated else piece[name] for name in _TIMES
+            _seconds(segment[name], readers[name], zero) if dated else segment[name]
+            for name in _TIMES
         ]
-        yield from zip(*(time.tolist() for time in times), piece["label"].tolist(), strict=True)
+        yield from zip(*(time.tolist() for time in times), segment["label"].tolist(), strict=True)
 
 
-def _pieces(source: Source, path: str, file: LabelsFile, **wanted: Any) -> Iterator[dict[str, Any]]:
+def _segments(
+    source: Source, path: str, file: LabelsFile, **wanted: Any
+) -> Iterator[dict[str, Any]]:
     form = file.form() if file.is_text else None
     return read_table(source, path, **{"columns": (), **wanted}, text_columns=("label",), form=form)
 

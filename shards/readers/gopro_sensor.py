@@ -18,7 +18,7 @@ from shards.readers.gopro_clock import Blocks, Clock, read_clock
 from shards.readers.gpmf import Series
 from shards.readers.rows import CHUNK_ROWS
 from shards.recording import Samples
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 APART_S = 0.25  # without samples where a file was joined from two: more than any gap to be bridged
 

@@ -1,6 +1,6 @@
 """The one signal path: from raw samples to windows in SI units on a common grid, and their gates.
 
-``intake`` cleans and orders the samples of a sensor (``spool``: on disk), ``resample`` brings them
-to the grid, ``condition`` joins the sensors of a device; ``cut`` finds places for windows, and
-``gates`` says which of them may become records.
+``intake`` cleans and orders the samples of a sensor (``sample_buffer``: on disk), ``resample``
+brings them to the grid, ``condition`` joins the sensors of a device; ``cut`` finds places for
+windows, and ``gates`` says which of them may become records.
 """

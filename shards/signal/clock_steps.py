@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 ODD = 0.25  # of a period: what a whole number of lost samples does not explain
 STEADY = 0.1  # of a period: times off their line on both sides of a step

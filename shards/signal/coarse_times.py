@@ -132,27 +132,27 @@ def fit_coarse(
     """The even clock behind the times. Fills in ``packets.period_s`` and ``packets.resumed``."""
     place = np.cumsum(packets.counts).astype(np.float64) - packets.counts
     found = [_narrowest(packets, place, period_s, step_s) for period_s in packets.periods()]
-    period_s, pieces = max(found, key=lambda one: sum(len(piece) for piece in one[1]))
-    if not pieces:
+    period_s, segments = max(found, key=lambda one: sum(len(segment) for segment in one[1]))
+    if not segments:
         return CoarseFit(np.full(len(place), np.nan), "", "")
     width_s = min(period_s, step_s)
     missed = packets.time_s - period_s * place
-    level_s, told = _level(packets, missed, pieces, step_s, width_s, limits, tolerance_s)
+    level_s, told = _level(packets, missed, segments, step_s, width_s, limits, tolerance_s)
     refusal = "" if told else which_sample(packets, where, packets.usual_count * period_s)
     starts = np.full(len(place), np.nan)
-    main = max(pieces, key=len)
+    main = max(segments, key=len)
     base = _middle(missed[main])
     first_s = level_s
-    level_s += period_s * round((base - _middle(missed[pieces[0]])) / period_s)
+    level_s += period_s * round((base - _middle(missed[segments[0]])) / period_s)
     packets.resumed = np.zeros(len(place), bool)
-    for piece in pieces:
-        lost = round((_middle(missed[piece]) - base) / period_s)
-        off = missed[piece] - lost * period_s - base
+    for segment in segments:
+        lost = round((_middle(missed[segment]) - base) / period_s)
+        off = missed[segment] - lost * period_s - base
         if np.abs(off).max() > (ROOM / 2 + SLACK) * width_s:
             continue  # on no clock of whole samples
-        starts[piece] = level_s + period_s * (place[piece] + lost)
-        packets.resumed[piece[0]] = True
-    if pieces[0][0] == 1 and not packets.fresh[1]:  # the first time's samples are but a part
+        starts[segment] = level_s + period_s * (place[segment] + lost)
+        packets.resumed[segment[0]] = True
+    if segments[0][0] == 1 and not packets.fresh[1]:  # the first time's samples are but a part
         starts[0], packets.resumed[1] = first_s, False
     packets.period_s = period_s
     note = f"on one clock of {1 / period_s:.5g} Hz, {told} to steps of {step_s:.4g} s"
@@ -162,15 +162,15 @@ def fit_coarse(
 def _level(
     packets: Packets,
     missed: np.ndarray,
-    pieces: list[np.ndarray],
+    segments: list[np.ndarray],
     step_s: float,
     width_s: float,
     limits: SensorLimits,
     tolerance_s: float,
 ) -> tuple[float, str]:
     """Time of sample 0 on the even clock, and what was done to the times, empty where unknown."""
-    low_s = float(missed[pieces[0]].max())
-    high_s = float(missed[pieces[0]].min()) + width_s
+    low_s = float(missed[segments[0]].max())
+    high_s = float(missed[segments[0]].min()) + width_s
     low_s, high_s = min(low_s, high_s), max(low_s, high_s)
     moved = {"first": (0.0, "cut"), "middle": (step_s / 2, "rounded"), "last": (step_s, "raised")}
     slack_s = 0.1 * width_s
@@ -222,17 +222,17 @@ def _narrowest(
         )
     if spread((low + high) / 2) < spread(period_s):
         period_s = (low + high) / 2
-    return period_s, _pieces(packets, place, period_s, min(period_s, step_s))
+    return period_s, _segments(packets, place, period_s, min(period_s, step_s))
 
 
-def _pieces(
+def _segments(
     packets: Packets, place: np.ndarray, period_s: float, width_s: float
 ) -> list[np.ndarray]:
     """Runs of times whose bounds one clock fits; what lies beside lost samples is left out."""
     missed = packets.time_s - period_s * place
     cuts = (np.abs(np.diff(missed)) > ROOM * width_s) | packets.fresh[1:]
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(missed)]
-    pieces = []
+    segments = []
     for first, last in itertools.pairwise(edges):
         for start, stop in _fitting(missed[first:last], ROOM * width_s):
             begin = first + start + (BESIDE_LOSS if start else 0)
@@ -240,13 +240,13 @@ def _pieces(
             if last < len(missed) and first + stop == last:
                 end -= 1  # samples are missing in it, who knows where
             if end - begin >= FEWEST:
-                pieces.append(np.arange(begin, end))
-    spreads = [float(np.ptp(missed[piece])) for piece in pieces]
+                segments.append(np.arange(begin, end))
+    spreads = [float(np.ptp(missed[segment])) for segment in segments]
     if max(spreads, default=0.0) < EVEN * width_s:
-        return pieces
+        return segments
     # Where the samples after a loss lie is known as well as the bounds of their times are narrow.
     narrow_s = max(spreads) - UNBOUND * period_s
-    return [piece for piece, wide in zip(pieces, spreads, strict=True) if wide > narrow_s]
+    return [segment for segment, wide in zip(segments, spreads, strict=True) if wide > narrow_s]
 
 
 def _fitting(missed: np.ndarray, room_s: float) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from shards.report import Finding, SensorReport
 from shards.settings import SensorLimits
 from shards.signal.intake import Gap, SensorData, read_sensor
 from shards.signal.resample import Resampler
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 GRAVITY = 9.80665  # m/s2
 DEGREE = math.pi / 180
@@ -217,7 +217,7 @@ def _places(sensor: Sensor, channels: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-class _Piece(NamedTuple):
+class _Segment(NamedTuple):
     """A stretch of one sensor: start and stop on the grid, first row in the sensor's column."""
 
     start: int
@@ -227,15 +227,15 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A sensor on the grid: rows of values ``(c,)`` and saturation, in pieces by time."""
+    """A sensor on the grid: rows of values ``(c,)`` and saturation, in segments by time."""
 
     rows: Column
-    pieces: list[_Piece]
+    segments: list[_Segment]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows by grid indices, which lie in one piece."""
-        place = bisect.bisect_right(self.pieces, start, key=lambda piece: piece.start) - 1
-        first = self.pieces[place].row - self.pieces[place].start
+        """Rows by grid indices, which lie in one segment."""
+        place = bisect.bisect_right(self.segments, start, key=lambda segment: segment.start) - 1
+        first = self.segments[place].row - self.segments[place].start
         return self.rows.read(first + start, first + stop)
 
 
@@ -244,7 +244,7 @@ def _resample(data: SensorData, rate_hz: float) -> _Resampled:
     resampler = Resampler(data.period_s, rate_hz)
     width = len(data.report.channels)
     column = Column(np.dtype([("values", "f4", (width,)), ("saturated", "?")]))
-    pieces = []
+    segments = []
     for first, last in data.stretches:
         row, start = len(column), None
         for begin in range(first, last, BLOCK_ROWS):
@@ -262,8 +262,8 @@ def _resample(data: SensorData, rate_hz: float) -> _Resampled:
             column.append(rows)
         if len(column) > row:
             assert start is not None
-            pieces.append(_Piece(start, start + len(column) - row, row))
-    return _Resampled(column, pieces)
+            segments.append(_Segment(start, start + len(column) - row, row))
+    return _Resampled(column, segments)
 
 
 def _mark(time_s: np.ndarray, grid: range, period_s: float, rate_hz: float) -> np.ndarray:
@@ -282,7 +282,8 @@ def _join(
 ) -> tuple[Stretch, ...]:
     """The stretches where every sensor has a signal, with the channels in their order."""
     spans = functools.reduce(
-        _common, ([(piece.start, piece.stop) for piece in sensor.pieces] for sensor in sensors)
+        _common,
+        ([(segment.start, segment.stop) for segment in sensor.segments] for sensor in sensors),
     )
     values = Column(np.dtype(("f4", (channels,))))
     saturated = Column(np.dtype("?"))

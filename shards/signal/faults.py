@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.settings import SensorLimits
+from shards.signal.sample_buffer import Column, Median
 from shards.signal.spikes import find_spikes, prediction_error
-from shards.signal.spool import Column, Median
 
 AXES = 3
 FEWEST_ROWS = 20  # of a sensor, for its rows to be judged

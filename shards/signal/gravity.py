@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 CELL_S = 1.0
 CALM = 0.25  # deviation within a second over the mean vector's length, up to which it is calm

@@ -19,8 +19,8 @@ from shards.signal.clock_steps import find_steps
 from shards.signal.faults import Found, without_faults
 from shards.signal.gravity import visible_gravity
 from shards.signal.one_clock import Respaced, on_one_clock
+from shards.signal.sample_buffer import Column, Median, SampleBuffer, row_type
 from shards.signal.sensor_gates import judge_sensor
-from shards.signal.spool import Column, Median, Spool, row_type
 
 # Spacings of samples that are no gap whatever ``gap_s`` is. A lost sample is filled in where that
 # leaves no longer time than BRIDGED_S: over the 0.1 s of 20 Hz, windows of the tests' motion are
@@ -51,7 +51,7 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class SensorData:
-    """A sensor's rows (``shards.signal.spool.row_type``) in order of time, its values in SI units.
+    """A sensor's rows (``sample_buffer.row_type``) in order of time, its values in SI units.
 
     stretches: first row of each, and the row after its last. period_s: spacing to resample by.
     median_acc: median |a| in m/s2 where the sensor is an accelerometer; gravity: of seconds in
@@ -132,12 +132,12 @@ def _take_in(
     intake = _Intake(sensor, unit, factor, limits)
     for samples in sensor.read():
         intake.add(samples)
-    ordered = intake.spool.finish()
+    ordered = intake.buffer.finish()
     if not len(ordered):
         raise ValueError(
             f"{where}: none of its {intake.samples} samples can be used {intake.why_none()}"
         )
-    if intake.spool.stands_still:
+    if intake.buffer.stands_still:
         raise ValueError(
             f"{where}: more than 65,536 samples have one time: its clock stood still; leave it out"
         )
@@ -161,14 +161,14 @@ def _report(
         samples=intake.samples,
         untimed=intake.untimed + respaced.unusable,
         invalid=intake.invalid,
-        duplicates=intake.spool.duplicates + respaced.duplicates,
-        out_of_order=intake.spool.out_of_order,
+        duplicates=intake.buffer.duplicates + respaced.duplicates,
+        out_of_order=intake.buffer.out_of_order,
         saturated=intake.saturated,
         rate_hz=cut.rate_hz,
         gaps=sum(not gap.clock for gap in cut.gaps),
         gap_s=sum((gap.end_s - gap.start_s for gap in cut.gaps if not gap.clock), 0.0),
         limit=None if sensor.limit is None else sensor.limit * abs(factor),
-        overlapping=intake.spool.overlapping,
+        overlapping=intake.buffer.overlapping,
         shared_times=respaced.shared,
         zeros=faults.zeros,
         repeated=faults.repeated,
@@ -206,7 +206,7 @@ class _Intake:
         self.samples = self.untimed = self.invalid = self.saturated = 0
         self.far_s = 0.0  # a finite time that is none in s
         self.nan_times = _Times(limits.gap_s)
-        self.spool = Spool(len(sensor.channels))
+        self.buffer = SampleBuffer(len(sensor.channels))
         self._sensor = sensor
         self._factor = factor
         highest = {"m/s2": limits.max_acc, "rad/s": DAMAGED * limits.max_rotation}
@@ -251,7 +251,7 @@ class _Intake:
         rows = np.zeros(int(good.sum()), row_type(values.shape[1]))
         rows["time_s"], rows["values"] = time_s[good], values[good]
         rows["saturated"] = saturated[good]
-        self.spool.add(rows)
+        self.buffer.add(rows)
 
 
 class _Times:

@@ -19,7 +19,7 @@ import numpy as np
 from shards.settings import SensorLimits
 from shards.signal.coarse_times import FEWEST_ODD, coarse_step, fit_coarse, odd_spacings
 from shards.signal.packets import Packets, fit_packets
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 RARE = 0.2  # share of rows with shared times up to which each is put between its neighbours
 BURSTY = 4.0  # mean over median spacing, above which samples came in bursts of different times

@@ -152,13 +152,13 @@ def _belongs_to(packets: Packets, lines: dict[str, _Line], tolerance_s: float) -
 class _Line:
     """The even clock through the packets' times, for one reading of them.
 
-    which: sample of a packet that its time belongs to. pieces: ranges of packets without loss.
+    which: sample of a packet that its time belongs to. segments: ranges of packets without loss.
     deviation_s: standard deviation of the times about it.
     """
 
     which: str
     period_s: float
-    pieces: list[np.ndarray]
+    segments: list[np.ndarray]
     deviation_s: float
     resumed: np.ndarray
 
@@ -170,19 +170,19 @@ class _Line:
         for period_s in packets.periods():
             for _ in range(3):
                 cuts = _cuts(packets, place, period_s)
-                pieces = _pieces(packets, place, period_s, cuts)
-                period_s = period_of(packets.time_s, place, pieces) or period_s
-            held = sum(len(piece) for piece in pieces)
+                segments = _segments(packets, place, period_s, cuts)
+                period_s = period_of(packets.time_s, place, segments) or period_s
+            held = sum(len(segment) for segment in segments)
             if best is None or held > best[0]:
-                best = held, period_s, pieces
+                best = held, period_s, segments
         assert best is not None
-        _, period_s, pieces = best
-        missed = [_missed(packets, place, period_s, piece) for piece in pieces]
+        _, period_s, segments = best
+        missed = [_missed(packets, place, period_s, segment) for segment in segments]
         every = np.concatenate(missed) if missed else np.zeros(1)
         resumed = np.zeros(len(counts), bool)
-        for piece in pieces:
-            resumed[piece[0]] = True
-        return cls(which, period_s, pieces, float(every.std()), resumed)
+        for segment in segments:
+            resumed[segment[0]] = True
+        return cls(which, period_s, segments, float(every.std()), resumed)
 
     def starts(self, packets: Packets) -> np.ndarray:
         """Time of the first sample of each packet."""
@@ -190,10 +190,10 @@ class _Line:
         before = np.cumsum(counts) - counts
         offset = (counts - 1) * SHARED_TIMES.index(self.which) / 2
         starts = np.full(len(counts), np.nan)
-        for piece in self.pieces:
-            missed = packets.time_s[piece] - self.period_s * (before + offset)[piece]
-            level = _smooth(missed, counts[piece], self.period_s)
-            starts[piece] = level + self.period_s * before[piece]
+        for segment in self.segments:
+            missed = packets.time_s[segment] - self.period_s * (before + offset)[segment]
+            level = _smooth(missed, counts[segment], self.period_s)
+            starts[segment] = level + self.period_s * before[segment]
         return starts
 
 
@@ -206,56 +206,58 @@ def _cuts(packets: Packets, place: np.ndarray, period_s: float) -> np.ndarray:
     return (np.abs(steps) > limit_s) | packets.fresh[1:]
 
 
-def _pieces(
+def _segments(
     packets: Packets, place: np.ndarray, period_s: float, cuts: np.ndarray
 ) -> list[np.ndarray]:
     """Packets without loss between them, as numbers; such of odd sizes beside a loss left out."""
     counts, usual = packets.counts, packets.usual_count
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(counts)]
     even = (np.abs(counts - usual) <= TYPICAL * usual).mean() > 0.9
-    pieces = []
+    segments = []
     for first, last in itertools.pairwise(edges):
         while first < last and first > 0 and even and abs(counts[first] - usual) > TYPICAL * usual:
             first += 1
         if last < len(counts) and (not even or abs(counts[last - 1] - usual) > TYPICAL * usual):
             last -= 1  # samples are missing in it, who knows where
         if last - first >= FEWEST:
-            pieces.append(np.arange(first, last))
-    return _joined(packets, place, period_s, pieces)
+            segments.append(np.arange(first, last))
+    return _joined(packets, place, period_s, segments)
 
 
 def _joined(
-    packets: Packets, place: np.ndarray, period_s: float, pieces: list[np.ndarray]
+    packets: Packets, place: np.ndarray, period_s: float, segments: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """Pieces joined where the second goes on the line of the first: a packet was only late."""
+    """Segments joined where the second goes on the line of the first: a packet was only late."""
     joined: list[np.ndarray] = []
-    for piece in pieces:
-        if joined and not packets.fresh[joined[-1][-1] + 1 : piece[0] + 1].any():
+    for segment in segments:
+        if joined and not packets.fresh[joined[-1][-1] + 1 : segment[0] + 1].any():
             both = [
                 np.median(packets.time_s[one] - period_s * place[one])
-                for one in (joined[-1][-20:], piece[:20])
+                for one in (joined[-1][-20:], segment[:20])
             ]
             if abs(both[1] - both[0]) < period_s / 2:
-                joined[-1] = np.arange(joined[-1][0], piece[-1] + 1)
+                joined[-1] = np.arange(joined[-1][0], segment[-1] + 1)
                 continue
-        joined.append(piece)
+        joined.append(segment)
     return joined
 
 
-def period_of(time_s: np.ndarray, place: np.ndarray, pieces: list[np.ndarray]) -> float:
-    """Seconds a sample, over all pieces, each with a level of its own; zero where unknown."""
+def period_of(time_s: np.ndarray, place: np.ndarray, segments: list[np.ndarray]) -> float:
+    """Seconds a sample, over all segments, each with a level of its own; zero where unknown."""
     above = below = 0.0
-    for piece in pieces:
-        x = place[piece] - place[piece].mean()
-        above += float(x @ (time_s[piece] - time_s[piece].mean()))
+    for segment in segments:
+        x = place[segment] - place[segment].mean()
+        above += float(x @ (time_s[segment] - time_s[segment].mean()))
         below += float(x @ x)
     return above / below if below else 0.0
 
 
-def _missed(packets: Packets, place: np.ndarray, period_s: float, piece: np.ndarray) -> np.ndarray:
-    """How far the times of a piece lie off its line, s."""
-    missed = packets.time_s[piece] - period_s * place[piece]
-    return np.asarray(missed - _smooth(missed, packets.counts[piece], period_s))
+def _missed(
+    packets: Packets, place: np.ndarray, period_s: float, segment: np.ndarray
+) -> np.ndarray:
+    """How far the times of a segment lie off its line, s."""
+    missed = packets.time_s[segment] - period_s * place[segment]
+    return np.asarray(missed - _smooth(missed, packets.counts[segment], period_s))
 
 
 def _smooth(missed: np.ndarray, counts: np.ndarray, period_s: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.signal.spool import Column
+from shards.signal.sample_buffer import Column
 
 LEAST_HEIGHT = {"m/s2": 1.0, "rad/s": 0.5}
 MOST_ROWS = 3  # of a spike

@@ -1,8 +1,8 @@
 """Samples of a sensor on disk, put in order of time with bounded memory, whatever their number.
 
-spool = Spool(row_type(3))
-spool.add(rows)  # in file order
-column = spool.finish()  # in order of time
+buffer = SampleBuffer(3)
+buffer.add(rows)  # in file order
+column = buffer.finish()  # in order of time
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_AT_ONCE = 2**16  # rows of one time, above which a clock stands still
 
 
 def row_type(channels: int) -> np.dtype:
-    """A sample: time, part of the file (see ``Spool``), values, whether one is saturated.
+    """A sample: time, part of the file (see ``SampleBuffer``), values, whether one is saturated.
 
     same: a row of the same part, time and values came before. fresh: a clock was set between the
     row before and this one.
@@ -126,7 +126,7 @@ class Median:
         return float(self._sums[place] / self._counts[place])
 
 
-class Spool:
+class SampleBuffer:
     """Takes rows in file order and gives them back in order of time, equal times in file order.
 
     A step back in time begins a new part of the file. Where a part lies over time that an earlier
