@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from primus_scale.sample import Origin, fill_times, unknown_time
-from primus_scale.support.index import STORAGE, IndexKind
+from primus_scale.support.keys import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
 IMU = "imu"

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 import torch
 
 from primus_scale.support.background import start, wanted
-from primus_scale.support.index import FlatIndex, Keys, rank_again
+from primus_scale.support.keys import FlatIndex, Keys, rank_again
 from primus_scale.support.search import import_faiss
 
 # Measured (benchmarks/recall.py; queries near one of 1 M clustered keys of width 512): recall@1

@@ -26,14 +26,14 @@ from primus_scale.support.base import (
     SupportEntries,
     SupportSpec,
 )
-from primus_scale.support.index import (
+from primus_scale.support.index import build_index
+from primus_scale.support.keys import (
     ABSENT,
     NO_PLACE,
     STORAGE,
     SURPLUS,
     Keys,
     Strike,
-    build_index,
     search_allowed,
 )
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from primus_scale.support.background import start
-from primus_scale.support.index import NO_PLACE, FlatIndex, IndexKind, Keys, rank_again
 from primus_scale.support.ivf import PROBES, InvertedLists, answering, lists_for, sample_of
+from primus_scale.support.keys import NO_PLACE, FlatIndex, IndexKind, Keys, rank_again
 from primus_scale.support.search import import_faiss
 
 # Given (n, D) float32 vectors, a function (queries (B, D) float32, k) -> scores and row numbers of

@@ -12,7 +12,7 @@ import torch
 
 from primus_scale.sample import Origin
 from primus_scale.support import Exclusion, RingSupportSet, SupportEntries, SupportSpec, ivf
-from primus_scale.support.index import STORAGE
+from primus_scale.support.keys import STORAGE
 from tests.exclusions import only_uids
 
 CAPACITY = 37

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.recall import ClusteredKeys
 from primus_scale.support import segments
-from primus_scale.support.index import FlatIndex, KeyIndex
 from primus_scale.support.ivf import IvfIndex
+from primus_scale.support.keys import FlatIndex, KeyIndex
 from primus_scale.support.segments import SegmentIndex
 
 ENTRIES, DIM, CLUSTERS, QUERIES = 50_000, 256, 5_000, 1024

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.recall import ClusteredKeys, measure_recall
 from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec, segments
-from primus_scale.support.index import FlatIndex
+from primus_scale.support.keys import FlatIndex
 from primus_scale.support.search import import_faiss
 from primus_scale.support.segments import SegmentIndex
 from tests.conftest import require

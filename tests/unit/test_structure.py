@@ -1,6 +1,7 @@
 """The fences of the design: who may import what, and that every configuration field is read."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def source_files() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
-def imported_names(path: Path) -> set[str]:
+@functools.cache
+def imported_names(path: Path) -> frozenset[str]:
     """Dotted names of all modules that a file imports, at top level or inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -54,7 +56,7 @@ def imported_names(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("fenced", FENCES)
@@ -96,6 +98,19 @@ def test_folders_import_each_other_in_no_circle(package: str) -> None:
         graphlib.TopologicalSorter(imports).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"a circle of imports in {package}: {' <- '.join(error.args[1])}")
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports inside functions count as well: they only hide a circle."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in source_files()
+    }
+    imports = {name: (imported_names(path) & names.keys()) - {name} for name, path in names.items()}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 def test_importing_the_library_and_its_command_imports_no_heavy_framework() -> None:

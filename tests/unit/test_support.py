@@ -7,7 +7,7 @@ import torch
 
 from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
 from primus_scale.support.base import ROW_FIELDS
-from primus_scale.support.index import Keys
+from primus_scale.support.keys import Keys
 from primus_scale.support.part import RingPart, save_empty
 from primus_scale.support.search import search_with_torch
 from tests.exclusions import only_uids

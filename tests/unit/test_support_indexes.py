@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional
 
 from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec, ivf, part, segments
-from primus_scale.support.index import ABSENT, NO_PLACE, Keys, build_index
+from primus_scale.support.index import build_index
 from primus_scale.support.ivf import IvfIndex
+from primus_scale.support.keys import ABSENT, NO_PLACE, Keys
 from primus_scale.support.segments import SegmentIndex, choose_build
 from tests.conftest import require
 from tests.exclusions import only_uids
