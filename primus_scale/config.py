@@ -146,6 +146,15 @@ AUGMENT_OPS: dict[str, type[ConfigModel]] = {
     op.model_fields["name"].default: op for op in get_args(get_args(AugmentOp)[0])
 }
 
+DEFAULT_AUGMENT: tuple[AugmentOp, ...] = (
+    TimeWarp(),
+    Rotation(),
+    Scaling(),
+    Jitter(),
+    Permutation(),
+    ChannelDropout(),
+)
+
 
 class WeightsConfig(ConfigModel):
     """Weight of each loss term; a term of weight 0 is not computed."""
@@ -327,14 +336,7 @@ class Config(ConfigModel):
     data: DataConfig
     teachers: TeachersConfig = TeachersConfig()
     encoder: EncoderConfig = EncoderConfig()
-    augment: tuple[AugmentOp, ...] = (
-        TimeWarp(),
-        Rotation(),
-        Scaling(),
-        Jitter(),
-        Permutation(),
-        ChannelDropout(),
-    )
+    augment: tuple[AugmentOp, ...] = DEFAULT_AUGMENT
     objective: ObjectiveConfig = ObjectiveConfig()
     support: SupportConfig = SupportConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -27,7 +27,6 @@ from safetensors import SafetensorError
 
 from primus_scale.checkpoint.copies import RunStorage
 from primus_scale.checkpoint.folder import CheckpointFolder, partial_of
-from primus_scale.checkpoint.identity import run_identity
 from primus_scale.checkpoint.manifest import (
     ENCODER,
     SUPPORT,
@@ -37,8 +36,7 @@ from primus_scale.checkpoint.manifest import (
     flush,
 )
 from primus_scale.checkpoint.room import expected_bytes
-from primus_scale.config import Config
-from primus_scale.data.shard_set import ShardSet
+from primus_scale.config import TrainConfig
 from primus_scale.distributed.collectives import barrier, on_all_ranks
 from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder
@@ -62,23 +60,25 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError)
 class Checkpoints:
     """The checkpoints of one run. Every rank calls the same methods at the same time.
 
+    train: how many are kept, and how the optimiser is cut. identity: see ``run_identity``.
     encoder, card: what ``encoder/`` is written from; ``encoder`` is a copy on the CPU that takes
     on the weights of the moment. storage: where checkpoints are copied to, if anywhere.
     """
 
     def __init__(
         self,
-        config: Config,
+        output: str,
+        train: TrainConfig,
         runtime: Runtime,
-        data: ShardSet,
+        identity: Mapping[str, Any],
         encoder: ImuEncoder,
         card: EncoderCard,
         storage: RunStorage | None,
     ) -> None:
-        self._folder = CheckpointFolder(config.output, storage, config.train.keep_checkpoints)
-        self._zero_stage = config.train.zero_stage
+        self._folder = CheckpointFolder(output, storage, train.keep_checkpoints)
+        self._zero_stage = train.zero_stage
         self._runtime = runtime
-        self._identity = run_identity(config, data, card)
+        self._identity = identity
         self._encoder = encoder
         self._card = card
         self._saved_step = 0  # a fresh run has nothing to save

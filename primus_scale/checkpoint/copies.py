@@ -2,7 +2,7 @@
 
     STORAGE/NAME/checkpoints/step-00000250/manifest.json, state/..., support/..., encoder/...
     STORAGE/NAME/metrics.jsonl, tensorboard/..., encoder/...
-    STORAGE/NAME/owner.json, run.lock                  whose it is (``storage_owner``)
+    STORAGE/NAME/owner.json, run.lock                  whose it is (``owner``)
 
 The copy lets a run go on elsewhere when a machine is lost, and lets machines do without a shared
 folder: each sends the files that its ranks wrote, and takes all. A checkpoint's manifest goes
@@ -23,7 +23,6 @@ from primus_scale.checkpoint.manifest import (
     parse_manifest,
     sort_checkpoints,
 )
-from primus_scale.config import Config
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.names import check_name, path_in
 from primus_scale.storage.patience import Patience
@@ -39,12 +38,6 @@ class RunStorage:
         self.url = parse_place(url)
         self._patience = patience
         self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and time of change
-
-    @classmethod
-    def configured(cls, config: Config) -> RunStorage | None:
-        """At ``train.storage``; None where that is unset."""
-        url = storage_url(config)
-        return cls(url, config.data.patience()) if url is not None else None
 
     @property
     def local_path(self) -> Path | None:
@@ -121,12 +114,6 @@ class RunStorage:
 
     def _at(self, *folders: str) -> Folder:
         return Folder("/".join((self.url, *folders)), self._patience)
-
-
-def storage_url(config: Config) -> str | None:
-    """The run's folder at ``train.storage``; None where that is unset."""
-    storage = config.train.storage
-    return f"{parse_place(storage)}/{config.name}" if storage is not None else None
 
 
 def _fetch_whole(source: Folder, name: str, folder: Path) -> None:

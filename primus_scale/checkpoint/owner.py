@@ -1,6 +1,6 @@
 """Whose the folder ``STORAGE/NAME`` is: the run that writes there, and nobody beside it.
 
-    with owned_storage(config):     # on every rank, at the same time
+    with owned_storage(folder, by):     # on every rank, at the same time
         ...
 
 ``owner.json`` there names the run: a random number that also lies in its output (``run.json``), the
@@ -24,10 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from primus_scale.checkpoint.copies import CHECKPOINTS, storage_url
-from primus_scale.checkpoint.identity import config_digest
+from primus_scale.checkpoint.copies import CHECKPOINTS
 from primus_scale.checkpoint.manifest import sort_checkpoints
-from primus_scale.config import Config
 from primus_scale.distributed.collectives import on_first_rank
 from primus_scale.distributed.run_lock import this_process
 from primus_scale.distributed.storage_lock import storage_lock
@@ -54,23 +52,33 @@ class Owner:
     since: str
 
 
+@dataclass(frozen=True)
+class Claimant:
+    """The run that wants the folder.
+
+    config: digest of its configuration. take_over: whether it may go on with another output's run.
+    """
+
+    output: str
+    config: str
+    take_over: bool
+
+
 @contextmanager
-def owned_storage(config: Config) -> Iterator[None]:
-    """Hold the run's folder at ``train.storage``, where that is set; every rank calls it.
+def owned_storage(folder: Folder | None, by: Claimant) -> Iterator[None]:
+    """Hold the run's folder at ``train.storage``; every rank calls it. None: there is none.
 
     OSError on all ranks where another process holds it, ValueError where it is another run's.
     """
-    url = storage_url(config)
-    if url is None:
+    if folder is None:
         yield
         return
-    folder = Folder(url, config.data.patience())
     lock = storage_lock(folder, instead=INSTEAD)
 
     def claim() -> None:
-        _check_apart(folder, config)
+        _check_apart(folder, by.output)
         lock.acquire()
-        _claim(folder, config)
+        _claim(folder, by)
 
     try:
         on_first_rank(claim)
@@ -79,18 +87,18 @@ def owned_storage(config: Config) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Folder, config: Config) -> None:
-    """Write down that the run in ``config.output`` owns ``folder``; ValueError where another does.
+def _claim(folder: Folder, by: Claimant) -> None:
+    """Write down that the run in ``by.output`` owns ``folder``; ValueError where another does.
 
     The output's file comes first: a kill between the two leaves storage that nobody owns.
     """
-    output, process = Path(config.output), this_process()
+    output, process = Path(by.output), this_process()
     owner, own = _read_owner(folder), _read_run(output / RUN_FILE)
     if owner is not None and owner.run != own:
-        _check_heir(folder, owner, config, own)
+        _check_heir(folder, owner, by, own)
         own = owner.run
     run = own or uuid.uuid4().hex
-    new = Owner(run, where(config), config_digest(config), process["host"], process["since"])
+    new = Owner(run, where(by.output), by.config, process["host"], process["since"])
     write_atomically(output / RUN_FILE, json.dumps({"run": run}) + "\n")
     folder.create()
     with folder.staging(OWNER_FILE) as path:
@@ -98,31 +106,31 @@ def _claim(folder: Folder, config: Config) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def _check_heir(folder: Folder, owner: Owner, config: Config, own: str | None) -> None:
+def _check_heir(folder: Folder, owner: Owner, by: Claimant, own: str | None) -> None:
     """ValueError where an output that is not the owner's may not go on from ``folder``."""
-    checkpoints = Path(config.output) / CHECKPOINTS
+    checkpoints = Path(by.output) / CHECKPOINTS
     empty = own is None and not sort_checkpoints(path.name for path in checkpoints.glob("*"))
-    same = (owner.output, owner.config) == (where(config), config_digest(config))
-    if own is None and (same or (empty and config.train.take_over)):
+    same = (owner.output, owner.config) == (where(by.output), by.config)
+    if own is None and (same or (empty and by.take_over)):
         if not same:
             print(f"taking over {folder.url} from {_describe(owner)}")
         return
     advice = "add train.take_over=true to go on with that run here, where its output is lost"
     if not empty:
         advice = (
-            f"{config.output} holds another run; to go on with the one in storage, choose an empty "
+            f"{by.output} holds another run; to go on with the one in storage, choose an empty "
             "output and add train.take_over=true"
         )
     raise ValueError(f"{folder.url} is of {_describe(owner)}; choose {INSTEAD}, or {advice}")
 
 
-def where(config: Config) -> str:
-    """The output as machines of one run name it.
+def where(folder: str) -> str:
+    """The output ``folder`` as machines of one run name it.
 
     A path below the working directory is told with it, except in the copy that Ray makes anew for
     each submitted job.
     """
-    output = Path(config.output)
+    output = Path(folder)
     return str(output if _RAY_COPY in Path.cwd().parts else output.resolve())
 
 
@@ -152,11 +160,11 @@ def _read_run(path: Path) -> str | None:
     return str(tree["run"])
 
 
-def _check_apart(folder: Folder, config: Config) -> None:
-    if folder.local_path is not None and folder.local_path == Path(config.output).absolute():
+def _check_apart(folder: Folder, output: str) -> None:
+    if folder.local_path is not None and folder.local_path == Path(output).absolute():
         raise ValueError(
-            f"train.storage with name={config.name} is the output {config.output} itself; choose "
-            "another train.storage, or leave it unset"
+            f"the run's folder at train.storage, {folder.url}, is the output {output} itself; "
+            "choose another train.storage, or leave it unset"
         )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale.augment import build_augment
-from primus_scale.config import AugmentOp, Config, FewShotConfig
+from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
@@ -46,7 +46,7 @@ def evaluate(
     config: FewShotConfig,
     out_dir: str | Path,
     *,
-    augment: Sequence[AugmentOp] = Config.model_fields["augment"].default,
+    augment: Sequence[AugmentOp] = DEFAULT_AUGMENT,
     pretraining_seed: int = 0,
     finished_file: str | Path | None = None,
 ) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import torch
 from primus_scale.augment import Augment, build_augment, step_generator
 from primus_scale.checkpoint.checkpoints import Checkpoints
 from primus_scale.checkpoint.copies import RunStorage
+from primus_scale.checkpoint.identity import config_digest, run_identity
+from primus_scale.checkpoint.owner import Claimant
 from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
@@ -25,6 +27,7 @@ from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import Asked, ask_ahead, support_spec
 from primus_scale.objective.terms import check_objective
 from primus_scale.sample import Batch
+from primus_scale.storage.folder import Folder
 from primus_scale.support import IMU, RingSupportSet, SupportSet
 from primus_scale.teachers import (
     Teacher,
@@ -168,7 +171,9 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
     exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
     card = _describe_for_card(config, data, spaces, exported)
     model = PrimusModel(encoder, config.objective.temperature)
-    storage = RunStorage.configured(config)
+    folder = storage_folder(config)
+    storage = RunStorage(folder.url, folder.patience) if folder is not None else None
+    identity = run_identity(config, data, card)
     announce(_describe(data, spaces, exported))
     return Run(
         config=config,
@@ -178,10 +183,23 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
         augment=build_augment(config.augment, data.index.units),
         engine=Engine(model, config.train, config.optimizer, runtime),
         support=_build_support(config, spaces, runtime, placement),
-        checkpoints=Checkpoints(config, runtime, data, exported, card, storage),
+        checkpoints=Checkpoints(
+            config.output, config.train, runtime, identity, exported, card, storage
+        ),
         storage=storage,
         validation=validation,
     )
+
+
+def storage_folder(config: Config) -> Folder | None:
+    """The run's folder at ``train.storage``; None where that is unset."""
+    storage = config.train.storage
+    return Folder(f"{storage}/{config.name}", config.data.patience()) if storage else None
+
+
+def storage_claimant(config: Config) -> Claimant:
+    """The run, as it claims that folder."""
+    return Claimant(config.output, config_digest(config), config.train.take_over)
 
 
 def _build_support(

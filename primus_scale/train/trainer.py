@@ -41,7 +41,7 @@ from primus_scale.monitor.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write
 from primus_scale.sample import Batch
 from primus_scale.stopping import REQUEUE, Stop, stop_on_signals
 from primus_scale.storage.files import write_atomically
-from primus_scale.train.run import Run, build_run
+from primus_scale.train.run import Run, build_run, storage_claimant, storage_folder
 from primus_scale.train.step import StepResult, train_step
 
 SUMMARY_FILE = "train.json"
@@ -66,7 +66,7 @@ def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) ->
             watched(config.train.stuck_after_s, REQUEUE),
             stop_on_signals(stop or Stop()) as stopping,
             only_run(config.output),
-            owned_storage(config),
+            owned_storage(storage_folder(config), storage_claimant(config)),
         ):
             with pulse.long_work():
                 run = build_run(config, runtime, placement)

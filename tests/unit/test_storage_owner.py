@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from primus_scale.distributed.run_lock import LOCK_FILE
 from primus_scale.distributed.storage_lock import BeatLock, is_running, own_process
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
+from primus_scale.train.run import storage_claimant, storage_folder
 from tests.integration.tiny import tiny_config
 
 Places = tuple[str, Path]
@@ -34,9 +36,13 @@ def config(places: Places, output: str, *overrides: str) -> Config:
     return tiny_config(folder / output, "shards", f"train.storage={storage}", *overrides)
 
 
+def owned(config: Config) -> AbstractContextManager[None]:
+    return owned_storage(storage_folder(config), storage_claimant(config))
+
+
 def claim(places: Places, output: str, *overrides: str) -> str:
     """The number of the run that owns the storage while the output writes there."""
-    with owned_storage(config(places, output, *overrides)):
+    with owned(config(places, output, *overrides)):
         folder = Folder(f"{places[0]}/tiny")
         assert LOCK_FILE in folder.names()
         run = str(json.loads(folder.read(OWNER_FILE))["run"])
@@ -83,7 +89,7 @@ def test_an_output_with_a_run_of_its_own_never_takes_over(places: Places) -> Non
 
 def test_a_living_holder_is_refused_even_to_its_own_output(places: Places) -> None:
     in_use = r"/tiny is in use by .*; wait for its end, stop it, or choose another name"
-    with owned_storage(config(places, "a")):
+    with owned(config(places, "a")):
         for output, override in (("a", "seed=0"), ("b", "train.take_over=true")):
             with pytest.raises(OSError, match=in_use):
                 claim(places, output, override)
@@ -104,7 +110,7 @@ def test_a_damaged_record_is_an_error_that_names_it(places: Places, left: bytes)
 
 def test_the_output_itself_is_no_storage(tmp_path: Path) -> None:
     same = tiny_config(tmp_path / "tiny", "shards", f"train.storage={tmp_path}")
-    with pytest.raises(ValueError, match=r"is the output .* itself"), owned_storage(same):
+    with pytest.raises(ValueError, match=r"is the output .* itself"), owned(same):
         pass
 
 
