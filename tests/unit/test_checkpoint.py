@@ -12,9 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from primus_scale.checkpoint.checkpoints import Progress
 from primus_scale.checkpoint.folder import newest_encoder
-from primus_scale.checkpoint.manifest import dump_manifest, file_entry, read_manifest
+from primus_scale.checkpoint.manifest import StepCounts, dump_manifest, file_entry, read_manifest
 from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
@@ -43,13 +42,13 @@ def config(tmp_path: Path) -> Config:
 
 def save(run: Run, *steps: int) -> list[Path]:
     for step in steps:
-        run.checkpoints.save(run.engine, run.support, Progress(step))
+        run.checkpoints.save(run.engine, run.support, StepCounts(step))
     return sorted((Path(run.config.output) / "checkpoints").iterdir())
 
 
 def test_newest_is_resumed_and_only_the_last_are_kept(config: Config, runtime: Runtime) -> None:
     run = build_run(config, runtime)
-    assert run.checkpoints.resume(run.engine, run.support) == Progress()
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts()
     folders = save(run, 3, 6, 9)
     assert [folder.name for folder in folders] == ["step-00000006", "step-00000009"]
 
@@ -57,7 +56,7 @@ def test_newest_is_resumed_and_only_the_last_are_kept(config: Config, runtime: R
     with torch.no_grad():
         for parameter in run.engine.model.parameters():
             parameter.add_(1.0)
-    assert run.checkpoints.resume(run.engine, run.support) == Progress(9)
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts(9)
     torch.testing.assert_close(run.engine.encoder_state(), weights, rtol=0, atol=0)
     exported = load_encoder(newest_encoder(config.output))
     torch.testing.assert_close(dict(exported.state_dict()), weights, rtol=0, atol=0)
@@ -86,7 +85,7 @@ def test_damaged_newest_is_passed_over_with_a_warning(
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+        assert run.checkpoints.resume(run.engine, run.support) == StepCounts(3)
     assert "step-00000006" in caplog.text
 
 
@@ -94,13 +93,13 @@ def test_pruning_spares_the_one_just_written_beside_damaged_newer_ones(
     config: Config, runtime: Runtime
 ) -> None:
     run = build_run(apply_overrides(config, ["train.keep_checkpoints=1"]), runtime)
-    run.checkpoints.save(run.engine, run.support, Progress(6))
+    run.checkpoints.save(run.engine, run.support, StepCounts(6))
     before = Path(config.output) / "checkpoints/step-00000006"
     shutil.copytree(before, before.with_name("step-00000009"))
     (before.with_name("step-00000009") / "manifest.json").write_text("{")
-    assert run.checkpoints.resume(run.engine, run.support) == Progress(6)
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts(6)
     assert [folder.name for folder in save(run, 7)] == ["step-00000007"]
-    assert run.checkpoints.resume(run.engine, run.support) == Progress(7)
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts(7)
 
 
 def test_all_damaged_is_an_error_not_a_new_start(config: Config, runtime: Runtime) -> None:
@@ -137,7 +136,7 @@ def test_checkpoint_of_other_data_is_refused_but_moved_data_is_not(
     save(build_run(config, runtime), 3)
     moved = Path(config.data.train[0]).rename(tmp_path / "moved")
     same = build_run(tiny_config(Path(config.output), str(moved)), runtime)
-    assert same.checkpoints.resume(same.engine, same.support) == Progress(3)
+    assert same.checkpoints.resume(same.engine, same.support) == StepCounts(3)
 
     others = write_shards(tmp_path / "others", windows=16, seed=1)
     other = build_run(tiny_config(Path(config.output), others), runtime)
@@ -156,7 +155,7 @@ def test_live_teacher_may_move_but_not_change(runtime: Runtime, tmp_path: Path) 
 
     save(live_run(model), 3)
     moved = live_run(model.rename(tmp_path / "moved"))
-    assert moved.checkpoints.resume(moved.engine, moved.support) == Progress(3)
+    assert moved.checkpoints.resume(moved.engine, moved.support) == StepCounts(3)
     other = live_run(save_model(model, "clip", seed=1))
     with pytest.raises(ValueError, match=r"teachers\.text \(key\) is .*teachers\.video \(key\) is"):
         other.checkpoints.resume(other.engine, other.support)
@@ -172,7 +171,7 @@ def test_full_disk_is_an_error_and_the_one_before_stays(
     told = r"step-00000006 could not be written \(.*\); step-00000003 stays current"
     with files_limited_to(room), pytest.raises(OSError, match=told):
         save(run, 6)
-    assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts(3)
     assert [folder.name for folder in save(run, 6)] == ["step-00000003", "step-00000006"]
 
 
@@ -253,7 +252,7 @@ def test_resealed_file_that_is_no_state_is_passed_over(
     run = build_run(config, runtime)
     reseal(save(run, 3, 6)[-1], STATE_FILE, content)
     with caplog.at_level(logging.WARNING):
-        assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+        assert run.checkpoints.resume(run.engine, run.support) == StepCounts(3)
     assert f"step-00000006/{STATE_FILE}" in caplog.text
 
 
@@ -304,7 +303,7 @@ def test_resealed_support_set_without_offsets_is_passed_over(
     header = b'{"added":{"dtype":"I64","shape":[99999999],"data_offsets":[0,8]}}'
     content = len(header).to_bytes(8, "little") + header + bytes(8)
     reseal(save(run, 3, 6)[-1], SUPPORT_FILE, content)
-    assert run.checkpoints.resume(run.engine, run.support) == Progress(3)
+    assert run.checkpoints.resume(run.engine, run.support) == StepCounts(3)
 
 
 def test_no_checkpoint_to_export_is_an_error_naming_the_folder(tmp_path: Path) -> None:
