@@ -1,4 +1,4 @@
-"""Whose the folder ``STORAGE/NAME`` is: the run that writes there, and nobody beside it.
+"""Whose the folder ``STORAGE/NAME`` is: the run that writes there, and no other.
 
     with owned_storage(folder, by):     # on every rank, at the same time
         ...

@@ -110,14 +110,20 @@ def run_few_shot(
     run = {
         "split": split,
         "pretraining_seed": pretraining_seed,
-        "label_people": label.people,
-        "test_people": test.people,
-        "label_windows": len(label),
-        "test_windows": len(test),
+        **_describe_sides(label, test),
         "settings": settings,
         "computation": describe_computation(device),
     }
     return assemble([run], records, classes=label.classes, protocol=config.model_dump(mode="json"))
+
+
+def _describe_sides(label: LabelledWindows, test: LabelledWindows) -> dict[str, Any]:
+    return {
+        "label_people": label.people,
+        "test_people": test.people,
+        "label_windows": len(label),
+        "test_windows": len(test),
+    }
 
 
 def _pool(label: LabelledWindows, test: LabelledWindows, device: torch.device) -> Pool:

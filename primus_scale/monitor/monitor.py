@@ -1,4 +1,4 @@
-"""What one sees of a run: TensorBoard scalars and pictures, a metrics file, a progress line.
+"""What the trainer tells of a run: TensorBoard figures and pictures, a metrics file, a line.
 
 The trainer builds one ``Monitor`` on every rank and calls it at the same steps everywhere, since
 figures are averaged over ranks; only rank 0 writes. Nothing here waits for the device except at
@@ -78,8 +78,8 @@ class Monitor:
     ) -> dict[str, float]:
         """Recall@1 between IMU and each teacher on fixed held-out windows, logged and returned.
 
-        Arguments and ranks as for ``measure_retrieval``. What chance would give is logged and
-        told beside it. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
+        Arguments and ranks as for ``measure_retrieval``. What chance would give is logged
+        with it. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
         """
         at_once = max(1, self._train.batch // world_size())
         found = measure_retrieval(encode, imu, embeddings, present, at_once)

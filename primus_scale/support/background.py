@@ -1,4 +1,4 @@
-"""Work that an index does beside its searches, in a thread: FAISS and torch release the GIL."""
+"""Work that an index does in a thread while it is searched: FAISS and torch release the GIL."""
 
 from __future__ import annotations
 

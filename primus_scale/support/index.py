@@ -12,7 +12,7 @@ def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bo
     """The index ``kind`` over ``keys``, which lie on a CPU or a CUDA device.
 
     wait: have approximate indexes finish what they learn before they go on, so that the same
-    calls give the same answers; else they learn beside it and search by brute force until then.
+    calls give the same answers; else they learn in a thread and search by brute force until then.
     ValueError where the installed FAISS does not have it on that device.
     """
     flat = FlatIndex(keys, backend)

@@ -58,7 +58,7 @@ class Run:
     validation: Batch | None
 
     def close(self) -> None:
-        """Let go of what the parts hold beside memory."""
+        """Free what the parts hold: processes, connections, hooks."""
         self.engine.close()
         if self.support is not None:
             self.support.close()
@@ -111,8 +111,8 @@ def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
     ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough`` and
-    ``check_objective``,
-    and ValueError where the shards were embedded by other teachers than the configuration names.
+    ``check_objective``, and ValueError where the shards were embedded by other teachers than the
+    configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train, config.data.patience())

@@ -1,7 +1,7 @@
 """The training loop: batch -> views -> objective -> step -> monitor -> checkpoint.
 
 Start reading here. ``pretrain`` is what every launcher calls on every rank; ``run`` builds the
-parts, ``step`` one step, ``monitor`` what one sees of it.
+parts, ``step`` holds one step, ``monitor`` what is logged of it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def train(run: Run, stop: Stop) -> bool:
         inputs = run.inputs(loader)
         for step in range(progress.step + 1, train.steps + 1):
             given, error = _next_input(inputs, step)
-            # However often it is told to stop, it gets on; but a person need not wait for it.
+            # It does at least one step, or would never get further; Ctrl-C need not wait for it.
             stopped = stop.is_set() and (progress.step > begun or stop.interrupted)
             if _on_any_rank(stopped or error is not None, run):
                 _save(run, progress)
@@ -203,7 +203,7 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
 
 
 def _begin_records(run: Run, progress: StepCounts) -> None:
-    """Write down what the run is, beside the logs that it goes on with."""
+    """Write down what the run is; fetch the logs that it continues, where the output lacks them."""
     output = Path(run.config.output)
     if run.storage is not None and progress.step and not (output / METRICS_FILE).exists():
         run.storage.fetch_results(output, LOGS)

@@ -15,6 +15,7 @@ from primus_scale.config import Config
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("primus_scale", "shards", "launch", "benchmarks")
 MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
 
 # Module or package -> the places (path prefixes below the root) that may import it.
 FENCES = {
@@ -158,6 +159,17 @@ def test_every_configuration_field_has_a_reader() -> None:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 read.add(node.value)  # the objective's weights are read by the name of their term
     assert config_fields(Config, set()) - read == set()
+
+
+def test_no_function_is_too_long() -> None:
+    long = {}
+    for path in source_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long[f"{path.relative_to(ROOT)}: {node.name}"] = lines
+    assert long == {}
 
 
 def test_no_file_is_too_long() -> None:
