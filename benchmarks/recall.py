@@ -135,8 +135,9 @@ def _search(
 def _write(index: KeyIndex, data: ClusteredKeys, clock: Callable[[], float]) -> float:
     """Milliseconds of the index when ``UPDATED`` rows are written."""
     spent, rounds = 0.0, 10
+    rows = torch.arange(min(UPDATED, data.keys.used), device=data.keys.matrix.device)
     for number in range(rounds):
-        places = UPDATED * number + torch.arange(UPDATED, device=data.keys.matrix.device)
+        places = (UPDATED * number + rows) % data.keys.used  # the oldest first, and round again
         data.write(places)
         start = clock()
         index.written(places)

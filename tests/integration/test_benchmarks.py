@@ -1,0 +1,47 @@
+"""The benchmarks run, at the smallest sizes: what they print and write is whole, if not fast."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import ingest, recall, step
+from tests.recordings import recording_path
+
+
+def read(path: Path) -> dict[str, Any]:
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    assert figures["machine"]
+    assert figures["environment"]["packages"]["torch"]
+    return figures
+
+
+def test_the_step_is_measured_against_its_encoder(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "step.json"
+    sizes = ["--batch", "8", "16", "--rounds", "1", "--steps", "1"]
+    assert step.main([*sizes, "--json", str(file)]) == 0
+    figures = read(file)
+    assert [row["batch"] for row in figures["rows"]] == [8, 16]
+    for row in figures["rows"]:
+        ratio = row["encoder_windows_per_s"] / row["step_windows_per_s"]
+        assert row["cost"] == pytest.approx(ratio), "one round: its ratio is that of the medians"
+    assert "whole step" in capsys.readouterr().out
+
+
+def test_the_windows_of_a_recording_are_counted_while_they_are_timed(tmp_path: Path) -> None:
+    file, ride = tmp_path / "ingest.json", recording_path("gopro_max_hero.mp4")
+    arguments = [f"gopro={ride}", "--window-s", "0.2", "--rounds", "1", "--json", str(file)]
+    assert ingest.main(arguments) == 0
+    (row,) = read(file)["rows"]
+    assert row["device_minutes"] == pytest.approx(10.5 / 60, rel=0.02), "as docs/benchmarks.md says"
+    assert 0 < row["windows"] <= 10.5 / 0.2
+    assert sum(row["share"].values()) == pytest.approx(1)
+    assert all(share > 0 for share in row["share"].values())
+
+
+def test_recall_of_an_index_is_a_line_for_each_size(capsys) -> None:
+    assert recall.main(["--entries", "200", "4000", "--batch", "64"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["entries"] for row in rows] == [200, 4000]
+    assert all(0.9 < row["recall_near"] <= 1 for row in rows)
