@@ -88,7 +88,7 @@ def measure_recall(
     device: str = "cpu",
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Recall@1 of an index at its default settings, and its costs beside those of brute force.
+    """Recall@1 of an index at its default settings, and its costs against those of brute force.
 
     Returns by name: ``recall_near`` and ``recall_fresh``; ``flat_ms`` and ``index_ms``, of a lookup
     by ``batch`` queries; ``build_s``; ``write_ms``, of 256 rows; ``memory_mb``, beyond the keys.
@@ -164,7 +164,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.recall",
         description="How often an approximate index of the support set finds the nearest entry, "
-        "and at what cost beside brute force: a line of JSON for each size.",
+        "and at what cost against brute force: a line of JSON for each size.",
     )
     parser.add_argument(
         "--entries", type=int, nargs="+", default=[65_536, 1_000_000], help="sizes of the set"

@@ -22,7 +22,7 @@ def run_benchmark(
 
 
 def write_figures(file: str | None, threads: int, figures: Mapping[str, Any]) -> None:
-    """Write the figures with the machine and the versions beside them; None: nowhere."""
+    """Write the figures with the machine and the versions next to them; None: nowhere."""
     if file is None:
         return
     about = {"machine": describe_machine(threads), "environment": describe_environment()}

@@ -1,4 +1,4 @@
-"""How much a training step costs beside the encoder it trains.
+"""How much a training step costs against the encoder it trains.
 
     python -m benchmarks.step --batch 64 256 --json FILE
 

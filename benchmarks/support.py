@@ -1,4 +1,4 @@
-"""What the support service costs beside the training step.
+"""What the support service costs against the training step.
 
     python -m benchmarks.support --entries 8192 65536 --ranks 1 2 --json FILE --figure FILE
 
@@ -58,7 +58,7 @@ def build_parser() -> Parser:
     """The arguments of the command."""
     parser = Parser(
         prog="python -m benchmarks.support",
-        description="Milliseconds of a lookup and of an insert of a batch, the step beside it, and "
+        description="Milliseconds of a lookup and of an insert of a batch, of the step, and "
         "the shares of lookups, with and without asking one step ahead, and of inserts in it; "
         "for several sizes of the support set and numbers of ranks.",
     )
@@ -294,7 +294,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     times.set(ylabel="ms", title="by itself")
-    shares.set(ylabel="% of the step", title="beside the training step")
+    shares.set(ylabel="% of the step", title="share of the training step")
     figure.savefig(path)
 
 

@@ -78,7 +78,7 @@ def check_workers(config: Config) -> None:
     if support_bundles(config):
         raise ValueError(
             "Ray counts what machines have, not what support actors hold of it, so launch.workers "
-            f"cannot be {launch.workers} beside support.cpus_per_actor="
+            f"cannot be {launch.workers} next to support.cpus_per_actor="
             f"{config.support.cpus_per_actor:g} and support.gpus_per_actor="
             f"{config.support.gpus_per_actor:g}; use one number of workers, or 0 for both"
         )

@@ -183,7 +183,7 @@ def _add_evaluate(commands: Any) -> None:
         "evaluate",
         help="few-shot evaluation of an exported encoder, with an HTML report",
         description="Few-shot evaluation: k labels a class, people disjoint between labels and "
-        "test, with the arms scratch, random and features beside the encoder under one budget. "
+        "test, with the arms scratch, random and features next to the encoder under one budget. "
         "Writes few_shot.json and report.html.",
         epilog=f"settings and their defaults:\n{_list_fields(FewShotConfig)}",
     )
@@ -198,7 +198,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="URL", help="folder with label/ and test/ window shards"
     )
-    parser.add_argument("--out", metavar="DIR", help="report folder; default: beside the encoder")
+    parser.add_argument("--out", metavar="DIR", help="report folder; default: next to the encoder")
     parser.add_argument(
         "--finished",
         metavar="FILE",

@@ -1,7 +1,7 @@
 """The configuration of a run: one tree of frozen, typed models.
 
 ``config_file`` reads it from YAML. Every field below is read somewhere in the program (a test
-proves it); what a field means stands beside it and nowhere else.
+proves it); what a field means stands next to it and nowhere else.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ A file may name another one as its base, by a path relative to itself, and holds
     train: {steps: 900}      # the other settings of train are the base's
 
 Mappings are merged, all else (lists, too) is replaced; a base may have a base. Overrides come last.
-What a run writes beside its checkpoints is the whole, without a base.
+What a run writes next to its checkpoints is the whole, without a base.
 
 An unknown key is refused with the nearest known one.
 """

@@ -51,7 +51,7 @@ def hash64(text: str) -> int:
 
 @dataclass(frozen=True)
 class WindowMeta:
-    """What is known of a window beside its samples; ``meta.json`` of its record.
+    """What is known of a window next to its samples; ``meta.json`` of its record.
 
     ``start_s`` is in seconds on the recording's own clock. ``label`` is a class name or None.
     ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and

@@ -77,7 +77,7 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         name,
         help=what,
         description=f"{what}. Recordings become windows on one signal path; a report of what was "
-        "found and refused lies beside them (ingest.json; see primus-scale shards stats). A run "
+        "found and refused lies next to them (ingest.json; see primus-scale shards stats). A run "
         "that was stopped goes on where it was. Workers are those of the Ray cluster at "
         "RAY_ADDRESS, or of a local one.",
     )

@@ -102,7 +102,7 @@ _SHARES = (
 
 @dataclass(frozen=True)
 class IngestSettings(SensorLimits):
-    """Everything that the shards depend on beside the input.
+    """Everything that the shards depend on, apart from the input.
 
     channels, units, rate_hz, window_s: of the windows (a reader's schema gives the defaults).
     hop_s: between windows where nothing is narrated. max_overlap: share of its length that a window

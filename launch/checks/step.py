@@ -39,7 +39,7 @@ def measure_step(context: Context) -> dict[str, float]:
 
 
 def judge_step(context: Context, ranks: list[dict[str, float]]) -> list[CheckFinding]:
-    """The checkpoints that a run keeps, and the one being written, must fit beside each other."""
+    """The checkpoints that a run keeps, and the one being written, must fit side by side."""
     worst = {key: max(each[key] for each in ranks) for key in ranks[0]}
     keep = context.config.train.keep_checkpoints
     detail = (

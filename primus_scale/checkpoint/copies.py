@@ -124,7 +124,7 @@ def _fetch_whole(source: Folder, name: str, folder: Path) -> None:
 
 
 def _fetch(source: Folder, name: str, target: Path) -> Path:
-    """Copy a file of ``source`` beside ``target``, under a name for what is not whole."""
+    """Copy a file of ``source`` next to ``target``, under a name for what is not whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     with source.open(name) as stream, partial.open("wb") as file:

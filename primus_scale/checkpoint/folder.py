@@ -86,7 +86,7 @@ class CheckpointFolder:
     def make_current(self, final: Path, manifest: Mapping[str, Any]) -> None:
         """Finish ``partial_of(final)`` with its manifest and rename it; one rank a folder calls it.
 
-        Beside it the last few stay.
+        Next to it the last few stay.
         """
         written = partial_of(final)
         (written / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")

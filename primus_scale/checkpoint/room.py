@@ -39,7 +39,7 @@ def expected_bytes(parameters: int, zero_stage: int, support: int) -> dict[str, 
 def check_room(folder: Path, sizes: Mapping[str, int], copies: int, instead: str) -> None:
     """Make files of ``sizes`` in ``folder``, which is made, and let them go.
 
-    copies: checkpoints that will have to lie there beside those that do; too little for them is a
+    copies: checkpoints that will have to lie there next to those that do; too little for them is a
     warning. instead: what to choose, for the message. OSError where there is no room for one.
     """
     needed = sum(sizes.values())
@@ -57,7 +57,7 @@ def check_room(folder: Path, sizes: Mapping[str, int], copies: int, instead: str
         ) from error
     if _free(folder) < copies * needed:
         log.warning(
-            "%s has %s free, %d checkpoints of %s are to come beside those that are there; free "
+            "%s has %s free, %d checkpoints of %s are to come next to those that are there; free "
             "some space, or lower train.keep_checkpoints",
             folder,
             _amount(_free(folder)),

@@ -21,7 +21,7 @@ that is not in the batch, and comes as soon as the batch is full: a change of or
 first ``B`` windows of an epoch. It needs at least ``B`` windows, and fewer are refused.
 
 Within a batch, where order means nothing to the objective, windows stand by record. Ranks take
-consecutive rows of it, so a rank reads its share of a group's records and one or two beside it,
+consecutive rows of it, so a rank reads its share of a group's records and one or two more,
 rather than all of them.
 """
 

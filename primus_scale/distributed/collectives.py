@@ -134,7 +134,7 @@ def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
 
     ``action`` may take as long as it likes (copy, hash, convert files): meanwhile the ranks meet
     every few seconds, so that none waits in a collective for longer, which would time out. It runs
-    in a thread beside that, and must not communicate with other ranks.
+    in a thread next to that, and must not communicate with other ranks.
     """
     if not is_distributed():
         outcome, raised = _outcome(action)

@@ -1,7 +1,7 @@
 """Import of the paper's published weights (Zenodo record 15147513, ``best_model.ckpt``).
 
 The file is a Lightning checkpoint; its ``state_dict`` holds the IMU encoder under ``imu_encoder.``
-beside the frozen teachers, which stay where they are. Only tensors are read, never code: the file
+next to the frozen teachers, which stay where they are. Only tensors are read, never code: the file
 is opened with ``weights_only=True`` and mapped, so the teachers' half gigabyte is not loaded.
 """
 
@@ -140,7 +140,7 @@ def _encoder_weights(
     if missing or unknown:
         raise ValueError(
             f"{path} holds another encoder than the published one: under {PREFIX!r} it lacks "
-            f"{missing} and has {unknown} beside; only the stacked RNN of {SOURCE} can be imported"
+            f"{missing}, and has {unknown} more; only the stacked RNN of {SOURCE} can be imported"
         )
     expected = encoder.state_dict()
     weights = {}

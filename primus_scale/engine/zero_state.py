@@ -36,7 +36,7 @@ def save_state(engine: Engine, folder: Path) -> StateFiles:
     """
     files = StateFiles()
     engine.deepspeed.checkpoint_engine = files
-    # It puts scripts beside the files, and on a full disk rank 0 would fail in that alone.
+    # It puts scripts next to the files, and on a full disk rank 0 would fail in that alone.
     engine.deepspeed._copy_recovery_script = lambda path: None
     with pulse.long_work():
         engine.deepspeed.save_checkpoint(str(folder), tag=STATE, save_latest=False)

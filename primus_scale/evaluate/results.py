@@ -117,7 +117,7 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def format_table(results: Mapping[str, Any]) -> str:
     """Accuracy and paired differences with their 95 % intervals, an arm or pair a line.
 
-    Each k has a column; draws of labels stand beside the arm, since trained arms may have fewer.
+    Each k has a column; draws of labels stand next to the arm, since trained arms may have fewer.
     """
     table, paired = results["few_shot"], results["paired"]
     columns = list(table)

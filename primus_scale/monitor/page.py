@@ -2,7 +2,7 @@
 
     render_page("shards.card", "card.html", urls=urls, rates=figure)
 
-A template extends ``page.html`` (the one beside this module) and says ``{{ rates | picture }}``
+A template extends ``page.html`` (the one next to this module) and says ``{{ rates | picture }}``
 where a figure of matplotlib is to stand, ``{{ hours | number(",.1f") }}`` for a number. What it is
 given is escaped, and a name that it is not given is an error.
 """

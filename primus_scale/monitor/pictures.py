@@ -14,11 +14,11 @@ from primus_scale.sample import CHANNELS
 
 MOST_WINDOWS = 4  # more are too small to read
 MOST_ROWS = 64
-MOST_CLASS_LETTERS = 30  # of a name beside a confusion matrix
+MOST_CLASS_LETTERS = 30  # of a name next to a confusion matrix
 
 
 def draw_views(view0: torch.Tensor, view1: torch.Tensor, rate_hz: float) -> np.ndarray:
-    """The first windows of a batch beside their augmented views.
+    """The first windows of a batch next to their augmented views.
 
     view0, view1 ``(B, 6, T)`` in SI units. Returns uint8 ``(height, width, 3)``.
     """

@@ -1,4 +1,4 @@
-"""What a run was: its configuration, the code's commit and the packages, beside its checkpoints."""
+"""What a run was: its configuration, the commit of the code, the packages."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class InvertedLists:
             count,
             faiss.ScalarQuantizer.QT_fp16,
             faiss.METRIC_INNER_PRODUCT,
-            False,  # the vectors themselves, not what is left beside their centroid
+            False,  # the vectors themselves, not what is left next to their centroid
         )
         self._index.train(means.centroids)  # float16 has nothing to learn, yet FAISS insists
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)

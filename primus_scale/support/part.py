@@ -40,7 +40,7 @@ from primus_scale.support.keys import (
 MOST = 2048  # candidates of one query: FAISS finds no more on a GPU
 MOST_SHARE = 16  # of the keys, a sixteenth: beyond it, looking at all of them costs less
 LOADED_AT_ONCE = 2**16  # entries of a snapshot put into place at a time
-# Columns of a snapshot, beside the keys.
+# Columns of a snapshot, next to the keys.
 COLUMNS = {
     "number": torch.int64,
     "uid": torch.int64,

@@ -192,7 +192,7 @@ def build_ivf_on_gpu(vectors: torch.Tensor) -> Find:
         count,
         faiss.ScalarQuantizer.QT_fp16,
         faiss.METRIC_INNER_PRODUCT,
-        False,  # the vectors themselves, not what is left beside their centroid
+        False,  # the vectors themselves, not what is left next to their centroid
         config,
     )
     index.train(vectors[sample_of(torch.arange(len(vectors), device=vectors.device), count)])

@@ -1,4 +1,4 @@
-"""Where the pictures are taken from: the wearer's eyes, or somebody who walks beside."""
+"""Where the pictures are taken from: the wearer's eyes, or somebody who walks next to."""
 
 from __future__ import annotations
 

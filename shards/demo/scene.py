@@ -67,7 +67,7 @@ def random_outfit(rng: np.random.Generator) -> BodyColours:
 def random_scene(
     rng: np.random.Generator, way: np.ndarray, seat_m: float = 0.0, props: int = 14
 ) -> Scene:
-    """Surroundings of a body that moves along ``way (n, 2)``, m; objects stand beside it.
+    """Surroundings of a body that moves along ``way (n, 2)``, m; objects stand next to it.
 
     seat_m: height of a stool at the start of the way; 0 for none.
     """

@@ -4,7 +4,7 @@ rate = capture_rate(file, container.metadata)  # an MP4 or MOV, PyAV's metadata 
 rate.taken_fps, rate.shown_fps
 
 Android's MediaMuxer writes it under a key of its own. Sony's cameras write NonRealTimeMeta, a piece
-of XML in a ``meta`` box beside ``moov`` (handler ``nrtm``): its element ``VideoFrame`` has
+of XML in a ``meta`` box next to ``moov`` (handler ``nrtm``): its element ``VideoFrame`` has
 ``captureFps`` and ``formatFps``, such as "119.88p" and "29.97p" for film slowed down by four.
 """
 
@@ -56,7 +56,7 @@ def _positive(text: str | None) -> float | None:
 
 
 def _sony_text(file: BinaryIO) -> bytes:
-    """The XML of the ``meta`` box beside ``moov``; empty where there is none."""
+    """The XML of the ``meta`` box next to ``moov``; empty where there is none."""
     place = 0
     for _ in range(_MOST_BOXES):
         file.seek(place)

@@ -134,7 +134,7 @@ class RecordingMaker:
         """What became of the recording: as ``RecordingResult`` in JSON, or ``Failed``.
 
         OSError where its tar cannot be written, or where its files are not there any more as they
-        were listed: the source is gone, or changes under our hands.
+        were listed: the source is gone, or changes while it is read.
         """
         for last in (False, True):
             try:

@@ -20,7 +20,7 @@ from shards.report import (
 )
 
 MOST_NAMED = 20  # lines of a kind that are printed; ingest.json has all
-# The settings that a reason's refusals depend on, beside the window itself.
+# The settings that a reason's refusals depend on, apart from the window itself.
 _SETTINGS = {
     GRAVITY: ("acc_range",),
     INVALID: ("repeat_s", "spike_ratio", "max_acc"),

@@ -148,7 +148,7 @@ def _spans(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, 
 
 
 def _pairs(frames: FrameSource, gyroscope: _Gyroscope) -> Iterator[MotionPair]:
-    """The stretches of film, decoded one after another, beside the gyroscope."""
+    """The stretches of film, decoded one after another, next to the gyroscope."""
     times_s = frames.times_s()
     for span in _spans(times_s, gyroscope):
         first, stop = np.searchsorted(times_s, span).tolist()

@@ -1,7 +1,7 @@
-"""Project Aria recordings of your own (VRS), Gen 1 and Gen 2, with narrations beside them.
+"""Project Aria recordings of your own (VRS), Gen 1 and Gen 2, with narrations next to them.
 
 Each ``.vrs`` file is a recording: the glasses' two IMUs and the pictures of the RGB camera. Texts
-may lie beside ``walk.vrs`` as ``walk.csv``, ``walk.srt``, ``walk.vtt`` or ``walk.json`` (see
+may lie next to ``walk.vrs`` as ``walk.csv``, ``walk.srt``, ``walk.vtt`` or ``walk.json`` (see
 `shards.files.cues`). What the streams hold, and where that is documented: `shards.files.vrs`.
 """
 
@@ -37,7 +37,7 @@ class AriaReader(Reader):
     """
 
     name: ClassVar[str] = "aria"
-    # What the phone's application and the machine perception services write beside a recording.
+    # What the phone's application and the machine perception services write next to a recording.
     others: ClassVar[tuple[str, ...]] = (
         *("*.vrs.json", "mps_*/*", "mps/*", "*health_check*.json", "*thumbnail*"),
     )
@@ -64,7 +64,7 @@ class AriaReader(Reader):
         refs = []
         for path in self.source.find("**/*.vrs"):
             if PurePosixPath(path).name.startswith("._"):
-                continue  # what macOS writes beside files on foreign disks
+                continue  # what macOS writes next to files on foreign disks
             bare = str(PurePosixPath(path).with_suffix(""))
             texts = (f"{bare}{kind}" for kind in NARRATIONS if f"{bare}{kind}" in beside)
             refs.append(RecordingRef(bare.replace("/", "-"), (path, *texts)))
@@ -72,7 +72,7 @@ class AriaReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; ValueError where two files of narrations lie beside it."""
+        """The recording; ValueError where two files of narrations lie next to it."""
         path, *texts = ref.files
         with open_vrs(self.source, path) as file:
             devices = file.imu_devices(dict.fromkeys(self.labels, placements.HEAD))

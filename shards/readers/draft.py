@@ -149,7 +149,7 @@ def _of_folder(source: Source, folder: str, names: list[str], head: str, around:
 def _of_layout(
     source: Source, layout: Layout, paths: list[str], folders: Mapping[str, list[str]]
 ) -> str:
-    """The text for recordings that are files beside each other. folders: all their files."""
+    """The text for recordings that are files side by side. folders: all their files."""
     recording, first = layout.first()
     files = [_look(source, path)._replace(name=name) for path, name in first.items()]
     _check_sensors(source, posixpath.dirname(recording), files)

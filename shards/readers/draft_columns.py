@@ -4,7 +4,7 @@ found = guess_columns(table)   # Table: names and the first rows, as text or num
 found.sensors   # [GuessedSensor("acc", {"acc_x": "ax", ...}, unit="g", why="median |a| is 1.01")]
 found.time      # GuessedTime("t", "ms", why="20 between rows makes 50 Hz")
 
-Every guess has its reason, which the draft writes beside it for the person who corrects it.
+Every guess has its reason, which the draft writes next to it for the person who corrects it.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def _format(text: str) -> str | None:
 
 
 def _dates(table: Table, names: Sequence[str]) -> GuessedTime:
-    """The first column of dates, with the time of day where that stands beside it."""
+    """The first column of dates, with the time of day where that stands next to it."""
     first = table.columns[names[0]]
     columns: tuple[str, ...] = (names[0],)
     form = None

@@ -128,7 +128,7 @@ def _part(path: str) -> _Part:
     folder, file = posixpath.split(path)
     stem, suffix = posixpath.splitext(file)
     inner = posixpath.basename(folder)
-    if _KIND.fullmatch(inner):  # acc/p01.csv beside gyro/p01.csv
+    if _KIND.fullmatch(inner):  # acc/p01.csv next to gyro/p01.csv
         return _Part(
             posixpath.join(posixpath.dirname(folder), stem), f"{inner}/{RECORDING}{suffix}"
         )
@@ -141,7 +141,7 @@ def _part(path: str) -> _Part:
 
 
 def _are_apart(names: Sequence[str]) -> bool:
-    """Whether files beside each other are recordings rather than devices of one."""
+    """Whether files side by side are recordings rather than devices of one."""
     if len(names) < 2:
         return False
     places = Counter(map(placement_in, names))

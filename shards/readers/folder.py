@@ -1,4 +1,4 @@
-"""Your own recordings: every ``recording.yaml`` describes files that lie beside it.
+"""Your own recordings: every ``recording.yaml`` describes files that lie next to it.
 
 Sensors come from CSV, Parquet or npy files, the video from any file that FFmpeg reads, narrations
 from CSV, SRT, VTT or JSON, labels from CSV or Parquet. ``docs/folder.md`` says what to write.

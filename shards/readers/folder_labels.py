@@ -1,4 +1,4 @@
-"""Labels of own recordings: a file of spans, or a label beside each row of samples."""
+"""Labels of own recordings: a file of spans, or a label next to each row of samples."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def list_recordings(source: Source) -> Listing:
         aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
             f"no {DESCRIPTION} below {source.url}{f' ({aside})' if aside else ''}; write one "
-            "beside your files, as docs/folder.md shows, or have one drafted by `primus-scale "
+            "next to your files, as docs/folder.md shows, or have one drafted by `primus-scale "
             f"shards init folder --src {source.url}`"
         )
     return Listing(_named_once(source, refs), left)

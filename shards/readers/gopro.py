@@ -88,7 +88,7 @@ class GoProReader(Reader):
     """One recording for each video file, named by its path below the source.
 
     placement: where the camera was worn. person: who wore it (empty: the first folder below the
-    source that the file lies in; those beside all folders are of one unknown person, for a camera
+    source that the file lies in; those next to all folders are of one unknown person, for a camera
     cuts a ride into several files). A file of the same name that ends in .csv, .srt, .vtt or .json
     holds narrations, in the video's time; it is found where the source is a folder, not where it is
     the one video.

@@ -91,7 +91,7 @@ def read_clock(
     """The clock of a sensor.
 
     starts_s, ends_s: other times at which its first sample may have been taken, and its last one,
-    beside the beginning of its first block and the end of its last, whose duration may be a nominal
+    by the beginning of its first block and the end of its last, whose duration may be a nominal
     one: the beginning and the end of the film. They count where they lie on the line of the others.
     """
     starts_s = (float(blocks.start_s[0]), *starts_s)
@@ -206,7 +206,7 @@ def _settle(lines: list[Line], blocks: Blocks, spill_s: float, period_s: float) 
     """The lines with the samples between two of them given to the one whose times their blocks fit.
 
     Where they fit both, as in a block during which recording was paused, or neither, they stay
-    without a time; so do those beside the step that may have spilled over it.
+    without a time; so do those next to the step that may have spilled over it.
     """
     settled, late_s, spilled = lines[:1], max(STEP_S, spill_s), round(spill_s / period_s)
     for line in lines[1:]:

@@ -5,7 +5,7 @@ notes = check_pace("GX01.MP4", {"ACCL": (2082, 197.5)}, {"TICK": ticks}, film)
 In such a film a second on the screen is another in the world, and so is one of the telemetry, whose
 blocks have the film's times: the samples of 5 s of film would be a window of 75 s. In time lapse
 and TimeWarp a camera stores one averaged sample for each picture (the author of GPMF-parser, its
-issue 118). What tells is the clocks that run beside the film's, and the number of samples.
+issue 118). What tells is the clocks that run next to the film's, and the number of samples.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class HaptReader(Reader):
             if len(gyr) != len(acc):
                 raise ValueError(
                     f"{self.source.locate(gyroscope)} has {len(gyr)} rows, and "
-                    f"{ref.files[0]} beside it {len(acc)}; download both again"
+                    f"{ref.files[0]} next to it {len(acc)}; download both again"
                 )
             sensors.append(Sensor(GYROSCOPE, "rad/s", partial(regular_samples, gyr, RATE_HZ)))
         else:

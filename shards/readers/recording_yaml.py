@@ -157,7 +157,7 @@ class RecordingFile(ConfigModel):
 
     @property
     def by_file(self) -> bool:
-        """Whether files that lie beside each other are recordings of their own."""
+        """Whether files that lie side by side are recordings of their own."""
         return any(RECORDING in file for file in self.files().values())
 
     def of(self, recording: str) -> RecordingFile:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _MOST_NAMED = 3  # files of a folder
-# What people keep beside data, and shards made of them; that it is not read surprises nobody.
+# What people keep next to data, and shards made of them; that it is not read surprises nobody.
 _ASIDE = re.compile(
     r"\..*|__macosx|thumbs\.db|desktop\.ini|readme.*|licen[sc]e.*|citation.*|"
     r".*\.(ya?ml|md|pdf|docx?|rtf|bib|py|ipynb|html?)|"
@@ -36,7 +36,7 @@ def describe_unread(
     others: patterns of files that are known and not needed. Each is of the end of a path, from the
     beginning of a folder's or file's name on, in which ``*`` stands for folders as well; capitals
     count as small letters. An archive is known where files are used of the folder of its name
-    beside it. told: what the line says of its files.
+    next to it. told: what the line says of its files.
     """
     known = [fnmatch.translate(f"*/{pattern}") for pattern in others]
     is_known = re.compile("|".join(known) or r"(?!)", re.I).match

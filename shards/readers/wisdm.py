@@ -103,7 +103,7 @@ class WisdmReader(Reader):
         if "accel" not in files:
             raise ValueError(
                 f"{self.source.locate(files['gyro'])} has no data_{ref.details['person']}_accel_"
-                f"{device}.txt beside it, which holds the labels; download it again"
+                f"{device}.txt next to it, which holds the labels; download it again"
             )
         rows = _RowSource(self.source.url)
         sensors = tuple(

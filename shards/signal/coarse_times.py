@@ -228,7 +228,7 @@ def _narrowest(
 def _segments(
     packets: Packets, place: np.ndarray, period_s: float, width_s: float
 ) -> list[np.ndarray]:
-    """Runs of times whose bounds one clock fits; what lies beside lost samples is left out."""
+    """Runs of times whose bounds one clock fits; what lies next to lost samples is left out."""
     missed = packets.time_s - period_s * place
     cuts = (np.abs(np.diff(missed)) > ROOM * width_s) | packets.fresh[1:]
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(missed)]

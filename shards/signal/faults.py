@@ -157,7 +157,7 @@ def _characterise(rows: Column) -> _Character:
     last = (start, len(rows), lasts_s, not end["values"].any(), entered, 0.0)
     found.runs.append(np.array([last], _RUN)[: len(rows) - start - 1])
     found.usual = usual.value()
-    # Each spike spoils the prediction of the rows beside it too.
+    # Each spike spoils the prediction of the rows next to it too.
     found.missed = np.array([min(one.value(0.99), 4 * one.value(0.9)) for one in missed])
     return found
 

@@ -73,7 +73,7 @@ def on_one_clock(
     elif shared == 0:
         return rows, Respaced(duplicates)
     else:
-        starts, note = None, "each beside its neighbours"
+        starts, note = None, "each next to its neighbours"
         if shared > RARE * len(rows) and packets.extent_s / 2 > tolerance_s:
             starts, note = fit_packets(packets, limits, tolerance_s=tolerance_s, where=where)
         placed, unusable = _placed(rows, packets, starts)
@@ -227,7 +227,7 @@ def _bend(rows: Column) -> float:
 
 
 def _placed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[Column, int]:
-    """Rows at their times. starts: of each packet, NaN where unknown (None: beside neighbours)."""
+    """Rows at their times. starts: of each packet, NaN where unknown (None: next to neighbours)."""
     if starts is None:
         begin_s, step_s = packets.between_neighbours()
         fresh = packets.fresh

@@ -69,7 +69,7 @@ class Packets:
         return (self.usual_count - 1) * self.period_s
 
     def between_neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """Time of each packet's first sample, and the spacing of its samples, beside neighbours.
+        """Time of each packet's first sample, and the spacing of its samples, next to neighbours.
 
         Samples of one time fill the time to the next packet, or from the one before, where there is
         room for all at the usual spacing; otherwise the time between both.
@@ -209,7 +209,7 @@ def _cuts(packets: Packets, place: np.ndarray, period_s: float) -> np.ndarray:
 def _segments(
     packets: Packets, place: np.ndarray, period_s: float, cuts: np.ndarray
 ) -> list[np.ndarray]:
-    """Packets without loss between them, as numbers; such of odd sizes beside a loss left out."""
+    """Packets without loss between them, as numbers; such of odd sizes next to a loss left out."""
     counts, usual = packets.counts, packets.usual_count
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(counts)]
     even = (np.abs(counts - usual) <= TYPICAL * usual).mean() > 0.9

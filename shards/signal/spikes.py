@@ -14,8 +14,8 @@ from shards.signal.sample_buffer import Column
 
 LEAST_HEIGHT = {"m/s2": 1.0, "rad/s": 0.5}
 MOST_ROWS = 3  # of a spike
-MOST_SHARE = 0.05  # of rows on or beside spikes; if there are more, they are the signal
-BACK = 0.15  # of a spike's height: how near the rows beside it lie to where they should
+MOST_SHARE = 0.05  # of rows on or next to spikes; if there are more, they are the signal
+BACK = 0.15  # of a spike's height: how near the rows next to it lie to where they should
 OTHER_SPIKE = 2  # steps that another spike nearby makes
 CALM = 0.25  # of a spike's height: the most that other rows nearby change from one to the next
 LEFT_OVER_ROWS = 10  # at most, at the beginning of a recording
@@ -63,7 +63,7 @@ def _candidates(rows: Column, limit: np.ndarray) -> list[int]:
         error = np.abs(prediction_error(both["values"].astype(np.float64))) / limit
         worst = error.max(axis=1, initial=0.0)
         offset = first - len(before[-4:]) + 2
-        # Beside a spike of two or three rows the prediction is off as well.
+        # Next to a spike of two or three rows the prediction is off as well.
         found += (np.flatnonzero(worst > 0.5) + offset).tolist()
         first += len(block)
         before = block

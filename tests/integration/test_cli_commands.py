@@ -82,7 +82,7 @@ def test_evaluate_a_run(run: Path, task: str, capsys) -> None:
     assert f"summary  {run / 'summary.json'}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("place", ["named", "beside the encoder"])
+@pytest.mark.parametrize("place", ["named", "next to the encoder"])
 def test_evaluate_an_exported_encoder(run: Path, task: str, tmp_path: Path, place: str) -> None:
     encoder = tmp_path / "some" / "encoder"
     assert main(["export", "--run", str(run), "--out", str(encoder)]) == 0

@@ -221,7 +221,7 @@ def test_state_with_other_classes_inside_is_not_unpickled(runtime: Runtime, tmp_
 
 
 def reseal(folder: Path, name: str, content: bytes) -> None:
-    """Put other content into a file of a checkpoint, and a manifest that says so beside it."""
+    """Put other content into a file of a checkpoint, and a manifest that says so next to it."""
     (folder / name).write_bytes(content)
     manifest = read_manifest(folder)
     manifest["files"][name] = file_entry(folder / name)

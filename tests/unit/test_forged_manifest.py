@@ -55,7 +55,7 @@ def fetched(
     checkpoints = CheckpointFolder(str(folder / "machine/out"), storage, 2)
     if good:
         assert checkpoints.find_whole() is not None
-    else:  # it does not begin anew beside them
+    else:  # it does not begin anew next to them
         with pytest.raises(ValueError, match=r"none of the checkpoints in .*/storage/tiny"):
             checkpoints.find_whole()
     return listing(folder) - before

@@ -177,7 +177,7 @@ def test_storage_that_will_not_do_is_told(tmp_path: Path) -> None:
         storage.measure_output(context)
     good = context_of(tmp_path, f"train.storage={tmp_path / 'copy'}")
     storage.measure_output(good)
-    assert good.shared.names() == ["rank0"], "what was put beside it to be removed is gone"
+    assert good.shared.names() == ["rank0"], "what was put next to it to be removed is gone"
 
 
 def test_validation_shards_that_do_not_answer_are_not_waited_for(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
                 opened(tmp_path)
         path.write_text("\n".join(lines[:499]))
         acc, gyr = (499, 500) if sensor == "acc" else (500, 499)
-        message = rf"gyro_exp01_user01\.txt has {gyr} rows, and .*/acc_.* beside it {acc};"
+        message = rf"gyro_exp01_user01\.txt has {gyr} rows, and .*/acc_.* next to it {acc};"
         with pytest.raises(ValueError, match=message):
             opened(tmp_path)
         path.write_text(whole)

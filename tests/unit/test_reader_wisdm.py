@@ -139,7 +139,7 @@ def test_empty_and_truncated_files_are_named(tmp_path: Path) -> None:
 
 def test_a_gyroscope_alone_is_told(tmp_path: Path) -> None:
     write(tmp_path, "A" * 9, sensor="gyro")
-    message = r"data_1600_gyro_phone.txt has no data_1600_accel_phone.txt beside it"
+    message = r"data_1600_gyro_phone.txt has no data_1600_accel_phone.txt next to it"
     with pytest.raises(ValueError, match=message):
         open_one(create_reader("wisdm", str(tmp_path)))
 

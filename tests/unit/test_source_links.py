@@ -10,7 +10,7 @@ from shards.files.source import Source
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """``people`` with anna's file, and links in it; ``far`` lies beside it."""
+    """``people`` with anna's file, and links in it; ``far`` lies next to it."""
     for name in ("people/anna", "people/.store/carl", "far/ben"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "w.csv").write_text("t\n1\n")

@@ -57,7 +57,7 @@ KINDS = [make_ivf, make_segments]
 
 
 class Rows:
-    """Keys, an index over them, and beside them what the keys should be."""
+    """Keys, an index over them, and next to them what the keys should be."""
 
     def __init__(self, make, dtype=torch.float32, wait=True, places=PLACES, dim=DIM):
         self.draws = torch.Generator().manual_seed(0)

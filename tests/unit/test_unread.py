@@ -27,7 +27,7 @@ UCI = "UCI HAR Dataset"
 HAPT = "HAPT Data Set"
 OTHER = ego4d_factory.OTHER
 
-# What each data set has beside what is read of it, after its documentation.
+# What each data set has next to what is read of it, after its documentation.
 BESIDE: dict[str, tuple[str, ...]] = {
     "egoexo4d": (
         *("captures.json", "participants.json", "physical_setting.json", "visual_objects.json"),

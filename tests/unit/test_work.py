@@ -53,7 +53,7 @@ def test_a_task_with_another_fingerprint_is_done_again(tmp_path: Path) -> None:
 
 
 def test_a_stale_result_is_gone_before_its_task_starts(tmp_path: Path) -> None:
-    """Or a kill would leave it beside files that the task has written anew."""
+    """Or a kill would leave it next to files that the task has written anew."""
     run(tmp_path, tasks(2))
 
     def worker(number: int) -> int:
