@@ -140,7 +140,7 @@ def _encoder_weights(
     if missing or unknown:
         raise ValueError(
             f"{path} holds another encoder than the published one: under {PREFIX!r} it lacks "
-            f"{missing}, and has {unknown} more; only the stacked RNN of {SOURCE} can be imported"
+            f"{missing} and has {unknown} too; only the stacked RNN of {SOURCE} can be imported"
         )
     expected = encoder.state_dict()
     weights = {}
