@@ -38,7 +38,7 @@ class Sensor:
     """One sensor: a stream of samples of ``c = len(channels)`` axes with a clock of its own.
 
     channels: names in the window, such as ``ACCELEROMETER``. unit: of the values as they are read
-    (a key of ``shards.signal.condition.UNIT_FACTORS``). read: iterates over the samples in file
+    (a key of ``primus_scale.signal.units.UNIT_FACTORS``). read: iterates over the samples in file
     order, in chunks of bounded size, anew at each call. limit: full scale in ``unit``, at which a
     value is saturated (None: not known). rectify: calibration of values ``(n, c)`` in SI units, if
     there is one. clock: where its times are from, for messages, such as "column t, in ms".

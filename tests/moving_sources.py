@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.signal.condition import UNIT_FACTORS
+from primus_scale.signal.units import UNIT_FACTORS
 from tests import ego4d_factory, egoexo4d_factory, folder_factory, gopro_factory
 from tests.unit import test_reader_hapt as hapt_files
 from tests.unit import test_reader_hhar as hhar_files

@@ -25,11 +25,11 @@ from projectaria_tools.core import data_provider
 from projectaria_tools.core.calibration import DeviceVersion, from_device_class_name
 from projectaria_tools.core.sensor_data import TimeDomain
 
+from primus_scale.signal.units import DEGREE, GRAVITY
 from primus_scale.storage.foreign import decoding, reason
 from shards.files.source import Source
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
-from shards.signal.condition import DEGREE, GRAVITY
 from shards.signal.sample_buffer import Column
 
 SYNC = "IMU records and pictures carry capture times of one clock, the device's"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import nearest
 from shards.files.narrations import read_narrations
 from shards.files.source import Source
@@ -45,7 +46,6 @@ from shards.recording import (
     RecordingRef,
     WindowSchema,
 )
-from shards.signal.condition import UNIT_FACTORS
 
 
 class FolderReader(Reader):

@@ -19,11 +19,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from primus_scale.signal.units import UNIT_FACTORS
 from shards import placements
 from shards.readers.matrix import MatrixLayout, MatrixReader, Wearable
 from shards.readers.rows import checked_listing
 from shards.recording import RecordingRef
-from shards.signal.condition import UNIT_FACTORS
 
 RATE_HZ = 100.0
 ACTIVITIES: dict[int, str | None] = {

@@ -23,13 +23,13 @@ from pydantic import (
 )
 
 from primus_scale.config import ConfigModel
+from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import nearest, quoted
 from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
 from shards.readers.name_patterns import LABEL, PERSON, PLACEMENT, RECORDING, check_pattern
 from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile
 from shards.recording import WindowSchema
-from shards.signal.condition import UNIT_FACTORS
 
 _MOST_TOLD = 10  # faults of a file in one message
 

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
 from primus_scale.config import ConfigModel
+from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import check_name, nearest, quoted
 from shards.files.tables import PARQUET
 from shards.files.text_tables import TextForm
 from shards.readers.name_patterns import RECORDING, check_file
-from shards.signal.condition import UNIT_FACTORS
 
 TABLES = (".csv", ".parquet", ".npy", ".tsv", ".txt", ".dat", ".log", ".pq")
 FARTHEST_S = 1e10  # of an offset: 300 years, more than any clock's zero is away

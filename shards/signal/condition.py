@@ -6,7 +6,7 @@ for stretch in signal.stretches:
 
 For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, put
 samples that share a time on one clock, leave out what is no measurement, find gaps and steps of the
-clock, resample every stretch between them whole (``resample``). Then the sensors are joined where
+clock, resample every stretch between them whole (``Resampler``). Then the sensors are joined where
 all of them have a signal. Samples wait in temporary files (in ``TMPDIR``), so memory is bounded
 however long the recording is.
 """
@@ -16,42 +16,19 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from primus_scale.signal.resample import Resampler
+from primus_scale.signal.units import UNIT_FACTORS
 from shards.recording import Device, Sensor
 from shards.report import Finding, SensorReport
 from shards.settings import SensorLimits
 from shards.signal.intake import Gap, SensorData, read_sensor
-from shards.signal.resample import Resampler
 from shards.signal.sample_buffer import Column
-
-GRAVITY = 9.80665  # m/s2
-DEGREE = math.pi / 180
-
-# Units that readers may state: the SI unit that windows have, and the factor to it. "-g" is that of
-# iOS, which gives -1 on the axis that points up at rest, where all others give 1. "g/64" is the
-# wrist unit of PPG-DaLiA and WESAD (Empatica E4). "1" is a number of no known unit, kept as it is.
-UNIT_FACTORS: dict[str, tuple[str, float]] = {
-    "m/s2": ("m/s2", 1.0),
-    "g": ("m/s2", GRAVITY),
-    "-g": ("m/s2", -GRAVITY),
-    "mg": ("m/s2", GRAVITY * 1e-3),
-    "g/64": ("m/s2", GRAVITY / 64),
-    "rad/s": ("rad/s", 1.0),
-    "mrad/s": ("rad/s", 1e-3),
-    "deg/s": ("rad/s", DEGREE),
-    "V": ("V", 1.0),
-    "mV": ("V", 1e-3),
-    "uV": ("V", 1e-6),
-    "T": ("T", 1.0),
-    "uT": ("T", 1e-6),
-    "1": ("1", 1.0),
-}
 
 BLOCK_ROWS = 2**15  # resampled at once
 USUAL_LIMITS = SensorLimits()

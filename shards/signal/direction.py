@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from primus_scale.signal.units import GRAVITY
 from shards.recording import ACCELEROMETER
-from shards.signal.condition import GRAVITY, Conditioned
+from shards.signal.condition import Conditioned
 
 SLOW = 0.5  # m/s2: deviation of |a| within a second, up to which a second is slow
 NEAR = 0.15  # of gravity: how far the mean |a| of a slow second may lie from it

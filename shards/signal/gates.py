@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from primus_scale.signal.channels import has_constant_channel, has_equal_channels
 from shards.report import CLOCK, COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
 from shards.signal.condition import Conditioned
 
-# Of a channel's largest value: resampling leaves a constant constant, and a copy a copy, up to the
-# rounding of float32.
-ROUNDING = 1e-6
 TOLERANCE_S = 1e-6  # below which clocks of recorders do not agree
 
 
@@ -37,11 +35,6 @@ def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | 
     if stretch.saturated[columns].any():
         return SATURATED
     imu = np.ascontiguousarray(stretch.values[:, columns], dtype=np.float32)
-    scale = np.abs(imu).max(axis=1)
-    if (np.ptp(imu, axis=1) <= ROUNDING * scale).any():
+    if has_constant_channel(imu):
         return DEAD
-    for row in range(len(imu) - 1):
-        difference = np.abs(imu[row + 1 :] - imu[row]).max(axis=1)
-        if (difference <= ROUNDING * scale[row]).any():
-            return COPIED
-    return imu
+    return COPIED if has_equal_channels(imu) else imu

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shards.signal.resample import Resampler
+from primus_scale.signal.resample import Resampler
 from tests.recording_factory import sample_times
 
 NEW_HZ = 50.0

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from primus_scale.signal.units import UNIT_FACTORS
 from shards.readers import create_reader
 from shards.recording import LabelSpan, Narration, Recording, WindowSchema
-from shards.signal.condition import UNIT_FACTORS
 from tests.conftest import require
 from tests.folder_factory import ACC, NUMBERED, describe, description, read, sensor, write_csv
 from tests.reading import read_sensor, spans

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from primus_scale.sample import CHANNELS, UNITS
+from primus_scale.signal.units import UNIT_FACTORS
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
 from shards.settings import SensorLimits
 from shards.signal import condition as signal_module
-from shards.signal.condition import UNIT_FACTORS, Conditioned, Gap, Stretch, condition
+from shards.signal.condition import Conditioned, Gap, Stretch, condition
 from tests.recording_factory import acceleration, make_device, make_sensor, rotation, sample_times
 
 ROOT = Path(__file__).parents[2]
