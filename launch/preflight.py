@@ -116,7 +116,7 @@ def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bo
         missing_device = str(error)
         runtime = join_group(config.train.model_copy(update={"device": "cpu"}))
     try:
-        with Watch(config) as watch:
+        with Watch(config.train.stuck_after_s) as watch:
             context = Context(config, runtime, watch, missing_device, placement)
             with storage.leaving_nothing(context):
                 return run_checks(CHECKS, context, publish)
@@ -209,7 +209,7 @@ def _work(settings: dict[str, Any]) -> None:
 @contextmanager
 def _ray_storage(config: Config) -> Iterator[Path]:
     """Where Ray keeps its records meanwhile: the output, which all machines share, if it can."""
-    with removed_afterwards(new_scratch(config)) as folder:
+    with removed_afterwards(new_scratch(config.output)) as folder:
         try:
             check_writable(folder)
         except OSError:  # the check of the output will tell

@@ -67,8 +67,8 @@ class Watch:
     A rank that halts is named by the others, which end with exit code 1.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._stuck_after_s = config.train.stuck_after_s
+    def __init__(self, stuck_after_s: float) -> None:
+        self._stuck_after_s = stuck_after_s
         self._watched = ExitStack()
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class Context:
         self.watch = watch
         self.missing_device = missing_device
         self.placement = placement
-        ranks = gather_json({"node": node_name(), "scratch": str(new_scratch(config))})
+        ranks = gather_json({"node": node_name(), "scratch": str(new_scratch(config.output))})
         self.nodes: list[str] = [rank["node"] for rank in ranks]
         self.scratch = Path(ranks[0]["scratch"])
         self.shared = Folder(str(self.scratch))
@@ -189,9 +189,9 @@ def amount(size: float) -> str:
     return f"{size / 1e3:.3g} kB"
 
 
-def new_scratch(config: Config) -> Path:
+def new_scratch(output: str) -> Path:
     """A folder in the output that is not there yet."""
-    return Path(config.output) / f".preflight-{secrets.token_hex(4)}"
+    return Path(output) / f".preflight-{secrets.token_hex(4)}"
 
 
 def node_name() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, amount
-from primus_scale.config import Config
+from primus_scale.config import Config, ObjectiveConfig, TrainConfig
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.engine.engine import MAX_BUCKET
@@ -54,9 +54,9 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     rows = config.train.batch // world
     views = 2 * rows // config.train.accumulation
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    need = Need(device=_training(config, parameters, world))
-    need.device["activations"] = _activations(config, encoder, views)
-    need.device["similarities"] = _similarities(config, rows, world)
+    need = Need(device=_training(config.train, parameters, world))
+    need.device["activations"] = _activations(config.train, encoder, views)
+    need.device["similarities"] = _similarities(config.objective, rows, world)
     spec = support_spec(config.objective, config.support, {IMU: config.encoder.ss_dim, **dims})
     if spec is not None and config.support.home == "in_process":
         need.device["support set"] = spec.memory
@@ -71,8 +71,8 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     return need
 
 
-def _training(config: Config, parameters: int, world: int) -> dict[str, int]:
-    stage, whole = config.train.zero_stage, FLOAT32 * parameters
+def _training(train: TrainConfig, parameters: int, world: int) -> dict[str, int]:
+    stage, whole = train.zero_stage, FLOAT32 * parameters
     states = 2 * whole if stage == 0 else 3 * whole // world
     return {
         "weights": whole // (world if stage == 3 else 1),
@@ -82,14 +82,14 @@ def _training(config: Config, parameters: int, world: int) -> dict[str, int]:
     }
 
 
-def _activations(config: Config, encoder: ImuEncoder, rows: int) -> int:
+def _activations(train: TrainConfig, encoder: ImuEncoder, rows: int) -> int:
     """What autograd keeps of the encoder's pass over ``rows`` windows (both views)."""
 
     def kept(count: int) -> int:
         imu = torch.zeros(count, encoder.spec.channels, encoder.spec.samples)
 
         def run() -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
                 return encoder(imu).ss
 
         return saved_bytes(run, without=list(encoder.parameters()))
@@ -99,12 +99,11 @@ def _activations(config: Config, encoder: ImuEncoder, rows: int) -> int:
     return whatever + (twice - few) * rows // SAMPLE_ROWS
 
 
-def _similarities(config: Config, rows: int, world: int) -> int:
+def _similarities(objective: ObjectiveConfig, rows: int, world: int) -> int:
     """What autograd keeps of all terms' ``(B, N)`` matrices, in both directions."""
     temperature = torch.tensor(0.1, requires_grad=True)
     unit = torch.eye(SAMPLE_ROWS, requires_grad=True)
     kept = saved_bytes(lambda: info_nce(unit, unit, temperature), without=[unit])
-    objective = config.objective
     neighbours = objective.neighbours
     keys = neighbours.k if neighbours.combine == "each" else 1
     matrices = sum(keys if term.kind == "neighbour" else 1 for term in weighted_terms(objective))

@@ -28,7 +28,7 @@ def context_of(folder: Path, *overrides: str, nodes: tuple[str, ...] = ("a", "a"
     """What the first of some ranks on two nodes knows."""
     config = tiny_config(folder / "out", str(folder / "shards"), *overrides)
     runtime = Runtime(rank=0, world=len(nodes), device=torch.device("cpu"), owns_group=False)
-    context = Context(config, runtime, Watch(config))
+    context = Context(config, runtime, Watch(config.train.stuck_after_s))
     context.nodes = list(nodes)
     return context
 
