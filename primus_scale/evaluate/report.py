@@ -18,7 +18,7 @@ from primus_scale.evaluate.results import (
     BASELINES,
     PRETRAINED_ARMS,
     arms_of,
-    format_interval,
+    format_ends,
     format_setting,
 )
 from primus_scale.monitor.page import render_page
@@ -161,8 +161,8 @@ def _computation(run: Mapping[str, Any]) -> str:
 
 
 def _percent(interval: Mapping[str, float], sign: str = "") -> dict[str, Any]:
-    mean, _, rest = format_interval(interval, sign).partition(" ")
-    return {"mean": mean, "interval": rest}
+    mean, ends = format_ends(interval, sign)
+    return {"mean": mean, "interval": ends}
 
 
 def _each(counts: Sequence[int]) -> str:

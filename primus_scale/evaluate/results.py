@@ -153,8 +153,13 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 def format_interval(interval: Mapping[str, float], sign: str = "") -> str:
     """``81.2 [79.9, 82.5]``, in percent; ``sign`` "+" shows the sign of positive values."""
+    return " ".join(format_ends(interval, sign))
+
+
+def format_ends(interval: Mapping[str, float], sign: str = "") -> tuple[str, str]:
+    """The mean and the ends of that: ``81.2`` and ``[79.9, 82.5]``."""
     mean, low, high = (format(100 * interval[k], f"{sign}.1f") for k in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    return mean, f"[{low}, {high}]"
 
 
 def format_setting(setting: Mapping[str, Any]) -> str:
