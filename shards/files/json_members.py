@@ -7,6 +7,7 @@ narrations = read_member(source, "narration.json", places[uid])
 Annotations of egocentric data sets come as one JSON file of up to hundreds of megabytes for
 thousands of videos. Parsed whole it takes gigabytes, in every process that opens one video. So the
 listing goes over it once, in pieces, and hands a place of two numbers to whoever opens a video.
+``json`` parses the values; streaming parsers such as ijson do not tell where a value lies.
 """
 
 from __future__ import annotations
@@ -40,10 +41,15 @@ class Member(NamedTuple):
     keys: tuple[str | int, ...]
     place: Place
     data: bytes
+    where: str
 
     def value(self) -> Any:
-        """The value itself."""
-        return json.loads(self.data)
+        """The value itself; ValueError naming the file where a text of it is no UTF-8."""
+        try:
+            return json.loads(self.data)
+        except UnicodeDecodeError as error:
+            byte = self.place.offset + error.start
+            raise ValueError(f"{self.where}, byte {byte}: no UTF-8 text; {_AGAIN}") from None
 
 
 def find_members(source: Source, path: str, *, inside: str | None = None) -> Iterator[Member]:
@@ -135,7 +141,8 @@ class _Scanner:
                 self.next()
                 offset = self._base + self._at
                 text = self._value()
-                yield Member((*keys, key), Place(offset, len(text)), text.encode("latin-1"))
+                data = text.encode("latin-1")
+                yield Member((*keys, key), Place(offset, len(data)), data, self._where)
             number += 1
             after = self.next()
             if after not in (",", closing):
@@ -163,7 +170,8 @@ class _Scanner:
     def _name(self) -> str:
         if self.next() != '"':
             self.fail("no name in quotation marks")
-        name = json.loads(self._value().encode("latin-1"))
+        # A damaged letter makes another name, and costs the other members nothing.
+        name = json.loads(self._value().encode("latin-1").decode("utf-8", "replace"))
         if self.next() != ":":
             self.fail("no colon after a name")
         self._at += 1

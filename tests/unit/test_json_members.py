@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,47 @@ def test_damage_early_in_a_large_file_does_not_fill_memory(
         with pytest.raises(ValueError, match=r"byte 6: "):
             list(scanner.members(()))
         assert stream.tell() < 50_000
+
+
+@pytest.mark.parametrize("block", [1, 10, 4096])
+def test_what_python_writes_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(json_members, "_BLOCK_BYTES", block)
+    content: dict[str, Any] = {
+        "a, NaN, ": math.inf,
+        "b": [-math.inf, {"NaN": math.inf}, 12345678901234567890123, 1e400],
+        "NaN": "x: NaN, Infinity",
+        "half": ["\udc00 [,", "\ud83c", "\\ud800 \\", "🍅"],
+        "🍅\ud83c": 1,
+    }
+    write(tmp_path, json.dumps(content).encode())
+    found = {member.keys[0]: member.value() for member in members(tmp_path)}
+    assert list(found.values()) == list(content.values())
+    assert list(found) == list(content)
+    write(tmp_path, b"[NaN, \n NaN ,[NaN]]")
+    assert [member.place for member in members(tmp_path)] == [(1, 3), (8, 3), (13, 5)]
+
+
+@pytest.mark.parametrize("block", [1, 10, 4096])
+def test_a_damaged_text_costs_its_member_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(json_members, "_BLOCK_BYTES", block)
+    write(
+        tmp_path,
+        '{"ü": "ö, ü", "b": ["Z\xff", 1], "c": "ß", "d\xff": 5}'.encode().replace(
+            b"\xc3\xbf", b"\xff"
+        ),
+    )
+    first, second, third, fourth = members(tmp_path)
+    assert (fourth.keys, fourth.value()) == (("d\ufffd",), 5)
+    assert (first.keys, first.value()) == (("ü",), "ö, ü")
+    assert (third.keys, third.value()) == (("c",), "ß")
+    with pytest.raises(ValueError, match=r"big\.json, byte 25: no UTF-8 text; download it again"):
+        second.value()
+    with pytest.raises(ValueError, match=r"big\.json: its 9 bytes from 22 on are no JSON"):
+        read_member(Source(str(tmp_path)), "big.json", second.place)
 
 
 def test_a_changed_file_is_told(tmp_path: Path) -> None:
