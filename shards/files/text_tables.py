@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -81,33 +81,12 @@ def open_text(source: Source, path: str, encoding: str) -> Iterator[BinaryIO]:
         if encoding == "utf-8":
             yield stream
             return
-        with io.TextIOWrapper(stream, encoding, newline="") as text:
+        with pa.transcoding_input_stream(pa.PythonFile(stream, "r"), encoding, "utf-8") as text:
             try:
-                yield io.BufferedReader(_Utf8(text))
+                yield text
             except UnicodeError:
                 where = source.locate(path)
                 raise ValueError(f"{where} is no table of {encoding} text; {AGAIN}") from None
-
-
-class _Utf8(io.RawIOBase):
-    """Text as bytes in UTF-8."""
-
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        super().__init__()
-        self._text = text
-        self._pending = b""
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer``, 0 at the end."""
-        self._pending = self._pending or self._text.read(len(buffer)).encode()
-        count = min(len(buffer), len(self._pending))
-        buffer[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
 
 
 def read_header(source: Source, path: str, form: TextForm) -> tuple[list[str], int, TextForm]:
