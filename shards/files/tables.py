@@ -24,7 +24,6 @@ from shards.files.text_tables import (
     Layout,
     TextForm,
     joined,
-    number_columns,
     read_header,
     text_batches,
 )
@@ -69,10 +68,8 @@ def read_table(
             }
         return
     form = form or TextForm()
-    if header is True:
-        names, skip, form = read_header(source, path, form)
-    elif header is False:
-        names, skip, form = number_columns(source, path, form)
+    if isinstance(header, bool):
+        names, skip, form = read_header(source, path, form, named=header)
     else:
         names, skip = list(header), form.skip_lines
     wanted = choose(names)

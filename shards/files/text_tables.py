@@ -89,33 +89,26 @@ def open_text(source: Source, path: str, encoding: str) -> Iterator[BinaryIO]:
                 raise ValueError(f"{where} is no table of {encoding} text; {AGAIN}") from None
 
 
-def read_header(source: Source, path: str, form: TextForm) -> tuple[list[str], int, TextForm]:
+def read_header(
+    source: Source, path: str, form: TextForm, *, named: bool = True
+) -> tuple[list[str], int, TextForm]:
     """Names of a text table's columns, the lines down to the first row, and the form it has.
 
-    Its delimiter is that of a line ``sep=`` where the form says none.
+    named: whether a line names the columns; otherwise they are called 0, 1, and so on. The
+    delimiter is that of a line ``sep=`` where the form says none.
     """
     where = source.locate(path)
     form, first = _separated(source, path, form)
     with open_text(source, path, form.encoding) as stream:
-        for _, names, last in cells(stream, form, where, skip=first):
-            names = [name.strip() for name in names]
+        for _, row, last in cells(stream, form, where, skip=first):
+            if not named:
+                return [str(number) for number in range(len(row))], first, form
+            names = [name.strip() for name in row]
             if any("\0" in name or "\ufffd" in name for name in names):
                 raise ValueError(f"{where} is no table of UTF-8 text; {AGAIN}, or say its encoding")
             if any(names):
                 return names, last + form.skip_below, form
-    below = f" below line {first}" if first else ", it is empty"
-    raise ValueError(f"{where}: no row{below}; {AGAIN}")
-
-
-def number_columns(source: Source, path: str, form: TextForm) -> tuple[list[str], int, TextForm]:
-    """As ``read_header``, of a file without one: its columns are called 0, 1, and so on."""
-    where = source.locate(path)
-    form, first = _separated(source, path, form)
-    with open_text(source, path, form.encoding) as stream:
-        for _, row, _ in cells(stream, form, where, skip=first):
-            return [str(number) for number in range(len(row))], first, form
-    below = f" below line {first}" if first else ", it is empty"
-    raise ValueError(f"{where}: no row{below}; {AGAIN}")
+    raise ValueError(f"{where}: {_no_row(first)}; {AGAIN}")
 
 
 def _separated(source: Source, path: str, form: TextForm) -> tuple[TextForm, int]:
@@ -252,7 +245,11 @@ def _fault(source: Source, path: str, layout: Layout, error: Exception | None = 
         return f"line {line}: {error}"
     if rows:  # Arrow counts those of a block, not of the file
         return _ROW.sub("", str(error)).strip()
-    return f"no row below line {layout.skip}" if layout.skip else "no row, it is empty"
+    return _no_row(layout.skip)
+
+
+def _no_row(skipped: int) -> str:
+    return f"no row below line {skipped}" if skipped else "no row, it is empty"
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:
