@@ -6,6 +6,7 @@ BIN    := .venv/bin
 DATA   := data/demo
 RUN    := runs/demo
 SETUP  := .venv/installed
+TEST_WORKERS ?= 2
 
 .PHONY: help setup pretrain test lint format clean
 .DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
@@ -34,8 +35,9 @@ $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 		--video efficientnet-lite0 --text minilm --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
-test: $(SETUP) ## all tests
-	$(BIN)/python -m pytest
+# The groups (tests/conftest.py) are dealt in their order: the longest is the first.
+test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: $(SETUP) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

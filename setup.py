@@ -59,6 +59,7 @@ setup(
         "dev": [
             "pytest>=9.0",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.8",  # two tests at a time
             "hypothesis>=6.100",  # draws recordings with faults for the signal path
             "ruff>=0.14",
             "mypy>=1.18",

@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from shards.write.verify import verify
+from tests.conftest import one_cluster_at_a_time
 from tests.integration.tiny import ROOT, started, wait_for, wait_until
 from tests.s3_server import s3_server
 from tests.shard_factory import make_windows, write_windows
@@ -72,6 +73,7 @@ def packed(source: str, teacher: str, tmp_path_factory: pytest.TempPathFactory) 
     return contents(out)
 
 
+@one_cluster_at_a_time
 def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
     source: str, teacher: str, packed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
     assert contents(out) == packed
 
 
+@one_cluster_at_a_time
 def test_two_workers_on_object_storage_write_the_same_bytes_as_one_on_local_disk(
     source: str, teacher: str, packed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from primus_scale.data.shard_set import ShardSet
 from shards.write.verify import verify
-from tests.conftest import require
+from tests.conftest import one_cluster_at_a_time, require
 from tests.integration.tiny import ROOT, started, wait_until
 from tests.recording_folder import write_recordings
 from tests.s3_server import s3_server
@@ -64,6 +64,7 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     return contents(out)
 
 
+@one_cluster_at_a_time
 def test_two_workers_write_the_same_bytes_as_one(
     source: Path, built: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def kill(run: subprocess.Popen[str]) -> None:
     run.wait()
 
 
+@one_cluster_at_a_time
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     source: Path, built: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert contents(out) == built
 
 
+@one_cluster_at_a_time
 def test_a_corrupt_recording_is_listed_and_leaves_the_others_as_they_are(
     source: Path, built: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -145,6 +148,7 @@ def windows_by_uid(folder: Path) -> dict[int, np.ndarray]:
     return {window.meta.uid: window.imu for window in windows}
 
 
+@one_cluster_at_a_time
 def test_recordings_and_shards_on_object_storage(tmp_path: Path) -> None:
     near = tmp_path / "near"
     write_recordings(near, range(6))

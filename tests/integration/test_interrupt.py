@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from shards.write.verify import verify
-from tests.conftest import require
+from tests.conftest import one_cluster_at_a_time, require
 from tests.integration.test_cli_commands import write_task
 from tests.integration.tiny import (
     LAUNCHER,
@@ -98,6 +98,7 @@ def line_of(said: str) -> str:
     return line
 
 
+@one_cluster_at_a_time
 @pytest.mark.parametrize(("workers", "group"), [("1", False), ("2", True)])
 def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> None:
     require((os.cpu_count() or 1) >= int(workers), "two Ray workers need two cores")
@@ -125,6 +126,7 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     assert verify(str(out)).ok
 
 
+@one_cluster_at_a_time
 @pytest.mark.parametrize("group", [False, True])
 def test_demo_leaves_nothing(tmp_path: Path, group: bool) -> None:
     out = tmp_path / "out"
@@ -235,6 +237,7 @@ def test_ranks_of_deepspeed_save_and_go_on(tmp_path: Path) -> None:
     assert done == last_step(output)
 
 
+@one_cluster_at_a_time
 @pytest.mark.parametrize("group", [False, True])
 def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")

@@ -9,7 +9,7 @@ import pytest
 
 from primus_scale.config import Config
 from primus_scale.train import trainer
-from tests.conftest import require
+from tests.conftest import one_cluster_at_a_time, require
 from tests.integration.tiny import (
     LAUNCHER,
     checkpoints,
@@ -37,6 +37,7 @@ def test_deepspeed_launcher(tmp_path: Path) -> None:
     assert (tmp_path / "out/encoder/card.json").is_file()
 
 
+@one_cluster_at_a_time
 def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
@@ -72,6 +73,7 @@ def refusal_of_ray(config: Config, file: Path) -> str:
     return output
 
 
+@one_cluster_at_a_time
 def test_ray_refuses_bad_input_before_it_starts_anything(tmp_path: Path) -> None:
     shards, file = write_shards(tmp_path / "shards"), tmp_path / "run.yaml"
     config = tiny_config(tmp_path / "out", shards, "launch.workers=3")
@@ -81,6 +83,7 @@ def test_ray_refuses_bad_input_before_it_starts_anything(tmp_path: Path) -> None
     assert f"cannot write {tmp_path / 'file' / 'out'}" in refusal_of_ray(config, file)
 
 
+@one_cluster_at_a_time
 def test_ray_refuses_what_this_machine_has_not(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards")
     config = tiny_config(tmp_path / "out", shards, "launch.gpus_per_worker=1000")
@@ -90,6 +93,7 @@ def test_ray_refuses_what_this_machine_has_not(tmp_path: Path) -> None:
     )
 
 
+@one_cluster_at_a_time
 def test_ray_does_not_try_again_what_a_user_must_mend(tmp_path: Path) -> None:
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     trainer.pretrain(tiny_config(output, shards, "train.steps=1"))

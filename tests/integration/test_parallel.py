@@ -12,8 +12,11 @@ import ray
 
 from shards.tasks import workers as parallel
 from shards.tasks.workers import Failed, run_tasks
+from tests.conftest import one_cluster_at_a_time
 from tests.integration.tiny import ROOT, free_port, started, wait_until
 from tests.square_worker import make_worker
+
+pytestmark = one_cluster_at_a_time
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from primus_scale.config import Config
-from tests.conftest import require
+from tests.conftest import one_cluster_at_a_time, require
 from tests.integration.tiny import (
     ROOT,
     start_ranks,
@@ -100,6 +100,7 @@ def test_healthy_nodes_without_a_shared_folder_pass_and_keep_nothing(tmp_path: P
         assert f"\n{check:<12}" in f"\n{said}"
 
 
+@one_cluster_at_a_time
 def test_ray_starts_the_ranks(tmp_path: Path) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     runs, found = tmp_path / "runs", tmp_path / "found.json"

@@ -11,6 +11,7 @@ import pytest
 
 from launch.ray_train import main
 from primus_scale.train.trainer import REQUEUE
+from tests.conftest import one_cluster_at_a_time
 from tests.integration.tiny import (
     free_port,
     started,
@@ -55,6 +56,7 @@ def files_that_tell(folder: Path) -> dict[str, list[str]]:
     return {path: names for path, names in told.items() if names}
 
 
+@one_cluster_at_a_time
 def test_a_run_under_ray_tells_no_secret_and_listens_on_loopback(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 from primus_scale.train.trainer import pretrain
+from tests.conftest import one_cluster_at_a_time
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.integration.tiny import (
     BLOCK,
@@ -101,6 +102,7 @@ def test_run_ends_where_patience_does_and_goes_on_later(
     assert losses(output) == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
 
 
+@one_cluster_at_a_time
 def test_ray_starts_the_workers_again_where_patience_ends(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:

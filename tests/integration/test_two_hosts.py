@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from primus_scale.train.trainer import REQUEUE, pretrain
+from tests.conftest import one_cluster_at_a_time
 from tests.integration.ray_head import forgotten_address
 from tests.integration.tiny import (
     LAUNCHER,
@@ -61,6 +62,7 @@ def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> list[f
     return losses(output)
 
 
+@one_cluster_at_a_time
 def test_ray_on_two_hosts_goes_on_after_a_cut(
     tmp_path: Path, shards: str, undisturbed: list[float]
 ) -> None:
