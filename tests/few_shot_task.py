@@ -1,16 +1,27 @@
 """A small few-shot task for tests: synthetic windows of three movements, and a small encoder."""
 
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.evaluate import LabelledWindows
+from primus_scale.evaluate import LabelledWindows, arms
 
 CLASSES = ("still", "slow", "fast")
 RATE_HZ = 50.0
 SAMPLES = 50
 FREQUENCY_HZ = (0.0, 1.0, 4.0)
+
+
+@pytest.fixture(scope="module")
+def few_penalties() -> Iterator[None]:
+    """Probes choose from three penalties, where which one they choose is not the subject."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "PROBE_STRENGTHS", (0.01, 0.1, 1.0))
+        yield
 
 
 def make_side(people: range, windows_each: int = 8, seed: int = 0) -> LabelledWindows:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -63,16 +64,30 @@ def ingest_report() -> IngestReport:
     return IngestReport("gopro", "rides", {}, (good, bad), unread=unread)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    write_windows(str(tmp_path / "shards"), make_windows(50, frames=5))
-    (tmp_path / "shards" / "ingest.json").write_text(json.dumps(asdict(ingest_report())))
-    return tmp_path / "shards"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Shards and the report on them; no test changes them."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_windows(str(folder / "shards"), make_windows(50, frames=5))
+    (folder / "shards" / "ingest.json").write_text(json.dumps(asdict(ingest_report())))
+    return folder / "shards"
 
 
-def test_hours_are_counted_by_what_the_windows_say(folder):
+@pytest.fixture(scope="module")
+def statistics(folder):
+    return collect_statistics([str(folder)], report=quiet)
+
+
+@pytest.fixture(scope="module")
+def card(folder, tmp_path_factory):
+    """The figures of a card and the folder with its files."""
+    out = tmp_path_factory.mktemp("card")
+    return write_card([str(folder)], str(out), report=quiet), out
+
+
+def test_hours_are_counted_by_what_the_windows_say(statistics):
     windows = make_windows(50, frames=5)
-    figures, shown = collect_statistics([str(folder)], report=quiet)
+    figures, shown = statistics
     assert figures["hours"] == pytest.approx(50 * WINDOW_H)
     for name in ("placement", "person", "label"):
         found = figures[f"hours_by_{name}"]
@@ -92,8 +107,8 @@ def test_hours_are_counted_by_what_the_windows_say(folder):
     assert all(window.frames for window in shown)  # there were enough with pictures
 
 
-def test_gravity_and_rotation_are_those_of_the_samples(folder):
-    figures, _ = collect_statistics([str(folder)], report=quiet)
+def test_gravity_and_rotation_are_those_of_the_samples(statistics):
+    figures, _ = statistics
     chest = [w.imu.astype(float) for w in make_windows(50) if w.meta.placement == "chest"]
     medians = [np.median(np.sqrt((imu[:3] ** 2).sum(axis=0))) for imu in chest]
     rotation = [np.sqrt((imu[3:] ** 2).sum(axis=0).mean()) for imu in chest]
@@ -125,10 +140,10 @@ def test_windows_without_acceleration_have_no_gravity(tmp_path):
     assert "emg_1 (V)" in (tmp_path / "card.html").read_text(encoding="utf-8")
 
 
-def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
-    figures = write_card([str(folder)], str(tmp_path / "card"), report=quiet)
-    page = (tmp_path / "card" / "card.html").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8")) == (
+def test_page_shows_what_ingestion_found_and_escapes_names(card, statistics):
+    figures, out = card
+    page = (out / "card.html").read_text(encoding="utf-8")
+    assert json.loads((out / "card.json").read_text(encoding="utf-8")) == (
         json.loads(json.dumps(figures))
     )
     assert "two &lt;b&gt;" in page
@@ -138,9 +153,7 @@ def test_page_shows_what_ingestion_found_and_escapes_names(folder, tmp_path):
         assert f'<td class="text">{name}</td>' in page
     assert "&lt;15&gt;.txt" not in page
     assert "and 2 more, in card.json" in page
-    pictures = sum(
-        min(len(w.frames), 4) for w in collect_statistics([str(folder)], report=quiet)[1]
-    )
+    pictures = sum(min(len(w.frames), 4) for w in statistics[1])
     assert page.count("data:image/jpeg") == pictures
     assert not re.search(r'(src|href)="(?!data:)', page)  # needs no other file
 
@@ -187,12 +200,14 @@ def test_channels_and_units_of_any_name(tmp_path, names):
     assert "A dozen windows" in (tmp_path / "card.html").read_text(encoding="utf-8")
 
 
-def test_figures_are_kept_where_the_page_cannot_be_written(folder, tmp_path):
+def test_figures_are_kept_where_the_page_cannot_be_written(tmp_path):
+    folder = tmp_path / "shards"
+    write_windows(str(folder), make_windows(3))
     (tmp_path / "card" / "card.html").mkdir(parents=True)
     with pytest.raises(OSError, match="card"):
         write_card([str(folder)], str(tmp_path / "card"), report=quiet)
     figures = json.loads((tmp_path / "card" / "card.json").read_text(encoding="utf-8"))
-    assert figures["windows"] == 50
+    assert figures["windows"] == 3
 
 
 def test_a_picture_that_cannot_be_decoded_is_named_and_the_rest_is_shown(tmp_path):
@@ -205,16 +220,14 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_the_rest_is_shown(tmp_pat
     assert page.count("cannot be decoded") == 1
 
 
-def test_equal_shards_give_equal_cards(folder, tmp_path):
-    for name in ("a", "b"):
-        write_card([str(folder)], str(tmp_path / name), report=quiet)
+def test_equal_shards_give_equal_cards(folder, card, tmp_path):
+    write_card([str(folder)], str(tmp_path), report=quiet)
     for name in ("card.html", "card.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert (card[1] / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_attention_names_what_stands_out(folder):
-    figures, _ = collect_statistics([str(folder)], report=quiet)
-    text = " ".join(attention(figures))
+def test_attention_names_what_stands_out(statistics):
+    text = " ".join(attention(statistics[0]))
     assert "1 of 2 recordings could not be read" in text
     assert "38 % of the planned windows were refused, most for: gap (25)" in text
     assert "1 of 1 recordings with video are out of step" in text
@@ -255,10 +268,11 @@ def test_acceleration_in_g_is_noticed(tmp_path):
     assert any("at chest" in line and "check units" in line for line in found)
 
 
-def test_damaged_report_is_named(folder):
-    (folder / "ingest.json").write_text("{")
+def test_damaged_report_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / "ingest.json").write_text("{")
     with pytest.raises(ValueError, match=r"ingest\.json is damaged"):
-        collect_statistics([str(folder)], report=quiet)
+        collect_statistics([str(tmp_path / "damaged")], report=quiet)
 
 
 @pytest.mark.parametrize(

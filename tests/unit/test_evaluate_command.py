@@ -15,8 +15,9 @@ from primus_scale.evaluate.results import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.write.writer import WindowShardWriter
-from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, make_side
+from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, few_penalties, make_side  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 CONFIG = FewShotConfig(k=(2,), draws=2, steps=2, lrs=(1e-3,))
 NOTE = "SYNTHETIC: sines"
 

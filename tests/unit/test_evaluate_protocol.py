@@ -13,10 +13,11 @@ from primus_scale.evaluate import format_table, pool, run_few_shot
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.report import render_report
 from primus_scale.evaluate.results import ARMS, assemble
-from tests.few_shot_task import SmallEncoder, make_side
+from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
 LABEL = make_side(range(5))
 TEST = make_side(range(10, 13))
+pytestmark = pytest.mark.usefixtures("few_penalties")
 CONFIG = FewShotConfig(
     k=(1, 4, "all"), draws=3, trained_draws=2, steps=8, batch=16, lrs=(1e-3, 1e-2)
 )

@@ -87,15 +87,15 @@ O walks
 """.strip().splitlines()
 
 
-@pytest.mark.parametrize("text", UNTOUCHED)
-def test_words_are_not_harmed(text: str) -> None:
-    assert clean_text(text) == text
+def test_words_are_not_harmed() -> None:
+    assert {text: clean_text(text) for text in UNTOUCHED} == {text: text for text in UNTOUCHED}
 
 
-@pytest.mark.parametrize("text", [text for text in UNTOUCHED if text[0] not in "#C"])
 @pytest.mark.parametrize("subject", ["#C C sees: ", "#c c sees: ", "C sees: ", "#Summary C sees: "])
-def test_words_behind_the_wearer_are_not_harmed(subject: str, text: str) -> None:
-    assert clean_text(subject + text) == "A person sees: " + text
+def test_words_behind_the_wearer_are_not_harmed(subject: str) -> None:
+    texts = [text for text in UNTOUCHED if text[0] not in "#C"]
+    expected = {text: "A person sees: " + text for text in texts}
+    assert {text: clean_text(subject + text) for text in texts} == expected
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_where_nothing_is_said_nothing_is_left(text: str) -> None:
 VERBS = "adds bends carries does eats flips goes has is jumps kicks lifts moves opens puts runs"
 
 
-@pytest.mark.parametrize("verb", VERBS.split())
-def test_the_wearer_before_verbs(verb: str) -> None:
-    for marker in ("", "#C ", "#c ", "#summary "):
+@pytest.mark.parametrize("marker", ["", "#C ", "#c ", "#summary "])
+def test_the_wearer_before_verbs(marker: str) -> None:
+    for verb in VERBS.split():
         text = f"{marker}C {verb} it. C {verb} it with C's right hand"
         expected = f"A person {verb} it. A person {verb} it with the person's right hand"
         assert clean_text(text) == expected

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from primus_scale.distributed import run_lock, storage_lock
 from primus_scale.distributed.storage_lock import held
 from primus_scale.storage.folder import Folder
 from shards.demo.build import build_demo
@@ -22,6 +23,14 @@ from tests.recording_factory import make_settings
 from tests.recording_folder import write_recordings
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import save_model
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for who uses an output: none here is about to end."""
+    for module in (run_lock, storage_lock):
+        for name in ("ENDING_S", "SETTLE_S", "LOOK_S"):
+            monkeypatch.setattr(module, name, 0.1)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The pooled benchmark over runs that are finished: nothing is done again, and all are pooled."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig, Jitter
 from primus_scale.evaluate import run_few_shot, write_results
 from primus_scale.evaluate.results import assemble, format_interval
-from tests.few_shot_task import SmallEncoder, make_side
+from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 CONFIG = "configs/few_shot_hapt.yaml"
 FINISHED = (
     "few_shot/label", "few_shot/test", "windows/train", "windows/validation",
@@ -19,14 +21,15 @@ FINISHED = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(few_penalties: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """Data, and results of two splits; the second tests one person of the first again."""
+    folder = tmp_path_factory.mktemp("finished")
     for split, test in ((1, range(10, 13)), (2, range(12, 14))):
         for name in FINISHED:
-            folder = tmp_path / f"split{split}" / "data" / name
-            folder.mkdir(parents=True)
-            (folder / "index.json").touch()
+            data = folder / f"split{split}" / "data" / name
+            data.mkdir(parents=True)
+            (data / "index.json").touch()
         results = run_few_shot(
             make_side(range(4)),
             make_side(test),
@@ -36,7 +39,14 @@ def out(tmp_path: Path) -> Path:
             FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, finetune=False),
             split=split,
         )
-        write_results(results, tmp_path / f"split{split}" / "seed0" / "few_shot")
+        write_results(results, folder / f"split{split}" / "seed0" / "few_shot")
+    return folder
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of what is finished."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from primus_scale.checkpoint.owner import OWNER_FILE, owned_storage
 from primus_scale.config import Config
-from primus_scale.distributed import storage_lock
+from primus_scale.distributed import run_lock, storage_lock
 from primus_scale.distributed.run_lock import LOCK_FILE
 from primus_scale.distributed.storage_lock import BeatLock, is_running, own_process
 from primus_scale.storage.folder import Folder
@@ -26,7 +26,9 @@ def places(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Places:
     """A storage, and a folder for outputs."""
-    monkeypatch.setattr(storage_lock, "SETTLE_S", 0.0)
+    for module in (run_lock, storage_lock):
+        for name in ("ENDING_S", "SETTLE_S", "LOOK_S"):
+            monkeypatch.setattr(module, name, 0.1)
     local = request.param == "local"
     return str(tmp_path / "storage") if local else f"memory://owner/{tmp_path.name}", tmp_path
 
