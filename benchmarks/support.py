@@ -38,7 +38,12 @@ from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.distributed.collectives import barrier
 from primus_scale.distributed.group import start_runtime, stop_runtime
-from primus_scale.objective.neighbours import Asked, ask_ahead, exclusion, support_entries
+from primus_scale.objective.neighbours import (
+    PendingNeighbours,
+    exclusion,
+    prefetch_neighbours,
+    support_entries,
+)
 from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, SupportEntries, SupportSet
 from primus_scale.train.run import Run, build_run
@@ -201,7 +206,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _steps(run: Run, loader: Iterator[Batch], rounds: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a step that asked ahead, and what share of it each part has.
+    """Milliseconds of a step whose lookups were started ahead, and the share of each part.
 
     What lookups cost a step is asking for those of the next one, and waiting for its own.
     """
@@ -237,25 +242,25 @@ def _round(run: Run, loader: Iterator[Batch], steps: int, ahead: bool) -> list[_
     assert run.support is not None
     support = _Timed(run.support)
     neighbours = run.config.objective.neighbours
-    batch, asked = run.prepare(next(loader)), None
+    batch, pending = run.prepare(next(loader)), None
     taken = []
     for _ in range(steps + 1):
         coming = run.prepare(next(loader))
         support.inserted = 0.0
         support.figures()  # counts the waiting from here on
         start = time.perf_counter()
-        asked_next = ask_ahead(coming, support, neighbours) if ahead else None
+        pending_next = prefetch_neighbours(coming, support, neighbours) if ahead else None
         asking = time.perf_counter() - start
-        _train(run, support, batch, asked)
+        _train(run, support, batch, pending)
         took, waited = time.perf_counter() - start, support.figures()["waited_s"]
         taken.append(_Step(took, asking + waited, support.inserted))
-        batch, asked = coming, asked_next
+        batch, pending = coming, pending_next
     return taken[1:]
 
 
-def _train(run: Run, support: Any, batch: Batch, asked: Asked | None) -> None:
+def _train(run: Run, support: Any, batch: Batch, pending: PendingNeighbours | None) -> None:
     objective, lr = run.config.objective, run.config.optimizer.lr
-    train_step(run.engine, run.views(batch, 1), batch, support, objective, lr, asked)
+    train_step(run.engine, run.views(batch, 1), batch, support, objective, lr, pending)
 
 
 class _Timed:

@@ -1,4 +1,4 @@
-"""What a window is, and what a batch of windows is: the words every other module uses.
+"""The data types that every other module uses: a window, and a batch of windows.
 
 Shape legend, used in the whole project:
     B  windows in a batch        C  IMU channels (6: accelerometer xyz, gyroscope xyz)
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 from pydantic import ConfigDict, Field
 
-if TYPE_CHECKING:  # it takes seconds to import, and the commands of shards name windows only
+if TYPE_CHECKING:  # its import takes seconds, and commands of ``shards`` need windows only
     import torch
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
@@ -28,7 +28,7 @@ NO_LABEL = -1
 
 
 def unknown_time() -> torch.Tensor:
-    """A start time that is near no other, float64."""
+    """The start time of a window whose time is not known, float64: it is near no other time."""
     import torch
 
     return torch.tensor(-torch.inf, dtype=torch.float64)
@@ -37,7 +37,7 @@ def unknown_time() -> torch.Tensor:
 def window_uid(dataset: str, recording: str, device: str, start_s: float) -> int:
     """64-bit identity of a window, as a signed integer.
 
-    Start times are taken to the microsecond, below which clocks of recorders do not agree.
+    Start times are rounded to microseconds: the clocks of recorders do not agree below that.
     """
     text = "\x1f".join((dataset, recording, device, str(round(start_s * 1e6))))
     return hash64(text)
@@ -51,7 +51,7 @@ def hash64(text: str) -> int:
 
 @dataclass(frozen=True)
 class WindowMeta:
-    """What is known of a window next to its samples; ``meta.json`` of its record.
+    """What is known about a window besides its samples; ``meta.json`` of its record.
 
     ``start_s`` is in seconds on the recording's own clock. ``label`` is a class name or None.
     ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and
@@ -76,7 +76,7 @@ class WindowMeta:
 
 @dataclass(frozen=True)
 class Window:
-    """One IMU segment with what is aligned to it.
+    """One IMU segment, with the pictures and texts that are aligned to it.
 
     imu: float32 ``(C, T)`` in SI units. frames: F JPEG-encoded RGB pictures, possibly none.
     """
@@ -87,10 +87,10 @@ class Window:
 
 
 class Origin(NamedTuple):
-    """Which windows these are, in columns of one shape.
+    """Identity and time of windows, in tensors of one shape.
 
-    uid and recording (its id) int64; start_s float64, in seconds on the recording's clock, or
-    ``unknown_time()``.
+    uid int64: of the window. recording int64: id of its recording. start_s float64: seconds on the
+    recording's clock, or ``unknown_time()``.
     """
 
     uid: torch.Tensor
@@ -98,22 +98,22 @@ class Origin(NamedTuple):
     start_s: torch.Tensor
 
     def at(self, rows: torch.Tensor | slice) -> Origin:
-        """Those at ``rows``."""
+        """The origins at ``rows``."""
         return Origin(*(column[rows] for column in self))
 
     def same_moment(self, other: Origin, within_s: float) -> torch.Tensor:
-        """Where two are one window, or of one recording and start at most ``within_s`` apart.
+        """Whether two are the same window, or start within ``within_s`` seconds in one recording.
 
-        Bool, in the shape that the two broadcast to. A negative ``within_s`` leaves the window
-        alone, infinity takes the whole recording.
+        Bool, in the shape that the two broadcast to. With a negative ``within_s`` only the same
+        window counts, with infinity the whole recording.
         """
         near = (self.start_s - other.start_s).abs() <= within_s
-        near |= math.isinf(within_s)  # where a time is unknown, too
+        near |= math.isinf(within_s)  # the difference of unknown times is NaN
         return (self.uid == other.uid) | ((self.recording == other.recording) & near)
 
 
 def fill_times(start_s: torch.Tensor, uid: torch.Tensor) -> torch.Tensor:
-    """Start times as float64 in the shape of ``uid``; a single one is that of all."""
+    """Start times as float64 in the shape of ``uid``; a single time is repeated for all."""
     start_s = start_s.double()
     return start_s if start_s.ndim else start_s.to(uid.device).repeat(uid.shape)
 
@@ -123,11 +123,10 @@ class Batch:
     """Rows of a global batch as one rank sees them.
 
     imu ``(B, C, T)`` float32; uid and recording ``(B,)`` int64; label ``(B,)`` int64 (NO_LABEL
-    where unknown).
-    embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero where absent;
-    present: ``(B,)`` bool by modality. frames and texts stand there in live mode only, one tuple
-    a row, until the teachers have turned them into embeddings. start_s ``(B,)`` float64: see
-    ``Origin``; span_s: seconds from the first to the last sample of a window.
+    where unknown). embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero
+    where absent; present: ``(B,)`` bool by modality. frames and texts: one tuple for each row, in
+    live mode only, until the teachers have embedded them. start_s ``(B,)`` float64: see
+    ``Origin``. span_s: seconds from the first to the last sample of a window.
     """
 
     imu: torch.Tensor

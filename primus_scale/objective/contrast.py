@@ -1,9 +1,10 @@
 """The contrastive loss that every term of the objective uses.
 
-Each rank holds B rows of a global batch of N. Its loss compares *local queries with global keys*,
-gathered in rank order with gradient where the keys are learned. A rank's loss is its share: the
-mean over ranks is the loss of the global batch, and parameter gradients averaged over ranks (as
-DeepSpeed does) equal those of one process that holds all N rows, temperature included.
+Each rank holds B rows of a global batch of N rows. It compares its *local queries with global
+keys*: the keys of all ranks, gathered in rank order, with gradient where they are learned. A
+rank's loss is its share: the mean over ranks is the loss of the global batch. Parameter gradients
+averaged over ranks (as DeepSpeed does) equal those of one process that holds all N rows, also the
+gradient of the temperature.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from primus_scale.distributed.collectives import (
 
 
 class Pairs(NamedTuple):
-    """Pairs of a query and a key, both of the global batch, as a rank needs them.
+    """A set of pairs of a query and a key of the global batch: the part that a rank needs.
 
-    of_queries ``(B, N)`` bool: the rank's queries with all keys. of_keys ``(B, N)`` bool: the
-    rank's keys with all queries.
+    of_queries ``(B, N)`` bool: pairs of the rank's queries and all keys. of_keys ``(B, N)`` bool:
+    pairs of the rank's keys and all queries.
     """
 
     of_queries: torch.Tensor
@@ -37,7 +38,7 @@ class Contrast(NamedTuple):
     """A contrastive loss.
 
     loss: 0-d, this rank's share; its mean over ranks is the loss of the global batch.
-    rows: 0-d int64, rows of the global batch that took part; the same on every rank.
+    rows: 0-d int64, the number of valid rows in the global batch; the same on every rank.
     """
 
     loss: torch.Tensor
@@ -73,28 +74,33 @@ def contrastive(
 ) -> Contrast:
     """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
 
-    For the n valid rows of the global batch, of queries q and keys k at temperature t, it is
+    For the n valid rows of the global batch, with queries q and keys k at temperature t, it is
 
-        1/n * sum over i of ( info_nce(q_i; k_1 ... k_n, t) + info_nce(k_i; q_1 ... q_n, t) ).
+        1/n * sum over i of ( info_nce(q_i; k_1 ... k_n, t) + info_nce(k_i; q_1 ... q_n, t) ),
 
-    Row i of the queries belongs to row i of the keys. temperature: 0-d. valid ``(B,)`` bool: rows
-    that lack either side are neither positives nor negatives. Rows whose key is the same as the
-    positive's would be false negatives and are left out: same means of equal ``key_ids`` ``(B,)``
-    int64, or of a cosine above ``same_cosine``. no_negatives: further pairs that are left out
-    where they are no positives. reduction: sum or mean of the two directions (sum in arXiv
-    2411.15127).
+    half of that with ``reduction`` "mean" (arXiv 2411.15127 has the sum). Key i is the positive of
+    query i. The other keys are its negatives, except
 
-    Without any valid row the loss is 0, with gradients of 0. All arithmetic is in float32.
+    - those of rows that are not ``valid`` ``(B,)`` bool, which lack a query or a key;
+    - those that equal the positive, since they would be false negatives: equal ``key_ids``
+      ``(B,)`` int64, or a cosine above ``same_cosine``;
+    - those of the pairs ``no_negatives``.
+
+    temperature: 0-d. Without any valid row the loss is 0, with gradients of 0. All arithmetic is
+    in float32.
     """
     with torch.autocast(queries.local.device.type, enabled=False):
         all_valid = gather(valid)
         same = _same_keys(keys, key_ids, same_cosine)
+        # The positive of each row is excluded here too; ``_logits`` includes it again.
         excluded = ~(valid[:, None] & all_valid) | same
         further = no_negatives or Pairs(excluded, excluded)
         first = rank() * len(valid)
-        logits = _logits(queries.local, keys.all, temperature, excluded | further[0], first)
+        logits = _logits(queries.local, keys.all, temperature, excluded | further.of_queries, first)
         if is_distributed():
-            reverse = _logits(keys.local, queries.all, temperature, excluded | further[1], first)
+            reverse = _logits(
+                keys.local, queries.all, temperature, excluded | further.of_keys, first
+            )
         else:
             reverse = logits.T  # one process holds both directions in one matrix
         losses = _cross_entropy(logits, first) + _cross_entropy(reverse, first)
@@ -118,10 +124,10 @@ def info_nce(
 
         -log( exp(q_i . k_i / t) / sum over j of exp(q_i . k_j / t) ),
 
-    where j runs over i and all keys that are not excluded for i.
+    where the sum is over the positive and all keys that are not excluded for query i.
 
-    queries ``(B, D)`` and keys ``(N, D)``, L2-normalised; the positive of query i is key
-    ``first + i``. excluded ``(B, N)`` bool: pairs that are no negatives.
+    queries ``(B, D)`` and keys ``(N, D)``, L2-normalised; the positive of query i is the key in
+    row ``first + i``. excluded ``(B, N)`` bool: pairs that are no negatives.
     """
     if excluded is None:
         excluded = torch.zeros(len(queries), len(keys), dtype=torch.bool, device=queries.device)
@@ -129,9 +135,9 @@ def info_nce(
 
 
 def same_vectors(first: torch.Tensor, second: torch.Tensor, cosine: float) -> torch.Tensor:
-    """Where vectors are equal but for rounding: ``(B, D)``, ``(N, D)`` -> ``(B, N)`` bool.
+    """Which vectors are equal up to rounding: ``(B, D)``, ``(N, D)`` -> ``(B, N)`` bool.
 
-    Both must be L2-normalised; equal means of a cosine above ``cosine``.
+    Both must be L2-normalised. Vectors are equal if their cosine is above ``cosine``.
     """
     return first.detach() @ second.detach().T > cosine
 
@@ -139,7 +145,7 @@ def same_vectors(first: torch.Tensor, second: torch.Tensor, cosine: float) -> to
 def _same_keys(
     keys: GlobalRows, key_ids: torch.Tensor | None, same_cosine: float | None
 ) -> torch.Tensor:
-    """Pairs whose keys are the same, ``(B, N)`` bool or what broadcasts to it."""
+    """Rows with equal keys, ``(B, N)`` bool, or ``(1, 1)`` False where none can be equal."""
     same = keys.local.new_zeros(1, 1, dtype=torch.bool)
     if key_ids is not None:
         same = same | (key_ids[:, None] == gather(key_ids))
@@ -155,14 +161,15 @@ def _logits(
     excluded: torch.Tensor,
     first: int,
 ) -> torch.Tensor:
-    """Logits ``(B, N)``, -inf where excluded but for the positives (column first + i of row i)."""
-    excluded = excluded.scatter(1, _positives(queries, first)[:, None], False)
+    """Logits ``(B, N)``, -inf for excluded pairs. Positives (row i, column first + i) never are."""
+    excluded = excluded.scatter(1, _positive_columns(queries, first)[:, None], False)
     return (queries @ keys.T * (1 / temperature)).masked_fill(excluded, -torch.inf)
 
 
 def _cross_entropy(logits: torch.Tensor, first: int) -> torch.Tensor:
-    return functional.cross_entropy(logits, _positives(logits, first), reduction="none")
+    return functional.cross_entropy(logits, _positive_columns(logits, first), reduction="none")
 
 
-def _positives(rows: torch.Tensor, first: int) -> torch.Tensor:
+def _positive_columns(rows: torch.Tensor, first: int) -> torch.Tensor:
+    """The column of the positive in each of ``rows``, ``(B,)`` int64."""
     return torch.arange(first, first + len(rows), device=rows.device)

@@ -5,12 +5,19 @@
     neighbour_video, neighbour_text   view 0 against the teachers' embeddings of its neighbours
     neighbour_imu                     view 0 against the stored IMU embeddings of its neighbours
 
-With w_t the weight of a term and L_t its contrastive loss (``contrastive``), the objective is
+With w_t the weight of a term and L_t its loss, the objective is
 
     L = sum over t of w_t * L_t.
 
-Source: arXiv 2411.15127, section 3. A step is ``find_neighbours`` -> ``primus_loss`` -> backward
--> ``support.enqueue(support_entries(...))``. All functions take the local rows of a rank.
+A term has K keys for each window: K = 1, except for neighbour terms with
+``objective.neighbours.combine=each``. With L_tk the contrastive loss (``contrastive``) against the
+k-th keys, and n_k the number of windows that have a k-th key,
+
+    L_t = sum over k of n_k * L_tk / sum over k of n_k.
+
+Source: arXiv 2411.15127, section 3. A step (``train.step``) is ``find_neighbours`` ->
+``primus_loss`` -> backward -> ``support.enqueue(support_entries(...))``. All functions take the
+rows of one rank.
 """
 
 from __future__ import annotations
@@ -28,8 +35,8 @@ from primus_scale.objective.terms import weighted_terms
 from primus_scale.sample import Batch
 from primus_scale.support import IMU, Neighbours
 
-# Teacher embeddings are stored as float16: the same frame or sentence, embedded in two batches,
-# may differ in the last bits.
+# Two teacher embeddings above this cosine count as the same key. They are stored as float16, and
+# the same frame or sentence, embedded in two batches, may differ in the last bits.
 SAME_KEY_COSINE = 1 - 1e-5
 
 
@@ -37,10 +44,10 @@ SAME_KEY_COSINE = 1 - 1e-5
 class LossOutput:
     """The loss of a rank's rows.
 
-    total: 0-d, the weighted sum, to differentiate. terms: the unweighted terms that are computed,
-    0-d, without gradient. Both are this rank's share: their mean over ranks is the loss of the
-    global batch. rows: pairs of the global batch behind each term, 0-d int64, the same on every
-    rank; a term of no pair is 0 and says nothing.
+    total: 0-d, the weighted sum, to differentiate. terms: the unweighted terms, by name, 0-d,
+    without gradient. Both are this rank's share: their mean over ranks is the loss of the global
+    batch. rows: by term, the number of positive pairs in the global batch, 0-d int64, the same on
+    every rank; a term without pairs is 0 and has no meaning.
     """
 
     total: torch.Tensor
@@ -56,23 +63,24 @@ def primus_loss(
     neighbours: Neighbours | None,
     config: ObjectiveConfig,
 ) -> LossOutput:
-    """The objective on a rank's B rows; terms of weight 0 are not computed.
+    """The objective on a rank's B rows; see the formulas of the module.
 
-    neighbours: of the same rows, from ``find_neighbours``; None only where no neighbour term has
-    weight.
+    view0, view1: embeddings of the two views. temperatures: 0-d, by family of terms. neighbours:
+    of the same rows, from ``find_neighbours``; None only where no neighbour term has weight. Terms
+    of weight 0 are not computed.
     """
     weights = weighted_terms(config)
-    asking = sorted({term.keys for term in weights})
-    queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in asking}
+    modalities = sorted({term.modality for term in weights})
+    queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in modalities}
     total = view0.ss.new_zeros((), dtype=torch.float32)
     terms, rows = {}, {}
     for term, weight in weights.items():
         if term.kind == "direct":
-            positives = direct_positives(term.keys, view1, batch)
+            positives = direct_positives(term.modality, view1, batch)
         else:
             assert neighbours is not None, f"{term.name} has weight, but there are no neighbours"
-            positives = neighbour_positives(term.keys, neighbours, batch, config.neighbours)
-        contrast = _contrast(queries[term.keys], positives, temperatures[term.family], config)
+            positives = neighbour_positives(term.modality, neighbours, batch, config.neighbours)
+        contrast = _contrast(queries[term.modality], positives, temperatures[term.family], config)
         total = total + weight * contrast.loss
         terms[term.name], rows[term.name] = contrast.loss.detach(), contrast.rows
     return LossOutput(total, terms, rows)
@@ -81,8 +89,9 @@ def primus_loss(
 def _contrast(
     queries: GlobalRows, positives: Positives, temperature: torch.Tensor, config: ObjectiveConfig
 ) -> Contrast:
-    """The term's loss, averaged over all valid pairs of a row with one of its K keys."""
-    ids, own = (positives.ids, positives.own) if config.mask_duplicate_keys else (None, None)
+    """A term's loss L_t; see the formula of the module."""
+    ids = positives.ids if config.mask_duplicate_keys else None
+    same_moment = positives.same_moment if config.mask_duplicate_keys else None
     same_cosine = SAME_KEY_COSINE if config.mask_duplicate_keys and positives.of_teacher else None
     contrasts = [
         contrastive(
@@ -92,7 +101,7 @@ def _contrast(
             positives.valid[:, k],
             key_ids=None if ids is None else ids[:, k],
             same_cosine=same_cosine,
-            no_negatives=None if own is None else own[k],
+            no_negatives=None if same_moment is None else same_moment[k],
             reduction=config.reduction,
         )
         for k in range(positives.keys.shape[1])

@@ -1,4 +1,4 @@
-"""What is trained: the encoder, and the temperatures of the loss."""
+"""The trained model: the encoder, and the temperatures of the loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from primus_scale.objective.terms import FAMILIES
 
 
 class ModelOutput(NamedTuple):
-    """Embeddings of the windows given, and the temperatures by family, 0-d float32.
+    """Embeddings of windows, and the temperatures by family, 0-d float32.
 
     A named tuple, so that DeepSpeed's ZeRO-3 hooks find the tensors.
     """
@@ -25,7 +25,7 @@ class ModelOutput(NamedTuple):
 
 
 class PrimusModel(nn.Module):
-    """All that is trained: the encoder and the temperatures of the loss."""
+    """The encoder and the temperatures of the loss: all parameters that are trained."""
 
     def __init__(self, encoder: nn.Module, temperature: TemperatureConfig) -> None:
         super().__init__()
@@ -33,15 +33,15 @@ class PrimusModel(nn.Module):
         self.temperatures = Temperatures(temperature)
 
     def forward(self, imu: torch.Tensor) -> ModelOutput:
-        """Embed imu ``(B, C, T)``; both views of a batch are given stacked, view 0 first."""
+        """Embed imu ``(B, C, T)``. In a step the rows are both views of a batch, view 0 first."""
         return ModelOutput(self.encoder(imu), self.temperatures())
 
 
 class Temperatures(nn.Module):
     """A temperature for each family of terms; see ``TemperatureConfig`` for the modes.
 
-    ``value`` ``(2,)`` holds the temperatures in the order of FAMILIES: their logarithm in mode
-    ``log``, themselves in the other modes. It needs no weight decay.
+    ``value`` ``(2,)`` is the parameter, in the order of FAMILIES: log t in mode ``log``, the
+    temperature t itself in the other modes. The optimiser applies no weight decay to it.
     """
 
     def __init__(self, config: TemperatureConfig) -> None:
@@ -61,11 +61,11 @@ class Temperatures(nn.Module):
 
 
 class _Clamp(torch.autograd.Function):
-    """Clamp whose gradient stays alive where it leads back between the bounds.
+    """A clamp that keeps the gradient of a value out of bounds, if it points back inside.
 
-    An ordinary clamp has no gradient outside, where a step of the optimiser may well end: the
-    temperature would stay there for good. Which way the gradient leads is that of all ranks
-    together, so that every number of ranks decides alike.
+    The gradient of an ordinary clamp is 0 out of bounds. An optimiser step may end there, and the
+    temperature would never change again. The direction is that of the gradient summed over ranks,
+    so the result does not depend on the number of ranks.
     """
 
     @staticmethod
@@ -77,5 +77,5 @@ class _Clamp(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         below, above = ctx.saved_tensors
         total = sum_over_ranks(grad)
-        leads_away = (below & (total > 0)) | (above & (total < 0))
-        return grad.masked_fill(leads_away, 0.0), None, None
+        points_outside = (below & (total > 0)) | (above & (total < 0))
+        return grad.masked_fill(points_outside, 0.0), None, None

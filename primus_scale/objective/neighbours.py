@@ -1,6 +1,6 @@
-"""Neighbours of a batch in the support set, and what the batch adds to it.
+"""Search the neighbours of a batch in the support set, and make its entries for the set.
 
-All functions take the local rows of a rank.
+All functions take the rows of one rank.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from primus_scale.support import (
     SupportSpec,
 )
 
-# The answers to questions asked ahead, by modality; see ``ask_ahead``.
-Asked = Mapping[str, Callable[[], Neighbours]]
+# Searches that were started ahead, by modality: a call waits for the result of its search.
+PendingNeighbours = Mapping[str, Callable[[], Neighbours]]
 
 
 def support_spec(
     objective: ObjectiveConfig, support: SupportConfig, dims: Mapping[str, int]
 ) -> SupportSpec | None:
-    """What the support set of a run is, or None where the objective has no neighbour term.
+    """The specification of a run's support set; None where the objective has no neighbour term.
 
-    dims: width of the embeddings by modality, ``imu`` and the teachers'. Of the teachers' only
-    what is searched or used as a key is kept.
+    dims: width of the embeddings by modality, ``imu`` and the teachers'. The set keeps those
+    teacher embeddings only that are searched or used as keys.
     """
-    keys = {term.keys for term in weighted_terms(objective) if term.kind == "neighbour"}
+    keys = {term.modality for term in weighted_terms(objective) if term.kind == "neighbour"}
     if not keys:
         return None
     query = objective.neighbours.query
@@ -53,16 +53,18 @@ def support_spec(
 
 
 @torch.no_grad()
-def ask_ahead(batch: Batch, support: SupportSet, config: NeighboursConfig) -> Asked:
-    """Begin the searches for a rank's rows that need no encoder: teachers are frozen.
+def prefetch_neighbours(
+    batch: Batch, support: SupportSet, config: NeighboursConfig
+) -> PendingNeighbours:
+    """Start the searches of a rank's rows that query by a teacher's embedding.
 
-    Give what comes of it to ``find_neighbours`` when the batch's turn has come. Every row of the
-    same batch must stand as it did.
+    They do not need the encoder, so they can run while the step before computes. Give the result
+    to ``find_neighbours`` with the same batch, its rows in the same order.
     """
     exclude = exclusion(batch, config)
     return {
-        modality: support.ask(queries[rows], config.k, exclude.at(rows), modality)
-        for modality, queries, rows in _teacher_questions(batch, support, config)
+        modality: support.start_search(queries[rows], config.k, exclude.at(rows), modality)
+        for modality, queries, rows in _teacher_queries(batch, support, config)
     }
 
 
@@ -72,20 +74,20 @@ def find_neighbours(
     batch: Batch,
     support: SupportSet,
     config: NeighboursConfig,
-    asked: Asked | None = None,
+    pending: PendingNeighbours | None = None,
 ) -> Neighbours:
     """The neighbours of a rank's rows in the support set; call it before ``enqueue``.
 
-    A row asks by its ``config.query`` embedding; one that lacks it asks by its IMU embedding (the
-    self-supervision head of view 0), and its neighbours' video and text then supervise it.
-    asked: what ``ask_ahead`` gave for this batch; otherwise all is asked now.
+    A row queries by its ``config.query`` embedding. A row without one queries by its IMU embedding
+    (the self-supervision head of view 0), and its neighbours' video and text then supervise it.
+    pending: the result of ``prefetch_neighbours`` for this batch; None starts all searches now.
     """
-    asked = ask_ahead(batch, support, config) if asked is None else asked
+    pending = prefetch_neighbours(batch, support, config) if pending is None else pending
     found = Neighbours.none(len(batch), config.k, support.spec.dims, batch.imu.device)
     by_imu = torch.ones(len(batch), dtype=torch.bool, device=batch.imu.device)
-    for modality, _, rows in _teacher_questions(batch, support, config):
+    for modality, _, rows in _teacher_queries(batch, support, config):
         by_imu[rows] = False
-        found.put(rows, asked[modality]())
+        found.put(rows, pending[modality]())
     rows = by_imu.nonzero().squeeze(1)
     exclude = exclusion(batch, config).at(rows)
     found.put(rows, support.search(view0.ss[rows], config.k, exclude, IMU))
@@ -93,15 +95,16 @@ def find_neighbours(
 
 
 def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
-    """Which entries are no neighbours of the batch's rows, as ``config.exclude`` says."""
+    """Entries that cannot be neighbours of the batch's rows, according to ``config.exclude``."""
+    # A negative time excludes the window itself only; see ``Origin.same_moment``.
     within_s = {"window": -1.0, "moment": batch.span_s, "recording": math.inf}
     return Exclusion(batch.origin, within_s[config.exclude])
 
 
-def _teacher_questions(
+def _teacher_queries(
     batch: Batch, support: SupportSet, config: NeighboursConfig
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Modality, its embeddings ``(B, D)``, and the numbers of the rows that ask by it."""
+    """Modality, its embeddings ``(B, D)``, and the indices of the rows that query by it."""
     modality = config.query
     if modality not in batch.embeddings or modality not in support.spec.dims:
         return []
@@ -111,7 +114,7 @@ def _teacher_questions(
 
 @torch.no_grad()
 def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
-    """What the global batch adds to a support set: the same entries, in order, on every rank."""
+    """The global batch as entries of a support set: the same, in the same order, on every rank."""
     uid = gather(batch.uid)
     return SupportEntries(
         uid=uid,

@@ -12,32 +12,32 @@ from typing import Literal
 from primus_scale.config import ObjectiveConfig
 from primus_scale.support import IMU
 
-FAMILIES = ("mm", "ss")  # of terms: multimodal and self-supervised, each with its temperature
+FAMILIES = ("mm", "ss")  # of terms: multimodal, self-supervised; each has its own temperature
 
 
 @dataclass(frozen=True)
 class Term:
     """A contrastive term: view 0 of each window against keys.
 
-    name: in logs, and of its weight in ``objective.weights``. keys: modality of the keys, and of
-    the head of the encoder that asks for them (``imu``: the self-supervision head). family: whose
-    temperature it has. kind: ``direct`` where keys are of the window itself, ``neighbour`` where
-    they are of its neighbours in the support set.
+    name: in logs, and of its weight in ``objective.weights``. modality: of the keys; the queries
+    come from the encoder's head for it (``imu``: the self-supervision head). family: selects the
+    temperature. kind: ``direct`` where the keys are embeddings of the window itself, ``neighbour``
+    where they are embeddings of its neighbours in the support set.
     """
 
     name: str
-    keys: str
+    modality: str
     family: Literal["mm", "ss"]
     kind: Literal["direct", "neighbour"]
 
 
 TERMS = (
-    Term("imu_video", keys="video", family="mm", kind="direct"),
-    Term("imu_text", keys="text", family="mm", kind="direct"),
-    Term("imu_imu", keys=IMU, family="ss", kind="direct"),
-    Term("neighbour_video", keys="video", family="mm", kind="neighbour"),
-    Term("neighbour_text", keys="text", family="mm", kind="neighbour"),
-    Term("neighbour_imu", keys=IMU, family="ss", kind="neighbour"),
+    Term("imu_video", modality="video", family="mm", kind="direct"),
+    Term("imu_text", modality="text", family="mm", kind="direct"),
+    Term("imu_imu", modality=IMU, family="ss", kind="direct"),
+    Term("neighbour_video", modality="video", family="mm", kind="neighbour"),
+    Term("neighbour_text", modality="text", family="mm", kind="neighbour"),
+    Term("neighbour_imu", modality=IMU, family="ss", kind="neighbour"),
 )
 
 
@@ -55,15 +55,15 @@ def uses_neighbours(config: ObjectiveConfig) -> bool:
 def check_objective(config: ObjectiveConfig, modalities: Collection[str]) -> None:
     """Raise ValueError where the objective needs a teacher that the data does not hold.
 
-    modalities: of the teachers whose embeddings stand in the shards (or are computed live).
+    modalities: those of the teachers whose embeddings are in the shards or are computed live.
     """
     weights = weighted_terms(config)
     if not weights:
         raise ValueError("all of objective.weights are 0; there is nothing to learn")
     for term, weight in weights.items():
-        if term.keys != IMU and term.keys not in modalities:
+        if term.modality != IMU and term.modality not in modalities:
             raise ValueError(
-                f"objective.weights.{term.name} is {weight:g} but the data holds no {term.keys} "
-                f"embeddings; set it to 0, or run `primus-scale shards embed` with a "
-                f"{term.keys} teacher"
+                f"objective.weights.{term.name} is {weight:g} but the data holds no "
+                f"{term.modality} embeddings; set it to 0, or run `primus-scale shards embed` "
+                f"with a {term.modality} teacher"
             )

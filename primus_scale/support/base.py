@@ -201,7 +201,7 @@ class SupportSet(Protocol):
     def spec(self) -> SupportSpec:
         """What it is."""
 
-    def ask(
+    def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Begin a search, and return what waits for its answer; see ``search``.

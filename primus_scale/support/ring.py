@@ -27,7 +27,7 @@ class RingSupportSet:
         """Entries it holds now."""
         return self._part.held
 
-    def ask(
+    def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Search when the answer is called for, so that it is the same as without asking ahead."""

@@ -73,7 +73,7 @@ class ServiceSupportSet:
         self._sent: dict[int, deque[Any]] = {part: deque() for part in self._my_parts()}
         self._asker = ThreadPoolExecutor(1, "primus-lookup")
 
-    def ask(
+    def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
         """Begin a search now; in synchronous mode, when the answer is called for."""

@@ -1,4 +1,4 @@
-"""Everything a training run consists of, built from its configuration and checked on the way."""
+"""The parts of a training run, built from its configuration and checked before the first step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.model import PrimusModel
-from primus_scale.objective.neighbours import Asked, ask_ahead, support_spec
+from primus_scale.objective.neighbours import PendingNeighbours, prefetch_neighbours, support_spec
 from primus_scale.objective.terms import check_objective
 from primus_scale.sample import Batch
 from primus_scale.storage.folder import Folder
@@ -39,11 +39,11 @@ from primus_scale.teachers import (
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a run on this rank; made by ``build_run``.
+    """The parts of a run on this rank; ``build_run`` makes them.
 
-    teachers: the live ones by modality, empty where shards bring embeddings. support: None where
-    the objective has no neighbour term. storage: the copy at ``train.storage``, or None.
-    validation: held-out windows with embeddings, or None.
+    teachers: teachers that run in the step (live mode), by modality; empty where the shards hold
+    embeddings. support: None where the objective has no neighbour term. storage: the copy at
+    ``train.storage``, or None. validation: held-out windows with teacher embeddings, or None.
     """
 
     config: Config
@@ -77,20 +77,21 @@ class Run:
             live=bool(self.teachers),
         )
 
-    def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Asked | None]]:
-        """Each batch, prepared, and its neighbours, asked for while the step before computes.
+    def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, PendingNeighbours | None]]:
+        """Each batch on the device, with the searches for its neighbours already started.
 
-        The second is for ``train_step``; None without a support set.
+        The searches of the next batch start before the current batch is given out, so that they
+        run while its step computes. They are None without a support set.
         """
-        ahead: tuple[Batch, Asked | None] | None = None
+        ahead: tuple[Batch, PendingNeighbours | None] | None = None
         for loaded in loader:
             batch = self.prepare(loaded)
-            asked = None
+            pending = None
             if self.support is not None:
-                asked = ask_ahead(batch, self.support, self.config.objective.neighbours)
+                pending = prefetch_neighbours(batch, self.support, self.config.objective.neighbours)
             if ahead is not None:
                 yield ahead
-            ahead = batch, asked
+            ahead = batch, pending
         if ahead is not None:
             yield ahead
 
@@ -122,7 +123,7 @@ def open_data(config: Config, world: int) -> ShardSet:
 
 
 def check_embeddings(config: Config, data: ShardSet) -> None:
-    """Check, in embedded mode, that ``data`` holds what objective and teachers are said to need.
+    """Check, in embedded mode, that ``data`` holds the embeddings that the configuration needs.
 
     ValueError as ``open_data``.
     """
@@ -132,7 +133,7 @@ def check_embeddings(config: Config, data: ShardSet) -> None:
 
 
 def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
-    """In embedded mode a teacher need not be named; one that is must be that of the shards."""
+    """Embedded mode needs no name of a teacher; if one is given, it must be that of the shards."""
     for modality, wanted in (("video", named.video), ("text", named.text)):
         space = data.teachers.get(modality)
         if wanted and (space is None or space.teacher != wanted):
@@ -145,11 +146,11 @@ def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
 
 
 def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
-    """Open the data, build the model and all around it.
+    """Open the data and build the parts of the run.
 
-    placement: where Ray has room for the actors of a support service, if that was reserved.
-    Whatever in the configuration, the data or the machine would break the run later raises
-    ValueError, FileNotFoundError or OSError here, before the first step.
+    placement: the Ray placement group that is reserved for the actors of the support service, or
+    None. Raises ValueError, FileNotFoundError or OSError, before the first step, where
+    configuration, data or machine would break the run later.
     """
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world)
@@ -168,7 +169,7 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
     validation = _load_validation(config, data, teachers, spaces)
 
     encoder = fresh_encoder(config, data, spaces)
-    exported = copy.deepcopy(encoder)  # DeepSpeed may cut up the other
+    exported = copy.deepcopy(encoder)  # DeepSpeed may partition the parameters of the other
     card = _describe_for_card(config, data, spaces, exported)
     model = PrimusModel(encoder, config.objective.temperature)
     folder = storage_folder(config)
@@ -198,14 +199,14 @@ def storage_folder(config: Config) -> Folder | None:
 
 
 def storage_claimant(config: Config) -> Claimant:
-    """The run, as it claims that folder."""
+    """The run's claim to the folder at ``train.storage``; see ``owned_storage``."""
     return Claimant(config.output, config_digest(config), config.train.take_over)
 
 
 def _build_support(
     config: Config, spaces: Mapping[str, TeacherSpace], runtime: Runtime, placement: Any
 ) -> SupportSet | None:
-    """The empty support set in its home, or None where the objective needs none."""
+    """The empty support set, in this process or in Ray actors; None where no term needs it."""
     dims = {IMU: config.encoder.ss_dim, **{name: space.dim for name, space in spaces.items()}}
     spec = support_spec(config.objective, config.support, dims)
     if spec is None or config.support.home == "in_process":
@@ -216,7 +217,7 @@ def _build_support(
 
 
 def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
-    """What an index would say of the embeddings of live ``teachers``, by modality."""
+    """The embedding spaces of live ``teachers``, by modality, as an index describes them."""
     return {
         modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
         for modality, t in teachers.items()
@@ -224,7 +225,7 @@ def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
 
 
 def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:
-    """The encoder with the same fresh weights on every rank."""
+    """An encoder with new weights, the same on every rank."""
     torch.manual_seed(config.seed)
     return build_encoder(
         config.encoder,

@@ -1,10 +1,15 @@
 """One training step, with the encoder run over the batch at once or in several passes.
 
-A contrastive loss cannot be accumulated by adding up losses of parts of the batch: each part
-would have only its own negatives. So with ``train.accumulation`` > 1 the step works as GradCache
-does (arXiv 2101.06983): embed all parts without a graph, take the loss of the whole global batch
-and its gradient at the embeddings, then run each part again and carry that gradient on into the
-weights. It costs one more forward pass, and gives the gradient of the whole batch exactly.
+A contrastive loss of a batch is not the sum of the losses of its parts: each part would have only
+its own negatives. So with ``train.accumulation`` > 1 the step works as GradCache does
+(arXiv 2101.06983):
+
+1. embed all parts without a graph;
+2. compute the loss L of the whole global batch and its gradient g = dL/dz at the embeddings z;
+3. embed each part again, with a graph, and differentiate sum(g * z), whose gradient in the weights
+   is that of L.
+
+It costs one more forward pass, and gives the gradient of the whole batch exactly.
 """
 
 from __future__ import annotations
@@ -20,18 +25,18 @@ from primus_scale.encoders import Embeddings
 from primus_scale.engine.engine import Engine
 from primus_scale.objective.loss import LossOutput, primus_loss
 from primus_scale.objective.model import ModelOutput
-from primus_scale.objective.neighbours import Asked, find_neighbours, support_entries
+from primus_scale.objective.neighbours import PendingNeighbours, find_neighbours, support_entries
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, SupportSet
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found on this rank's rows; tensors carry no gradient.
+    """The result of a step on this rank's rows; tensors carry no gradient.
 
     views: embeddings of view 0 and view 1. neighbours: None without a support set. finite: the
-    loss was finite on every rank; otherwise the weights and the support set are as before, and
-    grad_norm is NaN. grad_norm: of the global gradient, before clipping.
+    loss was finite on every rank; otherwise the step was skipped, weights and support set did not
+    change, and grad_norm is NaN. grad_norm: norm of the global gradient, before clipping.
     """
 
     loss: LossOutput
@@ -42,9 +47,9 @@ class StepResult:
     grad_norm: float
 
 
-# Squares of larger samples are beyond float32: normalising them may leave a finite loss, whose
-# gradients are NaN. Such a window counts as one whose loss is not finite.
-OVERFLOWING = 1e18
+# The squares of larger samples overflow float32. After normalisation the loss may still be finite,
+# but its gradients are NaN. So a batch with such a sample counts as one of non-finite loss.
+LARGEST_SAMPLE = 1e18
 
 
 def train_step(
@@ -54,13 +59,13 @@ def train_step(
     support: SupportSet | None,
     objective: ObjectiveConfig,
     lr: float,
-    asked: Asked | None = None,
+    pending: PendingNeighbours | None = None,
 ) -> StepResult:
-    """Search neighbours, take the loss, update the weights at rate ``lr``, remember the batch.
+    """Find neighbours, compute the loss, update the weights, add the batch to the support set.
 
-    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. asked: see
-    ``find_neighbours``. Every rank calls this at the same time. FloatingPointError as
-    ``Engine.step``.
+    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. lr: learning rate of the
+    update. pending: searches that were started before, see ``find_neighbours``. Every rank calls
+    this at the same time. FloatingPointError as ``Engine.step``.
     """
     imu = torch.cat(views)
     encoding = OnePass(engine, imu) if engine.passes == 1 else SeveralPasses(engine, imu)
@@ -68,9 +73,10 @@ def train_step(
     temperatures = encoding.output.temperatures
     neighbours = None
     if support is not None:
-        neighbours = find_neighbours(view0, batch, support, objective.neighbours, asked)
+        neighbours = find_neighbours(view0, batch, support, objective.neighbours, pending)
     loss = primus_loss(view0, view1, temperatures, batch, neighbours, objective)
-    loss = replace(loss, total=loss.total.masked_fill(imu.abs().amax() > OVERFLOWING, math.nan))
+    overflows = imu.abs().amax() > LARGEST_SAMPLE
+    loss = replace(loss, total=loss.total.masked_fill(overflows, math.nan))
 
     finite = _finite_on_all_ranks(loss.total)
     grad_norm = math.nan
@@ -90,7 +96,7 @@ def train_step(
 
 
 class OnePass:
-    """The ordinary way: one forward pass, whose graph stays in memory until backward."""
+    """One forward pass over the batch, whose graph stays in memory until backward."""
 
     def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
         self._engine = engine
@@ -102,7 +108,7 @@ class OnePass:
 
 
 class SeveralPasses:
-    """The same output and gradient with the graph of one part of the batch in memory at a time."""
+    """The same output and gradient, with the graph of only one part of the batch in memory."""
 
     def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
         self._engine = engine
@@ -121,15 +127,15 @@ class SeveralPasses:
         gradients = self.output.embeddings.map(_gradient).chunk(len(self._parts))
         for part, gradient in zip(self._parts, gradients, strict=True):
             output = self._engine(part)
-            carried = _inner(output.embeddings.features, gradient.features)
-            carried = carried + _inner(output.embeddings.ss, gradient.ss)
+            surrogate = _inner_product(output.embeddings.features, gradient.features)
+            surrogate = surrogate + _inner_product(output.embeddings.ss, gradient.ss)
             for modality, embedding in output.embeddings.mm.items():
-                carried = carried + _inner(embedding, gradient.mm[modality])
+                surrogate = surrogate + _inner_product(embedding, gradient.mm[modality])
             for name, temperature in output.temperatures.items():
-                # Every pass computes the same temperatures: each takes its share.
+                # Every pass computes the same temperatures, so each gets a share of the gradient.
                 share = _gradient(self.output.temperatures[name]) / len(self._parts)
-                carried = carried + _inner(temperature, share)
-            self._engine.backward(carried)
+                surrogate = surrogate + _inner_product(temperature, share)
+            self._engine.backward(surrogate)
 
 
 def _leaf(value: torch.Tensor) -> torch.Tensor:
@@ -140,11 +146,11 @@ def _gradient(leaf: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-def _inner(value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """A number whose gradient at ``value`` is ``gradient``."""
+def _inner_product(value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """sum(gradient * value): a scalar whose derivative in ``value`` is ``gradient``."""
     return (value.float() * gradient.float()).sum()
 
 
 def _finite_on_all_ranks(loss: torch.Tensor) -> bool:
-    """Whether all ranks' losses are finite; a rank alone must not leave a step out."""
+    """Whether the loss is finite on every rank: all ranks skip a step together, or none does."""
     return not bool(sum_over_ranks((~torch.isfinite(loss)).to(torch.float32)))

@@ -1,7 +1,7 @@
 """The training loop: batch -> views -> objective -> step -> monitor -> checkpoint.
 
-Start reading here. ``pretrain`` is what every launcher calls on every rank; ``run`` builds the
-parts, ``step`` holds one step, ``monitor`` what is logged of it.
+Start reading here. Every launcher calls ``pretrain`` on every rank. ``train.run`` builds the parts
+of a run, ``train.step`` does one step, and ``monitor`` logs it.
 """
 
 from __future__ import annotations
@@ -53,20 +53,21 @@ RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
-    stop: set by the launcher to end the run after a checkpoint; so do SIGTERM and Ctrl-C.
+    stop: a launcher sets it to end the run after a checkpoint. SIGTERM and Ctrl-C set it too.
     placement: see ``build_run``.
-    Returns the exit code: 0 when all steps are done, REQUEUE when stopped before, INTERRUPTED
-    when Ctrl-C on some rank stopped it. Raises
-    ValueError, FileNotFoundError or OSError for what is wrong with configuration, data or output,
-    and FloatingPointError where the loss stays not finite.
+
+    Returns the exit code: 0 when all steps are done, REQUEUE when the run was stopped before,
+    INTERRUPTED when Ctrl-C on some rank stopped it. Raises ValueError, FileNotFoundError or
+    OSError where configuration, data or output are wrong, and FloatingPointError where the loss
+    was not finite in too many steps in a row.
     """
     runtime = start_runtime(config.train)
     try:
         with (
-            watched(config.train.stuck_after_s, REQUEUE),
+            watched(config.train.stuck_after_s, REQUEUE),  # ends the run where a rank is stuck
             stop_on_signals(stop or Stop()) as stopping,
-            only_run(config.output),
-            owned_storage(storage_folder(config), storage_claimant(config)),
+            only_run(config.output),  # the lock of the output folder
+            owned_storage(storage_folder(config), storage_claimant(config)),  # of the copy
         ):
             with pulse.long_work():
                 run = build_run(config, runtime, placement)
@@ -80,35 +81,37 @@ def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) ->
 
 
 def train(run: Run, stop: Stop) -> bool:
-    """The loop. Returns whether all steps are done, rather than ``stop`` was set on some rank."""
+    """The loop. Returns True when all steps are done, False when some rank stopped it before."""
     config, train = run.config, run.config.train
-    progress = run.checkpoints.resume(run.engine, run.support)
-    begun = progress.step
-    if progress.step < train.steps:
+    counts = run.checkpoints.resume(run.engine, run.support)
+    start_step = counts.step
+    if start_step < train.steps:
         run.checkpoints.check_room(run.support)
-    # Only now: a folder of another run has been refused, and its records are as they were.
-    on_first_rank(lambda: _begin_records(run, progress))
+    # After ``resume``, which refuses the folder of another run: its records must stay as they are.
+    on_first_rank(lambda: _begin_records(run, start_step))
     output, rate_hz = Path(config.output), run.data.index.rate_hz
-    monitor = Monitor(output, train, rate_hz=rate_hz, start_step=begun)
+    monitor = Monitor(output, train, rate_hz=rate_hz, start_step=start_step)
 
-    with closing(monitor), run.batches(progress.step) as loader:
+    with closing(monitor), run.batches(start_step) as loader:
         inputs = run.inputs(loader)
-        for step in range(progress.step + 1, train.steps + 1):
-            given, error = _next_input(inputs, step)
-            # It does at least one step, or would never get further; Ctrl-C need not wait for it.
-            stopped = stop.is_set() and (progress.step > begun or stop.interrupted)
+        for step in range(start_step + 1, train.steps + 1):
+            batch, pending, error = _next_input(inputs, step)
+            # A run that is stopped at every start still advances by one step each time. Ctrl-C
+            # does not wait for that step.
+            stopped = stop.is_set() and (counts.step > start_step or stop.interrupted)
             if _on_any_rank(stopped or error is not None, run):
-                _save(run, progress)
+                _save(run, counts)
                 raise_together(error)
                 return False
-            batch, asked = given
             views = run.views(batch, step)
             lr = learning_rate(step - 1, config.optimizer, train.steps)
-            result = train_step(run.engine, views, batch, run.support, config.objective, lr, asked)
-            progress = _count(progress, result, train.max_nonfinite)
+            result = train_step(
+                run.engine, views, batch, run.support, config.objective, lr, pending
+            )
+            counts = _count(counts, result, train.max_nonfinite)
             last = step == train.steps
 
-            report = _report(run, result, batch, progress, lr, loader)
+            report = _report(run, result, batch, counts, lr, loader)
             monitor.step(step, report)
             if last or step % train.validate_every == 0:
                 _validate(run, monitor, step)
@@ -116,14 +119,14 @@ def train(run: Run, stop: Stop) -> bool:
                 monitor.pictures(step, views, report)
 
             if last or step % train.checkpoint_every == 0:
-                _save(run, progress)
+                _save(run, counts)
     on_first_rank(lambda: _finish(output, monitor))
     _copy_results(run)
     return True
 
 
 def export_run(run_dir: str | Path, out: str | Path) -> Path:
-    """Write the encoder of a run's newest whole checkpoint to the folder ``out``; returns it.
+    """Write the encoder of a run's newest whole checkpoint to the folder ``out``; returns ``out``.
 
     FileNotFoundError where the run has no checkpoint, ValueError where all are damaged, OSError
     where ``out`` cannot be written.
@@ -134,49 +137,53 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
 
 
 def _stopped(run: Run, stop: Stop) -> int:
-    """The exit code of a run that was stopped, the same on all ranks, after a line how to go on."""
+    """The exit code of a stopped run, the same on all ranks. Prints how to continue the run."""
     if _on_any_rank(stop.interrupted, run):
         stop.set(interrupted=True)
     if run.runtime.rank == 0:
-        made = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
-        kept = "what is done is in its checkpoint" if made else "before its first step"
+        checkpoints = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
+        kept = "what is done is in its checkpoint" if checkpoints else "before its first step"
         print(f"{run.config.output}: stopped, {kept}; the same command goes on", file=sys.stderr)
     return stop.exit_code
 
 
-def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Exception | None]:
-    """What comes next, for ``step``, or else what went wrong with it on this rank."""
+def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Any, Exception | None]:
+    """The batch of ``step`` and its pending neighbours, or the error of reading them."""
     pulse.step = step
     pulse.at("waiting for data")
     try:
-        return next(inputs), None
+        return *next(inputs), None
     except Exception as error:  # of any kind: a rank that ends alone leaves the others waiting
-        return None, error
+        return None, None, error
 
 
-def _save(run: Run, progress: StepCounts) -> None:
-    """Write a checkpoint; then copy it, where ``train.storage`` is set."""
-    run.checkpoints.save(run.engine, run.support, progress)
-    _copy_results(run)  # before it: of logs that go on beyond a checkpoint the end is dropped
+def _save(run: Run, counts: StepCounts) -> None:
+    """Write a checkpoint, and copy it where ``train.storage`` is set."""
+    run.checkpoints.save(run.engine, run.support, counts)
+    # Logs are copied before the checkpoint. A run that continues drops the log lines after its
+    # checkpoint, but it could not restore lines that are missing before it.
+    _copy_results(run)
     run.checkpoints.copy()
 
 
-def _count(progress: StepCounts, result: StepResult, max_in_a_row: int) -> StepCounts:
+def _count(counts: StepCounts, result: StepResult, max_in_a_row: int) -> StepCounts:
+    """The counts after one more step; FloatingPointError after too many skipped steps in a row."""
     if result.finite:
-        return StepCounts(progress.step + 1, progress.skipped)
-    progress = StepCounts(progress.step + 1, progress.skipped + 1, progress.skipped_in_a_row + 1)
-    if progress.skipped_in_a_row > max_in_a_row:
+        return StepCounts(counts.step + 1, counts.skipped)
+    counts = StepCounts(counts.step + 1, counts.skipped + 1, counts.skipped_in_a_row + 1)
+    if counts.skipped_in_a_row > max_in_a_row:
         raise FloatingPointError(
-            f"the loss was not finite at {progress.skipped_in_a_row} steps in a row, up to step "
-            f"{progress.step} (train.max_nonfinite={max_in_a_row}); lower optimizer.lr, set "
+            f"the loss was not finite at {counts.skipped_in_a_row} steps in a row, up to step "
+            f"{counts.step} (train.max_nonfinite={max_in_a_row}); lower optimizer.lr, set "
             "optimizer.clip, or try train.precision=fp32"
         )
-    return progress
+    return counts
 
 
 def _report(
-    run: Run, result: StepResult, batch: Batch, progress: StepCounts, lr: float, loader: BatchLoader
+    run: Run, result: StepResult, batch: Batch, counts: StepCounts, lr: float, loader: BatchLoader
 ) -> StepReport:
+    """What the monitor logs of a step."""
     return StepReport(
         total=result.loss.total.detach(),
         terms=result.loss.terms,
@@ -190,7 +197,7 @@ def _report(
         support=run.support.figures() if run.support is not None else {},
         waited_s=loader.waited_s,
         retries=loader.retries,
-        skipped_steps=progress.skipped,
+        skipped_steps=counts.skipped,
     )
 
 
@@ -202,28 +209,28 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
         )
 
 
-def _begin_records(run: Run, progress: StepCounts) -> None:
-    """Write down what the run is; fetch the logs that it continues, where the output lacks them."""
+def _begin_records(run: Run, start_step: int) -> None:
+    """Write configuration and versions; fetch earlier logs from storage if they are not here."""
     output = Path(run.config.output)
-    if run.storage is not None and progress.step and not (output / METRICS_FILE).exists():
+    if run.storage is not None and start_step and not (output / METRICS_FILE).exists():
         run.storage.fetch_results(output, LOGS)
     write_provenance(run.config, run.runtime.world)
 
 
 def _copy_results(run: Run) -> None:
-    """Copy all but the checkpoints to ``train.storage``, too."""
+    """Copy logs, encoder and summary to ``train.storage``, where that is set."""
     storage, output = run.storage, Path(run.config.output)
     if storage is not None:
-        copies = run.runtime.rank == 0
-        on_all_ranks(lambda: storage.put_results(output, RESULTS) if copies else None)
+        is_first = run.runtime.rank == 0
+        on_all_ranks(lambda: storage.put_results(output, RESULTS) if is_first else None)
 
 
 def _finish(output: Path, monitor: Monitor) -> None:
-    """Leave the encoder and the run's figures in the output folder."""
+    """Write the encoder and the summary of the run into the output folder."""
     export_run(output, output / ENCODER_FOLDER)
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
 
 
 def _on_any_rank(flag: bool, run: Run) -> bool:
-    """All ranks must stop after the same step, whichever of them was told to."""
+    """Whether ``flag`` is set on some rank. All ranks must stop after the same step."""
     return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))

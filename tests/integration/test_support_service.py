@@ -192,7 +192,7 @@ def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
         fill(served)
         batch = make_entries(5)
         expected = search(served, 5, "imu")
-        answer = served.ask(batch.embeddings["imu"], K, exclude(batch), "imu")
+        answer = served.start_search(batch.embeddings["imu"], K, exclude(batch), "imu")
         search(served, 6, "imu")  # lookups are done in turn: the one that was asked is over
         for step in range(9, 18):
             served.enqueue(make_entries(step))
