@@ -76,7 +76,7 @@ class Narration(NamedTuple):
 
 
 class LabelSpan(NamedTuple):
-    """A stretch of one activity, from its first sample to its last; both belong to it."""
+    """The time of one activity, from its first sample to its last; both belong to it."""
 
     start_s: float
     end_s: float

@@ -73,7 +73,7 @@ class SensorReport:
     far from both neighbours. saturated: at full scale. All but out_of_order, shared_times and
     saturated are left out; ``dropped`` is how many.
 
-    rate_hz: samples a second over the stretches between gaps. gaps and gap_s: number and total
+    rate_hz: samples a second over the segments between gaps. gaps and gap_s: number and total
     length. filled: samples missing in shorter spacings, over which the signal is interpolated.
     clock_steps: places where the clock was set forward or back. limit: full scale in SI
     units, where known. usual_peak: size of an axis that one row in a thousand exceeds. notes: what

@@ -32,7 +32,7 @@ class Resampler:
     """Resamples from samples about every ``period_s`` to ``k / rate_hz``, k whole.
 
     Where the native rate is below six times the new one a spline alone would lose the upper part
-    of the band, or fold jitter into it; so what it missed at the samples' own times is
+    of the band, or fold jitter into it; so what it residual at the samples' own times is
     interpolated and added, once or twice (iterative reconstruction from irregular samples).
     """
 
@@ -60,8 +60,8 @@ class Resampler:
     def __call__(self, time_s: np.ndarray, values: np.ndarray, grid: range) -> np.ndarray:
         """Values float64 ``(len(grid), c)`` at ``grid``, indices within the samples' span.
 
-        time_s ``(n,)`` increasing, values ``(n, c)``: a whole stretch, or the part of it that
-        reaches ``margin`` samples beyond the grid on both sides. At the ends of a stretch the
+        time_s ``(n,)`` increasing, values ``(n, c)``: a whole segment, or the part of it that
+        reaches ``margin`` samples beyond the grid on both sides. At the ends of a segment the
         signal is continued by its point reflection; outputs nearer to them than the filter's
         half-width, ``10 / band`` seconds, are less exact.
         """
@@ -90,8 +90,8 @@ class Resampler:
         half = len(self._native_taps) // 2
         for _ in range(self._refinements):
             banded = _filter(_extend(signal, half, half, self._factor), self._native_taps, 1)
-            missed = samples - _spline(fine_s, banded, time_s)
-            signal += _spline(time_s, missed, fine_s)
+            residual = samples - _spline(fine_s, banded, time_s)
+            signal += _spline(time_s, residual, fine_s)
         return signal
 
 

@@ -89,7 +89,7 @@ def window_starts(samples: int, window: int, hop: int) -> range:
 
 
 def labelled_stretches(recording: HaptRecording) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, label) of each longest stretch of one label in ACTIVITIES."""
+    """(start, stop, label) of each longest run of one label in ACTIVITIES."""
     changes = np.flatnonzero(np.diff(recording.label)) + 1
     bounds = [0, *changes.tolist(), len(recording.label)]
     for start, stop in itertools.pairwise(bounds):

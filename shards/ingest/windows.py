@@ -217,7 +217,7 @@ def _synchronise(
     clocks = _Clocks(frames if settings.frames else None, narrations, recording.sync)
     if clocks.frames is None:
         return clocks
-    first = next((s for s in signals if s.conditioned.stretches), signals[0])
+    first = next((s for s in signals if s.conditioned.segments), signals[0])
     lag = measure_lag(first.conditioned, clocks.frames, first.device.name, settings)
     if isinstance(lag, str):
         return clocks._replace(notes=(lag,))

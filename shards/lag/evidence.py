@@ -51,7 +51,7 @@ class MeasuredLag(NamedTuple):
 
 @dataclass(frozen=True)
 class MotionPair:
-    """A stretch of film, and a gyroscope around it.
+    """A clip of the video, and a gyroscope around it.
 
     time_s ``(n + 1,)`` of the frames. motion ``(n, 3)``: of the picture from each frame to the next
     in any unit, NaN where unknown. angle ``(m, 4)``: the gyroscope's integral in rad at ``grid_s``

@@ -30,8 +30,8 @@ from shards.report import CONFIDENT, LagReport
 from shards.settings import IngestSettings
 from shards.signal.condition import Conditioned
 
-_STRETCHES = 6  # of film that are decoded
-_STRETCH_S = 20.0
+_CLIPS = 6  # of the video that are decoded
+_CLIP_S = 20.0
 _FEWEST_S = 5.0  # of film that something can be said from
 _RATE_HZ = 30.0  # about that of the frames decoded
 _LONGEST_S = 0.25  # between frames that motion can be followed over
@@ -46,12 +46,12 @@ def measure_lag(
     notes on the recording. Flagged are lags above ``settings.max_lag_s`` with a confidence of
     ``CONFIDENT`` or more.
 
-    At most six stretches of 20 s are decoded, small, at some 30 frames/s: where the device turns
+    At most six clips of 20 s are decoded, small, at some 30 frames/s: where the device turns
     most in each sixth of the time that film and gyroscope have in common. Errors of decoding are
     those of ``frames``.
     """
     unknown = f"lag of the picture behind {device} not measured: "
-    if not set(GYROSCOPE) <= set(signal.channels) or not signal.stretches:
+    if not set(GYROSCOPE) <= set(signal.channels) or not signal.segments:
         return unknown + "no signal of a gyroscope"
     gyroscope = _Gyroscope(signal)
     pairs = list(_pairs(frames, gyroscope))
@@ -95,10 +95,10 @@ class _Gyroscope:
 
     def __init__(self, signal: Conditioned) -> None:
         self._rate_hz = signal.rate_hz
-        self._stretches = signal.stretches
+        self._segments = signal.segments
         self._rows = [signal.channels.index(name) for name in GYROSCOPE]
-        self.start_s = signal.stretches[0].start / signal.rate_hz
-        self.end_s = (signal.stretches[-1].stop - 1) / signal.rate_hz
+        self.start_s = signal.segments[0].start / signal.rate_hz
+        self.end_s = (signal.segments[-1].stop - 1) / signal.rate_hz
 
     def energy(self, start_s: float, end_s: float) -> float:
         """Sum of squared deviations from the mean rate; what gaps hide counts as nothing."""
@@ -121,34 +121,34 @@ class _Gyroscope:
         first = math.floor(start_s * self._rate_hz)
         stop = math.ceil(end_s * self._rate_hz) + 1
         rates = np.full((stop - first, 3), np.nan)
-        place = bisect.bisect_right(self._stretches, first, key=lambda stretch: stretch.stop)
-        for stretch in itertools.islice(self._stretches, place, None):
-            if stretch.start >= stop:
+        place = bisect.bisect_right(self._segments, first, key=lambda segment: segment.stop)
+        for segment in itertools.islice(self._segments, place, None):
+            if segment.start >= stop:
                 break
-            low, high = max(first, stretch.start), min(stop, stretch.stop)
-            part = stretch.values[self._rows, low - stretch.start : high - stretch.start]
+            low, high = max(first, segment.start), min(stop, segment.stop)
+            part = segment.values[self._rows, low - segment.start : high - segment.start]
             rates[low - first : high - first] = part.T
         return np.arange(first, stop) / self._rate_hz, rates
 
 
 def _spans(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, float]]:
-    """Where to look: in each part of the time in common, the stretch with the most rotation."""
+    """Where to look: in each part of the time in common, the clip with the most rotation."""
     if not len(times_s):
         return
     start_s = max(float(times_s[0]), gyroscope.start_s)
     end_s = min(float(times_s[-1]), gyroscope.end_s)
     if end_s <= start_s:
         return
-    parts = min(_STRETCHES, math.ceil((end_s - start_s) / _STRETCH_S))
+    parts = min(_CLIPS, math.ceil((end_s - start_s) / _CLIP_S))
     for low_s, high_s in itertools.pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
-        count = max(1, math.floor((high_s - low_s) / _STRETCH_S))
-        starts = [low_s + number * _STRETCH_S for number in range(count)]
-        spans = [(start, min(start + _STRETCH_S, high_s)) for start in starts]
+        count = max(1, math.floor((high_s - low_s) / _CLIP_S))
+        starts = [low_s + number * _CLIP_S for number in range(count)]
+        spans = [(start, min(start + _CLIP_S, high_s)) for start in starts]
         yield max(spans, key=lambda span: gyroscope.energy(*span))
 
 
 def _pairs(frames: FrameSource, gyroscope: _Gyroscope) -> Iterator[MotionPair]:
-    """The stretches of film, decoded one after another, next to the gyroscope."""
+    """The clips of the video, decoded one after another, next to the gyroscope."""
     times_s = frames.times_s()
     for span in _spans(times_s, gyroscope):
         first, stop = np.searchsorted(times_s, span).tolist()

@@ -281,7 +281,7 @@ def _measured(time: GuessedTime) -> str:
 
 
 def _is_spans(file: _File) -> bool:
-    """Whether it lists stretches of activities."""
+    """Whether it lists spans of activities."""
     return file.guessed.label == "label" and {"start_s", "end_s"} <= set(file.guessed.others)
 
 

@@ -42,7 +42,7 @@ def read_labels(
 def _of_rows(
     source: Source, path: str, file: LabelsFile, where: str, zero: Zero
 ) -> tuple[LabelSpan, ...]:
-    """Stretches of rows with one label; rows without one are of none."""
+    """Spans of rows with one label; rows without one are of none."""
     assert file.column is not None
     start = start_of(source, path, file, where)
     with told(where):
@@ -113,7 +113,7 @@ def _checked(rows: list[tuple[float, float, str]], where: str) -> tuple[LabelSpa
         if not span.label.strip() or not -math.inf < span.start_s < span.end_s < math.inf:
             raise ValueError(
                 f"{where}: row {row} below the header: {quoted(span.label)} from "
-                f"{span.start_s:g} s to {span.end_s:g} s is no stretch of an activity; "
+                f"{span.start_s:g} s to {span.end_s:g} s is no span of an activity; "
                 "correct it, or leave the row out"
             )
         spans.append((span, row))

@@ -4,7 +4,7 @@ Source: Reyes-Ortiz et al., "Transition-Aware Human Activity Recognition Using S
 Neurocomputing 2016; UCI repository, "Smartphone-Based Recognition of Human Activities and Postural
 Transitions", README.txt. ``RawData/acc_exp01_user01.txt`` has a row for each sample, x, y and z
 between spaces in g, ``gyro_exp01_user01.txt`` one in rad/s; both were sampled together. A line of
-``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of a stretch.
+``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of its span.
 They are taken to be counted from 1, as in MATLAB; the README does not say, and nothing in the data
 decides it. (In the demo's copy, ``shards.demo.hapt``, they were counted from 0, so its labels come
 20 ms later.) The people, and what they did, are those of UCI HAR, who have their names from here:

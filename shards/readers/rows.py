@@ -58,7 +58,7 @@ def label_spans(
     *,
     longest_gap_s: float = 1.0,
 ) -> tuple[LabelSpan, ...]:
-    """Stretches of one activity, from the times and activity codes ``(n,)`` of a file's rows.
+    """Spans of one activity, from the times and activity codes ``(n,)`` of a file's rows.
 
     names: of all codes, None for those that are no activity (null, transient). Rows are taken in
     order of time, those without a time are left out. A span goes from its first row to its last; a

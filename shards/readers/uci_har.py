@@ -8,7 +8,7 @@ rad/s, with noise above 20 Hz filtered out.
 
 A window begins with the second half of the one before, unless something was left out between them.
 So the signal is put together again where halves agree exactly in all six channels, and windows of
-any length can be cut. The files tell no times: stretches follow each other in the files' order, far
+any length can be cut. The files tell no times: segments follow each other in the files' order, far
 enough apart that no window reaches over two. Half a window has an activity where both windows that
 it belongs to agree on it. The people, and what they did, are those of HAPT, whose names they have
 here: never test on one of the two what was trained on the other.
@@ -42,7 +42,7 @@ from shards.recording import (
 RATE_HZ = 50.0
 WINDOW = 128  # samples
 HOP = WINDOW // 2
-BETWEEN_S = 10.0  # from a stretch to the next, by our choice
+BETWEEN_S = 10.0  # from a segment to the next, by our choice
 _MIXED = 0  # code of halves on which two windows do not agree
 _FILE = re.compile(r"(?P<folder>(?:.*/)?)subject_(?P<split>train|test)\.txt")
 _SIGNALS = tuple(f"{kind}_{axis}" for kind in ("total_acc", "body_gyro") for axis in "xyz")
@@ -93,19 +93,19 @@ class UciHarReader(Reader):
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
         """The recording; FileNotFoundError naming the first file of its part that is missing."""
         windows, codes = self._windows(ref)
-        stretches = put_together(windows, codes)
-        counts = [len(stretch.codes) for stretch in stretches]
+        segments = put_together(windows, codes)
+        counts = [len(segment.codes) for segment in segments]
         starts = np.cumsum([0, *(count + round(BETWEEN_S * RATE_HZ) for count in counts[:-1])])
         times = [
             (start + np.arange(count)) / RATE_HZ
             for start, count in zip(starts, counts, strict=True)
         ]
         sensors = (
-            Sensor(ACCELEROMETER, "g", partial(_samples, times, stretches, slice(0, 3))),
-            Sensor(GYROSCOPE, "rad/s", partial(_samples, times, stretches, slice(3, 6))),
+            Sensor(ACCELEROMETER, "g", partial(_samples, times, segments, slice(0, 3))),
+            Sensor(GYROSCOPE, "rad/s", partial(_samples, times, segments, slice(3, 6))),
         )
         mixed = {_MIXED: None, **ACTIVITIES}
-        all_codes = np.concatenate([stretch.codes for stretch in stretches])
+        all_codes = np.concatenate([segment.codes for segment in segments])
         yield Recording(
             dataset=self.name,
             name=ref.name,
@@ -114,8 +114,8 @@ class UciHarReader(Reader):
             labels=label_spans(np.concatenate(times), all_codes, mixed, ref.files[0]),
             sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",
             notes=(
-                f"{len(windows)} windows of {WINDOW} samples put together to {len(stretches)} "
-                f"stretches, {BETWEEN_S:g} s apart by our choice",
+                f"{len(windows)} windows of {WINDOW} samples put together to {len(segments)} "
+                f"segments, {BETWEEN_S:g} s apart by our choice",
             ),
         )
 
@@ -152,20 +152,20 @@ def put_together(windows: np.ndarray, codes: np.ndarray) -> list[JoinedWindows]:
     activities gets the code 0.
     """
     joined = (windows[:-1, HOP:] == windows[1:, :HOP]).all(axis=(1, 2))
-    stretches = []
+    segments = []
     for part in np.split(np.arange(len(windows)), np.flatnonzero(~joined) + 1):
         values = np.concatenate([windows[part[0], :HOP], *windows[part, HOP:]])
         before, after = codes[[part[0], *part]], codes[[*part, part[-1]]]
         halves = np.where(before == after, before, _MIXED)
-        stretches.append(JoinedWindows(values, np.repeat(halves, HOP)))
-    return stretches
+        segments.append(JoinedWindows(values, np.repeat(halves, HOP)))
+    return segments
 
 
 def _samples(
-    times: list[np.ndarray], stretches: list[JoinedWindows], columns: slice
+    times: list[np.ndarray], segments: list[JoinedWindows], columns: slice
 ) -> Iterator[Samples]:
-    for time_s, stretch in zip(times, stretches, strict=True):
-        yield Samples(time_s, stretch.values[:, columns])
+    for time_s, segment in zip(times, segments, strict=True):
+        yield Samples(time_s, segment.values[:, columns])
 
 
 READER = UciHarReader

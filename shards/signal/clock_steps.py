@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.signal.sample_buffer import Column
+from shards.signal.sample_buffer import Column, spacings
 
-ODD = 0.25  # of a period: what a whole number of lost samples does not explain
-STEADY = 0.1  # of a period: times off their line on both sides of a step
+LEAST_STEP = 0.25  # of a period, after whole periods, which may be lost samples
+MOST_JITTER = 0.1  # of a period: of the times on both sides of a step
 SIDE_ROWS = 8  # looked at on each side
 FEWEST_ROWS = 6
-MOST_SHARE = 0.002  # of rows with odd spacings; more of them are the clock's jitter
+MOST_SHARE = 0.002  # of rows before which a step may lie; if there are more, the clock jitters
 
 
 def find_steps(rows: Column, period_s: float, limit_s: float) -> list[int]:
@@ -20,13 +20,10 @@ def find_steps(rows: Column, period_s: float, limit_s: float) -> list[int]:
     periods looks like lost samples, and is taken for such.
     """
     candidates: list[int] = []
-    row, last_s = 1, np.empty(0)
-    for block in rows.blocks():
-        time_s = np.concatenate([last_s, block["time_s"]])
-        steps = np.diff(time_s) / period_s
-        odd = (np.abs(steps - np.rint(steps)) > ODD) & (steps * period_s <= limit_s)
+    for row, spacing_s in spacings(rows):
+        periods = spacing_s / period_s
+        odd = (np.abs(periods - np.rint(periods)) > LEAST_STEP) & (periods * period_s <= limit_s)
         candidates += (row + np.flatnonzero(odd)).tolist()
-        row, last_s = row + len(steps), time_s[-1:]
         if len(candidates) > MOST_SHARE * len(rows) + 2:
             return []
     return [row for row in candidates if _is_step(rows, row, period_s)]
@@ -40,7 +37,7 @@ def _is_step(rows: Column, row: int, period_s: float) -> bool:
             return False
         level = time_s / period_s - np.arange(first, first + len(time_s))
         levels.append(float(np.median(level)))
-        if np.abs(level - levels[-1]).max() > STEADY:
+        if np.abs(level - levels[-1]).max() > MOST_JITTER:
             return False
     shift = levels[1] - levels[0]
-    return abs(shift - round(shift)) > ODD
+    return abs(shift - round(shift)) > LEAST_STEP

@@ -1,12 +1,12 @@
 """The one signal path: from a device's raw samples to SI units on the common grid k / rate_hz.
 
 signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
-for stretch in signal.stretches:
-    stretch.values  # (C, n), first sample at stretch.start / rate_hz on the recording's clock
+for segment in signal.segments:
+    segment.values  # (C, n), first sample at segment.start / rate_hz on the recording's clock
 
 For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, put
 samples that share a time on one clock, leave out what is no measurement, find gaps and steps of the
-clock, resample every stretch between them whole (``Resampler``). Then the sensors are joined where
+clock, resample every segment between them whole (``Resampler``). Then the sensors are joined where
 all of them have a signal. Samples wait in temporary files (in ``TMPDIR``), so memory is bounded
 however long the recording is.
 """
@@ -35,7 +35,7 @@ USUAL_LIMITS = SensorLimits()
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """A signal without gaps. start: grid index of its first sample, start / rate_hz seconds.
 
     values: float32 ``(C, n)`` in SI units. saturated: bool ``(n,)``, where a sample at full scale
@@ -59,12 +59,12 @@ class Conditioned:
     start_s, end_s: where all sensors that it has have samples, gaps included. gaps: those of all
     its sensors, by start. median_acc: median |a| in m/s2 before resampling, gravity: of seconds in
     which the device was still (None without accelerometer, or without such seconds). missing:
-    channels that no sensor has; then there are no stretches. findings: of the sensors' gates.
+    channels that no sensor has; then there are no segments. findings: of the sensors' gates.
     """
 
     rate_hz: float
     channels: tuple[str, ...]
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
     gaps: tuple[Gap, ...]
     start_s: float
     end_s: float
@@ -80,16 +80,16 @@ class Conditioned:
     def __post_init__(self) -> None:
         invalid = [(gap.start_s, gap.end_s) for gap in self.gaps if gap.invalid]
         clock = [(gap.start_s, gap.end_s) for gap in self.gaps if gap.clock]
-        object.__setattr__(self, "_starts", [stretch.start for stretch in self.stretches])
+        object.__setattr__(self, "_starts", [segment.start for segment in self.segments])
         object.__setattr__(self, "_invalid", np.array(invalid, np.float64).reshape(-1, 2))
         object.__setattr__(self, "_clock", np.array(clock, np.float64).reshape(-1, 2))
 
-    def stretch_at(self, index: int) -> Stretch | None:
-        """The stretch that holds this grid index."""
+    def segment_at(self, index: int) -> Segment | None:
+        """The segment that holds this grid index."""
         place = bisect.bisect_right(self._starts, index) - 1
-        if place < 0 or index >= self.stretches[place].stop:
+        if place < 0 or index >= self.segments[place].stop:
             return None
-        return self.stretches[place]
+        return self.segments[place]
 
     def invalid_within(self, start_s: float, end_s: float) -> bool:
         """Whether a gap made by invalid records reaches into this time."""
@@ -134,15 +134,15 @@ def condition(
         )
     read = [_read(device, sensor, wanted, rate_hz, limits) for sensor in used]
     missing = tuple(name for name in wanted if name not in present)
-    stretches: tuple[Stretch, ...] = ()
+    segments: tuple[Segment, ...] = ()
     if not missing:
         places = [_places(sensor, channels) for sensor in used]
         resampled = [_resample(one, rate_hz) for one in read]
-        stretches = _join(resampled, places, len(channels))
+        segments = _join(resampled, places, len(channels))
     return Conditioned(
         rate_hz=rate_hz,
         channels=tuple(channels),
-        stretches=stretches,
+        segments=segments,
         gaps=tuple(sorted(gap for one in read for gap in one.gaps)),
         start_s=max(one.start_s for one in read),
         end_s=min(one.end_s for one in read),
@@ -194,8 +194,8 @@ def _places(sensor: Sensor, channels: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-class _Segment(NamedTuple):
-    """A stretch of one sensor: start and stop on the grid, first row in the sensor's column."""
+class _SensorSegment(NamedTuple):
+    """A segment of one sensor: start and stop on the grid, first row in the sensor's column."""
 
     start: int
     stop: int
@@ -207,7 +207,7 @@ class _Resampled:
     """A sensor on the grid: rows of values ``(c,)`` and saturation, in segments by time."""
 
     rows: Column
-    segments: list[_Segment]
+    segments: list[_SensorSegment]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows by grid indices, which lie in one segment."""
@@ -217,19 +217,19 @@ class _Resampled:
 
 
 def _resample(data: SensorData, rate_hz: float) -> _Resampled:
-    """Each stretch of a sensor on the grid."""
+    """Each segment of a sensor on the grid."""
     resampler = Resampler(data.period_s, rate_hz)
     width = len(data.report.channels)
     column = Column(np.dtype([("values", "f4", (width,)), ("saturated", "?")]))
     segments = []
-    for first, last in data.stretches:
+    for first, last in data.segments:
         row, start = len(column), None
         for begin in range(first, last, BLOCK_ROWS):
             end = min(begin + BLOCK_ROWS, last)
             low = max(first, begin - resampler.margin)
             block = data.rows.read(low, min(last, end + resampler.margin))
             time_s = block["time_s"]
-            # Up to the next block's first sample, or to the last sample of the stretch.
+            # Up to the next block's first sample, or to the last sample of the segment.
             stop = resampler.first(time_s[end - low]) if end < last else resampler.stop(time_s[-1])
             grid = range(resampler.first(time_s[begin - low]), stop)
             start = grid.start if start is None else start
@@ -239,7 +239,7 @@ def _resample(data: SensorData, rate_hz: float) -> _Resampled:
             column.append(rows)
         if len(column) > row:
             assert start is not None
-            segments.append(_Segment(start, start + len(column) - row, row))
+            segments.append(_SensorSegment(start, start + len(column) - row, row))
     return _Resampled(column, segments)
 
 
@@ -256,8 +256,8 @@ def _mark(time_s: np.ndarray, grid: range, period_s: float, rate_hz: float) -> n
 
 def _join(
     sensors: Sequence[_Resampled], places: Sequence[list[tuple[int, int]]], channels: int
-) -> tuple[Stretch, ...]:
-    """The stretches where every sensor has a signal, with the channels in their order."""
+) -> tuple[Segment, ...]:
+    """The segments where every sensor has a signal, with the channels in their order."""
     spans = functools.reduce(
         _common,
         ([(segment.start, segment.stop) for segment in sensor.segments] for sensor in sensors),
@@ -279,7 +279,7 @@ def _join(
     bounds = np.cumsum([0, *(stop - start for start, stop in spans)]).tolist()
     all_values, all_marks = values.view(), saturated.view()
     return tuple(
-        Stretch(span[0], all_values[first:last].T, all_marks[first:last])
+        Segment(span[0], all_values[first:last].T, all_marks[first:last])
         for span, (first, last) in zip(spans, itertools.pairwise(bounds), strict=True)
     )
 

@@ -10,8 +10,8 @@ from shards.report import FLAG, REFUSE, DeviceReport, Finding
 from shards.settings import SensorLimits
 from shards.signal.gate import Gate, Subject
 
-WIDE = 4.0  # factor by which |a| of a device that is never still may lie outside gravity's range
-FEWEST_WINDOWS = 5  # of a label, for a share of them to say something
+WIDE_FACTOR = 4.0  # by which |a| of a device that is never still may leave gravity's range
+FEWEST_WINDOWS = 5  # of a label; a share of fewer says nothing
 
 
 def judge_device(report: DeviceReport, limits: SensorLimits) -> tuple[Finding, ...]:
@@ -36,13 +36,13 @@ def _device(subject: Subject) -> DeviceReport:
 
 
 def _gravity_miss(subject: Subject) -> float | None:
-    """How far gravity lies outside its range, m/s2; |a| outside a wide one where never calm."""
+    """Gravity's distance from its range, m/s2; that of |a| from a wider one if never still."""
     device = _device(subject)
     low, high = subject.limits.acc_range
     if device.gravity is not None:
         return max(low - device.gravity, device.gravity - high)
     if device.median_acc is not None:
-        return max(low / WIDE - device.median_acc, device.median_acc - high * WIDE)
+        return max(low / WIDE_FACTOR - device.median_acc, device.median_acc - high * WIDE_FACTOR)
     return None
 
 
@@ -50,7 +50,7 @@ def _gravity_text(subject: Subject, _figure: float, _threshold: float) -> str:
     device = _device(subject)
     low, high = subject.limits.acc_range
     if device.gravity is None:
-        low, high = low / WIDE, high * WIDE
+        low, high = low / WIDE_FACTOR, high * WIDE_FACTOR
         where = f"it was never still, and the median of |a| is {device.median_acc:.4g} m/s2"
     else:
         where = f"gravity is {device.gravity:.4g} m/s2 where it was still"

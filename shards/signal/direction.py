@@ -1,4 +1,4 @@
-"""Where gravity lies on a device's axes: what tells apart devices worn at one placement.
+"""Direction of gravity on a device's axes; devices at one placement differ in it.
 
 gravity_direction(signal)  # (0.99, -0.05, 0.1): x points up
 """
@@ -11,15 +11,15 @@ from primus_scale.signal.units import GRAVITY
 from shards.recording import ACCELEROMETER
 from shards.signal.condition import Conditioned
 
-SLOW = 0.5  # m/s2: deviation of |a| within a second, up to which a second is slow
-NEAR = 0.15  # of gravity: how far the mean |a| of a slow second may lie from it
+MOST_SLOW_DEVIATION = 0.5  # m/s2, of |a| within a slow second
+MOST_GRAVITY_ERROR = 0.15  # of the mean |a| of a slow second, as a share of gravity
 BLOCK_S = 600  # seconds taken at once
 
 
 def gravity_direction(signal: Conditioned) -> tuple[float, float, float] | None:
     """Where the reading at rest points, which is up: mean of unit vectors over the slow seconds.
 
-    Over all seconds where none is slow. Its length tells how steady the direction was, 0 to 1.
+    Over all seconds where none is slow. Its length, 0 to 1, says how steady the direction was.
     None where the device has no accelerometer or no signal.
     """
     if not set(ACCELEROMETER) <= set(signal.channels):
@@ -27,9 +27,9 @@ def gravity_direction(signal: Conditioned) -> tuple[float, float, float] | None:
     rows = [signal.channels.index(name) for name in ACCELEROMETER]
     second = max(round(signal.rate_hz), 1)
     sums = np.zeros((2, 4))  # of the slow seconds, and of all: unit vectors, and how many
-    for stretch in signal.stretches:
-        for start in range(0, stretch.stop - stretch.start, second * BLOCK_S):
-            acc = stretch.values[rows, start : start + second * BLOCK_S].astype(np.float64)
+    for segment in signal.segments:
+        for start in range(0, segment.stop - segment.start, second * BLOCK_S):
+            acc = segment.values[rows, start : start + second * BLOCK_S].astype(np.float64)
             vectors, slow = _seconds(acc, second)
             sums += vectors[:, slow].sum(axis=1), vectors.sum(axis=1)
     chosen = sums[0] if sums[0, 3] else sums[1]
@@ -51,6 +51,6 @@ def _seconds(acc: np.ndarray, second: int) -> tuple[np.ndarray, np.ndarray]:
     magnitude = np.linalg.norm(acc, axis=0)
     steady = np.add.reduceat(magnitude, first) / count
     spread = np.sqrt(np.maximum(np.add.reduceat(magnitude**2, first) / count - steady**2, 0))
-    slow = (spread < SLOW) & (np.abs(size / GRAVITY - 1) < NEAR)
+    slow = (spread < MOST_SLOW_DEVIATION) & (np.abs(size / GRAVITY - 1) < MOST_GRAVITY_ERROR)
     units = mean / np.maximum(size, np.finfo(np.float64).tiny)
     return np.vstack([units, np.ones(len(first))]) * count / second, slow

@@ -11,7 +11,7 @@ from primus_scale.signal.channels import has_constant_channel, has_equal_channel
 from shards.report import CLOCK, COPIED, DEAD, GAP, INVALID, NO_SENSOR, OUTSIDE, SATURATED
 from shards.signal.condition import Conditioned
 
-TOLERANCE_S = 1e-6  # below which clocks of recorders do not agree
+TOLERANCE_S = 1e-6  # of the ends of a device's samples
 
 
 def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | str:
@@ -26,15 +26,15 @@ def check_window(signal: Conditioned, start: int, samples: int) -> np.ndarray | 
     begin_s, end_s = start / signal.rate_hz, (start + samples - 1) / signal.rate_hz
     if begin_s < signal.start_s - TOLERANCE_S or end_s > signal.end_s + TOLERANCE_S:
         return OUTSIDE
-    stretch = signal.stretch_at(start)
-    if stretch is None or start + samples > stretch.stop:
+    segment = signal.segment_at(start)
+    if segment is None or start + samples > segment.stop:
         if signal.invalid_within(begin_s, end_s):
             return INVALID
         return CLOCK if signal.clock_set_within(begin_s, end_s) else GAP
-    columns = slice(start - stretch.start, start - stretch.start + samples)
-    if stretch.saturated[columns].any():
+    columns = slice(start - segment.start, start - segment.start + samples)
+    if segment.saturated[columns].any():
         return SATURATED
-    imu = np.ascontiguousarray(stretch.values[:, columns], dtype=np.float32)
+    imu = np.ascontiguousarray(segment.values[:, columns], dtype=np.float32)
     if has_constant_channel(imu):
         return DEAD
     return COPIED if has_equal_channels(imu) else imu

@@ -1,4 +1,4 @@
-"""Gravity where it can be seen: over seconds in which an accelerometer is still or turns slowly."""
+"""Gravity in seconds in which an accelerometer is still or turns slowly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from shards.signal.sample_buffer import Column
 
 CELL_S = 1.0
-CALM = 0.25  # deviation within a second over the mean vector's length, up to which it is calm
+MOST_CALM_DEVIATION = 0.25  # of a second, over its mean vector's length
 FEWEST_CELLS = 3
 FEWEST_ROWS = 4  # of a cell
 
@@ -15,9 +15,9 @@ FEWEST_ROWS = 4  # of a cell
 def visible_gravity(rows: Column, axes: list[int]) -> float | None:
     """Median length of the mean vector of calm seconds, in the rows' unit.
 
-    axes: columns of x, y and z. None where fewer than three seconds are calm: what a vigorous
-    exercise adds to gravity does not average out. The measure of calm is relative, so that wrong
-    units do not hide themselves.
+    axes: columns of x, y and z. None where fewer than three seconds are calm: vigorous
+    exercise adds acceleration that does not average out. The threshold is relative, so that it
+    holds in wrong units as well.
     """
     lengths = [found for block in rows.blocks() for found in _calm(block, axes)]
     return float(np.median(lengths)) if len(lengths) >= FEWEST_CELLS else None
@@ -32,4 +32,4 @@ def _calm(block: np.ndarray, axes: list[int]) -> list[float]:
     square = np.add.reduceat(values**2, first).sum(axis=1) / counts
     length = np.linalg.norm(mean, axis=1)
     deviation = np.sqrt(np.maximum(square - length**2, 0.0))
-    return length[(counts >= FEWEST_ROWS) & (deviation < CALM * length)].tolist()
+    return length[(counts >= FEWEST_ROWS) & (deviation < MOST_CALM_DEVIATION * length)].tolist()

@@ -16,10 +16,10 @@ from shards.recording import ACCELEROMETER, Samples, Sensor
 from shards.report import REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
 from shards.signal.clock_steps import find_steps
-from shards.signal.faults import Found, without_faults
+from shards.signal.faults import FaultCounts, without_faults
 from shards.signal.gravity import visible_gravity
-from shards.signal.one_clock import Respaced, on_one_clock
-from shards.signal.sample_buffer import Column, Median, SampleBuffer, row_type
+from shards.signal.one_clock import Retiming, on_one_clock
+from shards.signal.sample_buffer import Column, Median, SampleBuffer, row_type, spacings
 from shards.signal.sensor_gates import judge_sensor
 
 # Spacings of samples that are no gap whatever ``gap_s`` is. A lost sample is filled in where that
@@ -29,11 +29,11 @@ GAP_PERIODS, BRIDGED_S = 2.5, 0.09
 UNEVEN_PERIODS = 1.5
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it
 CHUNK_ROWS = 2**15  # taken in at once
-LATEST_S = 1e11  # the year 5138; times beyond it, like those in ms or ns of a clock in s, are none
-DAMAGED = 10.0  # times the highest rotation that any device measures: a damaged record
-DENSEST = 4.0  # samples a period: where the median spacing is that of bursts, the mean rules
+LATEST_S = 1e11  # the year 5138; later times are in ms, us or ns, not in s
+DAMAGE_FACTOR = 10.0  # times the highest rotation of any device; beyond it a record is damaged
+MOST_SAMPLES_A_PERIOD = 4.0  # where samples come in bursts, their median spacing is too short
 PEAK_SHARE = 0.999  # of rows whose values the usual peak is not below
-TOLERANCE = 0.125  # of the windows' period, by which all times of a sensor may be off together
+TIME_TOLERANCE = 0.125  # of the windows' period: error allowed to all times of a sensor together
 
 
 class Gap(NamedTuple):
@@ -53,13 +53,13 @@ class Gap(NamedTuple):
 class SensorData:
     """A sensor's rows (``sample_buffer.row_type``) in order of time, its values in SI units.
 
-    stretches: first row of each, and the row after its last. period_s: spacing to resample by.
+    segments: first row of each, and the row after its last. period_s: spacing to resample by.
     median_acc: median |a| in m/s2 where the sensor is an accelerometer; gravity: of seconds in
     which it was still (None: too few). findings: of its gates.
     """
 
     rows: Column
-    stretches: list[tuple[int, int]]
+    segments: list[tuple[int, int]]
     gaps: list[Gap]
     period_s: float
     start_s: float
@@ -89,17 +89,19 @@ def read_sensor(
     gate refuses the sensor (``shards.signal.sensor_gates``).
     """
     intake, ordered = _take_in(sensor, unit, factor, limits, where)
-    ordered, respaced = on_one_clock(ordered, limits, tolerance_s=TOLERANCE / rate_hz, where=where)
+    ordered, retiming = on_one_clock(
+        ordered, limits, tolerance_s=TIME_TOLERANCE / rate_hz, where=where
+    )
     rows, faults, fault_times = without_faults(ordered, unit, limits)
     if not len(rows):
         raise ValueError(f"{where}: all of its {intake.samples} samples are zeros; leave it out")
-    intake.nan_times.add(fault_times)
+    intake.invalid_times.add(fault_times)
     first, last = ordered.read(0, 1), ordered.read(len(ordered) - 1, len(ordered))
     span = (float(first["time_s"][0]), float(last["time_s"][0]))
-    cut = _Cut.of(rows, span, intake.nan_times, limits.gap_s)
+    division = _Segmentation.of(rows, span, intake.invalid_times, limits.gap_s)
     acc = [sensor.channels.index(c) for c in ACCELEROMETER if c in sensor.channels]
     measured = _measure(rows, acc if len(acc) == len(ACCELEROMETER) else [])
-    report = _report(sensor, unit, factor, intake, respaced, faults, cut, measured)
+    report = _report(sensor, unit, factor, intake, retiming, faults, division, measured)
     findings = judge_sensor(
         report,
         limits,
@@ -113,9 +115,9 @@ def read_sensor(
         raise ValueError(refusal.text)
     return SensorData(
         rows=rows,
-        stretches=cut.stretches,
-        gaps=cut.gaps,
-        period_s=cut.period_s,
+        segments=division.segments,
+        gaps=division.gaps,
+        period_s=division.period_s,
         start_s=span[0],
         end_s=span[1],
         median_acc=measured.median_acc,
@@ -149,9 +151,9 @@ def _report(
     unit: str,
     factor: float,
     intake: _Intake,
-    respaced: Respaced,
-    faults: Found,
-    cut: _Cut,
+    retiming: Retiming,
+    faults: FaultCounts,
+    division: _Segmentation,
     measured: _Measured,
 ) -> SensorReport:
     """All that was found in the sensor's samples."""
@@ -159,24 +161,24 @@ def _report(
         channels=sensor.channels,
         unit=unit,
         samples=intake.samples,
-        untimed=intake.untimed + respaced.unusable,
+        untimed=intake.untimed + retiming.unusable,
         invalid=intake.invalid,
-        duplicates=intake.buffer.duplicates + respaced.duplicates,
+        duplicates=intake.buffer.duplicates + retiming.duplicates,
         out_of_order=intake.buffer.out_of_order,
         saturated=intake.saturated,
-        rate_hz=cut.rate_hz,
-        gaps=sum(not gap.clock for gap in cut.gaps),
-        gap_s=sum((gap.end_s - gap.start_s for gap in cut.gaps if not gap.clock), 0.0),
+        rate_hz=division.rate_hz,
+        gaps=sum(not gap.clock for gap in division.gaps),
+        gap_s=sum((gap.end_s - gap.start_s for gap in division.gaps if not gap.clock), 0.0),
         limit=None if sensor.limit is None else sensor.limit * abs(factor),
         overlapping=intake.buffer.overlapping,
-        shared_times=respaced.shared,
+        shared_times=retiming.shared,
         zeros=faults.zeros,
         repeated=faults.repeated,
         spikes=faults.spikes,
-        filled=cut.filled,
-        clock_steps=cut.clock_steps,
+        filled=division.filled,
+        clock_steps=division.clock_steps,
         usual_peak=float(f"{measured.peak:.6g}"),
-        notes=(respaced.note,) if respaced.note else (),
+        notes=(retiming.note,) if retiming.note else (),
     )
 
 
@@ -204,12 +206,12 @@ class _Intake:
 
     def __init__(self, sensor: Sensor, unit: str, factor: float, limits: SensorLimits) -> None:
         self.samples = self.untimed = self.invalid = self.saturated = 0
-        self.far_s = 0.0  # a finite time that is none in s
-        self.nan_times = _Times(limits.gap_s)
+        self.far_s = 0.0  # a finite time that cannot be in seconds
+        self.invalid_times = _InvalidTimes(limits.gap_s)
         self.buffer = SampleBuffer(len(sensor.channels))
         self._sensor = sensor
         self._factor = factor
-        highest = {"m/s2": limits.max_acc, "rad/s": DAMAGED * limits.max_rotation}
+        highest = {"m/s2": limits.max_acc, "rad/s": DAMAGE_FACTOR * limits.max_rotation}
         self._highest = highest.get(unit, limits.max_value)
 
     def add(self, samples: Samples) -> None:
@@ -245,7 +247,7 @@ class _Intake:
         self.samples += len(time_s)
         self.untimed += len(time_s) - int(timed.sum())
         self.invalid += int((timed & ~possible).sum())
-        self.nan_times.add(time_s[timed & ~possible])
+        self.invalid_times.add(time_s[timed & ~possible])
         good = timed & possible
         self.saturated += int(saturated[good].sum())
         rows = np.zeros(int(good.sum()), row_type(values.shape[1]))
@@ -254,7 +256,7 @@ class _Intake:
         self.buffer.add(rows)
 
 
-class _Times:
+class _InvalidTimes:
     """Times of invalid records, kept as intervals that end where none follows within ``gap_s``."""
 
     def __init__(self, gap_s: float) -> None:
@@ -284,13 +286,13 @@ class _Times:
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """Ordered rows cut at gaps and at steps of their clock. rate_hz: over the stretches.
+class _Segmentation:
+    """Ordered rows cut at gaps and at steps of their clock. rate_hz: over the segments.
 
-    filled: samples missing within stretches.
+    filled: samples missing within segments.
     """
 
-    stretches: list[tuple[int, int]]
+    segments: list[tuple[int, int]]
     gaps: list[Gap]
     clock_steps: int
     period_s: float
@@ -298,65 +300,59 @@ class _Cut:
     filled: int
 
     @classmethod
-    def of(cls, rows: Column, span: tuple[float, float], invalid: _Times, gap_s: float) -> _Cut:
+    def of(
+        cls, rows: Column, span: tuple[float, float], invalid: _InvalidTimes, gap_s: float
+    ) -> _Segmentation:
         """span: of all rows, faulty ones included. gap_s: as ``SensorLimits.gap_s``."""
-        spacing = Median()
-        for _, steps in _steps(rows):
-            spacing.add(steps)
-        usual_s = spacing.value()
+        median = Median()
+        for _, spacing_s in spacings(rows):
+            median.add(spacing_s)
+        usual_s = median.value()
         bridged_s = min(GAP_PERIODS * usual_s, BRIDGED_S)
         limit_s = max(gap_s, bridged_s, UNEVEN_PERIODS * usual_s)
         covered_s, covered, filled = 0.0, 0, 0
-        for _, steps in _steps(rows):
-            covered_s += float(steps[steps <= limit_s].sum())
-            covered += int((steps <= limit_s).sum())
-            missing = steps[(steps > UNEVEN_PERIODS * usual_s) & (steps <= limit_s)] / usual_s
+        for _, spacing_s in spacings(rows):
+            short = spacing_s <= limit_s
+            covered_s += float(spacing_s[short].sum())
+            covered += int(short.sum())
+            missing = spacing_s[(spacing_s > UNEVEN_PERIODS * usual_s) & short] / usual_s
             filled += int((np.rint(missing) - 1).sum()) if usual_s else 0
-        fresh = _fresh_rows(rows)
+        clock_set = _clock_set_rows(rows)
         # A lone sample has no spacing; any will do for it.
-        period_s = max(spacing.value(), covered_s / len(rows) / DENSEST) or gap_s
+        period_s = max(usual_s, covered_s / len(rows) / MOST_SAMPLES_A_PERIOD) or gap_s
         if covered_s:
-            fresh |= set(find_steps(rows, covered_s / covered, limit_s))
+            clock_set |= set(find_steps(rows, covered_s / covered, limit_s))
         bounds, gaps = [0], []
-        for row, gap in _breaks(rows, limit_s, fresh):
+        for row, gap in _breaks(rows, limit_s, clock_set):
             bounds.append(row)
             gaps.append(gap._replace(invalid=not gap.clock and invalid.within(gap)))
         ends = rows.read(0, 1)["time_s"][0], rows.read(len(rows) - 1, len(rows))["time_s"][0]
         for start_s, end_s in ((span[0], float(ends[0])), (float(ends[1]), span[1])):
             if start_s < end_s:
                 gaps.append(Gap(start_s, end_s, invalid=True))
-        stretches = list(itertools.pairwise([*bounds, len(rows)]))
+        segments = list(itertools.pairwise([*bounds, len(rows)]))
         rate_hz = covered / covered_s if covered_s else 0.0
-        return cls(stretches, gaps, len(fresh), period_s, rate_hz, filled)
+        return cls(segments, gaps, len(clock_set), period_s, rate_hz, filled)
 
 
-def _fresh_rows(rows: Column) -> set[int]:
+def _clock_set_rows(rows: Column) -> set[int]:
     """Rows before which a clock was set back."""
     found: set[int] = set()
     first = 0
     for block in rows.blocks():
-        found |= set((first + np.flatnonzero(block["fresh"])).tolist())
+        found |= set((first + np.flatnonzero(block["clock_set"])).tolist())
         first += len(block)
     return found - {0}
 
 
-def _breaks(rows: Column, limit_s: float, fresh: set[int]) -> Iterator[tuple[int, Gap]]:
+def _breaks(rows: Column, limit_s: float, clock_set: set[int]) -> Iterator[tuple[int, Gap]]:
     """First row after each gap or step of the clock, and what lies before it."""
-    marked = np.array(sorted(fresh), np.int64)
-    for first, steps in _steps(rows):
-        wide = steps > limit_s
-        inside = marked[(marked >= first) & (marked < first + len(steps))] - first
+    marked = np.array(sorted(clock_set), np.int64)
+    for first, spacing_s in spacings(rows):
+        wide = spacing_s > limit_s
+        inside = marked[(marked >= first) & (marked < first + len(spacing_s))] - first
         cut = wide.copy()
         cut[inside] = True
         for row in (first + np.flatnonzero(cut)).tolist():
             before_s, after_s = rows.read(row - 1, row + 1)["time_s"].tolist()
             yield row, Gap(before_s, after_s, invalid=False, clock=not wide[row - first])
-
-
-def _steps(rows: Column) -> Iterator[tuple[int, np.ndarray]]:
-    """Spacings of ordered rows in blocks, each with the row that its first spacing leads to."""
-    row, last_s = 1, np.empty(0)
-    for block in rows.blocks():
-        time_s = np.concatenate([last_s, block["time_s"]])
-        yield row, np.diff(time_s)
-        row, last_s = row + len(time_s) - 1, time_s[-1:]

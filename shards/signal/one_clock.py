@@ -1,6 +1,6 @@
 """Samples that share a time, put on one clock.
 
-rows, respaced = on_one_clock(rows, limits, tolerance_s=0.005, where="device watch, sensor acc_x")
+rows, retiming = on_one_clock(rows, limits, tolerance_s=0.005, where="device watch, sensor acc_x")
 
 Recorders that send packets, or that cut their times to whole seconds, give many samples one time.
 Which of them it belongs to, and how far apart they are, follows from how many samples come with
@@ -11,7 +11,6 @@ the difference matters, the sensor is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +18,19 @@ import numpy as np
 from shards.settings import SensorLimits
 from shards.signal.coarse_times import FEWEST_ODD, coarse_step, fit_coarse, odd_spacings
 from shards.signal.packets import Packets, fit_packets
-from shards.signal.sample_buffer import Column
+from shards.signal.sample_buffer import Column, spacings
 
-RARE = 0.2  # share of rows with shared times up to which each is put between its neighbours
-BURSTY = 4.0  # mean over median spacing, above which samples came in bursts of different times
-LONGEST_S = 1.0  # spacings count as no longer when the mean spacing is taken
-PACKED = 0.01  # of groups of one time that hold both equal and different values: packets
-LIKE = 1.001  # ratio of bends up to which two clocks explain a signal as well
-TWICE = 4  # rows of a packet from which on half of them repeated says it was sent twice
+MOST_SHARED = 0.2  # share of rows with shared times; up to it each is put between its neighbours
+BURST_RATIO = 4.0  # mean over median spacing; above it samples came in bursts
+LONGEST_SPACING_S = 1.0  # longer spacings count as this in the mean
+PACKETS_SHARE = (
+    0.01  # of groups of one time with equal and different values; above it they are packets
+)
+SAME_ROUGHNESS = 1.001  # ratio up to which two clocks explain a signal equally well
+FEWEST_SENT_TWICE = 4  # rows; a packet of so many, half of them repeats, was sent twice
 
 
-class Respaced(NamedTuple):
+class Retiming(NamedTuple):
     """What was found. duplicates: rows dropped as repetitions. shared: rows that share a time.
 
     unusable: rows dropped because their place on the clock is unknown. note: what was done.
@@ -43,7 +44,7 @@ class Respaced(NamedTuple):
 
 def on_one_clock(
     rows: Column, limits: SensorLimits, *, tolerance_s: float, where: str
-) -> tuple[Column, Respaced]:
+) -> tuple[Column, Retiming]:
     """Ordered rows with rising times, each sample at its own.
 
     tolerance_s: by which times may be off all together. ValueError naming ``where`` and the flag
@@ -51,15 +52,15 @@ def on_one_clock(
     """
     groups = _groups(rows, 0.0)
     duplicates = 0
-    if groups is not None and groups.same.any():
+    if groups is not None and groups.repeats.any():
         repeated = _repeated(groups)
         if repeated.any():
-            rows, duplicates = _without_same(rows, groups, repeated)
+            rows, duplicates = _without_repeats(rows, groups, repeated)
             groups = _groups(rows, 0.0)
     if groups is None:
-        groups = _bursts(rows) or _singles(rows, tolerance_s)
+        groups = _bursts(rows) or _single_rows(rows, tolerance_s)
     if groups is None:
-        return rows, Respaced(duplicates)
+        return rows, Retiming(duplicates)
     shared = int(groups.counts[groups.counts > 1].sum())
     packets = Packets(*groups.clock)
     if not packets.period_s > 0:
@@ -69,23 +70,23 @@ def on_one_clock(
         )
     by_steps = _by_steps(rows, groups, limits, tolerance_s, where)
     if by_steps is not None:
-        placed, unusable, note = by_steps
+        retimed, unusable, note = by_steps
     elif shared == 0:
-        return rows, Respaced(duplicates)
+        return rows, Retiming(duplicates)
     else:
         starts, note = None, "each next to its neighbours"
-        if shared > RARE * len(rows) and packets.extent_s / 2 > tolerance_s:
+        if shared > MOST_SHARED * len(rows) and packets.extent_s / 2 > tolerance_s:
             starts, note = fit_packets(packets, limits, tolerance_s=tolerance_s, where=where)
-        placed, unusable = _placed(rows, packets, starts)
-    if not len(placed):
+        retimed, unusable = _retimed(rows, packets, starts)
+    if not len(retimed):
         raise ValueError(
             f"{where}: its samples share times, and too few of these lie on one even clock to tell "
             "where the samples lie; leave it out, or save its own times"
         )
-    told = f"{where}: {shared:,} of {len(rows):,} samples shared a time with others; put {note}"
+    summary = f"{where}: {shared:,} of {len(rows):,} samples shared a time with others; put {note}"
     if not shared:
-        told = f"{where}: the times of all {len(rows):,} samples are coarse; put {note}"
-    return placed, Respaced(duplicates, shared, unusable, told)
+        summary = f"{where}: the times of all {len(rows):,} samples are coarse; put {note}"
+    return retimed, Retiming(duplicates, shared, unusable, summary)
 
 
 def _by_steps(
@@ -97,29 +98,29 @@ def _by_steps(
     if step_s is None:
         return None
     fit = fit_coarse(packets, step_s, limits, tolerance_s=tolerance_s, where=where)
-    placed, unusable = _placed(rows, packets, fit.starts)
+    retimed, unusable = _retimed(rows, packets, fit.starts)
     shared = int(groups.counts[groups.counts > 1].sum())
-    if shared <= RARE * len(rows):  # then samples may be missing instead, or the times be right
-        own = _placed(rows, Packets(*groups.clock), None)[0] if shared else rows
-        if unusable or _bend(own) <= LIKE * _bend(placed):
+    if shared <= MOST_SHARED * len(rows):  # samples may be missing instead
+        own = _retimed(rows, Packets(*groups.clock), None)[0] if shared else rows
+        if unusable or _roughness(own) <= SAME_ROUGHNESS * _roughness(retimed):
             return None
     if fit.refusal:
         raise ValueError(fit.refusal)
-    return placed, unusable, fit.note
+    return retimed, unusable, fit.note
 
 
 class _Groups(NamedTuple):
-    """Rows of one time: their time, number, how many are ``same``, and whether a clock was set."""
+    """Groups of rows of one time: time, number of rows, repeats among them, and ``clock_set``."""
 
     time_s: np.ndarray
     counts: np.ndarray
-    same: np.ndarray
-    fresh: np.ndarray
+    repeats: np.ndarray
+    clock_set: np.ndarray
 
     @property
     def clock(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Times, numbers of rows, and where a clock was set, for ``Packets``."""
-        return self.time_s, self.counts, self.fresh
+        return self.time_s, self.counts, self.clock_set
 
 
 def _groups(rows: Column, near_s: float) -> _Groups | None:
@@ -128,18 +129,18 @@ def _groups(rows: Column, near_s: float) -> _Groups | None:
     last_s, any_near = -np.inf, False
     for block in rows.blocks():
         time_s = block["time_s"]
-        begins = (np.diff(time_s, prepend=last_s) > near_s) | block["fresh"]
+        begins = (np.diff(time_s, prepend=last_s) > near_s) | block["clock_set"]
         any_near |= not begins.all()
         first = np.flatnonzero(begins)
         edges = first if len(first) and first[0] == 0 else np.append(0, first)
         counts = np.diff(np.append(edges, len(block)))
-        same = np.add.reduceat(block["same"].astype(np.int64), edges)
+        repeats = np.add.reduceat(block["repeat"].astype(np.int64), edges)
         if len(edges) > len(first):  # goes on from the block before
             parts[-1][1][-1] += counts[0]
-            parts[-1][2][-1] += same[0]
-            counts, same = counts[1:], same[1:]
+            parts[-1][2][-1] += repeats[0]
+            counts, repeats = counts[1:], repeats[1:]
         if len(first):
-            parts.append((time_s[first].copy(), counts, same, block["fresh"][first].copy()))
+            parts.append((time_s[first].copy(), counts, repeats, block["clock_set"][first].copy()))
         last_s = time_s[-1]
     if not any_near:
         return None
@@ -147,65 +148,57 @@ def _groups(rows: Column, near_s: float) -> _Groups | None:
 
 
 def _repeated(groups: _Groups) -> np.ndarray:
-    """In which groups the rows that are ``same`` are repetitions, and no samples of equal value."""
+    """In which groups ``repeats`` are rows written twice, rather than samples of equal value."""
     several = groups.counts > 1
-    mixed = several & (groups.same > 0) & (groups.same < groups.counts - 1)
-    differ = several & (groups.same < groups.counts - 1)
-    if differ.sum() <= PACKED * several.sum():
-        return groups.same > 0
+    mixed = several & (groups.repeats > 0) & (groups.repeats < groups.counts - 1)
+    differ = several & (groups.repeats < groups.counts - 1)
+    if differ.sum() <= PACKETS_SHARE * several.sum():
+        return groups.repeats > 0
     # Packets, where equal values are samples, save in one that was sent twice.
-    return mixed & (groups.counts >= TWICE) & (2 * groups.same == groups.counts)
+    return mixed & (groups.counts >= FEWEST_SENT_TWICE) & (2 * groups.repeats == groups.counts)
 
 
-def _without_same(rows: Column, groups: _Groups, which: np.ndarray) -> tuple[Column, int]:
-    """Rows without those that are ``same`` in the groups ``which``, and how many those were."""
+def _without_repeats(rows: Column, groups: _Groups, which: np.ndarray) -> tuple[Column, int]:
+    """Rows without the repeats of the groups ``which``, and how many were left out."""
     kept, dropped, first = Column(rows.dtype), 0, 0
     ends = np.cumsum(groups.counts)
     for block in rows.blocks():
         group = np.searchsorted(ends, np.arange(first, first + len(block)), side="right")
-        leave = block["same"] & which[group]
+        leave = block["repeat"] & which[group]
         kept.append(block[~leave])
         dropped += int(leave.sum())
         first += len(block)
     return kept, dropped
 
 
-def _singles(rows: Column, tolerance_s: float) -> _Groups | None:
+def _single_rows(rows: Column, tolerance_s: float) -> _Groups | None:
     """Each row by itself, where their spacings are so uneven that coarse times may be why."""
     odd = sum(odd_spacings(block["time_s"], tolerance_s) for block in rows.blocks())
     if odd < FEWEST_ODD:
         return None
     time_s = np.concatenate([block["time_s"] for block in rows.blocks()])
-    fresh = np.concatenate([block["fresh"] for block in rows.blocks()])
-    return _Groups(time_s, np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64), fresh)
+    clock_set = np.concatenate([block["clock_set"] for block in rows.blocks()])
+    return _Groups(time_s, np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64), clock_set)
 
 
 def _bursts(rows: Column) -> _Groups | None:
     """Groups of samples much closer than they are on average: times of arrival of packets."""
     total, count = 0.0, 0
-    small: list[np.ndarray] = []
-    for steps in _spacings(rows):
-        total += float(np.minimum(steps, LONGEST_S).sum())
-        count += len(steps)
-        small.append(np.quantile(steps, [0.5]))
-    if not count or np.median(np.concatenate(small)) * BURSTY >= total / count:
+    medians: list[np.ndarray] = []
+    for _, spacing_s in spacings(rows):
+        if len(spacing_s):
+            total += float(np.minimum(spacing_s, LONGEST_SPACING_S).sum())
+            count += len(spacing_s)
+            medians.append(np.quantile(spacing_s, [0.5]))
+    if not count or np.median(np.concatenate(medians)) * BURST_RATIO >= total / count:
         return None
-    return _groups(rows, total / count / BURSTY)
+    return _groups(rows, total / count / BURST_RATIO)
 
 
-def _spacings(rows: Column) -> Iterator[np.ndarray]:
-    last_s = np.empty(0)
-    for block in rows.blocks():
-        time_s = np.concatenate([last_s, block["time_s"]])
-        last_s = time_s[-1:]
-        if len(time_s) > 1:
-            yield np.diff(time_s)
+def _roughness(rows: Column) -> float:
+    """Mean distance of samples from the cubic through their neighbours, all axes together.
 
-
-def _bend(rows: Column) -> float:
-    """How far samples lie off the cubic through their neighbours on average, all axes together.
-
-    Where times are wrong the signal between them bends.
+    Wrong times make a signal rough.
     """
     total, count, before = 0.0, 0, np.empty(0, rows.dtype)
     for block in rows.blocks():
@@ -226,15 +219,15 @@ def _bend(rows: Column) -> float:
     return total / max(count, 1)
 
 
-def _placed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[Column, int]:
+def _retimed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[Column, int]:
     """Rows at their times. starts: of each packet, NaN where unknown (None: next to neighbours)."""
     if starts is None:
         begin_s, step_s = packets.between_neighbours()
-        fresh = packets.fresh
+        clock_set = packets.clock_set
     else:
         begin_s, step_s = starts, np.full(len(starts), packets.period_s)
-        fresh = packets.fresh | packets.resumed
-    placed, first, unusable, latest_s = Column(rows.dtype), 0, 0, -np.inf
+        clock_set = packets.clock_set | packets.resumed
+    retimed, first, unusable, latest_s = Column(rows.dtype), 0, 0, -np.inf
     before = np.cumsum(packets.counts) - packets.counts
     for block in rows.blocks():
         numbers = np.arange(first, first + len(block))
@@ -242,13 +235,13 @@ def _placed(rows: Column, packets: Packets, starts: np.ndarray | None) -> tuple[
         block = block.copy()
         place = numbers - before[group]
         block["time_s"] = begin_s[group] + place * step_s[group]
-        block["fresh"] = fresh[group] & (place == 0)
+        block["clock_set"] = clock_set[group] & (place == 0)
         known = np.isfinite(block["time_s"])
         # Behind a clock that was set, a packet may reach into the time of the one before.
         reached = np.maximum.accumulate(np.append(latest_s, block["time_s"][known]))
         known[known] = block["time_s"][known] > reached[:-1]
         latest_s = reached[-1]
-        placed.append(block[known])
+        retimed.append(block[known])
         unusable += int((~known).sum())
         first += len(block)
-    return placed, unusable
+    return retimed, unusable

@@ -21,25 +21,25 @@ import numpy as np
 
 RUN_ROWS = 2**18  # sorted in memory at once; a row of six channels takes 33 bytes
 PIVOT_ROWS = 2**10  # every such row's time is a candidate for a boundary of the merge
-# A file with fewer steps backwards than this share is in order but for jumps of its clock.
-ORDERLY = 0.1
-NEAR = 0.6  # periods within which rows recorded before and after a jump back cannot both be right
-FEWEST_LAID = 3  # rows over time already recorded, from which on a clock was set back
-MOST_AT_ONCE = 2**16  # rows of one time, above which a clock stands still
+# Share of rows earlier than the one before. Up to it the file is in order but for clock jumps.
+MOST_OUT_OF_ORDER = 0.1
+CONFLICT_PERIODS = 0.6  # of two rows, one before and one after a jump back: nearer ones conflict
+FEWEST_OVERLAPPING = 3  # rows of a part; from so many on the clock was set back
+MOST_OF_ONE_TIME = 2**16  # rows; if there are more, the clock stands still
 
 
 def row_type(channels: int) -> np.dtype:
     """A sample: time, part of the file (see ``SampleBuffer``), values, whether one is saturated.
 
-    same: a row of the same part, time and values came before. fresh: a clock was set between the
-    row before and this one.
+    repeat: an earlier row has the same part, time and values. clock_set: the clock was set between
+    the row before and this one.
     """
     fields = [("time_s", "f8"), ("part", "i4"), ("values", "f4", (channels,)), ("saturated", "?")]
-    return np.dtype([*fields, ("same", "?"), ("fresh", "?")])
+    return np.dtype([*fields, ("repeat", "?"), ("clock_set", "?")])
 
 
 class ScratchError(OSError):
-    """The temporary folder cannot be used: the machine's trouble, not a recording's."""
+    """The temporary folder cannot be used. The machine is at fault, not the recording."""
 
 
 class Column:
@@ -76,13 +76,22 @@ class Column:
             yield self.read(start, start + rows)
 
     def view(self) -> np.ndarray:
-        """All rows, read-only, mapped from the file: pages that memory is short of can go."""
+        """All rows, read-only, mapped from the file, so that memory stays small."""
         if not self._rows:
             return self._typed(b"")
         return self._typed(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def _typed(self, data: bytes | mmap.mmap) -> np.ndarray:
         return np.frombuffer(data, self.dtype.base).reshape(-1, *self.dtype.shape)
+
+
+def spacings(rows: Column) -> Iterator[tuple[int, np.ndarray]]:
+    """Spacings of ordered rows, s, in blocks; each with the row that its first spacing leads to."""
+    row, last_s = 1, np.empty(0)
+    for block in rows.blocks():
+        time_s = np.concatenate([last_s, block["time_s"]])
+        yield row, np.diff(time_s)
+        row, last_s = row + len(time_s) - 1, time_s[-1:]
 
 
 @contextmanager
@@ -97,7 +106,7 @@ def _in_scratch() -> Iterator[None]:
 
 
 class Median:
-    """Median of numbers not below zero, in one pass: the mean of a 0.07 % wide class of them."""
+    """Median of numbers not below zero, in one pass: to 0.07 %."""
 
     _PER_OCTAVE = 1024
     _OCTAVES = 40  # below and above one: 1e-12 to 1e12
@@ -118,7 +127,7 @@ class Median:
         self._sums[low:high] += np.bincount(places - low, numbers)
 
     def value(self, share: float = 0.5) -> float:
-        """The median, or what another ``share`` of them do not exceed; zero without numbers."""
+        """The median, or the quantile of ``share``; zero without numbers."""
         total = self._counts.cumsum()
         if not total[-1]:
             return 0.0
@@ -131,9 +140,9 @@ class SampleBuffer:
 
     A step back in time begins a new part of the file. Where a part lies over time that an earlier
     one has recorded, its rows are left out: as ``duplicates`` where they repeat the earlier ones,
-    time and values, as ``overlapping`` otherwise. Rows of one part may share a time; such that
-    repeat another are marked as ``same``. ``out_of_order`` counts rows earlier than the one before;
-    ``stands_still`` tells that one time is that of very many rows.
+    time and values, as ``overlapping`` otherwise. Rows of one part may share a time; ``repeat``
+    marks those with the values of another. ``out_of_order`` counts rows earlier than the one
+    before. ``stands_still``: very many rows have one time.
     """
 
     def __init__(self, channels: int) -> None:
@@ -148,7 +157,9 @@ class SampleBuffer:
         self._last_s = -math.inf
         self._steps = Median()
         self._increasing = True
-        self._laid: Counter[int] = Counter()  # rows of each part over time already recorded
+        self._overlapping_by_part: Counter[int] = (
+            Counter()
+        )  # rows of each part over time already recorded
 
     def add(self, rows: np.ndarray) -> None:
         """Append rows; their ``part`` is filled in."""
@@ -167,22 +178,22 @@ class SampleBuffer:
     @property
     def orderly(self) -> bool:
         """Whether the file is in order of time but for jumps of its clock."""
-        return self.out_of_order <= ORDERLY * max(self._runs[-1], 1)
+        return self.out_of_order <= MOST_OUT_OF_ORDER * max(self._runs[-1], 1)
 
     def finish(self) -> Column:
-        """The rows in order of time, ``same`` and ``fresh`` filled in."""
+        """The rows in order of time, ``repeat`` and ``clock_set`` filled in."""
         self._write_runs()
         if self._increasing:
             return self._column
         merged = Column(self._column.dtype)
-        last = np.empty(0, merged.dtype)  # of one time; the block after may oust them
+        last = np.empty(0, merged.dtype)  # of one time; rows of the next block may share it
         for block in self._merge():
             rows = self._once(np.concatenate([last, block]))
             wait = int(np.searchsorted(rows["time_s"], rows["time_s"][-1])) if len(rows) else 0
             merged.append(rows[:wait])
             last = rows[wait:]
         merged.append(last)
-        return self._with_fresh(merged)
+        return self._mark_clock_sets(merged)
 
     def _write_runs(self) -> None:
         if not self._pending_rows:
@@ -195,9 +206,9 @@ class SampleBuffer:
             self._runs.append(len(self._column))
 
     def _not_too_many(self, rows: np.ndarray) -> np.ndarray:
-        """Ordered rows without those of a time beyond ``MOST_AT_ONCE``: memory must hold them."""
+        """Ordered rows, at most ``MOST_OF_ONE_TIME`` of each time: memory must hold them."""
         first = _first_of_time(rows)
-        keep = np.arange(len(rows)) - first < MOST_AT_ONCE
+        keep = np.arange(len(rows)) - first < MOST_OF_ONE_TIME
         self.stands_still |= not keep.all()
         return rows if keep.all() else rows[keep]
 
@@ -223,14 +234,14 @@ class SampleBuffer:
         first = _first_of_time(rows)
         if (first == np.arange(len(rows))).all():
             return self._without_conflicts(rows)
-        same = _repeats(rows)
+        repeats = _repeats(rows)
         later = rows["part"] != rows["part"][first]
         if self.orderly:
-            self._leave_out(rows, later, same)
-        else:  # the parts mean nothing: rows of one time are as if of one part
+            self._leave_out(rows, later, repeats)
+        else:  # parts mean nothing here: rows of one time count as of one part
             later = np.zeros(len(rows), bool)
         kept = rows[~later]
-        kept["same"] |= same[~later]
+        kept["repeat"] |= repeats[~later]
         return self._without_conflicts(kept)
 
     def _without_conflicts(self, rows: np.ndarray) -> np.ndarray:
@@ -239,7 +250,7 @@ class SampleBuffer:
             return rows  # the order of the file says nothing
         first = _first_of_time(rows)
         heads = np.flatnonzero(first == np.arange(len(rows)))  # one of each time
-        near = np.diff(rows["time_s"][heads]) < NEAR * self._steps.value()
+        near = np.diff(rows["time_s"][heads]) < CONFLICT_PERIODS * self._steps.value()
         parts = np.diff(rows["part"][heads])
         left_out = np.zeros(len(heads), bool)
         left_out[1:] |= near & (parts > 0)
@@ -248,15 +259,17 @@ class SampleBuffer:
         self._leave_out(rows, whole, np.zeros(len(rows), bool))
         return rows[~whole]
 
-    def _leave_out(self, rows: np.ndarray, which: np.ndarray, same: np.ndarray) -> None:
-        """Count rows that are left out; those not the ``same`` as earlier ones tell of a clock."""
-        self.duplicates += int((which & same).sum())
-        self.overlapping += int((which & ~same).sum())
-        self._laid.update(rows["part"][which & ~same].tolist())
+    def _leave_out(self, rows: np.ndarray, which: np.ndarray, repeats: np.ndarray) -> None:
+        """Count rows that are left out; those that are no ``repeats`` show that a clock was set."""
+        self.duplicates += int((which & repeats).sum())
+        self.overlapping += int((which & ~repeats).sum())
+        self._overlapping_by_part.update(rows["part"][which & ~repeats].tolist())
 
-    def _with_fresh(self, rows: Column) -> Column:
+    def _mark_clock_sets(self, rows: Column) -> Column:
         """Mark where rows of a clock that was set back follow others, or others follow them."""
-        back = [part for part, laid in self._laid.items() if laid >= FEWEST_LAID]
+        back = [
+            part for part, count in self._overlapping_by_part.items() if count >= FEWEST_OVERLAPPING
+        ]
         if not back:
             return rows
         marked = Column(rows.dtype)
@@ -264,7 +277,9 @@ class SampleBuffer:
         for block in rows.blocks():
             block = block.copy()
             part = np.concatenate([block["part"][:1] if before is None else before, block["part"]])
-            block["fresh"] = (np.diff(part) != 0) & np.isin(np.maximum(part[1:], part[:-1]), back)
+            block["clock_set"] = (np.diff(part) != 0) & np.isin(
+                np.maximum(part[1:], part[:-1]), back
+            )
             before = part[-1:]
             marked.append(block)
         return marked

@@ -1,4 +1,4 @@
-"""Lone spikes among the samples of a sensor, and what is left over at its beginning.
+"""Lone spikes among the samples of a sensor, and rows left over from before the recording.
 
 A spike is a sample, or up to three, far from where its neighbours on both sides say it should be,
 while these neighbours are where they should be and change little. Impacts are not like that: the
@@ -15,13 +15,13 @@ from shards.signal.sample_buffer import Column
 LEAST_HEIGHT = {"m/s2": 1.0, "rad/s": 0.5}
 MOST_ROWS = 3  # of a spike
 MOST_SHARE = 0.05  # of rows on or next to spikes; if there are more, they are the signal
-BACK = 0.15  # of a spike's height: how near the rows next to it lie to where they should
-OTHER_SPIKE = 2  # steps that another spike nearby makes
-CALM = 0.25  # of a spike's height: the most that other rows nearby change from one to the next
+MOST_NEIGHBOUR_ERROR = 0.15  # of a spike's height: prediction error of the rows next to it
+OTHER_SPIKE_STEPS = 2  # row-to-row changes that another spike nearby makes
+MOST_NEIGHBOUR_STEP = 0.25  # of a spike's height: row-to-row change of other rows nearby
 LEFT_OVER_ROWS = 10  # at most, at the beginning of a recording
-SETTLED_ROWS = 20  # after them, that are as usual
-SETTLED = 5.0  # changes from row to row that a jump from left-overs to the signal exceeds
-REACH = 8
+SETTLED_ROWS = 20  # that follow, of the signal itself
+LEAST_JUMP_RATIO = 5.0  # of the jump from left-over rows to the signal, to its usual changes
+REACH_ROWS = 8  # read on each side of a spike
 
 
 def prediction_error(values: np.ndarray) -> np.ndarray:
@@ -35,13 +35,13 @@ def prediction_error(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[2:-2] - predicted)
 
 
-def find_spikes(rows: Column, missed: np.ndarray, unit: str, ratio: float) -> np.ndarray:
+def find_spikes(rows: Column, usual_error: np.ndarray, unit: str, ratio: float) -> np.ndarray:
     """Spans ``(n, 2)`` (first row, row after the last) of spikes of ordered rows.
 
-    missed ``(c,)``: size of each axis' prediction error that 99 % of the rows do not exceed.
+    usual_error ``(c,)``: size of each axis' prediction error that 99 % of the rows do not exceed.
     ratio: to it, from which on a row is far off.
     """
-    limit = np.maximum(ratio * missed, LEAST_HEIGHT[unit])
+    limit = np.maximum(ratio * usual_error, LEAST_HEIGHT[unit])
     candidates = _candidates(rows, limit)
     if len(candidates) > MOST_SHARE * len(rows):
         candidates = []
@@ -72,40 +72,45 @@ def _candidates(rows: Column, limit: np.ndarray) -> list[int]:
 
 def _spike_at(rows: Column, row: int, limit: np.ndarray) -> tuple[int, int] | None:
     """The spike around this row, if there is one: the shortest span that explains it."""
-    low = max(row - REACH, 0)
-    near = rows.read(low, row + REACH + 1)
+    low = max(row - REACH_ROWS, 0)
+    near = rows.read(low, row + REACH_ROWS + 1)
     values = near["values"].astype(np.float64)
     place = row - low
     for length in range(1, MOST_ROWS + 1):
         for start in range(place - length + 1, place + 1):
             stop = start + length
-            if start < 4 or stop > len(values) - 4 or near["fresh"][start - 3 : stop + 4].any():
+            if start < 4 or stop > len(values) - 4 or near["clock_set"][start - 3 : stop + 4].any():
                 continue
             if near["saturated"][start:stop].any():
-                continue  # told as such
-            spike = _off(values, start, stop)
+                continue  # counted as saturated
+            spike = _span_error(values, start, stop)
             height = np.abs(spike).max(axis=0)
             axes = (np.abs(spike) > limit).all(axis=0)
             if not axes.any():
                 continue
             outside = np.delete(values, np.s_[start:stop], axis=0)
             steps = np.sort(np.abs(np.diff(outside, axis=0)).max(axis=1))
-            if steps[-1 - OTHER_SPIKE] > CALM * height[axes].max():
+            if steps[-1 - OTHER_SPIKE_STEPS] > MOST_NEIGHBOUR_STEP * height[axes].max():
                 continue  # much moves here: an impact
-            beside = np.abs(np.stack([_off_beside(values, start, stop, n) for n in (-1, 1)]))
-            if (beside[:, axes] <= np.maximum(BACK * height[axes], limit[axes] / 4)).all():
+            neighbours = np.abs(
+                np.stack([_neighbour_error(values, start, stop, n) for n in (-1, 1)])
+            )
+            if (
+                neighbours[:, axes]
+                <= np.maximum(MOST_NEIGHBOUR_ERROR * height[axes], limit[axes] / 4)
+            ).all():
                 return low + start, low + stop
     return None
 
 
-def _off(values: np.ndarray, start: int, stop: int) -> np.ndarray:
+def _span_error(values: np.ndarray, start: int, stop: int) -> np.ndarray:
     """How far rows ``start`` to ``stop`` lie off the cubic through two rows on both sides."""
     places = np.array([start - 2, start - 1, stop, stop + 1])
     weights = _lagrange(places, np.arange(start, stop))
     return np.asarray(values[start:stop] - weights @ values[places])
 
 
-def _off_beside(values: np.ndarray, start: int, stop: int, side: int) -> np.ndarray:
+def _neighbour_error(values: np.ndarray, start: int, stop: int, side: int) -> np.ndarray:
     """How far the row before a span (side -1), or after it (1), lies off its other neighbours."""
     row = start - 1 if side < 0 else stop
     left, right = (start - 3, stop) if side < 0 else (start - 2, stop + 1)
@@ -123,12 +128,12 @@ def _lagrange(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _left_over(rows: Column, limit: np.ndarray) -> list[tuple[int, int]]:
-    """Rows at the beginning that jump to what is usual from then on."""
+    """Rows at the beginning, up to a jump to the signal that follows."""
     near = rows.read(0, LEFT_OVER_ROWS + SETTLED_ROWS + 1)
     head = near["values"].astype(np.float64)
     changes = np.abs(np.diff(head, axis=0))
     settled = changes[LEFT_OVER_ROWS:].max(axis=0, initial=0.0)
-    jumps = (changes > np.maximum(limit, SETTLED * settled)).any(axis=1)
+    jumps = (changes > np.maximum(limit, LEAST_JUMP_RATIO * settled)).any(axis=1)
     last = np.flatnonzero(jumps[:LEFT_OVER_ROWS])
     if not len(last) or len(head) < LEFT_OVER_ROWS + SETTLED_ROWS:
         return []

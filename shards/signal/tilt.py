@@ -1,10 +1,11 @@
-"""Does gravity turn as fast as the gyroscope says? Units, signs and axes show in it.
+"""Does gravity turn as fast as the gyroscope says? Wrong units, signs and axes show here.
 
 report = measure_tilt(conditioned)  # None: no gyroscope, or too little turning
 
 While a device turns with w (rad/s), the direction of gravity in it changes by -w x g a second. Over
-short times in which little else moves the device, changes of the low-passed accelerometer are held
-against the gyroscope's: their regression gives 1, or 57.3 where degrees and radians were mixed up.
+short times in which little else moves the device, changes of the low-passed accelerometer are
+compared with the gyroscope's. Their regression gives 1, or 57.3 where degrees and radians were
+mixed up.
 """
 
 from __future__ import annotations
@@ -17,43 +18,47 @@ import numpy as np
 
 from shards.recording import ACCELEROMETER, GYROSCOPE
 from shards.report import TiltReport
-from shards.signal.condition import Conditioned, Stretch
+from shards.signal.condition import Conditioned, Segment
 
 CELL_S = 0.5  # over which both are averaged, and gravity's change is taken
-CALM = 0.05  # deviation from a steady turn within a cell, over the length of its mean
-LENGTHS = 0.05  # by which the lengths of two cells' means may differ: else it is no turning alone
-LEAST_DEG, FEWEST = 180.0, 20  # of turning in all, and of changes, from which on something shows
-CORRELATED = 0.6  # from which on a slope means something
-ALIKE = 0.05  # in correlation: axes along gravity, or at rest, can be named in any way
-BLOCK = 2**15  # grid points at once
-NAMED = ((0, 1), (1, 1), (2, 1))  # the axes as they are: each with its sign
+MOST_UNSTEADINESS = 0.05  # deviation from a steady turn within a cell, over its mean's length
+MOST_LENGTH_CHANGE = 0.05  # of the means of two cells; more is not turning alone
+LEAST_DEG, FEWEST_CHANGES = 180.0, 20  # of turning in all, and of changes compared
+LEAST_CORRELATION = 0.6  # of gravity and gyroscope; below it the slope says nothing
+CORRELATION_MARGIN = 0.05  # axes along gravity, or at rest, can be named in any way
+BLOCK_SAMPLES = 2**15  # grid points at once
+NAMED_AXES = ((0, 1), (1, 1), (2, 1))  # each axis as the reader named it, with its sign
 
 
 def measure_tilt(signal: Conditioned) -> TiltReport | None:
-    """Gravity's turning against the gyroscope's; None where too little can be seen."""
-    if not {*ACCELEROMETER, *GYROSCOPE} <= {*signal.channels} or not signal.stretches:
+    """Gravity's turning against the gyroscope's; None where there is too little turning."""
+    if not {*ACCELEROMETER, *GYROSCOPE} <= {*signal.channels} or not signal.segments:
         return None
-    cells = [cell for stretch in signal.stretches for cell in _cells(signal, stretch)]
+    cells = [cell for segment in signal.segments for cell in _cells(signal, segment)]
     change = np.concatenate([cell[0] for cell in cells] or [np.empty((0, 3))])
     if not len(change):
         return None
     middle, turn = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
     turned_deg = math.degrees(float(np.linalg.norm(change, axis=1).sum()))
-    if turned_deg < LEAST_DEG or len(change) < FEWEST:
+    if turned_deg < LEAST_DEG or len(change) < FEWEST_CHANGES:
         return None
     fits = {axes: _fit(change, -np.cross(_renamed(turn, axes), middle)) for axes in _all_axes()}
     most = max(correlation for _, correlation in fits.values())
-    if most < CORRELATED:
+    if most < LEAST_CORRELATION:
         return None
     # Of those that agree about as well, the one with the fewest changes.
     best = min(
-        (axes for axes, (_, correlation) in fits.items() if correlation >= most - ALIKE),
-        key=lambda axes: sum(one != own for one, own in zip(axes, NAMED, strict=True)),
+        (
+            axes
+            for axes, (_, correlation) in fits.items()
+            if correlation >= most - CORRELATION_MARGIN
+        ),
+        key=lambda axes: sum(one != own for one, own in zip(axes, NAMED_AXES, strict=True)),
     )
     x, y, z = (f"{'+' if sign > 0 else '-'}{'xyz'[axis]}" for axis, sign in best)
     return TiltReport(
         slope=float(f"{fits[best][0]:.4g}"),
-        correlation=round(fits[NAMED][1], 4),
+        correlation=round(fits[NAMED_AXES][1], 4),
         axes=(x, y, z),
         best_correlation=round(fits[best][1], 4),
         turned_deg=round(turned_deg, 1),
@@ -83,7 +88,7 @@ def _fit(change: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
 
 
 def _cells(
-    signal: Conditioned, stretch: Stretch
+    signal: Conditioned, segment: Segment
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of calm cells: change of gravity's direction ``(n, 3)``, its middle, and the turn, rad.
 
@@ -91,9 +96,9 @@ def _cells(
     """
     rows = [signal.channels.index(name) for name in (*ACCELEROMETER, *GYROSCOPE)]
     length = max(round(CELL_S * signal.rate_hz), 4)
-    block = BLOCK // length * length
-    for start in range(0, stretch.values.shape[1], block):
-        values = stretch.values[rows, start : start + block].astype(np.float64)
+    block = BLOCK_SAMPLES // length * length
+    for start in range(0, segment.values.shape[1], block):
+        values = segment.values[rows, start : start + block].astype(np.float64)
         count = values.shape[1] // length
         if count < 2:
             continue
@@ -101,8 +106,8 @@ def _cells(
         mean = cells.mean(axis=2).T
         gravity, turning = mean[:, :3], mean[:, 3:]
         size = np.linalg.norm(gravity, axis=1)
-        calm = (_unsteady(cells[:3]) < CALM * size) & (size > 0)
-        near = np.abs(size[1:] - size[:-1]) < LENGTHS * size[:-1]
+        calm = (_unsteady(cells[:3]) < MOST_UNSTEADINESS * size) & (size > 0)
+        near = np.abs(size[1:] - size[:-1]) < MOST_LENGTH_CHANGE * size[:-1]
         kept = calm[1:] & calm[:-1] & near
         unit = gravity / np.maximum(size, 1e-12)[:, None]
         seconds = length / signal.rate_hz

@@ -102,7 +102,7 @@ def test_a_gap_in_the_gyroscope_is_left_out() -> None:
     kept = (time_s < 4.0) | (time_s > 5.5)
     holed = make_sensor(GYROSCOPE, "rad/s", time_s[kept], values[kept])
     signal = conditioned(replace(device, sensors=(device.sensors[0], holed)))
-    assert len(signal.stretches) == 2
+    assert len(signal.segments) == 2
     report = measured(signal, replace(CAMERA, lag_s=0.3))
     assert report.lag_s == pytest.approx(0.3, abs=0.005)
     assert report.confidence > 0.99 and report.correlation > 0.99

@@ -23,7 +23,7 @@ def test_values_that_no_sensor_gives_are_invalid_records(value: float) -> None:
     signal = condition(device, channels=ACCELEROMETER, units=("m/s2",) * 3, rate_hz=50.0)
     (report,) = signal.sensors
     assert report.invalid == 1
-    assert max(np.abs(stretch.values).max() for stretch in signal.stretches) < 20
+    assert max(np.abs(segment.values).max() for segment in signal.segments) < 20
 
 
 def test_lost_samples_that_are_filled_in_are_counted() -> None:

@@ -116,11 +116,11 @@ def test_rows_in_any_order_and_absurd_times_make_one_signal(tmp_path: Path) -> N
     write_metadata(tmp_path)
     (device,) = opened(tmp_path).devices
     signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50)
-    stretch = signal.stretches[0]
-    assert (stretch.start, stretch.stop) == (0, 600)
+    segment = signal.segments[0]
+    assert (segment.start, segment.stop) == (0, 600)
     grid = np.arange(50, 548) / 50
     expected = np.hstack([acceleration(grid), rotation(grid)]).T
-    np.testing.assert_allclose(stretch.values[:, 50:548], expected, atol=2e-3)
+    np.testing.assert_allclose(segment.values[:, 50:548], expected, atol=2e-3)
     acc, gyr = signal.sensors
     for report in (acc, gyr):
         assert (report.samples, report.untimed, report.duplicates) == (2454, 3, 50)

@@ -159,10 +159,10 @@ def test_wrong_narrations_labels_and_videos_are_told(tmp_path: Path) -> None:
             "labels",
             "done.csv",
             "start_s,end_s,label\n1,1,sit\n",
-            r"done\.csv: row 1 below the header: 'sit' from 1 s to 1 s is no stretch",
+            r"done\.csv: row 1 below the header: 'sit' from 1 s to 1 s is no span",
         ),
-        ("labels", "done.csv", "start_s,end_s,label\n,1,sit\n", "row 1 .* is no stretch"),
-        ("labels", "done.csv", "start_s,end_s,label\n0,1,\n", "row 1 .* is no stretch"),
+        ("labels", "done.csv", "start_s,end_s,label\n,1,sit\n", "row 1 .* is no span"),
+        ("labels", "done.csv", "start_s,end_s,label\n0,1,\n", "row 1 .* is no span"),
         (
             "labels",
             "done.csv",

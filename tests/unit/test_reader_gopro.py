@@ -63,10 +63,10 @@ def test_the_imu_of_a_real_camera() -> None:
         for sensor in signal.sensors:
             assert sensor.rate_hz == pytest.approx(device.nominal_rate_hz, rel=0.01)
             assert (sensor.invalid, sensor.out_of_order, sensor.duplicates) == (0, 0, 0)
-        (stretch,) = signal.stretches
-        assert stretch.values.shape == (6, 527) and signal.gaps == ()
+        (segment,) = signal.segments
+        assert segment.values.shape == (6, 527) and signal.gaps == ()
         expected = np.abs(rotation).mean(axis=0)
-        np.testing.assert_allclose(np.abs(stretch.values[3:]).mean(axis=1), expected, rtol=0.1)
+        np.testing.assert_allclose(np.abs(segment.values[3:]).mean(axis=1), expected, rtol=0.1)
         assert recording.sync.startswith("a clock for each sensor from counts of samples (their st")
         assert (recording.dataset, recording.narrations) == ("gopro", ())
         assert recording.notes == (UNKNOWN,)
@@ -230,7 +230,7 @@ def test_sensors_of_different_rates(tmp_path: Path, sample: bytes) -> None:
         signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
         rates = [sensor.rate_hz for sensor in signal.sensors]
         assert rates == pytest.approx([98.0, 197.5], rel=0.02)
-        assert len(signal.stretches) == 1
+        assert len(signal.segments) == 1
 
     read(path, use)
 

@@ -42,7 +42,7 @@ def test_an_experiment(tmp_path: Path) -> None:
     acc, gyr = write(tmp_path), write(tmp_path, sensor="gyro")
     write(tmp_path, experiment=2), write(tmp_path, experiment=2, sensor="gyro")
     write(tmp_path, experiment=40, user=20)
-    # Not in order of time; the last stretch ends with the file.
+    # Not in order of time; the last segment ends with the file.
     write_labels(
         tmp_path,
         (1, 1, 5, 51, 150),

@@ -113,7 +113,7 @@ def test_pamap2_rows_lost_by_the_radio_are_counted_as_invalid(tmp_path: Path) ->
         acc, gyr = signal.sensors
         assert (acc.samples, acc.invalid, gyr.samples, gyr.invalid) == (300, 0, 300, 20)
         assert [gap.invalid for gap in signal.gaps] == [True]
-        assert len(signal.stretches) == 2
+        assert len(signal.segments) == 2
 
     opened(tmp_path, PAMAP2, check)
 
@@ -190,13 +190,13 @@ def test_mhealth_degrees_become_radians_and_the_chest_has_no_gyroscope(tmp_path:
         signal = condition(ankle, channels=CHANNELS, units=UNITS, rate_hz=50.0)
         expected = np.array([[0.5], [-0.25], [1.0]]) * 3.14159265
         np.testing.assert_allclose(
-            signal.stretches[0].values[3:, 50:150], expected + np.zeros(100), rtol=1e-5
+            signal.segments[0].values[3:, 50:150], expected + np.zeros(100), rtol=1e-5
         )
         assert (
             condition(chest, channels=CHANNELS, units=UNITS, rate_hz=50.0).missing == CHANNELS[3:]
         )
         acc = condition(chest, channels=CHANNELS[:3], units=UNITS[:3], rate_hz=50.0)
-        assert acc.stretches[0].values.shape == (3, 200)
+        assert acc.segments[0].values.shape == (3, 200)
 
     opened(tmp_path, MHEALTH, check)
 
@@ -268,7 +268,7 @@ def test_opportunity_milli_units_become_si(tmp_path: Path) -> None:
     def check(recording: Recording) -> None:
         signal = condition(recording.devices[0], channels=CHANNELS, units=UNITS, rate_hz=50.0)
         expected = np.array([9.80665, -4.903325, 2.4516625, 1.0, -0.5, 0.25])
-        middle = signal.stretches[0].values[:, 50:100]
+        middle = signal.segments[0].values[:, 50:100]
         np.testing.assert_allclose(middle, expected[:, None] + np.zeros(50), rtol=1e-5)
 
     opened(tmp_path, OPPORTUNITY, check)

@@ -79,7 +79,7 @@ def test_acceleration_points_up_at_rest_as_everywhere(tmp_path: Path) -> None:
     with reader.open(find_ref(reader, "std_6-sub01")) as recording:
         signal = condition(recording.devices[0], channels=CHANNELS, units=UNITS, rate_hz=50.0)
     assert signal.sensors[0].unit == "m/s2"
-    imu = signal.stretches[0].values[:, 50]
+    imu = signal.segments[0].values[:, 50]
     np.testing.assert_allclose(imu, [0, 9.80665, 0, 0.25, 0, -0.5], rtol=1e-5, atol=1e-6)
 
 

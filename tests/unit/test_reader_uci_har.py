@@ -52,7 +52,7 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
     with reader.open(find_ref(reader, "train-subject01")) as recording:
         (device,) = recording.devices
         acc, gyr = device.sensors
-        # Five halves of a second stretch begin 10 s after the first sample past the first stretch.
+        # Five halves of a second segment begin 10 s after the first sample past the first segment.
         start_s = (5 * 64 + 500) / 50
         expected_s = np.concatenate([np.arange(320) / 50, start_s + np.arange(192) / 50])
         for sensor, columns in ((acc, slice(0, 3)), (gyr, slice(3, 6))):
@@ -67,7 +67,7 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
     ]
     assert (recording.dataset, recording.person) == ("uci_har", "hapt-01")
     assert recording.notes == (
-        "6 windows of 128 samples put together to 2 stretches, 10 s apart by our choice",
+        "6 windows of 128 samples put together to 2 segments, 10 s apart by our choice",
     )
     with reader.open(find_ref(reader, "test-subject02")) as recording:
         _, values = read_sensor(recording.devices[0].sensors[1])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shards.signal import sample_buffer as spool_module
+from shards.signal import sample_buffer as buffer_module
 from shards.signal.sample_buffer import Column, Median, SampleBuffer, row_type
 from tests.full_disk import files_limited_to
 
@@ -11,8 +11,8 @@ from tests.full_disk import files_limited_to
 @pytest.fixture(autouse=True)
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many runs and boundaries with few rows."""
-    monkeypatch.setattr(spool_module, "RUN_ROWS", 64)
-    monkeypatch.setattr(spool_module, "PIVOT_ROWS", 8)
+    monkeypatch.setattr(buffer_module, "RUN_ROWS", 64)
+    monkeypatch.setattr(buffer_module, "PIVOT_ROWS", 8)
 
 
 def buffered(time_s: np.ndarray, chunk: int = 50) -> tuple[np.ndarray, SampleBuffer]:
@@ -52,7 +52,7 @@ def test_rows_of_one_time_stay_in_file_order(shuffled: bool) -> None:
     rows, buffer = buffered(time_s, chunk=37)
     assert rows["time_s"].tolist() == np.sort(time_s).tolist()
     assert rows["values"][:, 0].tolist() == np.argsort(time_s, kind="stable").tolist()
-    assert not rows["same"].any()
+    assert not rows["repeat"].any()
     assert buffer.duplicates == 0
 
 
@@ -65,7 +65,7 @@ def test_all_times_equal() -> None:
 def test_clock_that_stands_still_is_told_and_takes_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spool_module, "MOST_AT_ONCE", 10)
+    monkeypatch.setattr(buffer_module, "MOST_OF_ONE_TIME", 10)
     rows, buffer = buffered(np.full(500, 7.0))
     assert buffer.stands_still
     assert len(rows) == 100, "of ten runs"
@@ -81,7 +81,7 @@ def test_rows_sent_again_later_are_duplicates() -> None:
     column = buffer.finish()
     assert len(column) == 100
     assert (buffer.duplicates, buffer.overlapping) == (100, 0)
-    assert not column.read(0, 100)["fresh"].any(), "no clock was set"
+    assert not column.read(0, 100)["clock_set"].any(), "no clock was set"
 
 
 def test_rows_written_twice_are_marked() -> None:
@@ -91,7 +91,7 @@ def test_rows_written_twice_are_marked() -> None:
     buffer = SampleBuffer(1)
     buffer.add(rows)
     column = buffer.finish()
-    assert column.read(0, 200)["same"].tolist() == [False, True] * 100
+    assert column.read(0, 200)["repeat"].tolist() == [False, True] * 100
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.9])
@@ -106,7 +106,9 @@ def test_time_recorded_again_is_dropped(phase: float) -> None:
     assert values[:600].tolist() == list(range(600))
     assert values[600:].tolist() == list(range(999 if phase == 0.9 else 1000, 1200))
     assert (buffer.duplicates, buffer.overlapping) == (0, 1200 - len(rows))
-    assert np.flatnonzero(rows["fresh"]).tolist() == [600], "no window may lie across the splice"
+    assert np.flatnonzero(rows["clock_set"]).tolist() == [600], (
+        "no window may lie across the splice"
+    )
 
 
 def test_late_rows_are_kept() -> None:

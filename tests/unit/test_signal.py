@@ -15,7 +15,7 @@ from primus_scale.signal.units import UNIT_FACTORS
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
 from shards.settings import SensorLimits
 from shards.signal import condition as signal_module
-from shards.signal.condition import Conditioned, Gap, Stretch, condition
+from shards.signal.condition import Conditioned, Gap, Segment, condition
 from tests.recording_factory import acceleration, make_device, make_sensor, rotation, sample_times
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +44,12 @@ def only_acc(device: Device, **options: Any) -> Conditioned:
 
 
 def error_of(
-    stretch: Stretch, expected: Callable[[np.ndarray], np.ndarray], *, end: int = END
+    segment: Segment, expected: Callable[[np.ndarray], np.ndarray], *, end: int = END
 ) -> float:
-    """Largest difference from an analytic signal, away from the stretch's ends."""
-    time_s = np.arange(stretch.start, stretch.stop) / RATE_HZ
+    """Largest difference from an analytic signal, away from the segment's ends."""
+    time_s = np.arange(segment.start, segment.stop) / RATE_HZ
     inner = slice(end, len(time_s) - end)
-    return float(np.abs(stretch.values - expected(time_s).T)[:, inner].max())
+    return float(np.abs(segment.values - expected(time_s).T)[:, inner].max())
 
 
 def both(time_s: np.ndarray) -> np.ndarray:
@@ -58,13 +58,13 @@ def both(time_s: np.ndarray) -> np.ndarray:
 
 def test_clean_device() -> None:
     signal = conditioned(make_device(60.0, rate_hz=100.0, start_s=3.0))
-    (stretch,) = signal.stretches
-    assert (stretch.start, stretch.stop) == (150, 3150)
-    assert stretch.values.shape == (6, 3000)
-    assert stretch.values.dtype == np.float32
-    assert stretch.saturated.shape == (3000,)
-    assert not stretch.saturated.any()
-    assert error_of(stretch, both) < 0.002
+    (segment,) = signal.segments
+    assert (segment.start, segment.stop) == (150, 3150)
+    assert segment.values.shape == (6, 3000)
+    assert segment.values.dtype == np.float32
+    assert segment.saturated.shape == (3000,)
+    assert not segment.saturated.any()
+    assert error_of(segment, both) < 0.002
     assert (signal.start_s, signal.end_s) == (3.0, pytest.approx(62.99))
     assert signal.gaps == ()
     assert signal.missing == ()
@@ -80,7 +80,7 @@ def test_channels_come_in_the_order_asked_for() -> None:
     channels = ("gyr_z", "acc_x")
     signal = conditioned(device, channels=channels, units=("rad/s", "m/s2"))
     assert signal.channels == channels
-    assert error_of(signal.stretches[0], lambda t: both(t)[:, [5, 0]]) < 0.002
+    assert error_of(signal.segments[0], lambda t: both(t)[:, [5, 0]]) < 0.002
 
 
 def test_sensors_of_different_rate_and_phase_share_a_grid() -> None:
@@ -94,10 +94,10 @@ def test_sensors_of_different_rate_and_phase_share_a_grid() -> None:
         ),
     )
     signal = conditioned(device)
-    (stretch,) = signal.stretches
-    assert stretch.start == 51  # first grid point after the later sensor began
-    assert stretch.stop == int(fast[-1] * RATE_HZ) + 1
-    assert error_of(stretch, both) < 0.005
+    (segment,) = signal.segments
+    assert segment.start == 51  # first grid point after the later sensor began
+    assert segment.stop == int(fast[-1] * RATE_HZ) + 1
+    assert error_of(segment, both) < 0.005
     assert signal.start_s == slow[0]
     assert signal.end_s == fast[-1]
     assert [round(one.rate_hz) for one in signal.sensors] == [31, 202]
@@ -106,8 +106,8 @@ def test_sensors_of_different_rate_and_phase_share_a_grid() -> None:
 @pytest.mark.parametrize("jitter", [0.1, 0.3])
 def test_jittered_times(jitter: float) -> None:
     signal = conditioned(make_device(30.0, rate_hz=200.0, jitter=jitter))
-    assert len(signal.stretches) == 1
-    assert error_of(signal.stretches[0], both) < 0.002
+    assert len(signal.segments) == 1
+    assert error_of(signal.segments[0], both) < 0.002
     assert signal.sensors[0].out_of_order == 0
 
 
@@ -117,7 +117,7 @@ def test_unordered_and_repeated_rows_change_nothing() -> None:
     rng = np.random.default_rng(0)
     order = rng.permutation(np.concatenate([np.arange(2000), np.arange(0, 2000, 4)]))
     signal = only_acc(accelerometer(time_s[order], acceleration(time_s[order])))
-    assert np.array_equal(signal.stretches[0].values, expected.stretches[0].values)
+    assert np.array_equal(signal.segments[0].values, expected.segments[0].values)
     assert signal.sensors[0].duplicates == 500
     assert signal.sensors[0].out_of_order == int((np.diff(time_s[order]) < 0).sum())
     assert signal.sensors[0].samples == 2500
@@ -131,10 +131,10 @@ def test_bad_rows_are_counted_and_bridged() -> None:
     time_s[[50, 1300]] = np.nan
     time_s[1400] = 1.7e18  # nanoseconds among seconds
     signal = only_acc(accelerometer(time_s, values))
-    (stretch,) = signal.stretches
+    (segment,) = signal.segments
     report = signal.sensors[0]
     assert (report.samples, report.invalid, report.untimed) == (2000, 4, 3)
-    assert error_of(stretch, acceleration) < 0.01
+    assert error_of(segment, acceleration) < 0.01
     assert signal.end_s == pytest.approx(19.99)
 
 
@@ -149,16 +149,16 @@ def test_gap_with_and_without_invalid_rows(invalid: bool) -> None:
         time_s, values = time_s[~lost], values[~lost]
     signal = only_acc(accelerometer(time_s, values))
     assert signal.gaps == (Gap(pytest.approx(4.99), pytest.approx(6.0), invalid),)
-    first, second = signal.stretches
+    first, second = signal.segments
     assert (first.start, first.stop, second.start, second.stop) == (0, 250, 300, 1000)
     assert error_of(first, acceleration) < 0.005
     assert error_of(second, acceleration) < 0.005
     assert signal.sensors[0].gap_s == pytest.approx(1.01)
-    assert signal.stretch_at(249) is first
-    assert signal.stretch_at(250) is None
-    assert signal.stretch_at(300) is second
-    assert signal.stretch_at(1000) is None
-    assert signal.stretch_at(-1) is None
+    assert signal.segment_at(249) is first
+    assert signal.segment_at(250) is None
+    assert signal.segment_at(300) is second
+    assert signal.segment_at(1000) is None
+    assert signal.segment_at(-1) is None
     assert signal.invalid_within(5.5, 7.0) is invalid
     assert signal.invalid_within(7.0, 8.0) is False
 
@@ -169,15 +169,15 @@ def test_gap_of_one_sensor_is_one_of_the_device() -> None:
     kept = (time_s < 5) | (time_s > 5.5)
     sparse = make_sensor(GYROSCOPE, "rad/s", time_s[kept], rotation(time_s[kept]))
     signal = conditioned(Device("imu", "chest", (device.sensors[0], sparse)))
-    assert [(s.start, s.stop) for s in signal.stretches] == [(0, 250), (276, 1000)]
+    assert [(s.start, s.stop) for s in signal.segments] == [(0, 250), (276, 1000)]
     assert [one.gaps for one in signal.sensors] == [0, 1]
 
 
 def test_a_lost_sample_is_filled_in_where_that_leaves_90_ms_at_most() -> None:
     cases = ((20, [], 1), (20, [50], 2), (25, [50, 99], 1), (25, [50, 51], 2))
-    for rate_hz, lost, stretches in cases:
+    for rate_hz, lost, segments in cases:
         time_s = np.delete(sample_times(rate_hz, 20.0), lost)
-        assert len(only_acc(accelerometer(time_s)).stretches) == stretches
+        assert len(only_acc(accelerometer(time_s)).segments) == segments
 
 
 def test_gap_limit_is_the_users() -> None:
@@ -193,7 +193,7 @@ def test_clock_that_jumps_forward_by_years(jump_s: float) -> None:
     values = acceleration(time_s)
     time_s[1000:] += jump_s
     signal = only_acc(accelerometer(time_s, values))
-    first, second = signal.stretches
+    first, second = signal.segments
     assert (first.start, first.stop) == (0, 500)
     assert second.start == round((10 + jump_s) * RATE_HZ)
     assert second.values.shape == (3, 500)
@@ -206,8 +206,8 @@ def test_one_absurd_time_leaves_the_rest_as_it_is() -> None:
     values = acceleration(time_s)
     time_s[1000] = 9e10
     signal = only_acc(accelerometer(time_s, values))
-    assert error_of(signal.stretches[0], acceleration) < 0.005
-    assert sum(stretch.values.shape[1] for stretch in signal.stretches[1:]) <= 1
+    assert error_of(signal.segments[0], acceleration) < 0.005
+    assert sum(segment.values.shape[1] for segment in signal.segments[1:]) <= 1
     assert signal.sensors[0].out_of_order == 1
 
 
@@ -216,7 +216,7 @@ def test_clock_that_jumps_back_far() -> None:
     values = acceleration(time_s - 1e6)
     time_s[1000:] -= 5e5
     signal = only_acc(accelerometer(time_s, values))
-    assert [stretch.values.shape[1] for stretch in signal.stretches] == [500, 500]
+    assert [segment.values.shape[1] for segment in signal.segments] == [500, 500]
     assert signal.sensors[0].out_of_order == 1
     assert signal.sensors[0].duplicates == 0
 
@@ -227,8 +227,8 @@ def test_clock_that_restarts_keeps_what_came_first(phase_s: float) -> None:
     values = acceleration(time_s)
     again = np.concatenate([time_s, time_s[:1000] + phase_s])
     signal = only_acc(accelerometer(again, np.concatenate([values, -values[:1000]])))
-    (stretch,) = signal.stretches
-    assert error_of(stretch, acceleration) < 0.002
+    (segment,) = signal.segments
+    assert error_of(segment, acceleration) < 0.002
     report = signal.sensors[0]
     assert (report.out_of_order, report.duplicates, report.overlapping) == (1, 0, 1000)
     assert report.rate_hz == pytest.approx(100.0)
@@ -246,7 +246,7 @@ def test_clock_that_stands_still_is_refused() -> None:
 def test_units_of_acceleration(unit: str, per_si: float) -> None:
     time_s = sample_times(100.0, 10.0)
     signal = only_acc(accelerometer(time_s, acceleration(time_s) * per_si, unit))
-    assert error_of(signal.stretches[0], acceleration) < 0.002
+    assert error_of(signal.segments[0], acceleration) < 0.002
     assert signal.sensors[0].unit == "m/s2"
     assert signal.median_acc == pytest.approx(9.84, abs=0.1)
 
@@ -255,11 +255,11 @@ def test_units_of_rotation_and_others() -> None:
     time_s = sample_times(100.0, 10.0)
     degrees = make_sensor(GYROSCOPE, "deg/s", time_s, rotation(time_s) * 180 / np.pi)
     signal = conditioned(Device("d", "p", (degrees,)), channels=GYROSCOPE, units=UNITS[3:])
-    assert error_of(signal.stretches[0], rotation) < 0.002
+    assert error_of(signal.segments[0], rotation) < 0.002
     assert signal.median_acc is None
     volts = make_sensor(("emg_1",), "mV", time_s, 1000 * acceleration(time_s)[:, :1])
     signal = conditioned(Device("d", "p", (volts,)), channels=("emg_1",), units=("V",))
-    assert error_of(signal.stretches[0], lambda t: acceleration(t)[:, :1]) < 0.002
+    assert error_of(signal.segments[0], lambda t: acceleration(t)[:, :1]) < 0.002
     assert all(UNIT_FACTORS[si] == (si, 1.0) for si, _ in UNIT_FACTORS.values())
 
 
@@ -278,7 +278,7 @@ def test_rectification_comes_after_conversion_and_before_all_else() -> None:
     time_s = sample_times(100.0, 10.0)
     raw = ((acceleration(time_s) - offset) @ np.linalg.inv(turn)) / 9.80665
     device = accelerometer(time_s, raw, "g", rectify=lambda values: values @ turn + offset)
-    assert error_of(only_acc(device).stretches[0], acceleration) < 0.002
+    assert error_of(only_acc(device).segments[0], acceleration) < 0.002
 
 
 def test_saturation_is_marked_where_it_reaches() -> None:
@@ -289,8 +289,8 @@ def test_saturation_is_marked_where_it_reaches() -> None:
     values[1400, 2] = 0.99 * 8 * 9.80665
     device = accelerometer(time_s, values / 9.80665, "g", limit=8.0)
     signal = only_acc(device)
-    (stretch,) = signal.stretches
-    assert np.flatnonzero(stretch.saturated).tolist() == [249, 250, 251, 299, 300, 301]
+    (segment,) = signal.segments
+    assert np.flatnonzero(segment.saturated).tolist() == [249, 250, 251, 299, 300, 301]
     assert signal.sensors[0].saturated == 2
     assert signal.sensors[0].limit == pytest.approx(8 * 9.80665)
 
@@ -298,12 +298,12 @@ def test_saturation_is_marked_where_it_reaches() -> None:
 def test_device_without_gyroscope() -> None:
     signal = conditioned(make_device(10.0, start_s=3.0, gyroscope=False))
     assert signal.missing == GYROSCOPE
-    assert signal.stretches == ()
+    assert signal.segments == ()
     assert (signal.start_s, signal.end_s) == (3.0, pytest.approx(12.99))
     assert [one.samples for one in signal.sensors] == [1000]
     alone = only_acc(make_device(10.0, gyroscope=False))
     assert alone.missing == ()
-    assert len(alone.stretches) == 1
+    assert len(alone.segments) == 1
 
 
 def test_two_sensors_for_one_channel_are_refused() -> None:
@@ -320,7 +320,7 @@ def test_sensors_that_never_overlap_have_no_stretch() -> None:
         make_sensor(GYROSCOPE, "rad/s", late, rotation(late)),
     )
     signal = conditioned(Device("d", "p", sensors))
-    assert signal.stretches == ()
+    assert signal.segments == ()
     assert signal.start_s > signal.end_s
 
 
@@ -344,15 +344,15 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = only_acc(accelerometer(time_s, values))
     monkeypatch.setattr(signal_module, "BLOCK_ROWS", 700)
     blocks = only_acc(accelerometer(time_s, values, chunk=123))
-    assert whole.stretches[0].start == blocks.stretches[0].start
-    difference = whole.stretches[0].values - blocks.stretches[0].values
+    assert whole.segments[0].start == blocks.segments[0].start
+    difference = whole.segments[0].values - blocks.segments[0].values
     assert np.abs(difference).max() < 1e-5
 
 
 def test_same_samples_give_the_same_bytes_whatever_their_chunks() -> None:
     time_s = sample_times(200.0, 30.0)
-    one = only_acc(accelerometer(time_s, chunk=17)).stretches[0].values
-    other = only_acc(accelerometer(time_s, chunk=4000)).stretches[0].values
+    one = only_acc(accelerometer(time_s, chunk=17)).segments[0].values
+    other = only_acc(accelerometer(time_s, chunk=4000)).segments[0].values
     assert one.tobytes() == other.tobytes()
 
 
@@ -377,7 +377,7 @@ def test_memory_is_bounded() -> None:
             sensor = Sensor(ACCELEROMETER, "m/s2", lambda: read(chunks))
             signal = condition(Device("imu", "chest", (sensor,)), channels=ACCELEROMETER,
                                units=("m/s2",) * 3, rate_hz=50.0)
-            assert [s.values.shape for s in signal.stretches] == [(3, 20_000 * chunks)]
+            assert [s.values.shape for s in signal.segments] == [(3, 20_000 * chunks)]
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         print(peak(3), peak(15))

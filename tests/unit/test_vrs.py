@@ -82,8 +82,8 @@ def test_gravity_and_rates_after_the_signal_path(name: str) -> None:
             for sensor in signal.sensors:
                 assert sensor.rate_hz == pytest.approx(device.nominal_rate_hz, rel=0.01)
                 assert sensor.saturated == sensor.invalid == sensor.gaps == 0
-            (stretch,) = signal.stretches
-            gravity = np.linalg.norm(stretch.values[:3], axis=0)
+            (segment,) = signal.segments
+            gravity = np.linalg.norm(segment.values[:3], axis=0)
             assert 9.5 <= np.median(gravity) <= 10.1
 
 
