@@ -1,8 +1,8 @@
-"""Whether a block of windows fits the index of its folder.
+"""Check that a block of windows has the shapes and types that the index of its folder gives.
 
-The checksums of an index tell that bytes are those that were written, not that they were right:
-an array of one channel would be spread over six, one of too many rows would lose some, without a
-word. So every block is held against the index before a row of it is used.
+The checksums of an index prove that bytes are as they were written, not that they were right. An
+array of one channel would be broadcast to six channels, and surplus rows would be dropped, without
+an error. So every block is compared with the index before its rows are used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from primus_scale.sample import NO_LABEL
 
 @dataclass(frozen=True)
 class Expected:
-    """What a block must be: ``windows`` of ``shape`` ``(C, T)``, teachers, number of labels."""
+    """What a block must hold: number and shape ``(C, T)`` of windows, teachers, count of labels."""
 
     windows: int
     shape: tuple[int, int]
@@ -28,23 +28,23 @@ class Expected:
 
 
 def expected_of(index: ShardIndex, windows: int) -> Expected:
-    """What the index says of a block of so many windows."""
+    """What a block of ``windows`` windows must hold, according to its index."""
     shape = len(index.channels), index.window_samples
     return Expected(windows, shape, index.teachers, len(index.labels))
 
 
 def check_fit(block: Block, expected: Expected) -> None:
-    """ValueError naming every field of ``block`` that is not as expected."""
+    """ValueError naming every field of ``block`` that differs from ``expected``."""
     faults = [*misfits(block, expected)]
     if faults:
         raise ValueError("; ".join(faults))
 
 
 def misfits(block: Block, expected: Expected) -> Iterator[str]:
-    """What of ``block`` is not as expected, a line for each field.
+    """A line for each field of ``block`` that differs from ``expected``.
 
-    Counts, shapes, types and names of all columns, values of those that index something, and that
-    samples and embeddings are finite. Of metas, when each window starts.
+    Checks counts, shapes, types and names of all columns, the range of label ids, that samples and
+    embeddings are finite, and the start times in the metas.
     """
     rows = len(block)
     if rows != expected.windows:
@@ -53,7 +53,7 @@ def misfits(block: Block, expected: Expected) -> Iterator[str]:
     for name in ("uid", "recording", "label"):
         yield from _wrong_array(name, getattr(block, name), np.int64, (rows,))
     try:
-        _ = block.start_s  # once read it is kept
+        _ = block.start_s  # a cached property: reading it checks the metas
     except ValueError as error:
         yield str(error)
     if ((block.label < NO_LABEL) | (block.label >= expected.labels)).any():

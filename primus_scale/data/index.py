@@ -1,11 +1,11 @@
-"""``index.json``: the truth about a shard folder.
+"""``index.json``: what a shard folder must contain.
 
-It says what the windows are (shape, units, rate, teachers), and for every tar file its size, its
-sha256 and where each record lies, so that a shard which is missing, short or altered is detected
+It describes the windows (shape, units, rate, teachers), and gives for every tar file its size, its
+sha256 and the position of each record. So a shard that is missing, short or altered is detected,
 and never shortens an epoch silently. In the JSON a record is the row ``[offset, length, windows,
-crc32]``; everything else goes by the names of the fields below. The last field, ``sha256``, seals
-the text before it, so that an index which is not what was written is refused. Indexes of schema 1
-have no seal: they are read, and ``shards verify --seal`` writes them anew.
+crc32]``; everything else has the names of the fields below. The last field, ``sha256``, is the
+*seal*: the digest of the text before it. An index whose seal does not fit is refused. Indexes of
+schema 1 have no seal: they are read, and ``shards verify --seal`` writes them again with one.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class RecordEntry(NamedTuple):
-    """Where a record lies in its shard.
+    """Position of a record in its shard.
 
     ``offset`` and ``length`` (bytes) span all tar members of the record with their headers and
-    padding, so one ranged read brings the record. ``crc32`` is that of these bytes.
+    padding, so one ranged read loads the record. ``crc32``: of these bytes. ``windows``: in it.
     """
 
     offset: _Count
@@ -50,7 +50,7 @@ class RecordEntry(NamedTuple):
 
 
 class TailEntry(NamedTuple):
-    """The end of a record, all its members behind the pictures: bytes, and their ``crc32``."""
+    """The end of a record, all members after its pictures: length in bytes, and ``crc32``."""
 
     length: _Count
     crc32: Annotated[int, Field(ge=0, lt=2**32)]
@@ -60,8 +60,8 @@ class TailEntry(NamedTuple):
 class ShardEntry:
     """One tar file: its name in the folder, size in bytes, sha256 (hex) and records in order.
 
-    tails: of each record, so that who needs no pictures can read less; empty where no record
-    begins with pictures, or an earlier version wrote the shard.
+    tails: the part of each record after its pictures, for readers that need no pictures. Empty
+    where no record begins with pictures, or where an earlier version wrote the shard.
     """
 
     __pydantic_config__ = _STRICT
@@ -90,7 +90,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class TeacherSpace:
-    """What the embeddings of one modality are.
+    """Teacher and width of the embeddings of one modality.
 
     ``key`` is the embedding key (digest of the teacher's weights and preprocessing), ``space`` the
     joint space it belongs to (the same for video and text of one CLIP), ``teacher`` its name.
@@ -150,7 +150,10 @@ class ShardIndex:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        """A record is at least as long as its windows: no count here can ask for memory beyond."""
+        """Check that records are long enough for their windows.
+
+        So a forged count cannot make a reader allocate more memory than the record has bytes.
+        """
         samples = 4 * len(self.channels) * self.window_samples
         window = samples + 2 * sum(space.dim for space in self.teachers.values())
         for shard in self.shards:
@@ -175,7 +178,7 @@ class ShardIndex:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of all that the index says, of the shards' checksums too."""
+        """sha256 (hex) of the whole content of the index, the shards' checksums included."""
         return _digest(_dump(_tree(self)))
 
 
@@ -185,7 +188,7 @@ _ENTRY_ADAPTER = TypeAdapter(ShardEntry)
 
 @dataclass(frozen=True)
 class IndexFile:
-    """An index as it was found. seal: "broken" where the text is not what was written."""
+    """An index that was read. seal: "broken" where the text differs from what was written."""
 
     source: str
     index: ShardIndex
@@ -203,7 +206,7 @@ class IndexFile:
 def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
     """Read and check ``index.json`` of the shard folder at ``url``.
 
-    Errors as ``read_index_file``; ValueError also where it is not what was written.
+    Errors as ``read_index_file``; ValueError also where the seal is broken.
     """
     file = read_index_file(url, patience)
     file.check_seal()
@@ -227,7 +230,7 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
             "(a folder whose writing was interrupted has no index)"
         ) from None
     except (ConnectionError, TimeoutError):
-        raise  # says it all, and may pass
+        raise  # its message is complete, and a retry may help
     except OSError as error:
         raise OSError(f"cannot read {source}: {error}; check the URL and credentials") from error
     tree = parse_json(data, source, advice="write the shards again")
@@ -252,14 +255,14 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
 
 
 def parse_shard_entry(tree: Any) -> ShardEntry:
-    """The entry that was kept as JSON (``dataclasses.asdict``); ValueError where it is damaged."""
+    """The entry of the JSON value ``tree`` (``dataclasses.asdict``); ValueError if damaged."""
     return _ENTRY_ADAPTER.validate_python(tree)
 
 
 def write_index(index: ShardIndex, url: str) -> None:
-    """Write ``index.json`` into the folder at ``url``, in one step: whole or not at all.
+    """Write ``index.json`` into the folder at ``url``, whole or not at all.
 
-    ValueError or TypeError where it could not be read again.
+    ValueError or TypeError, before anything is written, where it could not be read again.
     """
     content = _dump(_tree(_ADAPTER.validate_json(_dump(_tree(index)), strict=True)))
     folder = Folder(url)

@@ -1,8 +1,8 @@
 """Members of a record: the files of a tar shard that share a basename, as bytes and as arrays.
 
-They are read by an explicit list of extensions, and nothing is ever unpickled. Bytes may come from
-anybody, so that each format is held to what this program writes: plain tar headers, arrays that
-fill their member exactly, pictures that begin as JPEG.
+They are read by an explicit list of extensions, and nothing is ever unpickled. The bytes may come
+from anybody, so each format must be exactly as this program writes it: plain tar headers, arrays
+that fill their member exactly, pictures that begin as JPEG.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import safetensors.numpy
 from primus_scale.storage.foreign import reason
 from primus_scale.storage.names import check_name, quoted
 
-# Bytes of a member. Those of a record are views of it: at 2 MB a block, copying costs more than
-# reading from a warm file.
+# Bytes of a member. Members are views of their record: to copy a block of 2 MB takes longer than
+# to read it from a file that the system has cached.
 Data = bytes | memoryview
 
-_TAR_BLOCK = 512  # bytes of a header; what follows is filled up to a multiple of it
-_SAFETENSORS_TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}  # those we write
+_TAR_BLOCK = 512  # bytes of a header; a member is padded to a multiple of it
+_SAFETENSORS_TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}  # that we write
 _NPY_HEADER = re.compile(  # of version 1.0
     rb"\x93NUMPY\x01\x00(?P<length>[\x00-\xff]{2})\{'descr': '(?P<type>[<|][bfiu][1248])', "
     rb"'fortran_order': False, 'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), ?\} *\n"
@@ -37,8 +37,8 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
     """Key and members of the record whose tar bytes are ``data``; members by extension, as views.
 
     The extension is all that follows the first dot of the file name, as in WebDataset. ValueError
-    where the bytes are anything but the whole plain tar members of one record, each there once
-    and of an extension that is read.
+    unless the bytes are complete plain tar members of one record, with different extensions that
+    can be read.
     """
     members: dict[str, memoryview] = {}
     view = memoryview(data)
@@ -63,8 +63,8 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
     return keys.pop(), members
 
 
-def behind_pictures(data: bytes) -> int:
-    """Where the members of the record ``data`` begin that stand behind its leading pictures."""
+def position_after_pictures(data: bytes) -> int:
+    """Position of the first member of the record ``data`` after its leading pictures."""
     position = 0
     while position < len(data):
         info = _tar_header(data, position)
@@ -75,10 +75,10 @@ def behind_pictures(data: bytes) -> int:
 
 
 def _tar_header(data: bytes, position: int) -> tarfile.TarInfo:
-    """The header at ``position``; ValueError where it is none of a plain file with its content.
+    """The header at ``position``; ValueError where it is no header of a plain, complete file.
 
-    One header is taken at a time: the archive reader of the library follows chains of headers,
-    takes sizes and names out of extended ones, and ends without a word where one is damaged.
+    Headers are read one by one. The library's archive reader would follow chains of headers, take
+    sizes and names from extended headers, and stop at a damaged header without an error.
     """
     header = data[position : position + _TAR_BLOCK]
     try:
@@ -100,7 +100,7 @@ def decode_member(name: str, data: Data) -> Any:
     decode = _DECODERS[_check_extension(name)]
     try:
         return decode(data)
-    except Exception as error:  # of any kind: what libraries raise over bytes that are damaged
+    except Exception as error:  # libraries raise errors of any kind for damaged bytes
         raise ValueError(f"member {name} is damaged: {reason(error)}") from None
 
 
@@ -127,7 +127,8 @@ def _check_extension(name: str) -> str:
 def _decode_npy(data: Data) -> np.ndarray:
     """The array, which must fill the member.
 
-    The library takes memory for whatever a header claims, and hands it to a parser of Python.
+    The library is not used: it allocates as much memory as the header claims, and parses the
+    header as Python code.
     """
     header = _NPY_HEADER.match(data)
     if header is None:
@@ -141,10 +142,10 @@ def _decode_npy(data: Data) -> np.ndarray:
 
 
 def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
-    """Tensors as views of ``data``; the library's own loader copies each.
+    """Tensors as views of ``data``; the library's loader would copy each tensor.
 
-    The format: 8 bytes with the length of a JSON header, the header, the tensors, which fill the
-    rest without gap or overlap.
+    The format is 8 bytes with the length of a JSON header, the header, and the tensors, which fill
+    the rest without gaps or overlaps.
     """
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
@@ -169,7 +170,7 @@ def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, none of whose keys is there twice."""
+    """A JSON object; ValueError where a key occurs twice."""
     tree = dict(pairs)
     if len(tree) != len(pairs):
         raise ValueError("a name is there twice")

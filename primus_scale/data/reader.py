@@ -1,12 +1,12 @@
-"""From shard folders to batches: schedule -> ranged read -> decode -> batch, read ahead by threads.
+"""From shard folders to batches: schedule -> ranged read -> decode -> batch, in threads, ahead.
 
     shard_set = ShardSet.open(config.data.train)
     with batches(config.data, shard_set, batch=256, seed=0, rank=0, world=1) as loader:
         for batch in loader:
             ...
 
-Each rank reads only the records that hold its rows of a global batch. Nothing is opened and no
-thread is started before the first batch is asked for, so a loader may cross a fork until then.
+Each rank reads only the records that hold its rows of a global batch. A loader opens no file and
+starts no thread before the first batch is requested, so until then it may be copied by a fork.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from primus_scale.sample import Batch, WindowMeta
 from primus_scale.storage.patience import Patience
 
 _COLUMNS = {"uid": np.int64, "recording": np.int64, "label": np.int64, "start_s": np.float64}
-_LEAST_RECORDS = 16  # that some windows are taken from: more folders than one, as a rule
-_WHOLE_READERS = 16  # concurrent reads of a set read whole; an object store takes 20 ms for each
+_LEAST_RECORDS = 16  # from which a part of a set is taken, so that it is from several folders
+_WHOLE_READERS = 16  # concurrent reads of ``load_windows``; an object store takes 20 ms for each
 
 
 def batches(
@@ -116,7 +116,7 @@ class BatchLoader(Iterator[Batch]):
         """Stop reading ahead and end the threads; may be called twice."""
         self._patience.end()
         self._pipeline.close()
-        # Reads are dropped first: an assembly that waits for one of them ends by that.
+        # Reads are cancelled first: an assembly that waits for one of them then ends too.
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._assembler.shutdown(cancel_futures=True)
         self._readers.shutdown()
@@ -137,7 +137,7 @@ class BatchLoader(Iterator[Batch]):
                 self._blocks.popitem(last=False)
 
     def _read_ahead(self, requests: Iterator[Future[Batch]]) -> Iterator[Future[Batch]]:
-        """Stage: keep some batches in the making while the caller works on one."""
+        """Stage: prepare some batches while the caller works on one."""
         waiting: deque[Future[Batch]] = deque()
         for request in requests:
             waiting.append(request)
@@ -163,11 +163,10 @@ class BatchLoader(Iterator[Batch]):
 
 @dataclass(frozen=True)
 class LoadedWindows:
-    """All windows of some shard folders in memory, in the order they lie there.
+    """Windows of shard folders in memory, in the order of the shards.
 
-    batch: their tensors (embeddings where the shards are packed; frames and texts where they are
-    window shards), N rows. metas: what is known of each. shard_set: labels (names of
-    ``label`` ids), teachers, rate and units.
+    batch: their tensors, N rows (with embeddings from packed shards, with frames and texts from
+    window shards). metas: of each window. shard_set: class names, teachers, rate and units.
     """
 
     batch: Batch
@@ -200,11 +199,11 @@ def load_windows(
     pictures: bool = True,
     most: int | None = None,
 ) -> LoadedWindows:
-    """Read the folders at ``urls``, of either kind, into memory, whole or ``most`` windows.
+    """Read window shards or packed shards at ``urls`` into memory, at most ``most`` windows.
 
-    Where there are more, the records that are read, and the windows taken of them, are spread
-    evenly. Without ``pictures`` windows have no frames, and their bytes are not read where they lie
-    apart. Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
+    If there are more, evenly spaced records are read and evenly spaced windows taken from them.
+    Without ``pictures`` windows have no frames, and the bytes of frames are not read if the index
+    allows that. Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
     """
     shard_set = ShardSet.open(urls, patience)
     windows = shard_set.windows_per_record
@@ -236,7 +235,7 @@ def _spread(length: int, number: int) -> np.ndarray:
 
 
 def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
-    """Copy the chosen rows out of their blocks; the work is per block, not per window."""
+    """The batch of the chosen rows, copied block by block: one by one would take longer."""
     count, teachers, index = len(chosen.rows), shard_set.teachers, shard_set.index
     any_block = next(iter(blocks.values()))
     imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Records: the files of a tar shard that share a basename, and what they mean.
+"""Records: the files of a tar shard that share a basename, as windows and blocks of windows.
 
 A *window record* holds one window: ``imu.npy``, ``frame00.jpg``, ``frame01.jpg``, ... and
 ``meta.json``. A *packed record* holds a block of windows as columns: ``block.safetensors`` and
@@ -28,7 +28,7 @@ _COLUMNS = {"imu": np.float32, "uid": np.int64, "recording": np.int64, "label": 
 
 @dataclass
 class _Start:
-    """All that training reads of a meta; three times quicker than the whole of it."""
+    """The one field of a meta that training needs; parsing all fields takes three times as long."""
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
@@ -64,12 +64,12 @@ class Block:
 
     @cached_property
     def metas(self) -> list[WindowMeta]:
-        """What is known of each window; parsed when first asked, since training does not ask."""
+        """The meta of each window. Parsed at the first access, since training needs none."""
         return _decode_meta(_METAS, self.meta_json)
 
     @cached_property
     def start_s(self) -> np.ndarray:
-        """When each window starts, ``(N,)`` float64: seconds on its recording's clock."""
+        """Start time of each window, ``(N,)`` float64: seconds on its recording's clock."""
         starts = _decode_meta(_STARTS, self.meta_json)
         if len(starts) != len(self):
             raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")
@@ -77,7 +77,7 @@ class Block:
 
 
 def recording_id(meta: WindowMeta) -> int:
-    """64-bit identity of the recording that a window was cut from, as a signed integer."""
+    """64-bit id of the recording that a window was cut from, as a signed integer."""
     return hash64(f"{meta.dataset}\x1f{meta.recording}")
 
 
@@ -175,7 +175,7 @@ def _frame_names(count: int) -> list[str]:
 
 
 def _require(members: Mapping[str, Data], *names: str) -> None:
-    """ValueError where ``members`` are other than ``names``."""
+    """ValueError unless ``members`` are exactly those of ``names``."""
     lacking = [name for name in names if name not in members]
     foreign = sorted(members.keys() - set(names))
     if lacking:

@@ -1,28 +1,28 @@
 """The order of data: which windows form global batch ``step`` of a run.
 
-It is a pure function of the index, the seed and the step. It knows nothing of ranks or threads, so
-that runs on any number of ranks see the same global batches, and a run resumes at any step without
-replaying those before.
+It is a pure function of the index, the seed and the step. It does not depend on ranks or threads.
+So runs on any number of ranks see the same global batches, and a run resumes at any step without
+reading the batches before it again.
 
-The epochs follow each other without end: global batch ``s`` is windows ``s * B`` up to
-``(s + 1) * B`` of the endless sequence of epochs, each of which holds every window once. All
-batches are full, so every step weighs the same; one batch may hold the end of an epoch and the
-beginning of the next.
+**Epochs.** An epoch holds every window once, and epochs follow each other without end. With ``B``
+windows in a batch, global batch ``s`` is windows ``s * B`` to ``(s + 1) * B`` of this sequence. So
+all batches are full, every step has the same weight, and a batch may hold the end of one epoch and
+the beginning of the next.
 
-An epoch goes through all records in a permuted order. Consecutive records are grouped,
-``shuffle_blocks`` at a time, and the windows of a group are permuted together. So windows are mixed
-well enough while no more than the records of one or two groups are needed at a time (windows are
-also shuffled globally when packed shards are written).
+**Order.** An epoch takes all records in a permuted order. ``shuffle_blocks`` consecutive records
+form a group, and the windows of a group are permuted together. So windows are mixed, but only the
+records of one or two groups are in memory. (Windows are also shuffled globally when packed shards
+are written.)
 
-No window comes twice in one batch: the objective would take the second for a negative of the
-first. Where a batch holds the end of an epoch, a window of that end would at times stand in the
-same batch again, as one of the first of the next epoch. It then gives its place to the next window
-that is not in the batch, and comes as soon as the batch is full: a change of order among the
-first ``B`` windows of an epoch. It needs at least ``B`` windows, and fewer are refused.
+**No window twice in a batch.** The objective would treat the second copy as a negative of the
+first. A batch that holds the end of an epoch could get the same window again from the beginning of
+the next one. Such a window is moved behind the windows that fill the batch. This changes the order
+among the first ``B`` windows of an epoch, its *head*. It needs at least ``B`` windows; fewer are
+refused.
 
-Within a batch, where order means nothing to the objective, windows stand by record. Ranks take
-consecutive rows of it, so a rank reads its share of a group's records and one or two more,
-rather than all of them.
+**Rows of ranks.** The objective does not depend on the order within a batch, so a batch is sorted
+by record. Ranks take consecutive rows, so a rank reads its share of a group's records and one or
+two more, not all of them.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Rows(NamedTuple):
 
 
 class _EpochOrder(NamedTuple):
-    """Records of an epoch in order, and the first window of each group (and the end)."""
+    """Records of an epoch in order, and the position of each group's first window (and the end)."""
 
     records: np.ndarray
     group_starts: np.ndarray
 
 
-def check_enough(windows: int, batch: int) -> None:
-    """ValueError where there are fewer windows than a batch holds."""
+def check_enough_windows(windows: int, batch: int) -> None:
+    """ValueError where there are fewer windows than in a batch."""
     if windows < batch:
         raise ValueError(
             f"train.batch is {batch}, but data.train holds {windows} windows, and a batch holds "
@@ -64,7 +64,7 @@ def check_enough(windows: int, batch: int) -> None:
 class Schedule:
     """Batches of ``batch`` windows from records of ``windows_per_record`` windows.
 
-    ValueError as ``check_enough``.
+    ValueError as ``check_enough_windows``.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Schedule:
         if not self._windows.size or self._windows.min() < 1:
             raise ValueError("a schedule needs records, each of at least one window")
         self.windows = int(self._windows.sum())
-        check_enough(self.windows, batch)
+        check_enough_windows(self.windows, batch)
         self._batch = batch
         self._shuffle_blocks = shuffle_blocks
         self._seed = seed
-        # Batches follow each other: the order of an epoch and its current groups are kept.
+        # Consecutive batches need the same epoch and groups, so these are cached.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
         self._group_rows = lru_cache(maxsize=4)(self._make_group_rows)
-        self._heads: dict[int, Rows] = {}  # by epoch, of the last one and the one before
+        self._heads: dict[int, Rows] = {}  # by epoch: of the newest epoch and the one before
 
     def batch_rows(self, step: int) -> Rows:
         """The windows of global batch ``step`` (from 0), by record and row."""
@@ -109,12 +109,12 @@ class Schedule:
     def _head(self, epoch: int) -> Rows:
         """The first ``batch`` windows of an epoch, in order.
 
-        They depend on the end of the epoch before, which lies within that epoch's own first
-        ``batch`` windows only where an epoch has fewer than two batches. Such heads depend on each
-        other, back to an epoch that begins with a batch: at most ``batch`` of them.
+        A head depends on the end of the epoch before. Where an epoch has fewer than two batches,
+        that end may lie in the head of that epoch, which then must be made first, and so on, back
+        to an epoch that begins with a batch: at most ``batch`` epochs.
         """
         first = epoch
-        while first not in self._heads and self.windows - self._begun(first) < self._batch:
+        while first not in self._heads and self.windows - self._carried(first) < self._batch:
             first -= 1
         for each in range(first, epoch + 1):
             if each not in self._heads:
@@ -124,28 +124,28 @@ class Schedule:
         return self._heads[epoch]
 
     def _make_head(self, epoch: int) -> Rows:
-        """The windows drawn for the head of an epoch, those that must wait behind the others."""
+        """The head of an epoch: repeated windows are moved behind those that fill the batch."""
         drawn = self._drawn_rows(epoch, 0, self._batch)
-        begun = self._begun(epoch)
-        if not begun:
+        carried = self._carried(epoch)
+        if not carried:
             return drawn
-        batch_mates = self._epoch_rows(epoch - 1, self.windows - begun, self.windows)
-        waiting = np.isin(self._numbers(drawn), self._numbers(batch_mates))
-        # At most ``begun`` are waiting, so enough are not.
-        first = np.flatnonzero(~waiting)[: self._batch - begun]
+        in_batch = self._epoch_rows(epoch - 1, self.windows - carried, self.windows)
+        repeated = np.isin(self._numbers(drawn), self._numbers(in_batch))
+        # At most ``carried`` windows are repeated, so enough others fill the batch.
+        first = np.flatnonzero(~repeated)[: self._batch - carried]
         others = np.setdiff1d(np.arange(self._batch), first)
         return drawn.take(np.concatenate([first, others]))
 
-    def _begun(self, epoch: int) -> int:
-        """Windows of the epoch before that stand in one batch with the first of ``epoch``."""
+    def _carried(self, epoch: int) -> int:
+        """How many windows of the epoch before are in the first batch of ``epoch``."""
         return epoch * self.windows % self._batch
 
     def _numbers(self, rows: Rows) -> np.ndarray:
-        """Number of each window among all."""
+        """The number of each window among all windows of the data."""
         return (np.cumsum(self._windows) - self._windows)[rows.records] + rows.rows
 
     def _drawn_rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Windows ``start`` to ``stop`` of an epoch as drawn, without regard to batches."""
+        """Windows ``start`` to ``stop`` of an epoch in permuted order, before heads are changed."""
         group_starts = self._epoch_order(epoch).group_starts
         first = int(np.searchsorted(group_starts, start, side="right")) - 1
         last = int(np.searchsorted(group_starts, stop, side="left"))
@@ -165,7 +165,7 @@ class Schedule:
         sizes = self._windows[members]
         records = np.repeat(members, sizes)
         rows = np.concatenate([np.arange(size) for size in sizes])
-        # Counted from 1: SeedSequence takes a trailing 0 for nothing, which is the epoch's key.
+        # Groups count from 1: SeedSequence ignores a trailing 0, and the key would be the epoch's.
         order = _permutation(len(records), self._seed, epoch, group + 1)
         return Rows(records[order], rows[order])
 
@@ -175,10 +175,10 @@ def _join(parts: Sequence[Rows]) -> Rows:
 
 
 def _permutation(length: int, *key: int) -> np.ndarray:
-    """A permutation drawn by ``key``, the same on every machine.
+    """A permutation that ``key`` determines, the same on every machine.
 
-    The raw stream of Philox is what numpy keeps stable over its versions, unlike the methods of
-    its Generator; ties among 64-bit values are broken by position.
+    It sorts the raw stream of Philox, which numpy keeps the same in all versions, unlike the
+    methods of Generator. Equal 64-bit values are sorted by position.
     """
     entropy = [part % 2**64 for part in key]
     bits = np.random.Philox(np.random.SeedSequence(entropy)).random_raw(length)

@@ -1,4 +1,4 @@
-"""Shard folders read as one set: their records, numbered through, by ranged reads."""
+"""Shard folders as one set, whose records are numbered over all folders and read by ranges."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from primus_scale.storage.foreign import decoding
 from primus_scale.storage.patience import Patience
 
 _SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
-_SHARED_BY_CHANCE = 0.01  # share of the records of two folders
+_SHARED_BY_CHANCE = 0.01  # least share of equal records that shows a copy of a folder
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
 class RecordPlace(NamedTuple):
-    """Where a record lies in a folder: name of its shard, its number and its bytes there.
+    """Position of a record in a folder: name of its shard, its number in it, and its bytes.
 
-    tail: what of them stands behind the pictures, where the index tells.
+    tail: the bytes after its pictures, if the index has them.
     """
 
     shard: str
@@ -45,7 +45,7 @@ class RecordPlace(NamedTuple):
 
 
 def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
-    """The place of every record of ``shards``, in order."""
+    """The position of every record of ``shards``, in order."""
     return [
         RecordPlace(shard.name, number, entry, tail)
         for shard in shards
@@ -60,9 +60,9 @@ def read_record(
 ) -> dict[str, memoryview]:
     """Members of a record by extension, checked against its entry.
 
-    Without ``pictures`` those are not read where the index tells how; else all members are given.
-    ValueError naming shard and record where the bytes are not those that were written, or are no
-    record.
+    Without ``pictures`` only the members after the pictures are read, if the index has their
+    position; otherwise all members. ValueError naming shard and record where the bytes are not
+    those that were written, or are no record.
     """
     shard, number, entry, tail = place
     part = entry if pictures or tail is None else tail
@@ -78,7 +78,7 @@ def read_record(
 
 
 def decoding_record(folder: Folder, place: RecordPlace) -> AbstractContextManager[None]:
-    """Turn what the block raises into a ValueError that names shard, record and the next step."""
+    """Turn errors of the block into a ValueError that names shard, record and the next step."""
     return decoding(folder.locate(place.shard), f"record {place.number}", advice=_next_step(folder))
 
 
@@ -145,7 +145,7 @@ class ShardSet:
         )
 
     def reading_with(self, patience: Patience) -> Self:
-        """The same set, whose reads last as ``patience`` says."""
+        """The same set, whose reads wait for storage as ``patience`` says."""
         folders = tuple(replace(folder, patience=patience) for folder in self.folders)
         return replace(self, folders=folders)
 
@@ -155,7 +155,7 @@ class ShardSet:
 
     @property
     def index(self) -> ShardIndex:
-        """Index of the first folder: kind, channels, units, rate and length are those of all."""
+        """Index of the first folder. All share its kind, channels, units, rate and length."""
         return self.indexes[0]
 
     @property
@@ -175,7 +175,7 @@ class ShardSet:
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Deviation of each channel over all windows, in its unit; 0 for a constant channel."""
+        """Standard deviation of each channel over all windows, in its unit; 0 if constant."""
         mean, square = self._moments()
         return tuple(np.sqrt(np.maximum(square - np.square(mean), 0.0)).tolist())
 
@@ -230,7 +230,7 @@ def decode_columns(members: Mapping[str, Data], index: ShardIndex) -> Block:
 
 
 def check_same_input(train: ShardSet, other: ShardSet) -> None:
-    """Refuse shards whose windows an encoder trained on ``train`` cannot take.
+    """Refuse shards whose windows do not fit an encoder that is trained on ``train``.
 
     ValueError naming a folder of each where channels, units, rate or length of window differ.
     """
@@ -254,10 +254,10 @@ def _check_alike(
 
 
 def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
-    """Refuse folders that hold the same records, whatever names they go by.
+    """Refuse folders that hold the same records, also under different names.
 
-    Records are told apart by length and crc32. By chance two of them agree once in 2**32 pairs, so
-    that a few of very many mean nothing.
+    Records are compared by length and crc32. Two different records agree once in 2**32 pairs, so a
+    few equal pairs among very many are chance.
     """
     seen = [
         np.unique([r.length % 2**31 << 32 | r.crc32 for shard in i.shards for r in shard.records])
@@ -295,7 +295,7 @@ def _join_teachers(
 
 
 def _check_sizes(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
-    """Find missing and truncated shards before training, not hours into it."""
+    """Find missing and truncated shards before training starts."""
     shards = [
         (folder, shard)
         for folder, index in zip(folders, indexes, strict=True)

@@ -1,1 +1,1 @@
-"""Any fsspec place: read, written whole or not at all, waited for; names, YAML, foreign bytes."""
+"""Files on any storage that fsspec knows: atomic writes, retries, safe names, untrusted content."""

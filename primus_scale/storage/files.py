@@ -1,4 +1,4 @@
-"""Files of a run: a kill or a full disk leaves what was there before, and says what to do."""
+"""Atomic writes of local files: after a kill or on a full disk the earlier file is unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all, in a folder that is made where it lacks.
+    """Write ``text`` to ``path`` whole or not at all; makes the folder if it does not exist.
 
-    OSError naming the file where it cannot be written; an earlier one is then as it was.
+    OSError naming the file where it cannot be written; an earlier file is then unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     with explain_failed_write(path):
@@ -28,9 +28,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make ``folder`` and a file in it, before long work that will end by writing there.
+    """Check that files can be written to ``folder``, which is made, before long work starts.
 
-    OSError naming the folder where that fails. Nothing is left of the file, even by a kill.
+    OSError naming the folder where that fails. The test file has no name, so none is left behind.
     """
     with explain_failed_write(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""The few file operations that shard folders need, on any URL that fsspec knows.
+"""Read and write the files of a folder, at any URL that fsspec knows.
 
-Local paths, ``s3://``, ``gs://``, ``http://`` and others work alike. Credentials and endpoints
-come from the usual places of each (for S3: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), and
-so do a file system's own settings (``FSSPEC_S3_CONFIG_KWARGS='{"read_timeout": 60}'``). A request
-to storage that is not local is repeated as its ``Patience`` says; what is mounted is local, and
-the system waits for it by itself.
+Local paths, ``s3://``, ``gs://``, ``http://`` and others work in the same way. Credentials and
+endpoints come from where the storage's client looks for them (for S3: ``AWS_ACCESS_KEY_ID``,
+``AWS_ENDPOINT_URL``, ...), and so do its settings
+(``FSSPEC_S3_CONFIG_KWARGS='{"read_timeout": 60}'``). Requests to remote storage are repeated
+according to the folder's ``Patience``. Mounted storage counts as local: there the operating system
+waits.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from primus_scale.storage.patience import Patience, begin
+from primus_scale.storage.patience import Patience, start_request
 from primus_scale.storage.urls import parse_place
 
-STAGED = ".part"  # end of the names of files that are not whole yet, in local folders
-_STREAM_BYTES = 8 * 2**20  # read at once by a stream
+STAGED = ".part"  # suffix of files that are not complete yet, in local folders
+_STREAM_BYTES = 8 * 2**20  # that a stream reads in one request
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder at a URL. Holds no open file system, so it may be used before and after a fork.
+    """A folder at a URL. It holds no open connection, so it may be used before and after a fork.
 
     ValueError where the URL has credentials in it. Where the storage does not answer, methods raise
-    ConnectionError or TimeoutError in the end.
+    ConnectionError or TimeoutError after the time that ``patience`` gives.
     """
 
     url: str
@@ -44,7 +45,7 @@ class Folder:
 
     @property
     def local_path(self) -> Path | None:
-        """Where the folder lies on this machine; None where it is elsewhere."""
+        """The folder's path on this machine; None where it is in remote storage."""
         file_system, root = self._file_system()
         return Path(root or "/") if _is_local(file_system) else None
 
@@ -57,7 +58,7 @@ class Folder:
         return cast(bytes, self._ask("cat_file", name))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset`` on, fewer where the file ends before."""
+        """``length`` bytes from ``offset`` on; fewer if the file is shorter."""
         end = offset + length
         return cast(bytes, self._ask("cat_file", name, size=length, start=offset, end=end))
 
@@ -73,7 +74,7 @@ class Folder:
         return int(self._ask("info", name)["size"])
 
     def names(self) -> list[str]:
-        """Names of what lies in the folder, sorted; empty where there is no such folder."""
+        """Names of the files in the folder, sorted; empty where there is no such folder."""
         return sorted(self.sizes())
 
     def sizes(self) -> dict[str, int]:
@@ -93,13 +94,13 @@ class Folder:
         self._ask("rm_file", name)
 
     def remove_all(self) -> None:
-        """Delete the folder and all that lies in it, where it is there."""
+        """Delete the folder with all its files, if it exists."""
         self._forget_listings()
         with suppress(FileNotFoundError):
             self._ask("rm", recursive=True)
 
     def create(self) -> None:
-        """Make the folder where the storage knows folders."""
+        """Make the folder; object storage needs none."""
         file_system, root = self._file_system()
         if _is_local(file_system):
             Path(root).mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ class Folder:
         """
         file_system, root = self._file_system()
         if _is_local(file_system):
-            # A name of its own: two that write the same file must not write into each other's.
+            # A unique name, so that two programs that write the same file do not mix their bytes.
             staged = Path(root) / f".{name}.{uuid.uuid4().hex}{STAGED}"
             try:
                 yield staged
@@ -136,31 +137,33 @@ class Folder:
         target = f"{root}/{name}"
         self.patience.call(
             self.locate(name),
-            lambda: begin(file_system, "put_file", str(source), target),
+            lambda: start_request(file_system, "put_file", str(source), target),
             source.stat().st_size,
         )
 
     def _ask(self, method: str, name: str = "", size: int = 0, **options: Any) -> Any:
-        """What the file system's ``method`` gives for the file, or for the folder itself."""
+        """The result of the file system's ``method`` for the file, or for the folder itself."""
         file_system, root = self._file_system()
         path = f"{root}/{name}" if name else root
         if _is_local(file_system):
             return getattr(file_system, method)(path, **options)
         url = self.locate(name) if name else self.url
-        return self.patience.call(url, lambda: begin(file_system, method, path, **options), size)
+        return self.patience.call(
+            url, lambda: start_request(file_system, method, path, **options), size
+        )
 
     def _forget_listings(self) -> None:
         file_system, _ = self._file_system()
         file_system.invalidate_cache()  # listings of object stores are cached otherwise
 
     def _file_system(self) -> tuple[Any, str]:
-        """File system and path; fsspec keeps one instance a process and thread."""
+        """File system and path; fsspec keeps one instance for each process and thread."""
         file_system, root = fsspec.core.url_to_fs(self.url)
         return file_system, str(root).rstrip("/")
 
 
 class _RangeReader(io.RawIOBase):
-    """A file of a folder read front to back in ranges, each of which may be repeated."""
+    """A file of a folder, read from start to end in ranges; each range is retried by itself."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self._folder, self._name = folder, name

@@ -1,12 +1,12 @@
-"""Bytes that others wrote: whatever a library raises over them becomes one kind of error.
+"""Decode files that another program wrote: every error of a decoder becomes one kind of error.
 
     with decoding(source.locate(path), "row group 3"):
         table = parquet.read_row_group(3)
 
-Decoders (numpy, Pillow, json, safetensors, yaml, zipfile, PyAV, ...) answer damaged or forged bytes
-with whatever their code ran into: RecursionError, OverflowError, MemoryError, struct.error,
-KeyError, errors of their own. None of these names the file, and none says that the file is at
-fault rather than this program. ``DamagedInputError`` does.
+Decoders (numpy, Pillow, json, safetensors, yaml, zipfile, PyAV, ...) raise many kinds of errors for
+damaged or forged bytes: RecursionError, OverflowError, MemoryError, struct.error, KeyError, and
+their own. None of these names the file, and none says that the fault is in the file and not in
+this program. ``DamagedInputError`` does.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 MAX_PICTURE_PIXELS = 2**26  # twice an 8K film's; decoded to RGB it takes 200 MB
-_LONGEST_REASON = 300  # characters of a library's message; some quote what they were given
+_LONGEST_REASON = 300  # characters of a library's message; some quote the file's content
 
 
 class DamagedInputError(ValueError):
-    """Bytes of a file are not what they are said to be; the message names the file and the part."""
+    """The bytes of a file cannot be decoded; the message names the file and the part."""
 
 
 @contextmanager
 def decoding(
     place: str, part: str = "", *, advice: str = "", in_memory: bool = False
 ) -> Iterator[None]:
-    """Turn what the block raises over damaged bytes into a DamagedInputError.
+    """Turn the errors that the block raises for damaged bytes into a DamagedInputError.
 
-    place, part: the file and what of it is decoded (a record, a member), for the message. advice:
-    the next step. in_memory: the bytes are all there, so that an OSError is the decoder's as well
-    (Pillow and gzip raise it for damage); without it an OSError is one of the storage and passes.
-    What passes besides: errors that name ``place`` already, and packages that are not installed.
+    place, part: the file and the part of it that is decoded (a record, a member), for the message.
+    advice: the next step. in_memory: all bytes are in memory, so that an OSError comes from the
+    decoder (Pillow and gzip raise it for damage); otherwise an OSError comes from the storage and
+    is not changed. Nor are errors that name ``place`` already, and those of missing packages.
     """
     where = f"{place}: {part}" if part else place
     passing: tuple[type[Exception], ...] = (ImportError,) if in_memory else (ImportError, OSError)
@@ -53,7 +53,7 @@ def decoding(
 
 
 def reason(error: BaseException) -> str:
-    """One short line that tells what an error of a decoder says, for a longer message."""
+    """What an error of a decoder says, in one short line, as a part of a longer message."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnidentifiedImageError):
@@ -62,12 +62,12 @@ def reason(error: BaseException) -> str:
         return "it asks for more memory than there is"
     text = shorten(_message(error))
     if isinstance(error, ValueError | OSError) and text:
-        return text  # written for people; the others are fragments such as a key
+        return text  # a sentence; messages of other kinds are fragments, such as a key
     return f"{type(error).__name__} {text}".strip()
 
 
 def shorten(text: str) -> str:
-    """``text`` on one line, and not beyond what a person reads of it."""
+    """``text`` on one line, cut after ``_LONGEST_REASON`` characters."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
@@ -81,7 +81,7 @@ def _message(error: BaseException) -> str:
 
 
 def parse_json(data: bytes | str, place: str, part: str = "", *, advice: str = "") -> Any:
-    """The value that JSON ``data`` holds; DamagedInputError naming ``place`` where it is none."""
+    """The value of JSON ``data``; DamagedInputError naming ``place`` where it is not JSON."""
     with decoding(place, part, advice=advice, in_memory=True):
         try:
             return json.loads(data)
@@ -90,9 +90,10 @@ def parse_json(data: bytes | str, place: str, part: str = "", *, advice: str = "
 
 
 def decode_picture(data: bytes, place: str, part: str = "") -> Image.Image:
-    """The RGB picture of JPEG bytes, decoded whole.
+    """The RGB picture of JPEG bytes, decoded completely.
 
-    DamagedInputError where they are none, are cut, or have more than MAX_PICTURE_PIXELS.
+    DamagedInputError where the bytes are no JPEG or are cut short, or where the picture has more
+    than MAX_PICTURE_PIXELS.
     """
     with (
         decoding(place, part, in_memory=True),

@@ -1,14 +1,13 @@
-"""Names that come from files and people: what may be joined to a folder, what was meant.
+"""Names from files and users: check that they are safe to join to a folder; find the nearest one.
 
     check_name("state/optimizer.pt", "run/manifest.json")   # returns it
     check_name("../../.ssh/config", "run/manifest.json")    # ValueError naming both
     path_in(folder, "state/optimizer.pt", "run/manifest.json")
     nearest("persn", ("person", "unit"))   # "; the nearest is 'person'"
 
-A manifest, an index, an archive or a report may have been written by somebody else. What it calls
-a file must lie below the folder that is meant, on every storage: in a local folder, in an object
-store (where ``//`` and ``.`` are names of their own) and behind a web server (where ``%2e`` is a
-dot).
+A manifest, an index, an archive or a report may have been written by somebody else. A file that it
+names must lie below the intended folder on every storage: in a local folder, in an object store
+(where ``//`` and ``.`` are parts of a name) and behind a web server (where ``%2e`` is a dot).
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def check_name(name: object, what: str, *, plain: bool = False) -> str:
-    """``name`` where it may be joined to a folder: relative, below it, and printable.
+    """Return ``name`` if it may be joined to a folder: relative, below the folder, printable.
 
-    what: where the name stands, for the message. plain: a file's name, without folders.
-    ValueError naming ``what`` and the name, shortened.
+    what: where the name was read, for the message. plain: allow a file's name only, without
+    folders. ValueError naming ``what`` and the name, shortened.
     """
     problem = _problem(name, plain) if isinstance(name, str) else "is no text"
     if problem is not None:
@@ -44,7 +43,7 @@ def check_name(name: object, what: str, *, plain: bool = False) -> str:
 
 
 def path_in(folder: Path, name: object, what: str) -> Path:
-    """``folder / name``, where that lies in ``folder`` also when links are followed.
+    """``folder / name``, if that lies in ``folder`` after links are followed.
 
     ValueError as ``check_name``, and where a link leads out of the folder.
     """
@@ -55,7 +54,7 @@ def path_in(folder: Path, name: object, what: str) -> Path:
 
 
 def quoted(name: object, most: int = MOST_QUOTED) -> str:
-    """``name`` in quotes on one line, at most some ``most`` characters of it."""
+    """``name`` in quotes on one line; a name longer than ``most`` characters is shortened."""
     text = name if isinstance(name, str) else repr(name)
     if len(text) > most:
         text = f"{text[: most // 2]}...{text[-(most // 2) :]} ({len(text):,} characters)"
@@ -63,20 +62,20 @@ def quoted(name: object, most: int = MOST_QUOTED) -> str:
 
 
 def nearest(name: str, known: Iterable[str], kind: str = "") -> str:
-    """``; the nearest KIND is '…'`` for the end of a message, nothing where nothing is known."""
+    """``; the nearest KIND is '…'`` for the end of a message; empty where ``known`` is empty."""
     near = nearest_name(name, known)
     return f"; the nearest {kind}{' ' * bool(kind)}is {quoted(near)}" if near is not None else ""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that is spelt most like ``name``; None where nothing is known."""
+    """The one of ``known`` whose spelling is most like ``name``; None where ``known`` is empty."""
     some = list(known)[:_MOST_COMPARED]
     near = difflib.get_close_matches(name[:MOST_QUOTED], some, n=1, cutoff=0.0)
     return near[0] if near else None
 
 
 def _problem(name: str, plain: bool) -> str | None:
-    """What forbids to join ``name`` to a folder; None where nothing does."""
+    """Why ``name`` must not be joined to a folder; None where it may be."""
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
         return "has characters that cannot be printed"
     parts = name.split("/")

@@ -1,13 +1,13 @@
-"""Places: URLs, and paths of this machine, where data, runs and results lie.
+"""Places of data, runs and results: URLs, and paths of this machine.
 
     parse_place("s3://bucket/shards/")               # "s3://bucket/shards"
     parse_place("s3://")                             # ValueError: no bucket; a variable is unset?
     parse_place("https://me:secret@host/shards")     # ValueError without the secret
     redact("no answer from https://me:secret@host")  # "no answer from https://***@host"
 
-A URL that lacks a part must not turn into a folder ``s3:`` of this machine. And URLs hold no
-credentials, since configurations, reports and messages repeat them: what a URL may not hold belongs
-where the storage's client looks for it, such as the environment.
+A URL without a bucket must not be read as a folder ``s3:`` of this machine. A URL must not hold
+credentials, since configurations, reports and messages repeat it. Credentials belong where the
+storage's client looks for them, such as the environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# ``abfs://container@account`` and ``sftp://user@host`` hold no secret, ``https://token@host`` does.
+# ``abfs://container@account`` and ``sftp://user@host`` have no secret, ``https://token@host`` has.
 _USER = re.compile(r"(?<=://)[^/?#\s@]*:[^/?#\s@]*@|(?:(?<=http://)|(?<=https://))[^/?#\s@]+@")
 _QUERY = re.compile(r"(://[^?\s'\"]*)\?[^\s'\"]+")  # where signatures and tokens stand
 
@@ -32,9 +32,9 @@ _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\([^)]*\)|\{\{?\s*\w+\s*\}?\}|<\
 def parse_place(place: str | Path) -> str:
     """A URL or a path, without slashes at its end.
 
-    ValueError where it is empty, where the bucket or host of a URL is missing or stands there as a
-    variable, where a path would be read as a URL in part, or where a password, a token or a query
-    is in it.
+    ValueError where it is empty, where the bucket or host of a URL is missing or is a variable
+    that was not filled in, where a path looks like a part of a URL, or where it holds a password,
+    a token or a query.
     """
     text = str(place)
     clean = redact(text)
@@ -70,7 +70,7 @@ def redact(text: str) -> str:
 
 
 def _problem(text: str) -> str | None:
-    """What makes ``text`` no place; None where nothing does."""
+    """Why ``text`` is no URL and no path; None where it is one."""
     if not text.strip():
         return "names no place"
     if "\0" in text or "\n" in text:

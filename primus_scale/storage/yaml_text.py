@@ -1,10 +1,10 @@
-"""YAML that somebody else may have written: read within bounds, and refused in one way.
+"""Read YAML that somebody else may have written: limited in size, with one kind of error.
 
 tree = read_yaml(path.read_bytes())            # numbers, booleans and text, as YAML 1.1 has them
 tree = read_yaml(data, texts_only=True)        # every scalar as it is written
 
-The library itself fails in many ways: RecursionError where lists are nested deeply, hours and
-gigabytes where aliases stand for aliases, a bare ValueError for a date or a number that is none.
+The library alone fails in many ways: RecursionError where lists are nested deeply, hours and
+gigabytes where aliases refer to aliases, a ValueError without a place for a bad date or number.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import yaml
 from primus_scale.storage.names import quoted
 
 MOST_BYTES = 2**20
-MOST_DEPTH = 32  # lists and mappings within each other
-MOST_VALUES = 100_000  # with those that aliases repeat
-_TEXT = 100  # characters that count as one more value
+MOST_DEPTH = 32  # nested lists and mappings
+MOST_VALUES = 100_000  # values, those that aliases repeat included
+_TEXT_PER_VALUE = 100  # so many characters of a text count as one more value
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_yaml(data: bytes | str, *, texts_only: bool = False) -> Any:
-    """What the YAML text in ``data`` holds.
+    """The value of the YAML text ``data``.
 
-    texts_only: scalars are texts as they are written, so that person 007 and a column called no
-    stay so. ValueError with the line where there is one, and nothing else, where it is no YAML or
-    no UTF-8, a key is there twice, or it is longer, deeper or by its aliases larger than any such
-    file is. The message quotes little.
+    texts_only: keep every scalar as the text that is written, so that person 007 and a column
+    called no do not change. Raises only ValueError, with the line where it is known: where the
+    text is not YAML or not UTF-8, where a key occurs twice, or where the text is too long, too
+    deeply nested, or too large after its aliases are resolved. The message quotes little.
     """
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
     if size > MOST_BYTES:
@@ -54,12 +54,12 @@ def read_yaml(data: bytes | str, *, texts_only: bool = False) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
-        # Of a scalar that looks like a number, a date or binary data, and is none.
+        # A scalar looks like a number, a date or binary data, but is none.
         raise ValueError(f"a value of it cannot be read ({str(error)[:200]})") from None
 
 
 def _check_depth(text: str) -> None:
-    """YAMLError where lists and mappings go too deep; read in events, which need no recursion."""
+    """YAMLError where lists and mappings are nested too deeply; events need no recursion."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -72,13 +72,13 @@ def _check_depth(text: str) -> None:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """YAMLError where aliases stand for more than anybody writes, or for what they stand in."""
+    """YAMLError where aliases expand to too many values, or refer to a value that contains them."""
     sizes: dict[int, int] = {}
     around: set[int] = set()
 
     def size(node: yaml.Node) -> int:
         if isinstance(node, yaml.ScalarNode):
-            return 1 + len(node.value) // _TEXT
+            return 1 + len(node.value) // _TEXT_PER_VALUE
         key = id(node)
         if key in around:
             raise yaml.YAMLError(_placed("an alias stands for what it stands in", node.start_mark))
@@ -95,7 +95,7 @@ def _check_size(root: yaml.Node) -> None:
 
 
 def _told(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the lines around it, which may hold what is secret."""
+    """What is wrong and where, without the text around it, which may hold secrets."""
     problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
     return _placed(problem, getattr(error, "problem_mark", None))
 
@@ -105,7 +105,7 @@ def _placed(problem: str, mark: Any) -> str:
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """ConstructorError where a key is there twice; of merged mappings the own keys win."""
+    """ConstructorError where a key occurs twice. A key may repeat one of a merged mapping."""
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -120,14 +120,14 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers, booleans and text; a key that is there twice is refused."""
+    """Loads numbers, booleans and text; refuses a mapping with the same key twice."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._checked: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Check the keys as they are written, before others are merged in."""
+        """Check the keys as they are written, before mappings are merged in."""
         if id(node) not in self._checked:
             self._checked.add(id(node))
             _check_keys(node)
@@ -135,9 +135,9 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Leaves scalars as they are written."""
+    """Loads every scalar as the text that is written."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys are each there once."""
+        """Check that no key occurs twice."""
         _check_keys(node)
         return super().construct_mapping(node, deep)

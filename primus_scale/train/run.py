@@ -17,7 +17,7 @@ from primus_scale.checkpoint.owner import Claimant
 from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
-from primus_scale.data.schedule import check_enough
+from primus_scale.data.schedule import check_enough_windows
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder, build_encoder
@@ -111,13 +111,13 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough`` and
-    ``check_objective``, and ValueError where the shards were embedded by other teachers than the
-    configuration names.
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough_windows``
+    and ``check_objective``, and ValueError where the shards were embedded by other teachers than
+    the configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train, config.data.patience())
-    check_enough(data.windows, config.train.batch)
+    check_enough_windows(data.windows, config.train.batch)
     check_embeddings(config, data)
     return data
 

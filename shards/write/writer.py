@@ -32,7 +32,7 @@ from primus_scale.data.index import (
     TeacherSpace,
     write_index,
 )
-from primus_scale.data.members import behind_pictures
+from primus_scale.data.members import position_after_pictures
 from primus_scale.data.record import Block, decode_window, encode_block, encode_window
 from primus_scale.sample import CHANNELS, UNITS, Window
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
@@ -364,7 +364,7 @@ class ShardFile:
                 data = file.read(length)
                 digest.update(data)
                 records.append(RecordEntry(offset, length, windows, zlib.crc32(data)))
-                tail = data[behind_pictures(data) :]
+                tail = data[position_after_pictures(data) :]
                 tails.append(TailEntry(len(tail), zlib.crc32(tail)))
             digest.update(file.read())
             size = file.tell()
