@@ -31,8 +31,8 @@ from primus_scale.teachers import (
     check_teachers,
     embed_windows,
 )
-from shards.embed.copying import RecordReader
 from shards.write.checks import check_imu, describe
+from shards.write.copying import RecordReader
 from shards.write.writer import window_key, write_shard
 
 

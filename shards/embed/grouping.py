@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from primus_scale.data.shard_set import RecordPlace
-from shards.embed.copying import RecordReader
+from shards.write.copying import RecordReader
 
 LOOK_ON = 64  # windows after the limit among which the best place for a cut is looked for
 _CUTS_AT_ONCE = 16

@@ -16,9 +16,9 @@ from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, encode_block, make_block
 from primus_scale.data.shard_set import RecordPlace
 from primus_scale.storage.folder import Folder
-from shards.embed.copying import RecordReader
 from shards.embed.group_embedder import decode_row
 from shards.write.checks import check_block
+from shards.write.copying import RecordReader
 from shards.write.writer import block_key, write_shard
 
 SHARD_BYTES = 64 * 2**20  # of samples and embeddings, reached by the last block of a shard

@@ -29,7 +29,6 @@ from primus_scale.data.shard_set import list_places
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import hash64
 from primus_scale.storage.folder import Folder, explain_write_errors
-from shards.embed.copying import ShardCopier, plan_shards
 from shards.ingest.recording_maker import (
     IngestJob,
     RecordingMaker,
@@ -42,6 +41,7 @@ from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics
+from shards.write.copying import ShardCopier, plan_shards
 from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
 
 _VERSION_READERS = 16  # concurrent requests for the state of files

@@ -8,7 +8,7 @@ from primus_scale.data.record import decode_window, encode_window
 from primus_scale.data.shard_set import list_places
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder
-from shards.embed.copying import ShardCopier, plan_shards
+from shards.write.copying import ShardCopier, plan_shards
 from shards.write.writer import shard_name, window_key, write_shard
 from tests.shard_factory import make_windows, write_windows
 
