@@ -32,7 +32,7 @@ from ray.train import RunConfig
 
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import fill_support, write_random_shards
-from launch.ray_cluster import RAY_SETTINGS, workers
+from launch.ray_cluster import RAY_SETTINGS, worker_trainer
 from primus_scale.cli import Parser
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
@@ -140,7 +140,7 @@ def _measure(folder: Path, entries: int, ranks: int, args: argparse.Namespace) -
     )
     run_config = RunConfig(name=f"bench-{entries}-{ranks}", storage_path=str(folder / "ray"))
     settings = {"rounds": args.rounds, "steps": args.steps}
-    trainer = workers(_work, config, settings, run_config)
+    trainer = worker_trainer(_work, config, settings, run_config)
     result: Any = trainer.fit()
     return {
         "entries": entries,

@@ -3,13 +3,13 @@
     with stop_with_launcher(REQUEUE) as stop:
         return pretrain(config, stop)
 
-A launcher that is told to end tells its ranks, most of the time. One that is killed cannot, and
-``deepspeed`` forgets: its command ends at SIGTERM, and leaves the process that it started, and that
-one's ranks, behind. So a rank remembers the processes from its parent up to the topmost one that is
-part of a launcher, and looks every second whether all of them are there. What is above (the shell
-of somebody who logs out) does not count, and a process that no known launcher started is let be.
+A launcher that gets SIGTERM usually stops its ranks. A launcher that is killed cannot, and
+``deepspeed`` does not: its command ends at SIGTERM, and the process that it started goes on with
+its ranks. So each rank notes the processes from its parent up to the topmost part of a launcher,
+and checks every second that all of them run. Processes above (such as a login shell) do not count.
+A rank that no known launcher started is not watched.
 
-Import it before anything that takes long: a launcher that ends before that is not known.
+Import this module first: a launcher that ends before the import is not found.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import psutil
 if TYPE_CHECKING:
     from primus_scale.stopping import Stop
 
-LOOK_S = 1.0
-# Enough for a checkpoint of the largest runs; who takes longer waits for ranks that are gone.
+POLL_S = 1.0
+# Enough for a checkpoint of the largest runs; a rank that takes longer waits for ended ranks.
 GRACE_S = 300.0
 # Words of a launcher's command line: a program, by its base name, or a module.
 PROGRAMS = frozenset(
@@ -40,14 +40,14 @@ PROGRAMS = frozenset(
         "torch.distributed.run",
     }
 )
-SLURM = "slurmstepd"  # started srun's task; its command line is a title
+SLURM = "slurmstepd"  # starts srun's tasks; its command line names no program
 
 
 def _is_launcher(process: psutil.Process) -> bool:
     try:
         words = {Path(word).name for word in process.cmdline()}
         return process.name() == SLURM or not words.isdisjoint(PROGRAMS)
-    except psutil.Error:  # it has ended, or belongs to somebody else
+    except psutil.Error:  # it has ended, or belongs to another user
         return False
 
 
@@ -69,23 +69,23 @@ def stop_with_launcher(
     """A ``Stop`` that is set when one of ``launcher`` is gone.
 
     Where the block does not end within ``grace_s`` from then on, the process does, at once, with
-    ``exit_code``: it is blocked in a collective whose other ranks have gone before. With
-    ``grace_s=0`` there is nothing to stop in order, and no word of it.
+    ``exit_code``: it is blocked in a collective whose other ranks have ended. With ``grace_s=0``
+    the process ends at once, and prints that only.
     """
-    from primus_scale.stopping import Stop  # here: it takes long, and the ancestors are known now
+    from primus_scale.stopping import Stop  # here: it takes long, and the launcher is known by now
 
     stop, done = Stop(), threading.Event()
 
     def watch() -> None:
-        while all(_is_there(process) for process in launcher):
-            if done.wait(LOOK_S):
+        while all(_runs(process) for process in launcher):
+            if done.wait(POLL_S):
                 return
         if grace_s:
-            _say("its launcher is gone; stopping after a checkpoint")
+            _print_to_stderr("its launcher is gone; stopping after a checkpoint")
         stop.set()
         if not done.wait(grace_s):
             reason = f"could not stop within {grace_s:g} s" if grace_s else "its launcher is gone"
-            _say(f"{reason}; ending at once")
+            _print_to_stderr(f"{reason}; ending at once")
             os._exit(exit_code)
 
     watcher = threading.Thread(target=watch, name="primus-launcher", daemon=True)
@@ -97,13 +97,13 @@ def stop_with_launcher(
         watcher.join()
 
 
-def _is_there(process: psutil.Process) -> bool:
+def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _say(what: str) -> None:
-    with suppress(OSError):  # who read it may be gone, too
+def _print_to_stderr(what: str) -> None:
+    with suppress(OSError):  # its reader may have ended, too
         print(f"rank {os.environ.get('RANK', '?')}: {what}", file=sys.stderr, flush=True)

@@ -6,12 +6,12 @@
 
 On a machine without GPUs ``--num_gpus`` counts processes.
 
-SIGTERM to a rank makes all ranks save a checkpoint and exit with 75, Ctrl-C with 130; a second
-Ctrl-C ends them at once. The same command continues the run. So does the end of the launcher, even
-by SIGKILL (``ancestry``), and SIGTERM to it: only ``srun`` answers that by killing its ranks, and
-has SLURM for it (``scancel --signal=TERM JOB``). ``srun`` and ``launch.ray_train`` exit with 75,
-too; ``deepspeed`` and ``torchrun`` with codes of their own, and when signalled they kill after 30 s
-the ranks that still write. Where a scheduler requeues by exit code, use ``srun``
+SIGTERM to a rank makes all ranks save a checkpoint and exit with 75; Ctrl-C the same, with 130; a
+second Ctrl-C ends them at once. The same command continues the run. Ranks also save and exit when
+their launcher gets SIGTERM or ends, even by SIGKILL (``ancestry``). Only ``srun`` kills its ranks
+at SIGTERM: use ``scancel --signal=TERM JOB`` instead. ``srun`` and ``launch.ray_train`` exit with
+75, too. ``deepspeed`` and ``torchrun`` have exit codes of their own, and 30 s after a signal they
+kill ranks that still write. Where a scheduler requeues by exit code, use ``srun``
 (launch/slurm/pretrain.sbatch) or Ray.
 """
 
@@ -29,14 +29,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from launch.ancestry import stop_with_launcher  # first: it must not miss the launcher's end
+from launch.ancestry import stop_with_launcher  # first: it finds the launcher, which may end
 from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
 from primus_scale.config_file import load_config
 from primus_scale.train.trainer import REQUEUE, pretrain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as one rank; a user's error is one line on stderr and exit code 1."""
+    """Train as one rank. A user's error: one line on stderr, and exit code 1."""
     parser = build_parser()
     args = parser.parse_args(argv)
 
@@ -57,17 +57,17 @@ def build_parser() -> Parser:
     return parser
 
 
-def leave(code: int) -> NoReturn:
+def exit_rank(code: int) -> NoReturn:
     """End this rank with ``code``, at once.
 
-    Where the process group's C++ threads still run at the interpreter's end, it aborts, and the
-    scheduler would see SIGABRT instead of the exit code.
+    C++ threads of the process group may abort the interpreter at its normal end; the scheduler
+    would see SIGABRT instead of the exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # who read it may have ended
+        with suppress(OSError):  # its reader may have ended
             stream.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_rank(main())

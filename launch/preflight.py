@@ -1,12 +1,12 @@
-"""Checks before a long run, on every node: what would break it, or slow it down, hours later.
+"""Checks before a long run, on every node: faults that would break or slow it hours later.
 
     python -m launch.preflight --config configs/demo.yaml [key=value ...] [--json FILE]
     deepspeed --num_gpus 8 launch/preflight.py --config configs/scale.yaml
     srun -n 16 python launch/preflight.py --config configs/scale.yaml
 
-Start it as the run will be started. Under a launcher each process is a rank of it; by itself it
-starts ``launch.workers`` workers with Ray, as ``launch.ray_train`` does, or is the only one. Prints
-a row for each finding; exit code 1, with the reasons on stderr, where any is FAIL.
+Start it as the run will be started. Under a launcher each process is one rank. Without one, it
+starts ``launch.workers`` workers with Ray, as ``launch.ray_train`` does, or is the only rank. It
+prints a row for each finding. If one is FAIL, it prints the reasons on stderr and exits with 1.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from launch.checks.base import (
     Context,
     GroupBrokenError,
     Watch,
-    explain,
+    explain_error,
     new_scratch,
     run_checks,
 )
 from launch.checks.storage import removed_afterwards
-from launch.deepspeed_train import leave
+from launch.deepspeed_train import exit_rank
 from launch.ray_cluster import (
-    beside_driver,
     connected,
+    driver_actor,
     first_cause,
-    reserved_for_support,
-    workers,
+    support_placement,
+    worker_trainer,
 )
 from primus_scale.cli import Parser, add_config_arguments, answer
 from primus_scale.config import Config
@@ -60,16 +60,16 @@ from primus_scale.distributed.group import is_launched, join_group, stop_runtime
 from primus_scale.storage.files import check_writable, write_atomically
 from shards.tasks.workers import stays_here
 
-# The step comes last, since it needs most of the others.
+# The step is last, since it needs most of the others.
 CHECKS = (*node.CHECKS, *storage.CHECKS, *memory.CHECKS, *network.CHECKS, *step.CHECKS)
 
-POLL_S = 0.5  # between looks for findings of Ray's workers
+POLL_S = 0.5  # between requests for findings of Ray's workers
 
 Publish = Callable[[list[CheckFinding]], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, as one rank or for all; a user's error is one line on stderr and exit code 1."""
+    """Run the checks, as one rank or for all. A user's error: one line on stderr, exit code 1."""
     parser = build_parser()
     args = parser.parse_args(argv)
     return answer(parser.prog, lambda: _check(args), "start it again")
@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace) -> int:
             passed = check(config, report.publish)
     except GroupBrokenError as error:
         passed, rank = False, error.rank
-    report.tell_reasons()
+    report.print_reasons()
     if args.json and rank == 0 and report.findings:
         report.write(Path(args.json), config)
     return 0 if passed else 1
@@ -105,20 +105,20 @@ def _check(args: argparse.Namespace) -> int:
 def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bool:
     """Run all checks as one rank of those that were started; whether none failed.
 
-    publish: is given the findings on rank 0, and on a rank that fails apart from the others, where
-    ``GroupBrokenError`` follows. placement: as ``pretrain`` takes it.
+    publish: called with findings on rank 0; also on a rank that fails alone, before it raises
+    ``GroupBrokenError``. placement: as ``pretrain`` takes it.
     """
     missing_device = ""
     try:
         runtime = join_group(config.train)
     except ValueError as error:
-        # The others wait for this rank, and most checks run on the CPU as well.
+        # The other ranks wait for this one, and most checks run on the CPU as well.
         missing_device = str(error)
         runtime = join_group(config.train.model_copy(update={"device": "cpu"}))
     try:
         with Watch(config.train.stuck_after_s) as watch:
             context = Context(config, runtime, watch, missing_device, placement)
-            with storage.leaving_nothing(context):
+            with storage.files_removed(context):
                 return run_checks(CHECKS, context, publish)
     except GroupBrokenError as error:
         publish(error.findings)
@@ -134,41 +134,43 @@ def check_with_ray(config: Config, publish: Publish) -> bool:
     """
     with (
         connected(config),
-        reserved_for_support(config) as placement,
+        support_placement(config) as placement,
         _ray_storage(config) as storage_path,
     ):
-        findings = beside_driver(FindingStore)
+        findings = driver_actor(FindingStore)
         run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
-        trainer = workers(_work, config, {"findings": findings, "placement": placement}, run_config)
+        trainer = worker_trainer(
+            _work, config, {"findings": findings, "placement": placement}, run_config
+        )
         try:
-            with _taken_from(findings, publish) as found:
+            with _published(findings, publish) as found:
                 trainer.fit()
         except TrainingFailedError as error:
-            if not _any_failed(found):  # otherwise it is what follows from that
-                publish([CheckFinding("workers", ALL, FAIL, explain(first_cause(error)))])
+            if not _any_failed(found):  # otherwise this error follows from that failure
+                publish([CheckFinding("workers", ALL, FAIL, explain_error(first_cause(error)))])
             return False
     return not _any_failed(found)
 
 
 class FindingStore:
-    """An actor where workers leave findings for the driver, also those that fail right after."""
+    """An actor that holds findings of workers for the driver, also if a worker fails then."""
 
     def __init__(self) -> None:
         self._findings: list[CheckFinding] = []
 
     def put(self, findings: list[CheckFinding]) -> None:
-        """Leave some."""
+        """Add findings."""
         self._findings += findings
 
     def take(self) -> list[CheckFinding]:
-        """All that were left since this was last called."""
+        """All findings since the last call."""
         taken, self._findings = self._findings, []
         return taken
 
 
 @contextmanager
-def _taken_from(findings: Any, publish: Publish) -> Iterator[list[CheckFinding]]:
-    """The findings that workers leave during the block, published as they come."""
+def _published(findings: Any, publish: Publish) -> Iterator[list[CheckFinding]]:
+    """The findings of workers during the block, published as they come."""
     found: list[CheckFinding] = []
     done = threading.Event()
 
@@ -196,23 +198,23 @@ def _any_failed(findings: list[CheckFinding]) -> bool:
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """One worker's share of the checks; it raises only to end the others, which would wait."""
+    """The checks of one worker. It raises only to end the others, which would wait for it."""
     config = parse_config(Config, settings["config"], source="the driver")
     findings = settings["findings"]
     try:
         check_as_rank(config, lambda new: ray.get(findings.put.remote(new)), settings["placement"])
     except GroupBrokenError:
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or it logs a traceback
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or Ray logs a traceback
         raise
 
 
 @contextmanager
 def _ray_storage(config: Config) -> Iterator[Path]:
-    """Where Ray keeps its records meanwhile: the output, which all machines share, if it can."""
+    """A folder for Ray's records: in the output, which all machines share, if it can be written."""
     with removed_afterwards(new_scratch(config.output)) as folder:
         try:
             check_writable(folder)
-        except OSError:  # the check of the output will tell
+        except OSError:  # the check of the output reports it
             with tempfile.TemporaryDirectory() as elsewhere:
                 yield Path(elsewhere)
         else:
@@ -220,20 +222,20 @@ def _ray_storage(config: Config) -> Iterator[Path]:
 
 
 class Report:
-    """The findings: a row of the table each as they come, then reasons on stderr and JSON."""
+    """Prints findings as rows of a table, then the reasons on stderr, and writes them as JSON."""
 
     def __init__(self) -> None:
         self.findings: list[CheckFinding] = []
 
     def publish(self, findings: list[CheckFinding]) -> None:
-        """Add findings, and print them; widths are fixed, since more may follow."""
+        """Add findings, and print them. Widths are fixed, since more rows may follow."""
         if not self.findings:
             print(_row("check", "node", "result", "detail"))
         for each in findings:
             print(_row(each.check, each.node, each.result, each.detail), flush=True)
         self.findings += findings
 
-    def tell_reasons(self) -> None:
+    def print_reasons(self) -> None:
         """A line on stderr for each failure."""
         for each in self.findings:
             if each.result == FAIL:
@@ -250,4 +252,4 @@ def _row(check: str, node: str, result: str, detail: str) -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_rank(main())

@@ -1,8 +1,8 @@
-"""What a run asks of a Ray cluster: the connection, room for its workers and support actors.
+"""What a run needs of a Ray cluster: the connection, and room for workers and support actors.
 
     with connected(config):
-        with reserved_for_support(config) as placement:
-            trainer = workers(work, config, {"placement": placement}, RunConfig(...))
+        with support_placement(config) as placement:
+            trainer = worker_trainer(work, config, {"placement": placement}, RunConfig(...))
             trainer.fit()
 
 Ray Train reserves the workers' places itself; those of support actors that ask for cores or devices
@@ -30,20 +30,20 @@ from primus_scale.config import Config, LaunchConfig
 from primus_scale.objective.terms import uses_neighbours
 from shards.tasks.workers import on_cluster, ray_cluster
 
-PATIENCE_S = 30.0  # between lines that there is no room for the support actors
+PATIENCE_S = 30.0  # between lines while the support actors wait for room
 
 # Ray reads these when the driver, the controller and the workers start.
 RAY_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a configuration mean the same everywhere
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # seconds until the end, or a death, is noticed
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # seconds until the end of a worker is noticed
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # we poll nothing, and it logs an error
-    "RAY_worker_niceness": "0",  # of 15 by default: whatever else the machine does would come first
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # not used, and it logs an error
+    "RAY_worker_niceness": "0",  # the default of 15 gives all other processes priority
 }
-# An elastic run counts the machines anew when workers have not started within so many seconds: for
-# a while after one is lost it is still counted.
+# An elastic run counts the machines again if workers have not started within so many seconds: a
+# lost machine is still counted for a while.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 
 
@@ -51,7 +51,7 @@ ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 def connected(config: Config) -> Iterator[None]:
     """A connection to the cluster of ``RAY_ADDRESS``, or a local cluster of our own.
 
-    ValueError where this machine lacks what the run needs, or the output would go with the job.
+    ValueError where this machine lacks what the run needs, or Ray would delete the output.
     """
     settings = RAY_SETTINGS | (ELASTIC_SETTINGS if len(config.launch.worker_counts) > 1 else {})
     for name, value in settings.items():
@@ -63,7 +63,7 @@ def connected(config: Config) -> Iterator[None]:
 
 
 def check_workers(config: Config) -> None:
-    """ValueError where a number of workers that the run may come to have would break it."""
+    """ValueError where the run cannot work with every number of workers that it may have."""
     launch, train = config.launch, config.train
     counts = launch.worker_counts
     if len(counts) == 1:
@@ -89,10 +89,10 @@ def worker_resources(launch: LaunchConfig) -> dict[str, float]:
     return _without_zeros({"CPU": launch.cpus_per_worker, "GPU": launch.gpus_per_worker})
 
 
-def scaling(launch: LaunchConfig) -> ScalingConfig:
-    """The workers of a run, as Ray Train is told."""
+def scaling_config(launch: LaunchConfig) -> ScalingConfig:
+    """The workers of a run, as settings of Ray Train."""
     counts = launch.worker_counts
-    settings: dict[str, Any] = {  # Ray's annotations are of an older class than it has here
+    settings: dict[str, Any] = {  # Ray's annotations are those of an older class
         "num_workers": (counts[0], counts[-1]) if len(counts) > 1 else counts[0],
         "use_gpu": launch.gpus_per_worker > 0,
         "resources_per_worker": worker_resources(launch),
@@ -102,13 +102,13 @@ def scaling(launch: LaunchConfig) -> ScalingConfig:
     return ScalingConfig(**settings)
 
 
-def workers(
+def worker_trainer(
     work: Callable[[dict[str, Any]], Any],
     config: Config,
     settings: Mapping[str, Any],
     run_config: RunConfig,
 ) -> TorchTrainer:
-    """What starts the workers of a run, when it is told to ``fit``.
+    """The Ray trainer of a run; its ``fit`` starts the workers.
 
     Each calls ``work`` with ``settings`` and, under ``config``, the configuration as JSON has it.
     """
@@ -116,7 +116,7 @@ def workers(
         work,
         torch_config=OwnGroup(),
         train_loop_config={"config": config.model_dump(mode="json"), **settings},
-        scaling_config=scaling(config.launch),
+        scaling_config=scaling_config(config.launch),
         run_config=run_config,
     )
 
@@ -128,9 +128,9 @@ def first_cause(error: TrainingFailedError) -> Exception:
 
 
 def support_bundles(config: Config) -> list[dict[str, float]]:
-    """What each support actor of the run asks of Ray; empty where there are none, or for nothing.
+    """Resources of each support actor of the run; empty where there is none, or none needs any.
 
-    Ray has no bundle of nothing: such actors need no place reserved.
+    Ray has no empty bundle: actors without resources need no reservation.
     """
     support = config.support
     if support.home == "in_process" or not uses_neighbours(config.objective):
@@ -140,8 +140,8 @@ def support_bundles(config: Config) -> list[dict[str, float]]:
 
 
 @contextmanager
-def reserved_for_support(config: Config) -> Iterator[PlacementGroup | None]:
-    """Places for the support actors, on as many machines as there are; None where none are needed.
+def support_placement(config: Config) -> Iterator[PlacementGroup | None]:
+    """Reserved room for the support actors, spread over the machines; None where none is needed.
 
     Waits until the cluster has room.
     """
@@ -158,10 +158,10 @@ def reserved_for_support(config: Config) -> Iterator[PlacementGroup | None]:
         remove_placement_group(placement)
 
 
-def beside_driver(kind: type) -> Any:
-    """An actor of class ``kind`` on this machine: others may come and go.
+def driver_actor(kind: type) -> Any:
+    """An actor of class ``kind`` on this machine, which stays when others leave the cluster.
 
-    It asks for no core, since workers need them all.
+    It asks for no core, since workers need all of them.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -183,9 +183,9 @@ def _check_output(config: Config) -> None:
 
 
 def _check_room(config: Config) -> None:
-    """Ray would wait without a word for what is not there: refuse, or say so of a cluster.
+    """Check resources, since Ray would wait for missing ones in silence.
 
-    A cluster may still grow, this machine will not. ValueError where it lacks something.
+    ValueError where this machine lacks something. A cluster may still grow: print what it lacks.
     """
     alone = not on_cluster()
     if alone and not config.launch.labels.items() <= ray.nodes()[0]["Labels"].items():

@@ -1,10 +1,10 @@
-"""What Ray Train tells its workers about each other; the process group they make themselves.
+"""The process group of Ray Train's workers, which they make themselves.
 
     TorchTrainer(work, torch_config=OwnGroup(), ...)
 
-By default Ray makes the group for them: its store listens on all of the machine's addresses, also
-for a run on this machine alone. Here workers find in their environment what any launcher of torch
-leaves there, and ``primus_scale.distributed.group.join_group`` does the rest.
+By default Ray makes the group: its store listens on all addresses of the machine, also for a run
+on this machine alone. Here each worker gets the environment variables that a launcher of torch
+sets, and ``primus_scale.distributed.group.join_group`` does the rest.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class OwnGroup(TorchConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Who tells them."""
-        return _Introduction
+        """The backend that sets their environment."""
+        return _RankEnvironment
 
 
-class _Introduction(Backend):
+class _RankEnvironment(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Tell every worker its rank, and where rank 0 is."""
+        """Set rank, world size and the address of rank 0 in every worker's environment."""
         address, port = worker_group.execute_single(0, _own_address)
-        worker_group.execute(_introduce, address, port)
+        worker_group.execute(_set_rank_environment, address, port)
 
 
 def _own_address() -> tuple[str, int]:
@@ -42,7 +42,7 @@ def _own_address() -> tuple[str, int]:
         return address, int(probe.getsockname()[1])
 
 
-def _introduce(address: str, port: int) -> None:
+def _set_rank_environment(address: str, port: int) -> None:
     worker = ray.train.get_context()
     os.environ |= {
         "MASTER_ADDR": address,

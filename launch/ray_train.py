@@ -7,7 +7,7 @@ r"""Pretraining as a Ray Train job: Ray starts the workers, DeepSpeed trains in 
 With ``RAY_ADDRESS`` set (a submitted job has it) the workers run on that cluster, otherwise on a
 local one that lasts as long as the run. A worker that dies is replaced up to
 ``launch.max_failures`` times, and all continue from the newest checkpoint in ``output``, which
-must be storage that all workers share, or at ``train.storage``; what a user must mend ends the run
+must be storage that all workers share, or at ``train.storage``. A user's error ends the run
 instead. SIGTERM: checkpoint, then exit code 75; Ctrl-C: checkpoint, then 130, and a second one ends
 at once. More in docs/ray.md.
 """
@@ -35,12 +35,12 @@ from ray.train import FailureConfig, RunConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from launch.ray_cluster import (
-    beside_driver,
     check_workers,
     connected,
+    driver_actor,
     first_cause,
-    reserved_for_support,
-    workers,
+    support_placement,
+    worker_trainer,
 )
 from primus_scale.cli import GOES_ON, USER_ERRORS, Parser, add_config_arguments, answer, explain
 from primus_scale.config import Config
@@ -50,13 +50,13 @@ from primus_scale.storage.files import check_writable
 from primus_scale.train.run import open_data
 from primus_scale.train.trainer import pretrain
 
-POLL_S = 0.5  # how often a worker asks whether to stop
-LOOK_S = 0.2  # how often the driver looks whether it is to end
-SILENT_S = 5.0  # without such a question, no worker runs
+POLL_S = 0.5  # between a worker's requests whether to stop
+DRIVER_POLL_S = 0.2  # between the driver's checks for its end
+WORKER_TIMEOUT_S = 5.0  # after the last request of a worker; then none runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train with Ray; a user's error is one line on stderr and exit code 1."""
+    """Train with Ray. A user's error: one line on stderr, and exit code 1."""
     parser = build_parser()
     args = parser.parse_args(argv)
 
@@ -80,15 +80,15 @@ def build_parser() -> Parser:
 def train_with_ray(config: Config) -> int:
     """Run ``config`` on ``launch.workers`` workers; returns the exit code of ``pretrain``.
 
-    Ray keeps records of its own in ``output/ray``; where a run goes on from is no business of them.
-    Raises ValueError or OSError for bad input before any worker starts, ValueError with the message
-    of a user's error that a worker met, and ``TrainingFailedError`` where the workers failed more
-    than ``launch.max_failures`` times.
+    Ray keeps its own records in ``output/ray``; a run never resumes from them. Raises ValueError or
+    OSError for bad input before any worker starts, ValueError with the message of a user's error in
+    a worker, and ``TrainingFailedError`` where workers failed more than ``launch.max_failures``
+    times.
     """
     check_workers(config)
     open_data(config, config.launch.worker_counts[-1])
-    with connected(config), reserved_for_support(config) as placement:
-        channel = beside_driver(DriverChannel)
+    with connected(config), support_placement(config) as placement:
+        channel = driver_actor(DriverChannel)
         check_writable(Path(config.output))  # Ray keeps its own records there
         settings = {"channel": channel, "placement": placement}
         run_config = RunConfig(
@@ -96,7 +96,7 @@ def train_with_ray(config: Config) -> int:
             storage_path=str((Path(config.output) / "ray").absolute()),
             failure_config=FailureConfig(max_failures=config.launch.max_failures),
         )
-        trainer = workers(_work, config, settings, run_config)
+        trainer = worker_trainer(_work, config, settings, run_config)
         try:
             result = _fit(trainer, channel)
         except TrainingFailedError:
@@ -109,11 +109,11 @@ def train_with_ray(config: Config) -> int:
 def _fit(trainer: TorchTrainer, channel: Any) -> Any:
     """What ``trainer.fit()`` gives, while SIGTERM and Ctrl-C go to the workers.
 
-    It runs in another thread: in the main one Ray Train would answer Ctrl-C by killing them. Where
-    no worker is there to hear of a signal, since Ray waits for room, this process ends by itself.
+    It runs in another thread: in the main thread Ray Train would kill the workers at Ctrl-C. If
+    no worker runs yet, since Ray waits for room, a signal ends this process.
     """
     outcome: Future[Any] = Future()
-    unheard = threading.Event()
+    no_worker = threading.Event()
 
     def fit() -> None:
         try:
@@ -123,12 +123,12 @@ def _fit(trainer: TorchTrainer, channel: Any) -> Any:
 
     def ask(interrupted: bool) -> None:
         if not ray.get(channel.ask_to_stop.remote(interrupted)):
-            unheard.set()
+            no_worker.set()
 
     with stop_on_signals(Stop(), ask) as stop:
         threading.Thread(target=fit, name="primus-fit", daemon=True).start()
-        while not wait([outcome], timeout=LOOK_S).done:
-            if unheard.is_set():
+        while not wait([outcome], timeout=DRIVER_POLL_S).done:
+            if no_worker.is_set():
                 print("stopped while no worker ran; start again to go on", file=sys.stderr)
                 raise SystemExit(stop.exit_code)
     return outcome.result()
@@ -140,40 +140,40 @@ def _raise_user_error(channel: Any) -> None:
 
 
 class DriverChannel:
-    """An actor between driver and workers: there go signals, back come a user's errors.
+    """An actor between driver and workers: signals go to workers, a user's errors to the driver.
 
-    Ray gives workers no signal, and starts them again whatever they raise.
+    Ray passes no signal to workers, and starts them again whatever they raise.
     """
 
     def __init__(self) -> None:
         self._stop = ""
         self._user_error = ""
-        self._heard = -math.inf  # when a worker last looked
+        self._last_request_s = -math.inf  # time of a worker's last request
 
     def ask_to_stop(self, interrupted: bool) -> bool:
-        """Ask all workers to stop, by Ctrl-C or not; whether there are any."""
+        """Ask all workers to stop, by Ctrl-C or not; whether any worker runs."""
         self._stop = "interrupted" if interrupted else "stopped"
-        return time.monotonic() - self._heard < SILENT_S
+        return time.monotonic() - self._last_request_s < WORKER_TIMEOUT_S
 
     def stop_asked(self) -> str:
-        """How the workers, one of which calls this, were asked to stop; empty: they were not."""
-        self._heard = time.monotonic()
+        """How workers were asked to stop, empty if they were not. Called by workers."""
+        self._last_request_s = time.monotonic()
         return self._stop
 
     def report_user_error(self, message: str) -> None:
-        """Keep the first message: other workers' are its consequences, if they differ."""
+        """Keep the first message: those of other workers may follow from it."""
         self._user_error = self._user_error or message
 
     def user_error(self) -> str:
-        """The message of an error that no restart can mend; empty where there is none."""
+        """The message of an error that a restart cannot repair; empty where there is none."""
         return self._user_error
 
 
 def _work(settings: dict[str, Any]) -> Any:
-    """One worker's share of the run; returns the exit code of ``pretrain``.
+    """One worker of the run; returns the exit code of ``pretrain``.
 
-    A user's error goes to the driver and is raised, which ends the other workers wherever they
-    wait. Workers started again after it return at once.
+    A user's error goes to the driver and is raised, which ends the other workers. Workers that are
+    started again after it return at once.
     """
     channel = settings["channel"]
     if ray.get(channel.user_error.remote()):
@@ -186,10 +186,10 @@ def _work(settings: dict[str, Any]) -> Any:
         try:
             return pretrain(config, stop, settings["placement"])
         except (ConnectionError, TimeoutError):
-            raise  # a network may be back when the workers start again
+            raise  # the network may work again when the workers restart
         except USER_ERRORS as error:
             ray.get(channel.report_user_error.remote(str(error)))
-            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or it logs a traceback
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or Ray logs a traceback
             raise
 
 

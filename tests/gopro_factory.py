@@ -1,4 +1,4 @@
-"""Writes small GoPro files: a film and a telemetry track whose blocks hold what a test wants.
+"""Writes small GoPro files: a video and a telemetry track whose blocks hold what a test wants.
 
 time_s = np.arange(4000) / 200
 write_gopro(path, {"ACCL": time_s, "GYRO": time_s}, even_blocks(20))
@@ -24,7 +24,7 @@ UNITS = {"ACCL": "m/s²", "GYRO": "rad/s"}
 
 
 class Block(NamedTuple):
-    """A block of telemetry: where it lies in the film, and how many samples it holds, by key.
+    """A block of telemetry: where it lies in the video, and how many samples it holds, by key.
 
     A sensor that is not among them is absent from the block; one with 0 is there without samples
     (EMPT). lost: samples by key that went missing before it, counted by TSMP. clocks: entries of
@@ -69,7 +69,7 @@ def write_gopro(
     blocks: Sequence[Block],
     *,
     last_s: float = 1.0,
-    film_s: float | None = None,
+    video_s: float | None = None,
     rate_fps: float = 2.0,
     totals: bool = True,
     restarts: Sequence[int] = (),
@@ -79,17 +79,17 @@ def write_gopro(
     """Write the file.
 
     times_s: when each sensor took its samples, in order, by key: those of ``SIGNALS`` at these
-    times are stored. last_s: duration given to the last block. film_s: of the pictures (None: to
+    times are stored. last_s: duration given to the last block. video_s: of the pictures (None: to
     the end of the last block). totals: whether there is TSMP. restarts: blocks before which it
     begins anew. stamps: what the camera's clock showed at 0 (None: no STMP).
     """
     taken, total = dict.fromkeys(times_s, 0), dict.fromkeys(times_s, 0)
     end_s = blocks[-1].start_s + last_s
     with av.open(str(path), "w", format="mp4") as file:
-        film = file.add_stream("libx264", rate=Fraction(rate_fps), options={"crf": "30"})
+        video = file.add_stream("libx264", rate=Fraction(rate_fps), options={"crf": "30"})
         pictures = list(numbered_pictures(1))
-        film.height, film.width, _ = pictures[0].shape
-        film.pix_fmt = "yuv420p"
+        video.height, video.width, _ = pictures[0].shape
+        video.pix_fmt = "yuv420p"
         track = file.add_data_stream("bin_data")
         track.time_base = Fraction(1, 1000)
         track.metadata["handler_name"] = "\x0bGoPro MET"
@@ -114,11 +114,11 @@ def write_gopro(
             packet.pts = packet.dts = round(block.start_s * 1000)
             packet.duration = round(last_s * 1000)
             file.mux(packet)
-        for number in range(round((end_s if film_s is None else film_s) * rate_fps)):
+        for number in range(round((end_s if video_s is None else video_s) * rate_fps)):
             frame = av.VideoFrame.from_ndarray(pictures[0], format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1) / Fraction(rate_fps)
-            file.mux(film.encode(frame))
-        file.mux(film.encode(None))
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
 
 
 def _stream(key: str, time_s: np.ndarray, total: int | None, stamp_s: float | None) -> bytes:

@@ -1,9 +1,9 @@
-"""What a check is: something measured on every rank, and judged where all measurements are known.
+"""A check measures something on every rank, then judges the measurements of all ranks.
 
-    findings, whole = run_checks(CHECKS, context, publish)
+    passed = run_checks(CHECKS, context, publish)
 
-Measuring apart from judging keeps ranks together: one that finds its data missing has still come to
-the gathering, and all of them go on with the next check. Judges are pure functions of the
+Measuring is apart from judging, so that ranks stay together: a rank whose data are missing still
+takes part in the gathering, and all ranks go on to the next check. Judges are pure functions of the
 measurements, in the order of the ranks.
 """
 
@@ -38,7 +38,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """One row of the table: what check found what on which node (or rank of it; or ALL)."""
+    """One row of the table: a check's result and detail, on a node, on a rank of it, or on ALL."""
 
     check: str
     node: str
@@ -47,13 +47,13 @@ class CheckFinding:
 
 
 class GroupBrokenError(Exception):
-    """A rank failed, or met another's failure, where ranks wait for each other.
+    """A rank failed, or saw another rank's failure, where ranks wait for each other.
 
-    It must leave, which ends the others. findings: what to tell before. rank: which it is.
+    It must exit, which ends the others. findings: to print before. rank: this one.
     """
 
     def __init__(self, findings: list[CheckFinding], rank: int) -> None:
-        super().__init__(findings, rank)  # as given, or Ray could not carry it
+        super().__init__(findings, rank)  # these arguments, so that Ray can pickle it
         self.findings = findings
         self.rank = rank
 
@@ -62,9 +62,9 @@ class GroupBrokenError(Exception):
 
 
 class Watch:
-    """The watchdog over all ranks, which every rank enters at the same time.
+    """The watchdog over all ranks; every rank enters it at the same time.
 
-    A rank that halts is named by the others, which end with exit code 1.
+    If a rank halts, the others name it and end with exit code 1.
     """
 
     def __init__(self, stuck_after_s: float) -> None:
@@ -83,14 +83,14 @@ class Watch:
         """A block that has a watchdog of its own."""
         self._watched.close()
         yield
-        self.__enter__()  # not after a failure: the others may not come to it
+        self.__enter__()  # not after a failure: other ranks may not enter it
 
 
 class Context:
-    """What checks know of the run that is to start. Every rank makes one at the same time.
+    """The run that is to start, as checks see it. Every rank makes one at the same time.
 
-    watch: entered already. missing_device: why this rank lacks the device that it shall compute on;
-    it is on the CPU then. placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder
+    watch: entered already. missing_device: why this rank lacks its device; then it
+    computes on the CPU. placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder
     in the output. shared: folder through which ranks share, as the run will: at ``train.storage``,
     or scratch.
     """
@@ -128,7 +128,7 @@ class Context:
 
     @property
     def no_patience(self) -> Patience:
-        """With storage: a run would wait until a fault has passed, a check tells of it."""
+        """With storage: a run waits until a fault has passed, a check reports it at once."""
         return Patience(self.config.data.timeout_s, total_s=0.0)
 
     def ranks_by_node(self) -> dict[str, list[int]]:
@@ -139,7 +139,7 @@ class Context:
         return nodes
 
     def places(self, ranks: Sequence[int]) -> list[str]:
-        """How to name ``ranks`` in the table: by node where all of its ranks are among them."""
+        """Names of ``ranks`` in the table: a node stands for all of its ranks."""
         if list(ranks) == list(range(len(self.nodes))):
             return [ALL]
         names = []
@@ -167,9 +167,9 @@ class Context:
 class Check:
     """One check.
 
-    measure: on every rank; what it returns must survive JSON, what it raises fails the check.
-    judge: the findings, from all ranks' measurements. needs: checks without whose success this one
-    cannot run. together: ranks wait for each other in ``measure``.
+    measure: runs on every rank; returns JSON; an exception fails the check.
+    judge: the findings, from all ranks' measurements. needs: checks that must have passed
+    before. together: ranks wait for each other in ``measure``.
     """
 
     name: str
@@ -179,8 +179,8 @@ class Check:
     together: bool = False
 
 
-def amount(size: float) -> str:
-    """Bytes as one reads them: 1.23 GB (10^9 bytes), 45.6 MB, 7.89 kB."""
+def format_bytes(size: float) -> str:
+    """Bytes as text: 1.23 GB (10^9 bytes), 45.6 MB, 7.89 kB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return (
@@ -204,7 +204,7 @@ def run_checks(
 ) -> bool:
     """Run ``checks`` in turn, on every rank at the same time; whether none failed.
 
-    publish: is given the findings of each check on rank 0, as they come. ``GroupBrokenError``
+    publish: called on rank 0 with the findings of each check. ``GroupBrokenError``
     where a rank fails in a check for which ranks wait for each other.
     """
     failed: set[str] = set()
@@ -228,13 +228,13 @@ def _run(check: Check, context: Context) -> list[CheckFinding]:
     pulse.at(f"check: {check.name}")
     try:
         outcome["value"] = check.measure(context)
-    except Exception as error:  # whatever it is, the run would meet it too
+    except Exception as error:  # of any kind: the run would fail by it, too
         if check.together and len(context.nodes) > 1:
             raise _broken(check, context, error) from error
-        outcome["error"] = explain(error)
+        outcome["error"] = explain_error(error)
     try:
         outcomes = gather_json(outcome)
-    except RuntimeError as error:  # another rank has left
+    except RuntimeError as error:  # another rank has ended
         raise _broken(check, context, error) from error
     errors = {rank: each["error"] for rank, each in enumerate(outcomes) if "error" in each}
     if errors:
@@ -244,10 +244,10 @@ def _run(check: Check, context: Context) -> list[CheckFinding]:
 
 def _broken(check: Check, context: Context, error: Exception) -> GroupBrokenError:
     rank = context.runtime.rank
-    return GroupBrokenError(context.findings(check.name, FAIL, {rank: explain(error)}), rank)
+    return GroupBrokenError(context.findings(check.name, FAIL, {rank: explain_error(error)}), rank)
 
 
-def explain(error: Exception) -> str:
-    """The error in one line; its kind too, where it is not of those written for users."""
+def explain_error(error: Exception) -> str:
+    """The error in one line; with its class if its message is not written for users."""
     text = " ".join(str(error).split())
     return text if isinstance(error, USER_ERRORS) and text else f"{type(error).__name__}: {text}"

@@ -1,8 +1,8 @@
-"""Check of memory: what the configuration will need, counted part by part, against what is there.
+"""Check of memory: what the configuration will need, part by part, against the free memory.
 
 Weights, gradients and Adam's states follow the ZeRO paper (arXiv 1910.02054, section 3), here in
-float32 with DeepSpeed's float32 copy from stage 1 on. What autograd keeps is counted on a few
-windows, whose number it grows with.
+float32 with DeepSpeed's float32 copy from stage 1 on. What autograd keeps grows
+with the number of windows, and is measured on a few.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, amount
+from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, format_bytes
 from primus_scale.config import Config, ObjectiveConfig, TrainConfig
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
@@ -28,8 +28,8 @@ from primus_scale.teachers import build_teachers
 from primus_scale.train.run import fresh_encoder, spaces_of
 
 FLOAT32 = 4
-SAMPLE_ROWS = 8  # windows on which memory is counted
-TIGHT = 0.9  # share of the memory from which on it is told
+SAMPLE_ROWS = 8  # windows on which memory is measured
+TIGHT = 0.9  # share of the memory; above it the check warns
 
 
 @dataclass
@@ -95,8 +95,8 @@ def _activations(train: TrainConfig, encoder: ImuEncoder, rows: int) -> int:
         return saved_bytes(run, without=list(encoder.parameters()))
 
     few, twice = kept(SAMPLE_ROWS), kept(2 * SAMPLE_ROWS)
-    whatever = 2 * few - twice  # however many rows: the weights in bfloat16
-    return whatever + (twice - few) * rows // SAMPLE_ROWS
+    constant = 2 * few - twice  # for any number of rows: the weights in bfloat16
+    return constant + (twice - few) * rows // SAMPLE_ROWS
 
 
 def _similarities(objective: ObjectiveConfig, rows: int, world: int) -> int:
@@ -111,9 +111,9 @@ def _similarities(objective: ObjectiveConfig, rows: int, world: int) -> int:
 
 
 def saved_bytes(run: Callable[[], Any], without: list[torch.Tensor]) -> int:
-    """Bytes that autograd keeps of ``run()`` for its backward pass, each memory counted once.
+    """Bytes that autograd keeps of ``run()`` for its backward pass, each storage counted once.
 
-    without: tensors that are there anyhow.
+    without: tensors that do not count.
     """
     storages = {}
     known = {tensor.untyped_storage().data_ptr() for tensor in without}
@@ -125,7 +125,7 @@ def saved_bytes(run: Callable[[], Any], without: list[torch.Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = run()  # held, so that no memory is given to the next tensor
+        result = run()  # kept, so that its memory is not used again
     del result
     return sum(storages.values())
 
@@ -158,8 +158,8 @@ def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFin
 def _compare(node: str, what: str, need: dict[str, int], there: int) -> CheckFinding:
     total = sum(need.values())
     largest = sorted(need.items(), key=lambda item: -item[1])[:4]
-    parts = ", ".join(f"{name} {amount(size)}" for name, size in largest if size)
-    detail = f"{what}: needs {amount(total)} of {amount(there)} ({parts})"
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest if size)
+    detail = f"{what}: needs {format_bytes(total)} of {format_bytes(there)} ({parts})"
     if total > there:
         detail += "; lower support.capacity or train.batch, or raise train.accumulation"
         return CheckFinding("memory", node, FAIL, detail)

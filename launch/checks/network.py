@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from launch.checks.base import ALL, FAIL, OK, WARN, Check, CheckFinding, Context, amount
+from launch.checks.base import ALL, FAIL, OK, WARN, Check, CheckFinding, Context, format_bytes
 from primus_scale.distributed.collectives import gather, message_device, sum_over_ranks
 
-ROUNDS = 20  # of messages between clocks; the quickest tells most
-MAX_SKEW_S = 1.0  # beyond it the logs of nodes cannot be laid side by side
+ROUNDS = 20  # of messages between clocks; the quickest counts
+MAX_SKEW_S = 1.0  # beyond it logs of nodes cannot be compared
 
 ELEMENTS = 4 * 2**20  # float32 that all-reduce and all-gather move: 16 MiB
 REPEATS = 5
@@ -49,7 +49,7 @@ def measure_clock(context: Context) -> list[list[float]]:
     nothing = torch.zeros(1, device=message_device())
     readings = []
     for _ in range(ROUNDS):
-        _finish(gather(nothing))  # all come to the first message together
+        _finish(gather(nothing))  # all ranks start together
         before = time.time()
         _finish(gather(nothing))
         between = time.time()
@@ -106,8 +106,9 @@ def judge_collectives(context: Context, ranks: list[dict[str, Any]]) -> list[Che
     gather_speed = bus_bytes(ELEMENTS, len(ranks)) / seconds["gather_s"]
     backend = "nccl" if context.runtime.device.type == "cuda" else "gloo"
     detail = (
-        f"{backend}: all-reduce {amount(sum_speed)}/s, all-gather {amount(gather_speed)}/s "
-        f"of bus bandwidth; {seconds['latency_s'] * 1e3:.2g} ms for one number; the sum is right"
+        f"{backend}: all-reduce {format_bytes(sum_speed)}/s, "
+        f"all-gather {format_bytes(gather_speed)}/s of bus bandwidth; "
+        f"{seconds['latency_s'] * 1e3:.2g} ms for one number; the sum is right"
     )
     return [CheckFinding("collectives", ALL, OK, detail)]
 
@@ -152,7 +153,7 @@ def _seconds(action: Callable[[], torch.Tensor]) -> float:
 
 
 def _finish(tensor: torch.Tensor) -> None:
-    """Return when ``tensor`` is there: on a GPU it may be on its way still."""
+    """Wait for ``tensor``: a GPU may still compute it."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from packaging.requirements import Requirement
 
-from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, Result, amount
+from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, Result, format_bytes
 from launch.ray_cluster import check_workers
 from primus_scale.engine.engine import check_batch
 from primus_scale.monitor.provenance import describe_environment
@@ -105,7 +105,7 @@ def measure_devices(context: Context) -> dict[str, Any]:
     name, uuid = "CPU", ""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        name = f"{properties.name} ({amount(properties.total_memory)})"
+        name = f"{properties.name} ({format_bytes(properties.total_memory)})"
         uuid = str(properties.uuid)
     return {
         "kind": device.type,

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, amount
+from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, format_bytes
 from primus_scale.checkpoint.copies import CHECKPOINTS
 from primus_scale.train.trainer import pretrain
 
@@ -43,13 +43,13 @@ def judge_step(context: Context, ranks: list[dict[str, float]]) -> list[CheckFin
     worst = {key: max(each[key] for each in ranks) for key in ranks[0]}
     keep = context.config.train.keep_checkpoints
     detail = (
-        f"one step and its checkpoint ({amount(worst['checkpoint'])}) in "
-        f"{worst['seconds']:.1f} s, at most {amount(worst['peak'])} a rank"
+        f"one step and its checkpoint ({format_bytes(worst['checkpoint'])}) in "
+        f"{worst['seconds']:.1f} s, at most {format_bytes(worst['peak'])} a rank"
     )
     free = min(each["free"] for each in ranks)
     if (keep + 1) * worst["checkpoint"] > free:
         detail += (
-            f"; the output has {amount(free)} left, too little for {keep + 1} of them: free "
+            f"; the output has {format_bytes(free)} left, too little for {keep + 1} of them: free "
             "some, or lower train.keep_checkpoints"
         )
         return [CheckFinding("step", ALL, FAIL, detail)]

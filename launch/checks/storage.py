@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, amount
+from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, format_bytes
 from primus_scale.data.shard_set import check_same_input
 from primus_scale.storage.files import check_writable, explain_failed_write
 from primus_scale.storage.folder import Folder
 from primus_scale.train.run import check_embeddings
 
-ONE_BY_ONE = 8  # reads whose time is taken, each alone
+ONE_BY_ONE = 8  # reads that are timed one at a time
 SPEED_READS = 256  # records at most, to measure speed
-SPEED_S = 2.0  # time after which no further read is begun
-SHARED_S = 5.0  # until a file of another node must show; network file systems cache listings
+SPEED_S = 2.0  # no read begins later
+SHARED_S = 5.0  # until a file of another node must be seen; network file systems cache listings
 
 
 def measure_index(context: Context) -> dict[str, Any]:
-    """Open all shards as the run does; what they are, and the digest of their indexes."""
+    """Open all shards as the run does; their sizes, and the digest of their indexes."""
     config = context.config
     data = context.data
     check_embeddings(config, data)
@@ -59,8 +59,8 @@ def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFind
     if other:
         return context.findings("index", FAIL, other)
     detail = (
-        f"{first['windows']:,} windows in {first['shards']:,} shards, {amount(first['bytes'])}, "
-        f"digest {first['digest']}"
+        f"{first['windows']:,} windows in {first['shards']:,} shards, "
+        f"{format_bytes(first['bytes'])}, digest {first['digest']}"
     )
     return [CheckFinding("index", ALL, OK, detail)]
 
@@ -93,7 +93,7 @@ def measure_reads(context: Context) -> dict[str, float]:
 
 
 def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[CheckFinding]:
-    """What each node gets; there is no speed that suits no run."""
+    """The speed of each node. No speed is too low for every run, so none fails."""
     size = sum(shard.size for index in context.data.indexes for shard in index.shards)
     bytes_a_window = size / context.data.windows
     findings = []
@@ -101,7 +101,7 @@ def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[CheckFi
         latency = max(ranks[rank]["latency_s"] for rank in there)
         speed = sum(ranks[rank]["bytes_s"] for rank in there)
         detail = (
-            f"{amount(speed)}/s = {speed / bytes_a_window:,.0f} windows/s by {len(there)} "
+            f"{format_bytes(speed)}/s = {speed / bytes_a_window:,.0f} windows/s by {len(there)} "
             f"ranks, {latency * 1e3:.3g} ms a record"
         )
         findings.append(CheckFinding("shards", node, OK, detail))
@@ -141,7 +141,7 @@ def _write_to_storage(context: Context, mark: Path) -> None:
 def judge_output(context: Context, ranks: list[None]) -> list[CheckFinding]:
     """Nothing was raised: every rank can write."""
     free = shutil.disk_usage(context.scratch).free
-    detail = f"writable, {amount(free)} free"
+    detail = f"writable, {format_bytes(free)} free"
     if context.config.train.storage:
         detail += f"; {context.config.train.storage} as well"
     return [CheckFinding("output", ALL, OK, detail)]
@@ -150,10 +150,12 @@ def judge_output(context: Context, ranks: list[None]) -> list[CheckFinding]:
 def measure_shared(context: Context) -> list[int]:
     """Ranks whose files this one cannot see, though they are written."""
     end = time.monotonic() + SHARED_S
-    missing = [rank for rank in range(context.runtime.world) if not _shows(context.shared, rank)]
+    missing = [
+        rank for rank in range(context.runtime.world) if not _is_visible(context.shared, rank)
+    ]
     while missing and time.monotonic() < end:
         time.sleep(0.1)
-        missing = [rank for rank in missing if not _shows(context.shared, rank)]
+        missing = [rank for rank in missing if not _is_visible(context.shared, rank)]
     return missing
 
 
@@ -173,27 +175,27 @@ def judge_shared(context: Context, ranks: list[list[int]]) -> list[CheckFinding]
 
 
 @contextmanager
-def leaving_nothing(context: Context) -> Iterator[None]:
-    """Take away, after the block, what checks have left in the output and at ``train.storage``."""
+def files_removed(context: Context) -> Iterator[None]:
+    """Remove, after the block, the files of checks in the output and at ``train.storage``."""
     with removed_afterwards(context.scratch):
         try:
             yield
         finally:
             if context.config.train.storage and context.runtime.rank == 0:
-                with suppress(OSError):  # the storage that a check has told of
+                with suppress(OSError):  # a check has reported it
                     context.shared.remove_all()
 
 
 @contextmanager
 def removed_afterwards(folder: Path) -> Iterator[Path]:
-    """Whatever the block makes of ``folder`` is gone after it, also the folders above it."""
+    """Remove ``folder`` after the block, and the folders above it that were not there before."""
     absent = [parent for parent in folder.parents if not parent.exists()]
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for parent in absent:
-            with suppress(OSError):  # never made, or another has put something there
+            with suppress(OSError):  # never made, or not empty
                 parent.rmdir()
 
 
@@ -201,7 +203,7 @@ def _mark(rank: int) -> str:
     return f"rank{rank}"
 
 
-def _shows(folder: Folder, rank: int) -> bool:
+def _is_visible(folder: Folder, rank: int) -> bool:
     try:
         folder.size(_mark(rank))
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from shards.demo.camera import Camera
 from shards.demo.ground import Stroke, paint_background
 from shards.demo.scene import BodyColours, Colour, Prop, Scene
-from shards.demo.skeleton import Pose, Segment, segments
+from shards.demo.skeleton import BodySegment, Pose, segments
 
 JPEG_QUALITY = 88
 _SUPERSAMPLING = 2  # rendered so many times larger, then averaged: smooth edges
@@ -106,7 +106,7 @@ class Renderer:
                 body, position.tolist(), quaternion.tolist(), physicsClientId=self._client
             )
 
-    def _stroke(self, segment: Segment, pose: Pose) -> Stroke:
+    def _stroke(self, segment: BodySegment, pose: Pose) -> Stroke:
         """A segment as a capsule, for its shadow."""
         rotation = pose.rotation[segment.name]
         centre = pose.position[segment.name] + self._size * rotation @ segment.centre
@@ -115,7 +115,7 @@ class Renderer:
         radius = segment.size[0] / (2 if segment.shape == "box" else 1)
         return centre - axis, centre + axis, self._size * radius
 
-    def _add_segment(self, segment: Segment, colour: Colour) -> int:
+    def _add_segment(self, segment: BodySegment, colour: Colour) -> int:
         size = [self._size * value for value in segment.size]
         if segment.shape == "box":
             return self._add(self._bullet.GEOM_BOX, colour, halfExtents=[edge / 2 for edge in size])

@@ -40,7 +40,7 @@ _METRES_PER_UNIT = 0.25  # the model is drawn four times as large as life
 
 
 @dataclass(frozen=True)
-class Segment:
+class BodySegment:
     """A rigid part of the body; its frame sits at the joint to its parent.
 
     offset: joint in the parent's frame, m. centre, turn: placing of the shape in the own frame, m
@@ -97,7 +97,7 @@ def data_path(name: str) -> Path:
 
 
 @functools.cache
-def segments() -> tuple[Segment, ...]:
+def segments() -> tuple[BodySegment, ...]:
     """All segments of the humanoid, each after its parent."""
     text = data_path("humanoid/humanoid.urdf").read_text()
     robot = ET.fromstring(text.rstrip("\0"))  # the file ends in a zero byte
@@ -135,7 +135,7 @@ def forward_kinematics(
 _TO_Z_UP = Rotation.from_euler("x", 90, degrees=True).as_matrix()
 
 
-def _read_segment(link: ET.Element, joint: ET.Element | None) -> Segment:
+def _read_segment(link: ET.Element, joint: ET.Element | None) -> BodySegment:
     parent = _link(joint, "parent") if joint is not None else None
     is_root = joint is None or joint.attrib["name"] == "root"
     collision = _child(link, "collision")
@@ -147,7 +147,7 @@ def _read_segment(link: ET.Element, joint: ET.Element | None) -> Segment:
     }
     kind: Literal["sphere", "capsule", "box"] = shape.tag  # type: ignore[assignment]
     origin = _child(collision, "origin")
-    return Segment(
+    return BodySegment(
         name=link.attrib["name"],
         parent=None if is_root else parent,
         offset=np.zeros(3) if joint is None else _metres(_child(joint, "origin").attrib["xyz"]),

@@ -1,11 +1,11 @@
-"""How many pictures a second a camera took, where the film says so: slow motion, time lapse.
+"""Rate at which a camera took pictures, where the file states it: slow motion, time lapse.
 
 rate = capture_rate(file, container.metadata)  # an MP4 or MOV, PyAV's metadata of it
 rate.taken_fps, rate.shown_fps
 
 Android's MediaMuxer writes it under a key of its own. Sony's cameras write NonRealTimeMeta, a piece
 of XML in a ``meta`` box next to ``moov`` (handler ``nrtm``): its element ``VideoFrame`` has
-``captureFps`` and ``formatFps``, such as "119.88p" and "29.97p" for film slowed down by four.
+``captureFps`` and ``formatFps``, such as "119.88p" and "29.97p" for video slowed down by four.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import BinaryIO, NamedTuple
 
 _ANDROID = "com.android.capture.fps"
 _SONY = (b"NonRealTimeMeta", rb"""\b%s\s*=\s*["'](\d+(?:\.\d+)?)([pi]?)["']""")
-_PICTURES = {b"": 1.0, b"p": 1.0, b"i": 0.5}  # fields of interlaced film are half a picture
-_MOST_BOXES = 1000  # of a film; fragmented ones have many
+_PICTURES = {b"": 1.0, b"p": 1.0, b"i": 0.5}  # fields of interlaced video are half a picture
+_MOST_BOXES = 1000  # of a video; fragmented ones have many
 _MOST_BYTES = 2**20  # of a box of XML
 
 
 class CaptureRate(NamedTuple):
-    """Pictures a second. shown_fps: those of the film, where the camera tells it (None: not)."""
+    """Pictures a second, as taken. shown_fps: of the video, where the camera states it."""
 
     taken_fps: float
     shown_fps: float | None = None
 
 
 def capture_rate(file: BinaryIO, metadata: Mapping[str, str]) -> CaptureRate | None:
-    """What the film says of its taking; None where it says nothing."""
+    """The rates that the file states; None where it states none."""
     taken_fps = _positive(metadata.get(_ANDROID))
     if taken_fps is not None:
         return CaptureRate(taken_fps)
@@ -64,7 +64,7 @@ def _sony_text(file: BinaryIO) -> bytes:
         if len(head) < 8 or (place == 0 and head[4:8] != b"ftyp"):
             return b""
         size, kind = struct.unpack(">I4s", head[:8])
-        if size == 1 and len(head) == 16:  # the size is behind the kind
+        if size == 1 and len(head) == 16:  # the size follows the kind
             size = struct.unpack(">Q", head[8:])[0]
         if kind == b"meta":
             file.seek(place)

@@ -1,11 +1,11 @@
-"""Pictures of a recorded video, by number and by time, decoded only where they are asked for.
+"""Pictures of a video, by number and by time, decoded only as needed.
 
 video = Video(partial(source.open, "ride.mp4"), source.locate("ride.mp4"), start_s=12.5)
 times_s = video.times_s()  # of all frames, on the recording's clock; nothing is decoded
 for picture in video.pictures([0, 30, 60], short_side=256): ...
 
-Reads every file that FFmpeg reads, through PyAV. A frame is known by its presentation time and by
-nothing else: neither counting decoded frames nor a frame rate tells which it is.
+Reads every file that FFmpeg reads, through PyAV. A frame is identified by its presentation
+time alone: neither the count of decoded frames nor a frame rate is reliable.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _SCALING = (
     | Interpolation.BITEXACT
 )
 _BEFORE_ALL = -(2**40)  # a presentation time
-# By which the rates of taking and showing may differ: phones' vary, what a camera says does not.
-_PACE, _TOLD_PACE = 1.5, 1.05
-_SEEN = 10  # pictures by which the rate of showing is known
+# Most that the rates of taking and showing may differ by: phones' rates vary, stated ones do not.
+_RATE_FACTOR, _STATED_RATE_FACTOR = 1.5, 1.05
+_FEWEST_PICTURES = 10  # for the rate of showing to be known
 _AGAIN = "download it again, or take the video out"
-_ANEW = "write it anew as MP4, or take the video out"
+_REWRITE = "write it anew as MP4, or take the video out"
 
 
 class _Frames(NamedTuple):
     """Presentation times of a stream's frames, and of those among them to start decoding at.
 
     pts, keys: int64, ascending, in units of ``unit_s`` seconds. rate: what the camera says of the
-    pictures that it took (None: nothing).
+    rate of taking (None: nothing).
     """
 
     pts: np.ndarray
@@ -98,7 +98,7 @@ class Video:
 
         short_side: scale so that the shorter side has that many pixels (None: as stored). Decoding
         starts anew at a key frame where one lies between a frame and the next that is wanted.
-        ValueError naming file and time where a frame is damaged; no other stands in for it.
+        ValueError naming file and time where a frame is damaged; it is never replaced by another.
         """
         _, pts_of = self._usable
         with self._opened() as (container, stream, _):
@@ -113,7 +113,7 @@ class Video:
                     fault = f"cannot be decoded ({damage(error)})"
                     raise ValueError(f"{where} {fault}; {_AGAIN}") from None
                 if frame is None:
-                    raise ValueError(f"{where} does not come out of the decoder; {_ANEW}")
+                    raise ValueError(f"{where} does not come out of the decoder; {_REWRITE}")
                 if decoder.damaged:
                     raise ValueError(f"{where} is damaged; {_AGAIN}")
                 yield self._picture(frame, short_side)
@@ -123,7 +123,7 @@ class Video:
         """Times on the recording's clock, and presentation times, of the usable frames."""
         pts, _, unit_s, _ = self._frames
         if self._given_s is None:
-            self._check_pace(pts, unit_s)
+            self._check_rate(pts, unit_s)
             # As players show it: FFmpeg applies edit lists, so frames cut off have no time, and
             # where a stream begins later than the others its first frame has a time above 0.
             return self._start_s + pts * unit_s, pts
@@ -136,12 +136,12 @@ class Video:
 
     @functools.cached_property
     def _frames(self) -> _Frames:
-        """Read off the packets, which come in order of decoding."""
+        """Read from the packets, which come in order of decoding."""
         shown, keys, untimed, damaged = [], [], 0, 0
         with self._opened() as (container, stream, file):
             try:
                 for packet in container.demux(stream):
-                    if not packet.size:  # no picture: it tells that the stream ends
+                    if not packet.size:  # not a picture: the end of the stream
                         continue
                     if packet.pts is None:
                         untimed += 1
@@ -156,7 +156,7 @@ class Video:
             ends = (entry.pos + entry.size for entry in stream.index_entries)
             missing = sum(end > container.size for end in ends)
             unit_s = float(stream.time_base)
-            rate = capture_rate(file, container.metadata)  # the container has read all it will
+            rate = capture_rate(file, container.metadata)  # moves the file, so it comes last
         if missing or damaged:
             raise ValueError(
                 f"{self._name} is truncated or damaged: {max(missing, damaged)} of its frames are "
@@ -170,13 +170,13 @@ class Video:
             (same, f"{same} of its frames have the time of another"),
         ):
             if count:
-                raise ValueError(f"{self._name}: {what}; {_ANEW}")
+                raise ValueError(f"{self._name}: {what}; {_REWRITE}")
         return _Frames(pts, np.unique(np.array(keys, np.int64)), unit_s, rate)
 
-    def _check_pace(self, pts: np.ndarray, unit_s: float) -> None:
-        """ValueError where the film is slow motion or time lapse, by what the camera says of it."""
+    def _check_rate(self, pts: np.ndarray, unit_s: float) -> None:
+        """ValueError where the video is slow motion or time lapse, as the camera states."""
         rate = self._frames.rate
-        if rate is not None and len(pts) >= _SEEN:
+        if rate is not None and len(pts) >= _FEWEST_PICTURES:
             check_real_time(self._name, rate, (len(pts) - 1) / ((pts[-1] - pts[0]) * unit_s))
 
     @contextmanager
@@ -197,8 +197,8 @@ class Video:
                 for other in container.streams:
                     if other.index != stream.index:
                         other.discard = Discard.all
-                # One thread: a worker has one core, and what comes out where data are damaged
-                # must not depend on how threads happened to run.
+                # One thread: a worker has one core, and the pictures of damaged data must not
+                # depend on the order of threads.
                 stream.codec_context.thread_count = 1
                 yield container, stream, file
 
@@ -214,19 +214,19 @@ class Video:
 
 
 def check_real_time(name: str, rate: CaptureRate, shown_fps: float) -> None:
-    """ValueError naming the film where it is slow motion or time lapse, by what its camera says."""
-    allowed = _PACE if rate.shown_fps is None else _TOLD_PACE
+    """ValueError naming the video where it is slow motion or time lapse, as its camera states."""
+    allowed = _RATE_FACTOR if rate.shown_fps is None else _STATED_RATE_FACTOR
     shown_fps = rate.shown_fps or shown_fps
     if not 1 / allowed < rate.taken_fps / shown_fps < allowed:
         raise ValueError(
-            f"{name}: the film is not in real time: {rate.taken_fps:g} pictures a second were "
+            f"{name}: the video is not in real time: {rate.taken_fps:g} pictures a second were "
             f"taken and {shown_fps:.4g} are shown (more than {allowed:g} times apart); its times "
             "are not those of other sensors. Take the video out"
         )
 
 
 class _Decoder:
-    """Decodes those frames of an open stream that are asked for, in ascending order."""
+    """Decodes chosen frames of an open stream, in ascending order."""
 
     def __init__(self, container: Any, stream: Any, keys: np.ndarray) -> None:
         self._container = container
@@ -234,7 +234,7 @@ class _Decoder:
         self._keys = keys
         self._decoded: Iterator[Any] = iter(())
         self._frame: Any = None
-        self.damaged = False  # since the last key frame, so that later frames show it too
+        self.damaged = False  # since the last key frame: later frames depend on it
 
     def frame(self, pts: int) -> Any:
         """The frame with this presentation time; None where decoding does not yield it."""
@@ -280,7 +280,7 @@ def _oriented(picture: np.ndarray, matrix: Any, where: str) -> np.ndarray:
         return picture.swapaxes(0, 1)[:: _sign(b), :: _sign(c)]
     if not b and not c and a and d:
         return picture[:: _sign(d), :: _sign(a)]
-    raise ValueError(f"{where}: its pictures are turned by no multiple of 90 degrees; {_ANEW}")
+    raise ValueError(f"{where}: its pictures are turned by no multiple of 90 degrees; {_REWRITE}")
 
 
 def _sign(number: int) -> int:
@@ -288,9 +288,10 @@ def _sign(number: int) -> int:
 
 
 def damage(error: Exception) -> str:
-    """What is wrong with the file's content; raises again what is no fault of the file.
+    """What is wrong with the file's content; raises the error again where the file is not at fault.
 
-    Damaged offsets make FFmpeg seek before the beginning, which file objects refuse in their ways.
+    Damaged offsets make FFmpeg seek before the beginning; each kind of file object refuses this by
+    another error.
     """
     if isinstance(error, av.FFmpegError):
         return str(error.strerror)

@@ -79,7 +79,7 @@ class RecordingWindows:
         self._settings = settings
         self._signals, notes = _condition(recording, settings)
         clocks = _synchronise(recording, self._signals, settings)
-        self._film = FrameReader(clocks.frames, settings) if clocks.frames else None
+        self._frame_reader = FrameReader(clocks.frames, settings) if clocks.frames else None
         self._sync = clocks.sync
         self._accepted: list[_Accepted] = []
         self._notes: list[str] = []
@@ -104,7 +104,7 @@ class RecordingWindows:
     def __iter__(self) -> Iterator[Window]:
         moments = [list(group) for _, group in groupby(self._accepted, key=lambda w: w.start)]
         wanted = [moment[0].frames for moment in moments]
-        reader = self._film.encode(wanted) if self._film else [()] * len(moments)
+        reader = self._frame_reader.encode(wanted) if self._frame_reader else [()] * len(moments)
         for moment, pictures in zip(moments, reader, strict=True):
             for accepted in moment:
                 yield self._window(accepted, pictures)
@@ -139,7 +139,11 @@ class RecordingWindows:
         refused: Counter[str] = Counter()
         by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for window in planned:
-            frames = self._film.choose(window.start / conditioned.rate_hz) if self._film else ()
+            frames = (
+                self._frame_reader.choose(window.start / conditioned.rate_hz)
+                if self._frame_reader
+                else ()
+            )
             reason = GRAVITY if gravity else self._refusal(conditioned, window, frames)
             if reason:
                 refused[reason] += 1
@@ -198,7 +202,7 @@ class RecordingWindows:
             start_s=start_s,
             label=accepted.planned.label,
             texts=accepted.planned.texts,
-            frame_times_s=self._film.times_s(accepted.frames) if self._film else (),
+            frame_times_s=self._frame_reader.times_s(accepted.frames) if self._frame_reader else (),
             sync=self._sync,
             axes=signal.device.axes,
         )

@@ -15,7 +15,7 @@ Each lag is a hypothesis, and so is "the picture does not show this device's mot
 prior probability 1/2; the lags share the rest. Bayes factors are those of a regression under the
 g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008, section 2), with the
 number of samples that two autocorrelated series are worth (Bartlett, JRSS 1935: n over the sum of
-the products of their autocorrelations). So one figure tells of little film, of noise, and of the
+the products of their autocorrelations). So one figure tells of little video, of noise, and of the
 side peaks of periodic motion, which share the probability.
 """
 
@@ -83,7 +83,7 @@ class MotionPair:
 
     @property
     def known_s(self) -> float:
-        """Length of the film whose motion is known."""
+        """Length of the video whose motion is known."""
         return float(np.diff(self.time_s)[self._known].sum())
 
     def aligned(self, lag_s: float) -> tuple[np.ndarray, int]:
@@ -100,7 +100,7 @@ class MotionPair:
 
 
 def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
-    """The lag of all pairs together; None where nothing moves in the film or in the gyroscope.
+    """The lag of all pairs together; None where nothing moves in the video or in the gyroscope.
 
     Tried are lags at which at least half as much can be compared as at the best one. Confidence is
     0 where the best is the last of them: the true one may lie beyond.

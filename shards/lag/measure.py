@@ -9,7 +9,7 @@ gyroscope felt, at all lags up to 5 s; ``shards.lag.evidence`` says how, and wha
 
 A few ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
 of its last (exposure, rolling shutter): a lag of -20 to 0 ms is none. One lag is taken to hold for
-the whole recording; clocks that drift apart lower the confidence, and so does film that the camera
+the whole recording; clocks that drift apart lower the confidence, and so does video that the camera
 has stabilised, for its picture no longer moves as the camera did.
 """
 
@@ -32,7 +32,7 @@ from shards.signal.condition import Conditioned
 
 _CLIPS = 6  # of the video that are decoded
 _CLIP_S = 20.0
-_FEWEST_S = 5.0  # of film that something can be said from
+_FEWEST_S = 5.0  # of video that something can be said from
 _RATE_HZ = 30.0  # about that of the frames decoded
 _LONGEST_S = 0.25  # between frames that motion can be followed over
 
@@ -42,12 +42,12 @@ def measure_lag(
 ) -> LagReport | str:
     """How much later the picture shows a motion than the gyroscope among ``signal.channels``.
 
-    A string says why nothing can be compared (no gyroscope, too little film or motion), for the
+    A string says why nothing can be compared (no gyroscope, too little video or motion), for the
     notes on the recording. Flagged are lags above ``settings.max_lag_s`` with a confidence of
     ``CONFIDENT`` or more.
 
     At most six clips of 20 s are decoded, small, at some 30 frames/s: where the device turns
-    most in each sixth of the time that film and gyroscope have in common. Errors of decoding are
+    most in each sixth of the time that video and gyroscope have in common. Errors of decoding are
     those of ``frames``.
     """
     unknown = f"lag of the picture behind {device} not measured: "
@@ -57,10 +57,10 @@ def measure_lag(
     pairs = list(_pairs(frames, gyroscope))
     seconds = sum(pair.known_s for pair in pairs)
     if seconds < _FEWEST_S:
-        return unknown + f"motion can be followed in {seconds:.1f} s of film only"
+        return unknown + f"motion can be followed in {seconds:.1f} s of video only"
     found = find_lag(pairs)
     if found is None:
-        return unknown + "nothing moves in the film, or in the gyroscope"
+        return unknown + "nothing moves in the video, or in the gyroscope"
     return LagReport(
         device=device,
         lag_s=round(found.lag_s, 4),

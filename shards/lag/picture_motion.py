@@ -1,4 +1,4 @@
-"""How a film's picture moves as a whole from one frame to the next, whatever the scene.
+"""How a video's picture moves as a whole from one frame to the next, whatever the scene.
 
 motion = picture_motion(frames.pictures(range(600), short_side=SHORT_SIDE))
     # (599, 3): to the right, down, and clockwise about the middle; NaN where nothing was followed

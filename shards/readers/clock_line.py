@@ -4,8 +4,8 @@ line = fit_line(number, time_s, last=2082, period_s=0.005, starts=[(0, 0.0)],
                 ends=[(2082, 10.51)])
 line.at(100)  # s
 
-The points are where a camera flushed its samples: off by a few of them, or by a whole second where
-it was busy. Beginning and end of a film are exact, where they lie on the line of the others.
+The points are the times at which a camera wrote its samples: late by a few samples, or by a second
+where it was busy. Beginning and end of a video are exact, where they lie on the line of the others.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solveh_banded
 
-FEWEST = 4  # points that a line is fitted to
-NEAR_S = 0.06  # by which an end may miss the line of fewer points
-SPREADS = 5.0  # of what the points tell, by which an end of the film may miss their line
-OUTLIER = 4.0  # spreads: points beyond are of blocks that were delivered late
-LATE_S = 0.03  # ... and at least by this much
-LATE_FEW_S = 0.25  # ... where there are fewer points than ``SEEN``
-EVEN = 0.45  # samples: up to this spread the points are exact but for rounding to whole samples
-SEEN = 10  # points by which that shows
-EXACT = 0.02  # samples: spread given to the film's beginning and end
-PIECE = 120  # points to a straight piece of a clock that drifts
-DRIFT = 10.0  # ratio of variances from which on it does
+FEWEST_POINTS = 4  # that a line is fitted to
+END_TOLERANCE_S = 0.06  # of an end's distance from the line of fewer points
+MOST_SPREADS = 5.0  # of the points, of an end's distance from their line
+OUTLIER_SPREADS = 4.0  # points further off are of blocks that were written late
+LATE_S = 0.03  # least distance of such points
+LATE_FEW_S = 0.25  # the same, with fewer points than ``FEWEST_FOR_SPREAD``
+EVEN_SPREAD = 0.45  # samples; up to it points are exact but for rounding to whole samples
+FEWEST_FOR_SPREAD = 10  # points, for a spread to be known
+EXACT_SPREAD = 0.02  # samples; given to the video's beginning and end
+PIECE_POINTS = 120  # points between knots of a clock that drifts
+DRIFT_RATIO = 10.0  # of variances; from it on the clock drifts
 
 
 class Line(NamedTuple):
@@ -56,15 +56,15 @@ def fit_line(
 ) -> Line:
     """The line through points ``number``, ``time_s`` ``(n,)``, float64 and ascending.
 
-    last: number after the samples that it tells of. period_s: seconds to a sample, roughly. starts,
-    ends: numbers and times, one of which may be the film's beginning, or its end. Where starts are
+    last: number after its last sample. period_s: seconds to a sample, roughly. starts,
+    ends: numbers and times, one of which may be the video's beginning, or its end. Where starts are
     given, the first point is one of them, and none of the others.
     """
     first = int(number[0])
     knots = np.array([first, max(last, first + 1)], np.float64)
-    if len(number) - bool(starts) < FEWEST:
+    if len(number) - bool(starts) < FEWEST_POINTS:
         if starts:
-            knots_s = _of_few(starts[0], period_s, knots, ends)
+            knots_s = _line_of_few(starts[0], period_s, knots, ends)
         else:
             knots_s = period_s * knots + np.median(time_s - period_s * number)
         return Line(first, last, knots, knots_s)
@@ -73,32 +73,34 @@ def fit_line(
     inner = _inliers(number, time_s)
     number, time_s = number[inner], time_s[inner]
     knots_s = _fit(number, time_s, np.ones(len(number)), knots)
-    missed_s = time_s - np.interp(number, knots, knots_s)
-    spread_s = float(np.sqrt((missed_s**2).sum() / (len(number) - 2)))
-    spread_s = max(spread_s, EVEN / 2 * period_s)
-    believed = _believed(_Fit(number, knots, knots_s, spread_s), period_s, starts, ends)
-    even = spread_s <= EVEN * period_s and len(number) >= SEEN
-    weight = 1.0 if even else (spread_s / (EXACT * period_s)) ** 2
-    weights = np.append(np.ones(len(number)), [weight] * len(believed))
-    number = np.append(number, [place for place, _ in believed])
-    time_s = np.append(time_s, [at_s for _, at_s in believed])
+    residual_s = time_s - np.interp(number, knots, knots_s)
+    spread_s = float(np.sqrt((residual_s**2).sum() / (len(number) - 2)))
+    spread_s = max(spread_s, EVEN_SPREAD / 2 * period_s)
+    confirmed = _confirmed_ends(_Fit(number, knots, knots_s, spread_s), period_s, starts, ends)
+    even = spread_s <= EVEN_SPREAD * period_s and len(number) >= FEWEST_FOR_SPREAD
+    weight = 1.0 if even else (spread_s / (EXACT_SPREAD * period_s)) ** 2
+    weights = np.append(np.ones(len(number)), [weight] * len(confirmed))
+    number = np.append(number, [place for place, _ in confirmed])
+    time_s = np.append(time_s, [at_s for _, at_s in confirmed])
     knots_s = _fit(number, time_s, weights, knots)
-    knots, knots_s = _bent(number, time_s, weights, knots, knots_s, EVEN / 2 * period_s)
-    if even and believed and believed[0] in starts:  # borders are exact but for rounding
-        knots_s += believed[0][1] - np.interp(believed[0][0], knots, knots_s)
+    knots, knots_s = _with_knots(
+        number, time_s, weights, knots, knots_s, EVEN_SPREAD / 2 * period_s
+    )
+    if even and confirmed and confirmed[0] in starts:  # borders are exact but for rounding
+        knots_s += confirmed[0][1] - np.interp(confirmed[0][0], knots, knots_s)
     return Line(first, last, knots, knots_s)
 
 
-def _of_few(
+def _line_of_few(
     start: tuple[float, float],
     period_s: float,
     knots: np.ndarray,
     ends: Sequence[tuple[float, float]],
 ) -> np.ndarray:
-    """Times of the knots from the start on, up to the end that is near the period."""
+    """Times of the knots from the start on, with the end that fits the period."""
     line_s = start[1] + period_s * (knots - start[0])
     near = [(abs(line_s[1] - end_s), end_s) for _, end_s in ends]
-    if near and min(near)[0] < NEAR_S:
+    if near and min(near)[0] < END_TOLERANCE_S:
         line_s[1] = min(near)[1]
     return np.asarray(line_s)
 
@@ -111,50 +113,50 @@ class _Fit(NamedTuple):
     knots_s: np.ndarray
     spread_s: float
 
-    def sure_s(self, number: float) -> float:
-        """How far the line may be wrong there, by the points."""
+    def error_s(self, number: float) -> float:
+        """Possible error of the line at a sample, s, by the points' spread."""
         apart = self.number - self.number.mean()
         lever = (number - self.number.mean()) ** 2 / (apart**2).sum()
-        few = 1 + FEWEST / len(apart)  # a spread of few points is itself not sure
-        return SPREADS * few * self.spread_s * float(np.sqrt(1 / len(apart) + lever))
+        few = 1 + FEWEST_POINTS / len(apart)  # the spread of few points is itself uncertain
+        return MOST_SPREADS * few * self.spread_s * float(np.sqrt(1 / len(apart) + lever))
 
 
-def _believed(
+def _confirmed_ends(
     fit: _Fit,
     period_s: float,
     starts: Sequence[tuple[float, float]],
     ends: Sequence[tuple[float, float]],
 ) -> list[tuple[float, float]]:
-    """The best of the starts, and of the ends, where they lie on the line as far as it is known.
+    """The best of the starts, and of the ends, where they lie on the line within its error.
 
-    Recording begins and ends with the film, so that these two are exact where blocks are not; but
-    some cameras take in samples from before, or state a last block longer than it is.
+    Recording begins and ends with the video, so these two are more exact than blocks. But some
+    cameras keep samples from before, or state a last block longer than it is.
     """
-    believed = []
+    confirmed = []
     for candidates in (starts, ends):
-        missed = [
+        distances = [
             (abs(time_s - float(np.interp(number, fit.knots, fit.knots_s))), (number, time_s))
             for number, time_s in candidates
         ]
-        if missed:
-            by_s, point = min(missed)
-            if by_s <= fit.sure_s(point[0]) + period_s:
-                believed.append(point)
-    return believed
+        if distances:
+            by_s, point = min(distances)
+            if by_s <= fit.error_s(point[0]) + period_s:
+                confirmed.append(point)
+    return confirmed
 
 
 def _inliers(number: np.ndarray, time_s: np.ndarray) -> np.ndarray:
-    """Which points are not of late deliveries, by a line that a quarter of them cannot move."""
+    """Points that are not late, by a line that is right with up to a quarter of late points."""
     apart = len(number) // 2
     slopes = (time_s[apart:] - time_s[:-apart]) / (number[apart:] - number[:-apart])
     period_s = float(np.median(slopes))
     off_s = time_s - period_s * number
     off_s = np.abs(off_s - np.median(off_s))
-    least_s = LATE_S if len(number) >= SEEN else LATE_FEW_S
-    return np.asarray(off_s <= max(OUTLIER * 1.4826 * float(np.median(off_s)), least_s))
+    least_s = LATE_S if len(number) >= FEWEST_FOR_SPREAD else LATE_FEW_S
+    return np.asarray(off_s <= max(OUTLIER_SPREADS * 1.4826 * float(np.median(off_s)), least_s))
 
 
-def _bent(
+def _with_knots(
     number: np.ndarray,
     time_s: np.ndarray,
     weights: np.ndarray,
@@ -162,18 +164,18 @@ def _bent(
     knots_s: np.ndarray,
     exact_s: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The line with a knot every ``PIECE`` points, where that is much nearer to them."""
-    pieces = len(number) // PIECE
+    """The line with a knot every ``PIECE_POINTS`` points, where that fits much better."""
+    pieces = len(number) // PIECE_POINTS
     if pieces < 2:
         return knots, knots_s
     inner = np.quantile(number, np.arange(1, pieces) / pieces)
     more = np.concatenate([knots[:1], inner, knots[-1:]])
     more_s = _fit(number, time_s, weights, more)
-    straight = (weights * (time_s - np.interp(number, knots, knots_s)) ** 2).sum()
-    bent = (weights * (time_s - np.interp(number, more, more_s)) ** 2).sum()
+    straight_error = (weights * (time_s - np.interp(number, knots, knots_s)) ** 2).sum()
+    bent_error = (weights * (time_s - np.interp(number, more, more_s)) ** 2).sum()
     free = len(number) - pieces - 1
-    noise = max(bent / free, exact_s**2)
-    drifts = (straight - bent) / (pieces - 1) > DRIFT * noise
+    noise = max(bent_error / free, exact_s**2)
+    drifts = (straight_error - bent_error) / (pieces - 1) > DRIFT_RATIO * noise
     return (more, more_s) if drifts else (knots, knots_s)
 
 
@@ -183,7 +185,7 @@ def _fit(
     """Times at the knots of the weighted least-squares line, straight between them."""
     place = np.clip(np.searchsorted(knots, number, side="right") - 1, 0, len(knots) - 2)
     after = (number - knots[place]) / np.diff(knots)[place]
-    middle_s = float(time_s.mean())  # times count from it, where float64 is finest
+    middle_s = float(time_s.mean())  # times count from it, for float64 precision
     size = len(knots)
 
     def summed(values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from shards.readers.draft_columns import (
     guess_columns,
     typed,
 )
-from shards.readers.draft_names import KINDS, Layout, guess_layout, placement_in
+from shards.readers.draft_names import KINDS, NamedRecordings, guess_layout, placement_in
 from shards.readers.folder_listing import DESCRIPTION
 from shards.readers.form_advice import differing
 from shards.readers.name_patterns import RECORDING
@@ -99,12 +99,12 @@ def draft(source: Source) -> list[Draft]:
             below = Source(source.locate(folder).rstrip("/"), inside=source.inside)
             drafts.append(Draft(path, _of_layout(below, layout, _tables(names), {"": names})))
             continue
-        head = f"person: {written(person)}  # guess: the folder's name"
+        head = f"person: {quote_yaml(person)}  # guess: the folder's name"
         drafts.append(Draft(path, _of_folder(source, folder, names, head, folder)))
     return drafts
 
 
-def written(text: str) -> str:
+def quote_yaml(text: str) -> str:
     """A text as it stands in YAML, on one line and also between commas."""
     plain = re.fullmatch(r"[^\W\d_](?:[\w ./-]*\w)?", text)
     return text if plain else json.dumps(text, ensure_ascii=False)
@@ -147,7 +147,7 @@ def _of_folder(source: Source, folder: str, names: list[str], head: str, around:
 
 
 def _of_layout(
-    source: Source, layout: Layout, paths: list[str], folders: Mapping[str, list[str]]
+    source: Source, layout: NamedRecordings, paths: list[str], folders: Mapping[str, list[str]]
 ) -> str:
     """The text for recordings that are files side by side. folders: all their files."""
     recording, first = layout.first()
@@ -156,7 +156,7 @@ def _of_layout(
     lines = [f'recordings: "{layout.recordings}"  # guess: {layout.why}']
     if layout.person is not None:
         told = "one person's: no name says whose; write {person} for what does"
-        lines.insert(0, f"person: {written(layout.person)}  # guess: all files are {told}")
+        lines.insert(0, f"person: {quote_yaml(layout.person)}  # guess: all files are {told}")
     if layout.labelled:
         lines.append('label: "{label}"  # guess: names say what was done')
     lines.append("devices:")
@@ -181,12 +181,16 @@ def _text(lines: list[str], files: list[_File], names: list[str]) -> str:
     ]
     for name in sorted(names):
         if name.lower().endswith(_MOVIES):
-            lines.append(f"# video: {{file: {written(name)}, start_s: 0}}  # when does it begin?")
+            lines.append(
+                f"# video: {{file: {quote_yaml(name)}, start_s: 0}}  # when does it begin?"
+            )
         elif name.lower().endswith((".srt", ".vtt")):
-            lines.append(f"# narrations: {{file: {written(name)}, offset_s: 0}}")
+            lines.append(f"# narrations: {{file: {quote_yaml(name)}, offset_s: 0}}")
     for file in files:
         if not file.guessed.sensors and not _is_spans(file):
-            lines.append(f"# not described: {written(file.name)} ({_comment(file.guessed.others)})")
+            lines.append(
+                f"# not described: {quote_yaml(file.name)} ({_comment(file.guessed.others)})"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -223,7 +227,7 @@ def _worn(placement: str | None) -> str:
     return f"{placement}  # guess: by its name"
 
 
-def _worn_by_name(layout: Layout) -> str:
+def _worn_by_name(layout: NamedRecordings) -> str:
     worn = layout.placements
     if len(worn) < 2:
         return _worn(next(iter(worn.values()), None))
@@ -232,7 +236,7 @@ def _worn_by_name(layout: Layout) -> str:
 
 
 def _device(name: str, worn: str, files: list[_File]) -> Iterator[str]:
-    yield f"  - name: {written(name)}"
+    yield f"  - name: {quote_yaml(name)}"
     yield f"    placement: {worn}"
     yield "    sensors:"
     seen: set[str] = set()
@@ -245,10 +249,10 @@ def _device(name: str, worn: str, files: list[_File]) -> Iterator[str]:
 
 def _sensor(file: _File, sensor: GuessedSensor) -> Iterator[str]:
     others = _comment(file.guessed.others)
-    yield f"      - file: {written(file.name)}{f'  # not used: {others}' if others else ''}"
+    yield f"      - file: {quote_yaml(file.name)}{f'  # not used: {others}' if others else ''}"
     for key, value in _form(file):
         yield f"        {key}: {value}"
-    columns = ", ".join(f"{channel}: {written(one)}" for channel, one in sensor.columns.items())
+    columns = ", ".join(f"{channel}: {quote_yaml(one)}" for channel, one in sensor.columns.items())
     named = file.found is None or file.found.names is not None
     told = "by their names" if named and not file.name.endswith(".npy") else "by their places"
     yield f"        columns: {{{columns}}}  # guess: {told}"
@@ -270,9 +274,9 @@ def _clock(file: _File) -> str:
 
 
 def _time(time: GuessedTime) -> str:
-    names = [written(column) for column in time.columns]
+    names = [quote_yaml(column) for column in time.columns]
     column = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
-    form = f", format: {written(time.format)}" if time.format else ""
+    form = f", format: {quote_yaml(time.format)}" if time.format else ""
     return f"{{column: {column}, unit: {time.unit}{form}}}"
 
 
@@ -291,14 +295,15 @@ def _labels(files: list[_File], known: bool) -> Iterator[str]:
         if file.guessed.label is None or known:
             continue
         if _is_spans(file):
-            yield f"labels: {{file: {written(file.name)}}}  # guess: by the columns' names"
+            yield f"labels: {{file: {quote_yaml(file.name)}}}  # guess: by the columns' names"
             return
         form = "".join(f", {key}: {value}" for key, value in _form(file))
         time = file.guessed.time
         clock = f"time: {_time(time)}" if time else f"rate_hz: {file.rate_hz or _DEFAULT_HZ:g}"
         yield (
-            f"labels: {{file: {written(file.name)}, column: {written(file.guessed.label)}{form}, "
-            f"{clock}}}  # guess: by the column's name"
+            f"labels: {{file: {quote_yaml(file.name)}, "
+            f"column: {quote_yaml(file.guessed.label)}{form}, {clock}}}"
+            "  # guess: by the column's name"
         )
         return
 

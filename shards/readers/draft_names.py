@@ -48,7 +48,7 @@ _GENERAL = re.compile(
 )
 
 
-class Layout(NamedTuple):
+class NamedRecordings(NamedTuple):
     """Recordings that are told apart by names of files.
 
     recordings: the pattern. files: of each recording (its path), those below the source, with their
@@ -89,7 +89,7 @@ def placement_in(text: str) -> str | None:
     return f"{side.lower()} {part}".strip()
 
 
-def guess_layout(paths: Sequence[str], source: str) -> Layout | None:
+def guess_layout(paths: Sequence[str], source: str) -> NamedRecordings | None:
     """How tables at one depth are recordings of their own; None where those of a folder are one.
 
     source: name of the folder that they lie below.
@@ -120,7 +120,11 @@ def guess_layout(paths: Sequence[str], source: str) -> Layout | None:
     if PERSON not in pattern:
         outer = {folder.split("/")[0] for folder in folders}
         person = (outer.pop() if len(outer) == 1 else "") or source
-    return Layout(pattern, fitting, person, why, _placements(list(files))) if fitting else None
+    return (
+        NamedRecordings(pattern, fitting, person, why, _placements(list(files)))
+        if fitting
+        else None
+    )
 
 
 def _part(path: str) -> _Part:

@@ -36,9 +36,9 @@ def differing(found: Sniffed, form: TextForm, *, header: bool) -> list[tuple[str
     keys = []
     if found.form.delimiter != delimiter:
         assert found.form.delimiter is not None
-        keys.append(("delimiter", written(found.form.delimiter)))
+        keys.append(("delimiter", spell_separator(found.form.delimiter)))
     if found.form.decimal != form.decimal:
-        keys.append(("decimal", written(found.form.decimal)))
+        keys.append(("decimal", spell_separator(found.form.decimal)))
     if (found.names is not None) != header:
         keys.append(("header", str(found.names is not None).lower()))
     for name in ("skip_lines", "skip_below"):
@@ -49,6 +49,6 @@ def differing(found: Sniffed, form: TextForm, *, header: bool) -> list[tuple[str
     return keys
 
 
-def written(delimiter: str) -> str:
+def spell_separator(delimiter: str) -> str:
     """A separator as it stands in YAML."""
     return WORDS.get(delimiter, quoted(delimiter).replace("'", '"'))

@@ -30,7 +30,7 @@ from shards.files.source import Source
 from shards.files.video import Video, check_real_time
 from shards.readers.base import Reader
 from shards.readers.gopro_pace import check_span
-from shards.readers.gopro_track import Telemetry, film_of, read_track
+from shards.readers.gopro_track import Telemetry, read_track, read_video_length
 from shards.readers.people import person_or_unknown
 from shards.readers.rows import CHUNK_ROWS, checked_listing
 from shards.recording import (
@@ -204,16 +204,16 @@ def _other_maker(path: Path, where: str) -> _Camera:
             f"{where} has no telemetry that can be read ({reason(error)}); take the file as the "
             "camera wrote it: cutting or converting a video loses its telemetry"
         ) from None
-    sensors, film = {}, film_of(path, where)
+    sensors, video = {}, read_video_length(path, where)
     with path.open("rb") as file:
         rate = capture_rate(file, {})
-    if rate is not None and film.frames and film.duration_s:
-        check_real_time(where, rate, film.frames / film.duration_s)
+    if rate is not None and video.frames and video.duration_s:
+        check_real_time(where, rate, video.frames / video.duration_s)
     for kind in _KINDS:
         held = [row for row in rows if row[kind.key] is not None]
         if held:
             time_s = np.array([row["timestamp_ms"] for row in held], np.float64) * 1e-3
-            check_span(where, float(np.ptp(time_s)), film)
+            check_span(where, float(np.ptp(time_s)), video)
             values = np.array([row[kind.key] for row in held], np.float64)
             sensors[kind] = Sensor(
                 kind.channels, kind.unit, partial(_chunks, Samples(time_s, values))

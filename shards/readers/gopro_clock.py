@@ -1,17 +1,17 @@
-"""When a GoPro's samples were taken: one clock a file for each sensor, from cumulative counts.
+"""Times of a GoPro's samples: one clock a file for each sensor, from cumulative counts.
 
 clock = read_clock(blocks, starts_s=(0.0,), ends_s=(10.51,))
-clock.times(numbers)  # s in the film, of samples by their number since the recording began
+clock.times(numbers)  # s in the video, of samples by their number since the recording began
 
-A camera flushes its samples about once a second, whenever it gets to it: the block that a sample
-lies in says little of when it was taken, but the sensor itself is steady. So a straight line is
-laid through the points where a number and a time of the film are both known: the borders of blocks,
-or, where the telemetry has them, the stamps of their first samples (STMP). Source: GoPro, "GPMF
+A camera writes its samples about once a second, at no exact time: the block of a sample says little
+of when it was taken. But the sensor itself is steady. So a straight line is fitted to the points
+where a number and a time of the video are both known: the borders of blocks or, where the telemetry
+has them, the stamps of their first samples (STMP). Source: GoPro, "GPMF
 Introduction", "GPMF Timing and Clocks" and "Sample Jitter".
 
-A line ends where the points step aside for good, as where recording was paused, and bends where the
-sensor's clock drifts against the film's. Samples have no time where it is not known on which side
-of a step they lie.
+A line ends where the points step aside permanently, as where recording was paused. It bends where
+the sensor's clock drifts against the video's. Samples have no time where it is not known on which
+side of a step they lie.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shards.readers.clock_line import EVEN, SPREADS, Line, fit_line
+from shards.readers.clock_line import EVEN_SPREAD, MOST_SPREADS, Line, fit_line
 
-STEP_S = 0.06  # steps of a clock from here on are told, where blocks are even
-STEP_SPREADS = 5.0  # where they are not: from so many spreads of the points on
-AROUND = 5  # points before and after a step that are compared
-SAME_RATE = 0.02  # by which stamps may run faster or slower than the film
+STEP_S = 0.06  # least step of a clock, where blocks are even
+STEP_SPREADS = 5.0  # the same, in spreads of the points, where they are not
+NEAR_POINTS = 5  # before and after a step, that are compared
+RATE_TOLERANCE = 0.02  # of the rate of stamps, against the video's
 
 
-class Blocks(NamedTuple):
+class SensorBlocks(NamedTuple):
     """A sensor's blocks that hold samples, in order, an array ``(k,)`` each.
 
-    start_s, end_s: in the film. first: number of the block's first sample, ascending. counts: their
-    samples. stamp_s: when the first was taken, on any clock; NaN where nothing says so.
+    start_s, end_s: in the video. first: number of the block's first sample, ascending. counts:
+    their samples. stamp_s: time of the first sample, on any clock; NaN where it is unknown.
     """
 
     start_s: np.ndarray
@@ -49,14 +49,14 @@ class Blocks(NamedTuple):
         return int(self.first[-1] + self.counts[-1])
 
 
-class Clock(NamedTuple):
-    """Times of samples by their numbers. disputed: how many have none."""
+class SampleClock(NamedTuple):
+    """Times of samples by their numbers. untimed: number of samples without a time."""
 
     lines: tuple[Line, ...]
-    disputed: int
+    untimed: int
 
     @property
-    def held(self) -> int:
+    def longest_line(self) -> int:
         """Samples of the longest line."""
         return max((line.stop - line.first for line in self.lines), default=0)
 
@@ -69,7 +69,7 @@ class Clock(NamedTuple):
         return float((line.knots[-1] - line.knots[0]) / (line.knots_s[-1] - line.knots_s[0]))
 
     def times(self, numbers: np.ndarray) -> np.ndarray:
-        """Times in the film, s, float64 ``(n,)``; NaN where they are not known."""
+        """Times in the video, s, float64 ``(n,)``; NaN where they are not known."""
         time_s = np.full(len(numbers), np.nan)
         for line in self.lines:
             here = (numbers >= line.first) & (numbers < line.stop)
@@ -78,7 +78,7 @@ class Clock(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Numbers and times that are both known; exact: by stamps, so that no border is needed."""
+    """Numbers and times that are both known. exact: they are stamps, not borders of blocks."""
 
     number: np.ndarray
     time_s: np.ndarray
@@ -86,24 +86,24 @@ class _Points(NamedTuple):
 
 
 def read_clock(
-    blocks: Blocks, *, starts_s: Sequence[float] = (), ends_s: Sequence[float] = ()
-) -> Clock:
+    blocks: SensorBlocks, *, starts_s: Sequence[float] = (), ends_s: Sequence[float] = ()
+) -> SampleClock:
     """The clock of a sensor.
 
-    starts_s, ends_s: other times at which its first sample may have been taken, and its last one,
-    by the beginning of its first block and the end of its last, whose duration may be a nominal
-    one: the beginning and the end of the film. They count where they lie on the line of the others.
+    starts_s, ends_s: other possible times of its first sample and of its last, besides the start of
+    its first block and the end of its last (which may have a nominal duration): beginning and end
+    of the video. They count where they lie on the line of the other points.
     """
     starts_s = (float(blocks.start_s[0]), *starts_s)
     ends_s = (float(blocks.end_s[-1]), *ends_s)
     points = _points(blocks)
     if len(points.number) < 2:
-        return _lone(blocks, ends_s)
+        return _single_block_clock(blocks, ends_s)
     period_s = _period(points.number, points.time_s)
     if not period_s > 0:  # blocks without duration
-        return _unknown(blocks)
+        return _no_clock(blocks)
     spread_s = _spread(points, period_s)
-    steps = _steps(points, period_s, max(STEP_S, STEP_SPREADS * spread_s))
+    steps = _find_steps(points, period_s, max(STEP_S, STEP_SPREADS * spread_s))
     bounds = [0, *steps, len(points.number)]
     lines = []
     for begin, stop in itertools.pairwise(bounds):
@@ -116,32 +116,31 @@ def read_clock(
         lines.append(
             fit_line(number, time_s, last=last, period_s=period_s, starts=starts, ends=ends)
         )
-    settled = _settle(lines, blocks, STEP_SPREADS * spread_s, period_s)
-    held = sum(line.stop - line.first for line in settled)
-    return Clock(tuple(settled), blocks.total - int(blocks.first[0]) - held)
+    assigned = _assign_samples(lines, blocks, STEP_SPREADS * spread_s, period_s)
+    timed = sum(line.stop - line.first for line in assigned)
+    return SampleClock(tuple(assigned), blocks.total - int(blocks.first[0]) - timed)
 
 
-def _lone(blocks: Blocks, ends_s: Sequence[float]) -> Clock:
-    """The clock of the only block: its samples are spread over it, up to the film's end."""
+def _single_block_clock(blocks: SensorBlocks, ends_s: Sequence[float]) -> SampleClock:
+    """The clock of the only block: its samples are spread over it, up to the video's end."""
     first, start_s, end_s = int(blocks.first[0]), float(blocks.start_s[0]), ends_s[0]
-    if ends_s[-1] < end_s - STEP_S:  # the film is shorter than the block is said to be
+    if ends_s[-1] < end_s - STEP_S:  # the video is shorter than the block is said to be
         end_s = ends_s[-1]
     if not end_s > start_s:
-        return _unknown(blocks)
+        return _no_clock(blocks)
     knots = np.array([first, blocks.total], np.float64)
     line = Line(first, blocks.total, knots, np.array([start_s, end_s]))
-    return Clock((line,), 0)
+    return SampleClock((line,), 0)
 
 
-def _unknown(blocks: Blocks) -> Clock:
-    return Clock((), blocks.total - int(blocks.first[0]))
+def _no_clock(blocks: SensorBlocks) -> SampleClock:
+    return SampleClock((), blocks.total - int(blocks.first[0]))
 
 
-def _points(blocks: Blocks) -> _Points:
-    """Stamps where all blocks have them and they run with the film, else the borders of blocks.
+def _points(blocks: SensorBlocks) -> _Points:
+    """Stamps where all blocks have them and they run with the video, else the borders of blocks.
 
-    Of the borders that follow the same sample the earliest counts: then it was delivered, and
-    blocks without new samples followed.
+    Of the borders after the same sample the earliest counts: later blocks hold no new samples.
     """
     starts, ends = blocks.first, (blocks.first + blocks.counts)[:-1]
     number = np.concatenate([starts, ends])
@@ -154,25 +153,25 @@ def _points(blocks: Blocks) -> _Points:
     stamps = _Points(blocks.first.astype(np.float64), blocks.stamp_s, exact=True)
     period_s = _period(borders.number, borders.time_s)
     stamped_s = _period(stamps.number, stamps.time_s)
-    if not abs(stamped_s / period_s - 1) < SAME_RATE:
+    if not abs(stamped_s / period_s - 1) < RATE_TOLERANCE:
         return borders
     spread_s = _spread(borders, period_s)
-    if _spread(stamps, stamped_s) > max(spread_s, EVEN * period_s):
+    if _spread(stamps, stamped_s) > max(spread_s, EVEN_SPREAD * period_s):
         return borders
-    # Stamps count from some moment of the camera's. The first sample is the film's first, unless
+    # Stamps count from some moment of the camera's. The first sample is the video's first, unless
     # the borders of all blocks say otherwise.
-    _, these, those = np.intersect1d(borders.number, stamps.number, return_indices=True)
-    shifts_s = borders.time_s[these] - stamps.time_s[those]
+    _, border_rows, stamp_rows = np.intersect1d(borders.number, stamps.number, return_indices=True)
+    shifts_s = borders.time_s[border_rows] - stamps.time_s[stamp_rows]
     usual_s, first_s = float(np.median(shifts_s)), float(shifts_s[0])
-    sure_s = SPREADS * 1.25 * spread_s / np.sqrt(len(shifts_s)) + 1.5 * period_s
+    error_s = MOST_SPREADS * 1.25 * spread_s / np.sqrt(len(shifts_s)) + 1.5 * period_s
     return stamps._replace(
-        time_s=stamps.time_s + (first_s if abs(usual_s - first_s) <= sure_s else usual_s)
+        time_s=stamps.time_s + (first_s if abs(usual_s - first_s) <= error_s else usual_s)
     )
 
 
 def _period(number: np.ndarray, time_s: np.ndarray) -> float:
-    """Seconds to a sample: the median over points so far apart that a few odd ones do not count."""
-    apart = min(AROUND, len(number) - 1)
+    """Seconds a sample: the median over points so far apart that single errors do not matter."""
+    apart = min(NEAR_POINTS, len(number) - 1)
     return float(np.median((time_s[apart:] - time_s[:-apart]) / (number[apart:] - number[:-apart])))
 
 
@@ -182,14 +181,14 @@ def _spread(points: _Points, period_s: float) -> float:
     return 1.4826 * float(np.median(np.abs(np.diff(off_s)))) / np.sqrt(2)
 
 
-def _steps(points: _Points, period_s: float, least_s: float) -> list[int]:
-    """The points at which the clock has stepped aside for good, two at least on either side."""
+def _find_steps(points: _Points, period_s: float, least_s: float) -> list[int]:
+    """The points at which the clock stepped permanently, at least two from either end."""
     off_s = points.time_s - period_s * points.number
     places = range(2, len(off_s) - 1)
     step_s = np.array(
         [
-            np.median(off_s[place : place + AROUND])
-            - np.median(off_s[max(place - AROUND, 0) : place])
+            np.median(off_s[place : place + NEAR_POINTS])
+            - np.median(off_s[max(place - NEAR_POINTS, 0) : place])
             for place in places
         ]
     )
@@ -202,26 +201,28 @@ def _steps(points: _Points, period_s: float, least_s: float) -> list[int]:
     return found
 
 
-def _settle(lines: list[Line], blocks: Blocks, spill_s: float, period_s: float) -> list[Line]:
-    """The lines with the samples between two of them given to the one whose times their blocks fit.
+def _assign_samples(
+    lines: list[Line], blocks: SensorBlocks, spill_s: float, period_s: float
+) -> list[Line]:
+    """The lines, with samples between two of them given to the one that fits their blocks.
 
-    Where they fit both, as in a block during which recording was paused, or neither, they stay
-    without a time; so do those next to the step that may have spilled over it.
+    Where both fit, as in a block during which recording was paused, or neither does, samples have
+    no time. Nor do samples next to a step, which may belong to its other side.
     """
-    settled, late_s, spilled = lines[:1], max(STEP_S, spill_s), round(spill_s / period_s)
+    assigned, late_s, spilled = lines[:1], max(STEP_S, spill_s), round(spill_s / period_s)
     for line in lines[1:]:
-        before = settled[-1]
+        before = assigned[-1]
         between = (blocks.first >= before.stop) & (blocks.first < line.first)
-        fits = [_holds(one, blocks, between, late_s) for one in (before, line)]
+        fits = [_fits_blocks(one, blocks, between, late_s) for one in (before, line)]
         first = before.stop if fits == [False, True] else line.first
         stop = line.first if fits == [True, False] else before.stop
-        settled[-1] = _reaching(before, before.first, max(stop - spilled, before.first + 1))
-        settled.append(_reaching(line, min(first + spilled, line.stop - 1), line.stop))
-    return settled
+        assigned[-1] = _extended(before, before.first, max(stop - spilled, before.first + 1))
+        assigned.append(_extended(line, min(first + spilled, line.stop - 1), line.stop))
+    return assigned
 
 
-def _holds(line: Line, blocks: Blocks, which: np.ndarray, late_s: float) -> bool:
-    """Whether these blocks lie, by the line, where the film has them."""
+def _fits_blocks(line: Line, blocks: SensorBlocks, which: np.ndarray, late_s: float) -> bool:
+    """Whether these blocks lie, by the line, at their times in the video."""
     return all(
         start_s - late_s <= line.at(first) and line.at(first + count - 1) <= end_s + late_s
         for start_s, end_s, first, count in zip(
@@ -234,8 +235,8 @@ def _holds(line: Line, blocks: Blocks, which: np.ndarray, late_s: float) -> bool
     )
 
 
-def _reaching(line: Line, first: int, stop: int) -> Line:
-    """The line continued to these samples."""
+def _extended(line: Line, first: int, stop: int) -> Line:
+    """The line continued to the samples ``first`` to ``stop``."""
     low, high = min(first, line.knots[0]), max(stop, line.knots[-1])
     knots = np.concatenate([[low], line.knots[1:-1], [high]])
     return Line(first, stop, knots, np.array([line.at(number) for number in knots]))

@@ -2,7 +2,7 @@
 
 sensor = TrackSensor("ACCL", "m/s2")
 sensor.add(series, start_s, end_s)  # of each block
-notes = sensor.finish(blocks=11, first_s=0.0, film_s=10.51)
+notes = sensor.finish(blocks=11, first_s=0.0, video_s=10.51)
 for samples in sensor.read(): ...
 """
 
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shards.readers.gopro_clock import Blocks, Clock, read_clock
+from shards.readers.gopro_clock import SampleClock, SensorBlocks, read_clock
 from shards.readers.gpmf import Series
 from shards.readers.rows import CHUNK_ROWS
 from shards.recording import Samples
 from shards.signal.sample_buffer import Column
 
-APART_S = 0.25  # without samples where a file was joined from two: more than any gap to be bridged
+APART_S = 0.25  # left out where a file was joined from two; longer than any gap that is bridged
 
 
 class TrackSensor:
@@ -35,7 +35,7 @@ class TrackSensor:
         self._totals: list[int | None] = []
         self._column = Column(np.dtype(("f8", (3,))))
         self._first = np.empty(0, np.int64)  # number of the first sample of each block
-        self._clocks: list[tuple[int, Clock]] = []  # each from this number on
+        self._clocks: list[tuple[int, SampleClock]] = []  # each from this number on
 
     def add(self, series: Series, start_s: float, end_s: float) -> None:
         """Append a block's samples, possibly none; ValueError where their unit is another."""
@@ -53,14 +53,15 @@ class TrackSensor:
 
     @property
     def stamps(self) -> list[tuple[float, float]]:
-        """Beginnings of blocks in the film, and what STMP says of them, s; where all have it."""
+        """Beginnings of blocks in the video, and by STMP, s; empty where a block has none."""
         stamps = [(start_s, stamp_s) for start_s, _, _, stamp_s in self._blocks]
         return stamps if np.isfinite([stamp_s for _, stamp_s in stamps]).all() else []
 
-    def finish(self, blocks: int, first_s: float, film_s: float | None) -> list[str]:
-        """Find the clock when all blocks are there; notes on what is missing or odd.
+    def finish(self, blocks: int, first_s: float, video_s: float | None) -> list[str]:
+        """Find the clock, after all blocks were added; notes on what is missing or odd.
 
-        blocks: of the track. first_s: beginning of its first one. film_s: the film's end, if known.
+        blocks: number in the track. first_s: beginning of the first. video_s: end of the video
+        (None: unknown).
         """
         starts_s, ends_s, counts, stamps_s = (np.array(c) for c in zip(*self._blocks, strict=True))
         self._first, parts, notes = self._numbers(counts)
@@ -68,11 +69,11 @@ class TrackSensor:
         for begin, stop in itertools.pairwise(bounds):
             part = slice(begin, stop)
             clock = read_clock(
-                Blocks(
+                SensorBlocks(
                     starts_s[part], ends_s[part], self._first[part], counts[part], stamps_s[part]
                 ),
                 starts_s=() if begin else (first_s,),
-                ends_s=() if stop < len(counts) or film_s is None else (film_s,),
+                ends_s=() if stop < len(counts) or video_s is None else (video_s,),
             )
             self._clocks.append((int(self._first[begin]), clock))
         if missing := blocks - len(counts):
@@ -80,9 +81,9 @@ class TrackSensor:
                 f"{self.key}: no samples in {missing} of {blocks} telemetry blocks; they came with "
                 "another block, or are a gap"
             )
-        if any(clock.disputed for _, clock in self._clocks) and (disputed := self._untimed()):
+        if any(clock.untimed for _, clock in self._clocks) and (untimed := self._untimed()):
             notes.append(
-                f"{self.key}: {disputed} samples left out, at pauses or steps of the clock within "
+                f"{self.key}: {untimed} samples left out, at pauses or steps of the clock within "
                 "the file, or in blocks without duration"
             )
         return notes
@@ -112,7 +113,7 @@ class TrackSensor:
         return counted + np.concatenate([[0], np.cumsum(np.maximum(change, 0))]), [0, *anew], notes
 
     def read(self) -> Iterator[Samples]:
-        """The samples in chunks, at times in the film in s; NaN where they are not known."""
+        """The samples in chunks, at times in the video in s; NaN where they are not known."""
         row = 0
         rows_before = np.cumsum([0, *(count for _, _, count, _ in self._blocks)])
         for values in self._column.blocks(CHUNK_ROWS):
@@ -122,12 +123,12 @@ class TrackSensor:
             row += len(values)
 
     def rate_hz(self) -> float:
-        """Samples a second of film, 0 where the blocks do not tell."""
-        rates = [(clock.held, clock.rate_hz) for _, clock in self._clocks]
+        """Samples a second of video, 0 where the blocks do not tell."""
+        rates = [(clock.longest_line, clock.rate_hz) for _, clock in self._clocks]
         return max(rates)[1]
 
     def _untimed(self) -> int:
-        """Samples that no clock gives a time."""
+        """Number of samples without a time."""
         begins = [begin for begin, _ in self._clocks]
         untimed = 0
         for (_, _, count, _), first in zip(self._blocks, self._first.tolist(), strict=True):

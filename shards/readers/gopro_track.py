@@ -23,9 +23,9 @@ from av.stream import Discard
 
 from primus_scale.storage.foreign import DamagedInputError, decoding
 from shards.files.video import damage
-from shards.readers.gopro_pace import VideoTimes, check_pace
+from shards.readers.gopro_pace import VideoLength, check_pace
 from shards.readers.gopro_sensor import TrackSensor
-from shards.readers.gpmf import parse_block
+from shards.readers.gpmf import parse_telemetry_block
 
 _AGAIN = "copy the file from the camera again"
 
@@ -39,7 +39,7 @@ class Telemetry(NamedTuple):
 
 
 class _Packet(NamedTuple):
-    """A block of the track, and where it lies in the film."""
+    """A block of the track, and where it lies in the video."""
 
     start_s: float
     end_s: float
@@ -50,21 +50,21 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     """The IMU samples of the file; None where it has no such track (it is not a GoPro's).
 
     opener: opens the file anew, seekable. ValueError naming the file (``where``), the time and the
-    next step where blocks are damaged or do not say what their samples mean, and where the film is
+    next step where blocks are damaged or do not say what their samples mean, and where the video is
     not in real time.
     """
     device, sensors, notes = "", dict[str, TrackSensor](), dict[str, None]()
     clocks: dict[str, list[tuple[float, float]]] = {}
-    film, blocks, first_s = VideoTimes(), 0, 0.0
+    video, blocks, first_s = VideoLength(), 0, 0.0
     for item in _packets(opener, where):
-        if isinstance(item, VideoTimes):
-            film = item
+        if isinstance(item, VideoLength):
+            video = item
             continue
         first_s = first_s if blocks else item.start_s
         blocks += 1
         place = f"the telemetry block at {item.start_s:.3f} s"
         with decoding(where, f"{place} cannot be read", advice=_AGAIN, in_memory=True):
-            block = parse_block(item.data)
+            block = parse_telemetry_block(item.data)
         device = device or block.device
         for name, time_s in block.clocks.items():
             clocks.setdefault(name, []).append((item.start_s, time_s))
@@ -79,25 +79,25 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
         return None
     held = {key: sensor for key, sensor in sensors.items() if sensor.samples}
     for sensor in held.values():
-        notes |= dict.fromkeys(sensor.finish(blocks, first_s, film.duration_s))
+        notes |= dict.fromkeys(sensor.finish(blocks, first_s, video.duration_s))
         if sensor.stamps:
             clocks[f"STMP of {sensor.key}"] = sensor.stamps
     rates_hz = {key: (sensor.samples, sensor.rate_hz()) for key, sensor in held.items()}
-    notes |= dict.fromkeys(check_pace(where, rates_hz, clocks, film))
+    notes |= dict.fromkeys(check_pace(where, rates_hz, clocks, video))
     return Telemetry(device, held, tuple(notes))
 
 
-def film_of(path: Path, where: str) -> VideoTimes:
+def read_video_length(path: Path, where: str) -> VideoLength:
     """What the file says of its pictures; ValueError naming it (``where``) where it is damaged."""
     try:
         with av.open(str(path), "r", metadata_errors="replace") as container:
-            return VideoTimes.of(container)
+            return VideoLength.of(container)
     except Exception as error:
         raise ValueError(f"{where} cannot be read ({damage(error)}); {_AGAIN}") from None
 
 
-def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[VideoTimes | _Packet]:
-    """The film, then the track's blocks; nothing where the track is not GoPro's."""
+def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[VideoLength | _Packet]:
+    """The video, then the track's blocks; nothing where the track is not GoPro's."""
     with opener() as file:
         try:
             with av.open(file, "r", metadata_errors="replace") as container:
@@ -109,7 +109,7 @@ def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[VideoTimes 
             raise ValueError(f"{where}: its telemetry cannot be read ({why}); {_AGAIN}") from None
 
 
-def _demuxed(container: Any, where: str) -> Iterator[VideoTimes | _Packet]:
+def _demuxed(container: Any, where: str) -> Iterator[VideoLength | _Packet]:
     # FFmpeg's name for tracks of type "gpmd" and a few others.
     tracks = [stream for stream in container.streams.data if stream.name == "bin_data"]
     named = [t for t in tracks if "GoPro MET" in t.metadata.get("handler_name", "")]
@@ -123,7 +123,7 @@ def _demuxed(container: Any, where: str) -> Iterator[VideoTimes | _Packet]:
         raise DamagedInputError(
             f"{where}: its telemetry cannot be read (it is truncated); {_AGAIN}"
         )
-    yield VideoTimes.of(container)
+    yield VideoLength.of(container)
     for packet in container.demux(track):
         if not packet.size:  # it tells that the track ends
             continue

@@ -65,7 +65,7 @@ class Series(NamedTuple):
 class TelemetryBlock(NamedTuple):
     """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds.
 
-    clocks: s on other clocks than the film's: ``TICK`` of the camera, ``GPSU`` or ``GPS9`` of
+    clocks: s on other clocks than the video's: ``TICK`` of the camera, ``GPSU`` or ``GPS9`` of
     satellites in sight.
     """
 
@@ -82,7 +82,7 @@ class _Entry(NamedTuple):
     data: memoryview
 
 
-def parse_block(data: bytes) -> TelemetryBlock:
+def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     """The IMU samples of a block; where several devices have a sensor, those of the first.
 
     ValueError (without the file's name) where the block is damaged, or does not say what its

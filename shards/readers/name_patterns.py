@@ -83,7 +83,7 @@ def check_pattern(pattern: str) -> str:
     return check_name(pattern.removeprefix("./").rstrip("/"), "recordings")
 
 
-def check_file(file: str) -> str:
+def check_file_name(file: str) -> str:
     """The name of a file in a description; ValueError for what only ``recordings`` may say."""
     if said := next((said for said in SAID if said in file), None):
         raise ValueError(

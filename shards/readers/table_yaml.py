@@ -19,7 +19,7 @@ from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import check_name, nearest, quoted
 from shards.files.tables import PARQUET
 from shards.files.text_tables import TextForm
-from shards.readers.name_patterns import RECORDING, check_file
+from shards.readers.name_patterns import RECORDING, check_file_name
 
 TABLES = (".csv", ".parquet", ".npy", ".tsv", ".txt", ".dat", ".log", ".pq")
 FARTHEST_S = 1e10  # of an offset: 300 years, more than any clock's zero is away
@@ -50,7 +50,7 @@ def _check_path(file: str) -> str:
         raise ValueError(
             f"{error}; it must lie in the folder or below, written with / between folders"
         ) from None
-    return check_file(name)
+    return check_file_name(name)
 
 
 def _check_table(file: str) -> str:

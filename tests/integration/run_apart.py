@@ -6,10 +6,10 @@ run_apart.py FOLDER --config FILE [key=value ...]           # writes to FOLDER/n
 import os
 import sys
 
-from launch.deepspeed_train import leave, main
+from launch.deepspeed_train import exit_rank, main
 
 if __name__ == "__main__":
     folder, *arguments = sys.argv[1:]
     output = f"{folder}/node-{os.environ['RANK']}"
     os.environ["LOCAL_RANK"] = "0"
-    leave(main([*arguments, f"output={output}"]))
+    exit_rank(main([*arguments, f"output={output}"]))

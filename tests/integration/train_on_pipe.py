@@ -9,7 +9,7 @@ which nobody writes.
 import os
 import sys
 
-from launch.deepspeed_train import leave, main
+from launch.deepspeed_train import exit_rank, main
 from primus_scale.storage.folder import Folder
 
 blocked_from, arguments = int(sys.argv[1]), sys.argv[2:]
@@ -27,4 +27,4 @@ def read_or_block(folder: Folder, name: str, offset: int, length: int) -> bytes:
 
 
 Folder.read_range = read_or_block
-leave(main(arguments))
+exit_rank(main(arguments))

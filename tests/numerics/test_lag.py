@@ -1,4 +1,4 @@
-"""The measured lag against films rendered with a known one."""
+"""The measured lag against videos rendered with a known one."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ NOISE_ONLY = np.full((512, 1024), 99, np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("gyroscope", "film"),
+    ("gyroscope", "video"),
     [
         (MOTION, TurningCamera(rest, STAMPS_S)),
         (MOTION, replace(CAMERA, scene=NOISE_ONLY)),
@@ -159,8 +159,8 @@ NOISE_ONLY = np.full((512, 1024), 99, np.uint8)
     ],
     ids=["camera at rest", "nothing but noise in the picture", "device at rest", "both at rest"],
 )
-def test_noise_is_no_lag(gyroscope: Motion, film: TurningCamera) -> None:
-    report = measured(conditioned(gyroscope_of(gyroscope, SECONDS)), film)
+def test_noise_is_no_lag(gyroscope: Motion, video: TurningCamera) -> None:
+    report = measured(conditioned(gyroscope_of(gyroscope, SECONDS)), video)
     assert report.confidence < 0.01 and not report.flagged
 
 
@@ -174,7 +174,7 @@ def test_why_nothing_can_be_compared(signal: Conditioned) -> None:
     assert reason(conditioned(accelerometer), CAMERA) == "no signal of a gyroscope"
     only = condition(accelerometer, channels=CHANNELS[:3], units=UNITS[:3], rate_hz=50.0)
     assert reason(only, CAMERA) == "no signal of a gyroscope"
-    too_little = "motion can be followed in {} s of film only"
+    too_little = "motion can be followed in {} s of video only"
     assert reason(signal, replace(CAMERA, stamps_s=STAMPS_S[:81])) == too_little.format("4.0")
     burst_s = np.array([0, 1, 2, 900]) / 120
     for elsewhere in (STAMPS_S - 100, STAMPS_S + 100, STAMPS_S[:0], STAMPS_S[:1], burst_s):
@@ -183,13 +183,13 @@ def test_why_nothing_can_be_compared(signal: Conditioned) -> None:
     assert reason(signal, slow) == too_little.format("0.0")
     flat = replace(CAMERA, scene=NOISE_ONLY, noise=0.0)
     assert reason(signal, flat) == too_little.format("0.0")
-    nothing = "nothing moves in the film, or in the gyroscope"
+    nothing = "nothing moves in the video, or in the gyroscope"
     assert reason(signal, TurningCamera(rest, STAMPS_S, noise=0.0)) == nothing
     dead = conditioned(gyroscope_of(rest, SECONDS, noise=0.0))
     assert reason(dead, CAMERA) == nothing
 
 
-class FlatFilm:
+class FlatVideo:
     """Nothing to see for a long time; tells which frames were asked for."""
 
     def __init__(self, stamps_s: np.ndarray) -> None:
@@ -216,9 +216,9 @@ def test_of_long_film_little_is_decoded_where_the_device_turns_most() -> None:
     sensor = make_sensor(GYROSCOPE, "rad/s", time_s, rates)
     device = replace(make_device(seconds, gyroscope=False), sensors=(sensor,))
     signal = condition(device, channels=GYROSCOPE, units=UNITS[3:], rate_hz=50.0)
-    film = FlatFilm(np.arange(0, seconds, 1 / 120))
-    assert isinstance(measure_lag(signal, film, "imu", SETTINGS), str)
-    asked_s = film.stamps_s[film.asked]
+    video = FlatVideo(np.arange(0, seconds, 1 / 120))
+    assert isinstance(measure_lag(signal, video, "imu", SETTINGS), str)
+    asked_s = video.stamps_s[video.asked]
     assert len(asked_s) <= 6 * 20 * 30 + 6
     assert set(np.floor(asked_s / 60)) == set(range(6))
     assert np.mean(np.floor(asked_s / 20) % 3 == 1) > 0.98

@@ -43,8 +43,8 @@ def test_confidence_is_the_share_of_right_lags(related: float) -> None:
 
 
 def test_more_film_gives_more_confidence() -> None:
-    def confidence(films: int) -> float:
-        found = find_lag([pair(np.random.default_rng(0), 0.8, seconds=10.0)] * films)
+    def confidence(videos: int) -> float:
+        found = find_lag([pair(np.random.default_rng(0), 0.8, seconds=10.0)] * videos)
         assert found
         return found.confidence
 

@@ -12,7 +12,7 @@ from tests.recording_factory import make_settings
 
 
 class Shades:
-    """A film whose frame n is all of shade n; notes which frames are asked for."""
+    """A video whose frame n is all of shade n; notes which frames are asked for."""
 
     def __init__(self, times_s: np.ndarray) -> None:
         self._times_s = times_s
@@ -33,7 +33,7 @@ class Shades:
 SETTINGS = make_settings(window_s=2.0, frames=4, short_side=16)
 
 
-def film(times_s: np.ndarray, settings: IngestSettings = SETTINGS) -> tuple[FrameReader, Shades]:
+def video(times_s: np.ndarray, settings: IngestSettings = SETTINGS) -> tuple[FrameReader, Shades]:
     frames = Shades(times_s)
     return FrameReader(frames, settings), frames
 
@@ -45,39 +45,39 @@ def shade(jpeg: bytes) -> int:
 
 
 def test_frames_nearest_to_the_middles_of_equal_parts_are_chosen() -> None:
-    chosen, _ = film(np.arange(100) / 10)
+    chosen, _ = video(np.arange(100) / 10)
     # The middles of the four parts of 3 s to 5 s lie between two frames, the earlier is taken.
     assert chosen.times_s(chosen.choose(3.0)) == pytest.approx((3.2, 3.7, 4.2, 4.7), abs=0.051)
     assert len(chosen.choose(3.0)) == 4
 
 
 def test_a_frame_that_is_nearest_to_two_parts_is_there_once() -> None:
-    slow, _ = film(np.arange(10) * 1.0)
+    slow, _ = video(np.arange(10) * 1.0)
     assert slow.choose(3.0) == (3, 4, 5)
 
 
 @pytest.mark.parametrize("start_s", [-1.0, 8.6, 30.0])
 def test_a_window_beyond_the_film_has_no_frames(start_s: float) -> None:
-    assert film(np.arange(100) / 10)[0].choose(start_s) == ()
+    assert video(np.arange(100) / 10)[0].choose(start_s) == ()
 
 
 def test_a_window_over_a_hole_in_the_film_has_no_frames() -> None:
     times_s = np.concatenate([np.arange(50), np.arange(70, 120)]) / 10
-    cut, _ = film(times_s)
+    cut, _ = video(times_s)
     assert cut.choose(2.0)
     assert cut.choose(4.5) == ()
     assert cut.choose(7.0)
 
 
 def test_an_empty_film_and_a_single_frame() -> None:
-    assert film(np.empty(0))[0].choose(0.0) == ()
-    assert film(np.array([1.0]))[0].choose(0.0) == ()
-    still, _ = film(np.array([1.0]), replace(SETTINGS, frames=1))
+    assert video(np.empty(0))[0].choose(0.0) == ()
+    assert video(np.array([1.0]))[0].choose(0.0) == ()
+    still, _ = video(np.array([1.0]), replace(SETTINGS, frames=1))
     assert still.choose(0.0) == (0,)
 
 
 def test_overlapping_windows_decode_each_frame_once_and_in_order() -> None:
-    cut, frames = film(np.arange(200) / 10)
+    cut, frames = video(np.arange(200) / 10)
     wanted = [cut.choose(start_s) for start_s in (0.0, 1.0, 2.0, 2.5, 30.0, 10.0)]
     assert wanted[4] == ()
     shades = [[shade(jpeg) for jpeg in pictures] for pictures in cut.encode(wanted)]
@@ -86,7 +86,7 @@ def test_overlapping_windows_decode_each_frame_once_and_in_order() -> None:
 
 
 def test_a_picture_is_not_held_longer_than_it_is_needed() -> None:
-    cut, frames = film(np.arange(200) / 10)
+    cut, frames = video(np.arange(200) / 10)
     wanted = [cut.choose(start_s) for start_s in (0.0, 10.0)]
     encoded = cut.encode(wanted)
     next(encoded)

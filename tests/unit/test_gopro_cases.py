@@ -32,5 +32,5 @@ def test_a_time_lapse_is_refused_with_the_reason(
     command = ["shards", "build", "gopro", "--src", str(case_path("gp_lapse")), "--out", str(out)]
     assert main([*command, "--workers", "1"]) != 0
     error = capsys.readouterr().err
-    assert "the film is not in real time: ACCL has 30 samples a second" in error
+    assert "the video is not in real time: ACCL has 30 samples a second" in error
     assert "Traceback" not in error

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.readers.gopro_clock import Blocks, read_clock
+from shards.readers.gopro_clock import SensorBlocks, read_clock
 from shards.readers.gopro_track import Telemetry, read_track
 from tests.gopro_factory import Block, even_blocks, write_gopro
 
@@ -43,7 +43,7 @@ def test_samples_that_spill_over_blocks_have_their_own_times(
     for seed, seconds in enumerate((6, 20, 61)):
         time_s, counts = flushed(rate_hz, seconds, spill, seed)
         path = tmp_path / f"{seed}.mp4"
-        write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks(counts), film_s=seconds)
+        write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks(counts), video_s=seconds)
         telemetry = track(path)
         for key in KEYS:
             assert telemetry.sensors[key].rate_hz() == pytest.approx(rate_hz, rel=2e-4)
@@ -62,15 +62,15 @@ def test_counts_are_rounded_where_a_block_is_no_whole_number_of_samples(tmp_path
 
 @pytest.mark.parametrize("spill", [0, 4])
 def test_the_last_block_has_the_rate_of_the_others(spill: int, tmp_path: Path) -> None:
-    """Its duration is stated as a second, whatever it holds; the film tells where it ends."""
+    """Its duration is stated as a second, whatever it holds; the video tells where it ends."""
     time_s, counts = flushed(200.0, 19.37, spill, 3)
     path = tmp_path / "short.mp4"
-    write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks(counts), film_s=19.37, rate_fps=100)
+    write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks(counts), video_s=19.37, rate_fps=100)
     np.testing.assert_allclose(times_of(track(path)), time_s, atol=3e-4)
     if not spill:
         write_gopro(
             path, dict.fromkeys(KEYS, time_s), even_blocks(counts)
-        )  # the film tells nothing
+        )  # the video tells nothing
         np.testing.assert_allclose(times_of(track(path)), time_s, atol=3e-4)
 
 
@@ -130,7 +130,7 @@ def test_lost_samples_are_a_gap(spill: int, tmp_path: Path) -> None:
 
 
 def taken_with(pause_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times of 20 s of samples with a pause of the film after 10 s, and of its blocks."""
+    """Times of 20 s of samples with a pause of the video after 10 s, and of its blocks."""
     time_s = np.arange(4000) / 200
     starts_s = np.arange(20.0)
     return time_s + pause_s * (time_s >= 10), starts_s + pause_s * (starts_s >= 10)
@@ -158,9 +158,9 @@ def test_the_samples_after_a_pause_between_blocks_are_kept(totals: bool) -> None
     """The next block's own beginning tells where they lie."""
     time_s, starts_s = taken_with(5.0)
     first = np.arange(20) * 200
-    blocks = Blocks(starts_s, starts_s + 1, first, np.full(20, 200), np.full(20, np.nan))
+    blocks = SensorBlocks(starts_s, starts_s + 1, first, np.full(20, 200), np.full(20, np.nan))
     clock = read_clock(blocks)
-    assert clock.disputed == 0 and len(clock.lines) == 2
+    assert clock.untimed == 0 and len(clock.lines) == 2
     np.testing.assert_allclose(clock.times(np.arange(4000)), time_s, atol=1e-4)
 
 
@@ -214,7 +214,9 @@ def test_a_clock_that_drifts_is_followed(spill: int, atol: float) -> None:
     there = np.searchsorted(true_s, ends_s)
     there += np.random.default_rng(0).integers(-spill, spill + 1, len(there))
     first = np.concatenate([[0], there[:-1]])
-    blocks = Blocks(ends_s - 1, ends_s, first, np.diff(there, prepend=0), np.full(1800, np.nan))
+    blocks = SensorBlocks(
+        ends_s - 1, ends_s, first, np.diff(there, prepend=0), np.full(1800, np.nan)
+    )
     found_s = read_clock(blocks, ends_s=(1800.0,)).times(np.arange(int(there[-1])))
     np.testing.assert_allclose(found_s, true_s[: len(found_s)], atol=atol)
     straight = np.polyval(np.polyfit(np.arange(len(found_s)), true_s[: len(found_s)], 1), 0)
@@ -223,18 +225,18 @@ def test_a_clock_that_drifts_is_followed(spill: int, atol: float) -> None:
 
 def test_few_blocks_and_one(tmp_path: Path) -> None:
     path = tmp_path / "few.mp4"
-    for counts, film_s in (([200, 200, 130], 2.65), ([200, 200], 2.0), ([130], 0.65)):
+    for counts, video_s in (([200, 200, 130], 2.65), ([200, 200], 2.0), ([130], 0.65)):
         time_s = np.arange(sum(counts)) / 200
         write_gopro(
-            path, dict.fromkeys(KEYS, time_s), even_blocks(counts), film_s=film_s, rate_fps=20
+            path, dict.fromkeys(KEYS, time_s), even_blocks(counts), video_s=video_s, rate_fps=20
         )
         np.testing.assert_allclose(times_of(track(path)), time_s, atol=1e-3)
 
 
 def test_blocks_without_duration_tell_no_times() -> None:
-    one = Blocks(*(np.array([x]) for x in (0.5, 0.5, 0, 3, np.nan)))
-    assert read_clock(one).lines == () and read_clock(one).disputed == 3
+    one = SensorBlocks(*(np.array([x]) for x in (0.5, 0.5, 0, 3, np.nan)))
+    assert read_clock(one).lines == () and read_clock(one).untimed == 3
     assert np.isnan(read_clock(one).times(np.arange(3))).all() and read_clock(one).rate_hz == 0
     still = np.full(6, 0.5)
-    several = Blocks(still, still, np.arange(6) * 10, np.full(6, 10), np.full(6, np.nan))
+    several = SensorBlocks(still, still, np.arange(6) * 10, np.full(6, 10), np.full(6, np.nan))
     assert np.isnan(read_clock(several).times(np.arange(60))).all()

@@ -1,4 +1,4 @@
-"""Films that are not in real time are refused, whatever tells it."""
+"""Videos that are not in real time are refused, whatever shows it."""
 
 import io
 import re
@@ -23,7 +23,7 @@ def notes_of(path: Path) -> tuple[str, ...]:
 
 
 def write(path: Path, rate_hz: float, seconds: int = 20, **options: Any) -> None:
-    """A file whose sensors have so many samples a second of film."""
+    """A file whose sensors have so many samples a second of video."""
     time_s = np.arange(round(rate_hz * seconds)) / rate_hz
     counts = np.diff(np.rint(np.arange(seconds + 1) * rate_hz).astype(int)).tolist()
     write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks(counts), **options)
@@ -48,7 +48,7 @@ def test_the_number_of_samples_tells(
 ) -> None:
     path = tmp_path / "lapse.mp4"
     write(path, rate_hz, seconds=20 if rate_hz < 1000 else 6, rate_fps=rate_fps)
-    with pytest.raises(ValueError, match=rf"^lapse\.mp4: the film is not in real time: {told}"):
+    with pytest.raises(ValueError, match=rf"^lapse\.mp4: the video is not in real time: {told}"):
         notes_of(path)
 
 
@@ -62,7 +62,7 @@ def test_stamps_tell(ratio: float, tmp_path: Path) -> None:
         assert notes_of(path) == ()
         return
     told = rf"a second of it is {ratio:.3g} s by STMP of ACCL, where 10% is allowed"
-    with pytest.raises(ValueError, match=rf"^warp\.mp4: the film is not in real time: {told}"):
+    with pytest.raises(ValueError, match=rf"^warp\.mp4: the video is not in real time: {told}"):
         notes_of(path)
 
 
@@ -125,13 +125,13 @@ def test_rates_of_real_time_are_read(rate_hz: float, tmp_path: Path) -> None:
     write(path, rate_hz)
     notes = notes_of(path)
     told = {
-        100: ["ACCL has 100 samples a second of film", "GYRO has 100 samples a second of film"],
-        400: ["ACCL has 400 samples a second of film"],  # gyroscopes of HERO5 have 400
+        100: ["ACCL has 100 samples a second of video", "GYRO has 100 samples a second of video"],
+        400: ["ACCL has 400 samples a second of video"],  # gyroscopes of HERO5 have 400
     }
     assert len(notes) == len(told.get(int(rate_hz), []))
     for note, beginning in zip(notes, told.get(int(rate_hz), []), strict=True):
         assert beginning in note
-        assert "see that the film is in real time" in note
+        assert "check that the video is in real time" in note
 
 
 def test_high_frame_rates_in_real_time_are_read(tmp_path: Path) -> None:

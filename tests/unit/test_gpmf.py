@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.readers.gpmf import parse_block
+from shards.readers.gpmf import parse_telemetry_block
 from tests.gopro_factory import floats, klv, nest, text
 
 # The first samples that a GoPro MAX gave, and the matrix that it gave for their axes.
@@ -33,11 +33,11 @@ def device(*entries: bytes, name: str = "GoPro Max") -> bytes:
 
 
 def values(data: bytes) -> np.ndarray:
-    return parse_block(data).sensors["ACCL"].values
+    return parse_telemetry_block(data).sensors["ACCL"].values
 
 
 def test_samples_are_scaled_and_turned() -> None:
-    block = parse_block(device(stream()))
+    block = parse_telemetry_block(device(stream()))
     (series,) = block.sensors.values()
     assert (block.device, series.unit, series.total, series.note) == ("GoPro Max", "m/s2", 1004, "")
     x, minus_z, y = STORED.T / 417
@@ -80,7 +80,7 @@ def test_floats_need_no_scale() -> None:
     ],
 )
 def test_units(unit: bytes) -> None:
-    block = parse_block(device(stream(SIUN=unit)))
+    block = parse_telemetry_block(device(stream(SIUN=unit)))
     assert block.sensors["ACCL"].unit == "rad/s"
 
 
@@ -102,7 +102,7 @@ def test_axes_come_in_one_order(
     keys: dict[str, Any] = {"ORIN": None}
     for key, value in stated.items():
         keys[key] = floats(key, *value) if key == "MTRX" else text(key, value)
-    series = parse_block(device(stream(**keys), name=name)).sensors["ACCL"]
+    series = parse_telemetry_block(device(stream(**keys), name=name)).sensors["ACCL"]
     columns = [np.sign(place) * STORED[:, abs(place) - 1] for place in expected]
     np.testing.assert_allclose(series.values, np.stack(columns, axis=1) / 417, rtol=1e-15)
     assert series.note == ""
@@ -127,7 +127,7 @@ def test_a_matrix_may_hold_a_calibration() -> None:
 def test_older_models_do_not_state_their_axes(
     name: str, order: str, expected: tuple[int, ...]
 ) -> None:
-    series = parse_block(device(stream(ORIN=None), name=name)).sensors["ACCL"]
+    series = parse_telemetry_block(device(stream(ORIN=None), name=name)).sensors["ACCL"]
     columns = [np.sign(place) * STORED[:, abs(place) - 1] for place in expected]
     np.testing.assert_allclose(series.values, np.stack(columns, axis=1) / 417, rtol=1e-15)
     assert series.note == (
@@ -137,14 +137,14 @@ def test_older_models_do_not_state_their_axes(
 
 def test_what_is_told_of_one_stream_holds_for_no_other() -> None:
     with pytest.raises(ValueError, match=r"GYRO has no scale \(SCAL\)"):
-        parse_block(device(stream(), stream(klv("GYRO", "s", 6, bytes(6)), SCAL=None)))
+        parse_telemetry_block(device(stream(), stream(klv("GYRO", "s", 6, bytes(6)), SCAL=None)))
     above = device(floats("SCAL", 2), stream(SCAL=None))
     np.testing.assert_array_equal(np.abs(values(above)).max(), 3593 / 2)
 
 
 def test_of_several_devices_the_first_counts_and_other_keys_are_passed_over() -> None:
     foreign = klv("heRt", "B", 1, bytes(5)), nest("STRM", klv("GPS5", "?", 20, bytes(40)))
-    block = parse_block(
+    block = parse_telemetry_block(
         device(*foreign, name="Belt")
         + device(stream())
         + device(stream(SCAL=floats("SCAL", 1)), name="Drone")
@@ -152,22 +152,22 @@ def test_of_several_devices_the_first_counts_and_other_keys_are_passed_over() ->
     )
     assert (block.device, list(block.sensors)) == ("GoPro Max", ["ACCL"])
     assert np.abs(block.sensors["ACCL"].values).max() == 3593 / 417
-    assert parse_block(device(*foreign)).sensors == {}
+    assert parse_telemetry_block(device(*foreign)).sensors == {}
 
 
 def test_stamps_and_full_scale() -> None:
     stamp = klv("STMP", "J", 8, struct.pack(">Q", 80577))
-    (series,) = parse_block(device(stream(STMP=stamp))).sensors.values()
+    (series,) = parse_telemetry_block(device(stream(STMP=stamp))).sensors.values()
     assert (series.stamp_s, series.limit) == (pytest.approx(0.080577), 32767 / 417)
-    (series,) = parse_block(device(stream())).sensors.values()
+    (series,) = parse_telemetry_block(device(stream())).sensors.values()
     assert series.stamp_s is None
     for entries in (
         {"SCAL": floats("SCAL", 1, 2, 3)},
         {"MTRX": floats("MTRX", 0.01, -1, 0, 1, 0.01, 0, 0, 0, 1)},
     ):
-        (series,) = parse_block(device(stream(**entries))).sensors.values()
+        (series,) = parse_telemetry_block(device(stream(**entries))).sensors.values()
         assert series.limit is None, "no one value for all axes"
-    (series,) = parse_block(device(stream(samples("f", ">f4")))).sensors.values()
+    (series,) = parse_telemetry_block(device(stream(samples("f", ">f4")))).sensors.values()
     assert series.limit is None
 
 
@@ -190,11 +190,11 @@ def gps9(days: int, thousandths: int, fix: int) -> bytes:
 )
 def test_other_clocks(entry: bytes, clocks: dict[str, float]) -> None:
     """Days are counted from 2000: 29 February 2020 is day 20 * 365 + 5 + 59."""
-    assert parse_block(device(entry, stream())).clocks == clocks
+    assert parse_telemetry_block(device(entry, stream())).clocks == clocks
 
 
 def test_a_block_without_samples() -> None:
-    series = parse_block(device(stream(klv("ACCL", "s", 6, b"")))).sensors["ACCL"]
+    series = parse_telemetry_block(device(stream(klv("ACCL", "s", 6, b"")))).sensors["ACCL"]
     assert series.values.shape == (0, 3)
 
 
@@ -234,7 +234,7 @@ def deep() -> bytes:
 )
 def test_damage_is_told(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_block(data)
+        parse_telemetry_block(data)
 
 
 def test_any_damaged_byte_gives_samples_or_an_error() -> None:
@@ -243,6 +243,6 @@ def test_any_damaged_byte_gives_samples_or_an_error() -> None:
         damaged = bytearray(whole)
         damaged[rng.integers(len(whole))] = rng.integers(256)
         try:
-            parse_block(bytes(damaged))
+            parse_telemetry_block(bytes(damaged))
         except ValueError as error:
             assert str(error)

@@ -17,7 +17,7 @@ from launch.checks.base import (
     Context,
     GroupBrokenError,
     Watch,
-    amount,
+    format_bytes,
 )
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.group import Runtime
@@ -56,7 +56,7 @@ def test_findings_of_one_kind_are_one_row(tmp_path: Path) -> None:
     [(7_894, "7.89 kB"), (45_600_000, "45.6 MB"), (1_234e6, "1.23 GB"), (5.4321e12, "5,432 GB")],
 )
 def test_amounts(size: float, text: str) -> None:
-    assert amount(size) == text
+    assert format_bytes(size) == text
 
 
 def test_sums_and_rows_are_compared_with_what_they_must_be() -> None:

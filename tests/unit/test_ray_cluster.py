@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from launch.ray_cluster import check_workers, scaling, support_bundles
+from launch.ray_cluster import check_workers, scaling_config, support_bundles
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 
@@ -37,7 +37,7 @@ def test_a_number_of_workers_that_cannot_be_is_refused(workers: object) -> None:
 
 
 def test_scaling_takes_workers_resources_and_labels() -> None:
-    fixed = scaling(config(launch={"workers": 3, "cpus_per_worker": 2}).launch)
+    fixed = scaling_config(config(launch={"workers": 3, "cpus_per_worker": 2}).launch)
     assert fixed.num_workers == 3
     assert fixed.resources_per_worker == {"CPU": 2}
     assert not fixed.use_gpu
@@ -48,7 +48,7 @@ def test_scaling_takes_workers_resources_and_labels() -> None:
         "resize_every_s": 7,
         "labels": {"ray.io/accelerator-type": "H100"},
     }
-    elastic = scaling(config(launch=launch).launch)
+    elastic = scaling_config(config(launch=launch).launch)
     assert elastic.num_workers == (2, 5)
     assert elastic.resources_per_worker == {"CPU": 1, "GPU": 1}
     assert elastic.use_gpu

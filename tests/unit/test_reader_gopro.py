@@ -265,8 +265,8 @@ def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: by
         (number,) = struct.unpack_from(">L", sample, place)
         struct.pack_into(">L", slow, place, round(number * factor))
     path.write_bytes(slow)
-    told = "its telemetry lasts 10.5 s, and the film 42.0 s, where 25% is allowed"
-    with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+    told = "its telemetry lasts 10.5 s, and the video 42.0 s, where 25% is allowed"
+    with pytest.raises(ValueError, match=rf"C0001\.MP4: the video is not in real time: {told}"):
         read(path)
 
 
@@ -277,7 +277,7 @@ def test_sonys_films_that_were_slowed_down(tmp_path: Path, sample: bytes) -> Non
     box = struct.pack(">I4sI", 12 + len(text), b"meta", 0) + text
     path.write_bytes(sample.replace(b"gpmd", b"xpmd") + box)
     told = "59.94 pictures a second were taken and 29.97 are shown"
-    with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+    with pytest.raises(ValueError, match=rf"C0001\.MP4: the video is not in real time: {told}"):
         read(path)
 
 

@@ -38,7 +38,7 @@ SENSORS = """
 
 
 def write_rides(root: Path, devices: int) -> None:
-    """Two recordings with film, of several devices."""
+    """Two recordings with video, of several devices."""
     lines = ['recordings: "{person}"', "video: {file: ride.mp4}", "devices:"]
     for device in range(devices):
         lines += [f"  - name: imu {device}", "    placement: chest", "    sensors:"]
@@ -73,8 +73,8 @@ def test_a_picture_is_compressed_and_embedded_once_however_many_devices_share_it
     embedded: list[bytes] = []
     compress, forward = FrameReader._jpeg, FrameTower.forward
 
-    def counting_jpeg(film: FrameReader, picture: np.ndarray) -> bytes:
-        compressed.append(compress(film, picture))
+    def counting_jpeg(video: FrameReader, picture: np.ndarray) -> bytes:
+        compressed.append(compress(video, picture))
         return compressed[-1]
 
     def counting_forward(tower: FrameTower, units: list[bytes]) -> object:

@@ -278,23 +278,23 @@ def test_numbers_are_read_back() -> None:
 )
 def test_films_that_say_they_are_not_in_real_time(taken: str, real: bool, tmp_path: Path) -> None:
     """Android stores how many pictures a second it took of slow motion and time lapse."""
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     write_video(
         path,
         numbered_pictures(30),
         metadata={"com.android.capture.fps": taken},
         container_options={"movflags": "use_metadata_tags"},
     )
-    video = Video(lambda: path.open("rb"), "film.mp4")
+    video = Video(lambda: path.open("rb"), "video.mp4")
     if real:
         assert len(video.times_s()) == 30
         return
     told = (
-        rf"film\.mp4: the film is not in real time: {float(taken):g} pictures a second were taken"
+        rf"video\.mp4: the video is not in real time: {float(taken):g} pictures a second were taken"
     )
     with pytest.raises(ValueError, match=told):
         video.times_s()
-    given = Video(lambda: path.open("rb"), "film.mp4", times_s=np.arange(30) / 240)
+    given = Video(lambda: path.open("rb"), "video.mp4", times_s=np.arange(30) / 240)
     assert len(given.times_s()) == 30, "whose times came from elsewhere"
 
 
@@ -340,7 +340,7 @@ def test_sonys_films_say_how_many_pictures_were_taken(
     video = Video(lambda: path.open("rb"), "C0001.MP4")
     if told:
         told = told.replace("and", "pictures a second were taken and")
-        with pytest.raises(ValueError, match=rf"C0001\.MP4: the film is not in real time: {told}"):
+        with pytest.raises(ValueError, match=rf"C0001\.MP4: the video is not in real time: {told}"):
             video.times_s()
     else:
         assert len(video.times_s()) == 30

@@ -28,7 +28,7 @@ from tests.video_factory import numbered_pictures, read_number, write_video
 @pytest.fixture
 def video(tmp_path: Path) -> Video:
     """Ten seconds at 10 frames/s, from 20 s on."""
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     write_video(path, numbered_pictures(100), rate_fps=10)
     return Video(lambda: path.open("rb"), str(path), start_s=20.0)
 
