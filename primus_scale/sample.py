@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # its import takes seconds, and commands of ``shards`` need w
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
 TEACHER_MODALITIES = ("video", "text")
+IMU = "imu"  # the modality of the encoder's own embeddings
 NO_LABEL = -1
 
 

@@ -23,7 +23,6 @@ from primus_scale.engine.engine import MAX_BUCKET
 from primus_scale.objective.contrast import info_nce
 from primus_scale.objective.neighbours import support_spec
 from primus_scale.objective.terms import weighted_terms
-from primus_scale.support import IMU
 from primus_scale.teachers import build_teachers
 from primus_scale.train.run import fresh_encoder, spaces_of
 
@@ -50,18 +49,18 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     if config.teachers.mode == "live":
         spaces = spaces_of(build_teachers(config.teachers, "cpu"))
     encoder = fresh_encoder(config, data, spaces)
-    dims = {modality: space.dim for modality, space in spaces.items()}
     rows = config.train.batch // world
     views = 2 * rows // config.train.accumulation
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     need = Need(device=_training(config.train, parameters, world))
     need.device["activations"] = _activations(config.train, encoder, views)
     need.device["similarities"] = _similarities(config.objective, rows, world)
-    spec = support_spec(config.objective, config.support, {IMU: config.encoder.ss_dim, **dims})
+    spec = support_spec(config.objective, config.support, encoder.spec.dims)
     if spec is not None and config.support.home == "in_process":
         need.device["support set"] = spec.memory
 
-    window = FLOAT32 * (data.index.window_samples * len(data.index.channels) + sum(dims.values()))
+    embeddings = sum(space.dim for space in spaces.values())
+    window = FLOAT32 * (data.index.window_samples * len(data.index.channels) + embeddings)
     record = max(shard.size // len(shard.records) for i in data.indexes for shard in i.shards)
     need.host["batches ahead"] = (config.data.prefetch_batches + 2) * rows * window
     need.host["records read"] = 2 * config.data.shuffle_blocks * record

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from primus_scale.config import EncoderConfig
+from primus_scale.sample import IMU
 
 SHARED = "shared"  # name of the one head of teachers that share a space
 
@@ -76,6 +77,11 @@ class EncoderSpec:
     rate_hz: float
     teacher_dims: Mapping[str, int]
     shared_head: bool
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Width of the embeddings by modality: IMU (self-supervision), and the teachers'."""
+        return {IMU: self.config.ss_dim, **self.teacher_dims}
 
 
 class Backbone(nn.Module):

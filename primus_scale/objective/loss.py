@@ -32,8 +32,8 @@ from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.contrast import Contrast, GlobalRows, contrastive, gather_rows
 from primus_scale.objective.positives import Positives, direct_positives, neighbour_positives
 from primus_scale.objective.terms import weighted_terms
-from primus_scale.sample import Batch
-from primus_scale.support import IMU, Neighbours
+from primus_scale.sample import IMU, Batch
+from primus_scale.support import Neighbours
 
 # Two teacher embeddings above this cosine count as the same key. They are stored as float16, and
 # the same frame or sentence, embedded in two batches, may differ in the last bits.

@@ -14,9 +14,8 @@ from primus_scale.config import NeighboursConfig, ObjectiveConfig, SupportConfig
 from primus_scale.distributed.collectives import gather
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.terms import weighted_terms
-from primus_scale.sample import Batch
+from primus_scale.sample import IMU, Batch
 from primus_scale.support import (
-    IMU,
     Exclusion,
     Neighbours,
     SupportEntries,

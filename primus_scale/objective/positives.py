@@ -15,8 +15,8 @@ from primus_scale.config import NeighboursConfig
 from primus_scale.distributed.collectives import gather
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.contrast import Pairs
-from primus_scale.sample import Batch, Origin
-from primus_scale.support import IMU, Exclusion, Neighbours
+from primus_scale.sample import IMU, Batch, Origin
+from primus_scale.support import Exclusion, Neighbours
 
 
 @dataclass(frozen=True)

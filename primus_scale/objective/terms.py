@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from primus_scale.config import ObjectiveConfig
-from primus_scale.support import IMU
+from primus_scale.sample import IMU
 
 FAMILIES = ("mm", "ss")  # of terms: multimodal, self-supervised; each has its own temperature
 

@@ -1,7 +1,6 @@
 """Support sets: windows of the past whose nearest neighbours supervise the present ones."""
 
 from primus_scale.support.base import (
-    IMU,
     Exclusion,
     Neighbours,
     SupportEntries,
@@ -11,7 +10,6 @@ from primus_scale.support.base import (
 from primus_scale.support.ring import RingSupportSet
 
 __all__ = [
-    "IMU",
     "Exclusion",
     "Neighbours",
     "RingSupportSet",

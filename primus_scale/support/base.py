@@ -15,11 +15,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch.nn import functional
 
-from primus_scale.sample import Origin, fill_times, unknown_time
+from primus_scale.sample import IMU, Origin, fill_times, unknown_time
 from primus_scale.support.keys import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
-IMU = "imu"
 NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
 ROW_FIELDS = ("uid", "recording", "age", "score", "valid", "start_s")  # of Neighbours
 

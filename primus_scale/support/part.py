@@ -18,9 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from primus_scale.sample import Origin
+from primus_scale.sample import IMU, Origin
 from primus_scale.support.base import (
-    IMU,
     NO_NEIGHBOUR,
     Exclusion,
     SupportEntries,

@@ -28,7 +28,7 @@ from primus_scale.objective.neighbours import PendingNeighbours, prefetch_neighb
 from primus_scale.objective.terms import check_objective
 from primus_scale.sample import Batch
 from primus_scale.storage.folder import Folder
-from primus_scale.support import IMU, RingSupportSet, SupportSet
+from primus_scale.support import RingSupportSet, SupportSet
 from primus_scale.teachers import (
     Teacher,
     attach_teacher_embeddings,
@@ -183,7 +183,7 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
         teachers=teachers,
         augment=build_augment(config.augment, data.index.units),
         engine=Engine(model, config.train, config.optimizer, runtime),
-        support=_build_support(config, spaces, runtime, placement),
+        support=_build_support(config, exported.spec.dims, runtime, placement),
         checkpoints=Checkpoints(
             config.output, config.train, runtime, identity, exported, card, storage
         ),
@@ -204,10 +204,9 @@ def storage_claimant(config: Config) -> Claimant:
 
 
 def _build_support(
-    config: Config, spaces: Mapping[str, TeacherSpace], runtime: Runtime, placement: Any
+    config: Config, dims: Mapping[str, int], runtime: Runtime, placement: Any
 ) -> SupportSet | None:
     """The empty support set, in this process or in Ray actors; None where no term needs it."""
-    dims = {IMU: config.encoder.ss_dim, **{name: space.dim for name, space in spaces.items()}}
     spec = support_spec(config.objective, config.support, dims)
     if spec is None or config.support.home == "in_process":
         return RingSupportSet(spec, runtime.device) if spec is not None else None

@@ -13,7 +13,8 @@ from primus_scale.encoders import build_encoder
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import find_neighbours, support_entries
-from primus_scale.support import IMU, RingSupportSet, SupportSpec
+from primus_scale.sample import IMU
+from primus_scale.support import RingSupportSet, SupportSpec
 from primus_scale.teachers import attach_teacher_embeddings, build_teachers, check_teachers
 from shards.embed.embed import embed
 from tests.conftest import require
