@@ -1,4 +1,4 @@
-"""Support sets: windows of the past whose nearest neighbours supervise the present ones."""
+"""Support sets: past windows, whose nearest neighbours supervise the current batch."""
 
 from primus_scale.support.base import (
     Exclusion,

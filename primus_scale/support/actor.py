@@ -1,6 +1,7 @@
-"""What runs in an actor of the support service: a part of the ring, spoken to in numpy arrays.
+"""The class that runs in an actor of the support service: a part of the ring.
 
-Ray carries numpy arrays without copying them. No Ray here: ``service`` makes an actor of the class.
+Its methods take and return numpy arrays, which Ray transfers without copying them. This module does
+not import Ray: ``service_actors`` makes actors of the class.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ PackedExclusion = tuple[list[np.ndarray], float]  # columns of the origin, withi
 
 
 class Status(NamedTuple):
-    """How an actor is. life: another one each time its process starts, and then it holds nothing.
+    """State of an actor.
 
-    added: entries ever added to the whole ring, as far as it has seen; held: those it holds.
+    instance: id of its process; a restarted actor has another one, and holds no entries. added:
+    entries ever added to the whole ring, as far as the actor knows. held: entries it holds.
     learning: see ``KeyIndex.learning``. where: host and process.
     """
 
-    life: str
+    instance: str
     added: int
     held: int
     learning: bool
@@ -45,13 +47,13 @@ class SupportActor:
         set_threads(threads)
         self._part = RingPart(spec, part, parts, device)
         self._device = device
-        self._life = uuid.uuid4().hex
+        self._instance = uuid.uuid4().hex
         self._where = f"{socket.gethostname()}, process {os.getpid()}"
 
     def status(self) -> Status:
-        """How it is."""
+        """The state of this actor."""
         part = self._part
-        return Status(self._life, part.added, part.held, part.learning, self._where)
+        return Status(self._instance, part.added, part.held, part.learning, self._where)
 
     def search(
         self, queries: np.ndarray, k: int, exclude: PackedExclusion, modality: str, added: int
@@ -73,7 +75,7 @@ class SupportActor:
         )
 
     def enqueue(self, entries: dict[str, Any], numbers: np.ndarray, added: int) -> Status:
-        """Add what ``pack_entries`` has made of entries; see ``RingPart.enqueue``."""
+        """Add entries, as ``pack_entries`` packs them; see ``RingPart.enqueue``."""
         unpacked = SupportEntries(
             to_tensor(entries["uid"], self._device),
             to_tensor(entries["recording"], self._device),
@@ -85,7 +87,7 @@ class SupportActor:
         return self.status()
 
     def save(self, folder: str, added: int) -> Status:
-        """Write the part to ``folder``, which must be the run's; ``added`` in all."""
+        """Write the part to ``folder`` of the run. added: entries ever added to the whole ring."""
         if not Path(folder).is_dir():
             raise FileNotFoundError(
                 f"a support actor on {self._where} does not see {folder}; set output to storage "
@@ -95,7 +97,7 @@ class SupportActor:
         return self.status()
 
     def load(self, folder: str) -> Status:
-        """Take in what belongs here from the snapshot in ``folder``."""
+        """Load the entries of this part from the snapshot in ``folder``."""
         self._part.load(Path(folder))
         return self.status()
 
@@ -128,5 +130,5 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def to_tensor(array: Any, device: torch.device | str = "cpu") -> torch.Tensor:
-    """A numpy array as a tensor of its own: what Ray hands over is read-only."""
+    """A copy of a numpy array as a tensor: arrays from Ray are read-only."""
     return torch.tensor(array, device=device)

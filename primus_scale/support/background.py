@@ -1,4 +1,4 @@
-"""Work that an index does in a thread while it is searched: FAISS and torch release the GIL."""
+"""Build an index in a thread while searches go on: FAISS and torch release the GIL."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def start(work: Callable[[], Result], *, wait: bool) -> Future[Result]:
-    """Do ``work`` in a thread, or, where ``wait``, before returning.
+def run_in_thread(work: Callable[[], Result], *, wait: bool) -> Future[Result]:
+    """Do ``work`` in a thread, or, with ``wait``, before returning.
 
-    Python waits for the thread when it exits: work of more than some seconds should look whether
-    it is ``wanted`` every now and then.
+    Python waits for the thread when it exits, so long work should check ``still_needed`` every few
+    seconds.
     """
     future: Future[Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # is raised where the result is asked for
+        except BaseException as error:  # ``Future.result`` raises it
             future.set_exception(error)
 
     if wait:
@@ -31,6 +31,6 @@ def start(work: Callable[[], Result], *, wait: bool) -> Future[Result]:
     return future
 
 
-def wanted() -> bool:
-    """Whether anybody still waits for a result: False once the main thread has ended."""
+def still_needed() -> bool:
+    """Whether a result can still be used: False once the main thread has ended."""
     return threading.main_thread().is_alive()

@@ -1,8 +1,8 @@
 """The support set: a ring of past windows whose nearest neighbours supervise the current batch.
 
-PRIMUS (arXiv 2411.15127, section 3) follows NNCLR (arXiv 2104.14548): the past window most alike
-the current one stands in as a further positive. What a support set promises is here; where it
-lives (in each process, or in a service) is up to the classes that fulfil it.
+PRIMUS (arXiv 2411.15127, section 3) follows NNCLR (arXiv 2104.14548): the past window that is most
+similar to the current one is a further positive. This module has the interface ``SupportSet`` and
+its data types. ``ring`` implements it in each process, ``service`` in Ray actors.
 """
 
 from __future__ import annotations
@@ -19,37 +19,40 @@ from primus_scale.sample import IMU, Origin, fill_times, unknown_time
 from primus_scale.support.keys import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
-NO_NEIGHBOUR = -1  # uid, recording and age of a place that holds no neighbour
+NO_NEIGHBOUR = -1  # uid, recording and age where there is no neighbour
 ROW_FIELDS = ("uid", "recording", "age", "score", "valid", "start_s")  # of Neighbours
 
 
 class Exclusion(NamedTuple):
-    """Which entries are no neighbours of the B windows that ask: see ``Origin.same_moment``."""
+    """Entries that cannot be neighbours of B querying windows; see ``Origin.same_moment``."""
 
     origin: Origin
     within_s: float
 
     def at(self, rows: torch.Tensor) -> Exclusion:
-        """That of some of the windows."""
+        """The exclusion of the windows at ``rows``."""
         return Exclusion(self.origin.at(rows), self.within_s)
 
     def covers(self, entries: Origin) -> torch.Tensor:
-        """Whether it holds for entries ``(B, n)``, or for the same ``(n,)`` each; ``(B, n)``."""
-        asking = Origin(*(column[:, None] for column in self.origin))
-        return asking.same_moment(entries, self.within_s)
+        """Which entries are excluded, ``(B, n)`` bool.
+
+        entries ``(B, n)``: those of each window, or ``(n,)``: the same for all windows.
+        """
+        querying = Origin(*(column[:, None] for column in self.origin))
+        return querying.same_moment(entries, self.within_s)
 
 
 @dataclass(frozen=True)
 class SupportSpec:
-    """What a support set is, wherever it lives.
+    """Settings of a support set, in a process or in a service.
 
-    dims: width of the embeddings by modality. minimum_fill: entries it must hold before it
-    answers. imu_answers: which entries answer an IMU query. ``multimodal`` means those that hold a
-    teacher's embedding, since an IMU-only window asks in order to learn from its neighbours' video
-    and text; ``all`` suits runs that use only the neighbours' IMU. storage: precision in which
-    unit vectors are held. queried: modalities that are searched, None for all; the others need no
-    index. index, backend: see ``build_index`` and ``make_search``. wait: see
-    ``build_index``. ValueError where the values do not fit together.
+    dims: width of the embeddings by modality. minimum_fill: entries it must hold before a search
+    finds neighbours. imu_answers: entries that an IMU query may find. ``multimodal``: those with a
+    teacher's embedding, since a window with IMU only is to learn from its neighbours' video and
+    text. ``all``: every entry, for runs that use only the neighbours' IMU. storage: precision of
+    the stored vectors. queried: modalities that are searched, None for all; the others need no
+    index. index, wait: see ``build_index``. backend: see ``make_search``. ValueError where the
+    values do not fit together.
     """
 
     capacity: int
@@ -73,15 +76,15 @@ class SupportSpec:
 
     @property
     def memory(self) -> int:
-        """Bytes of all entries together, without an index: keys, and what is known of each."""
-        wide = sum(dim + 1 for dim in self.dims.values()) * STORAGE[self.storage].itemsize
-        return self.capacity * (wide + len(self.dims) + 4 * 8)  # number, uid, recording, start
+        """Bytes of all entries, without an index: keys and the data of each entry."""
+        keys = sum(dim + 1 for dim in self.dims.values()) * STORAGE[self.storage].itemsize
+        return self.capacity * (keys + len(self.dims) + 4 * 8)  # number, uid, recording, start
 
     def prepare(self, queries: torch.Tensor, k: int, added: int) -> torch.Tensor | None:
-        """Queries ``(B, D)`` at unit length in float32, to be asked of a set that may answer.
+        """Queries ``(B, D)`` for a search: float32, L2-normalised.
 
-        None where it may not yet, since only ``added`` entries were ever added, or where nothing is
-        asked. ValueError where ``k`` exceeds the minimum fill.
+        None where there is nothing to search: no queries, or fewer than ``minimum_fill`` entries.
+        added: entries ever added to the set. ValueError where ``k`` exceeds the minimum fill.
         """
         if k > self.minimum_fill:
             raise ValueError(
@@ -129,11 +132,11 @@ class SupportEntries:
 class Neighbours:
     """The K nearest entries of B queries, nearest first.
 
-    valid ``(B, K)`` bool says where there is a neighbour at all. uid, recording and age
-    ``(B, K)`` int64, age in entries that were added after the neighbour; start_s ``(B, K)``
-    float64; score ``(B, K)`` float32, cosine of query and neighbour. embeddings ``(B, K, D)``
-    float32 by modality, L2-normalised, and present ``(B, K)`` bool by modality. All but valid mean
-    nothing where valid is False.
+    valid ``(B, K)`` bool: False where no neighbour was found; the other fields have no meaning
+    there. uid and recording ``(B, K)`` int64. age ``(B, K)`` int64: number of entries that were
+    added after the neighbour. start_s ``(B, K)`` float64. score ``(B, K)`` float32: cosine of query
+    and neighbour. embeddings ``(B, K, D)`` float32 by modality, L2-normalised; present ``(B, K)``
+    bool by modality.
     """
 
     uid: torch.Tensor
@@ -150,7 +153,7 @@ class Neighbours:
 
     @property
     def origin(self) -> Origin:
-        """Which windows they are."""
+        """Identity and time of the neighbours."""
         return Origin(self.uid, self.recording, self.start_s)
 
     @classmethod
@@ -182,7 +185,7 @@ class Neighbours:
         )
 
     def put(self, rows: torch.Tensor, found: Neighbours) -> None:
-        """Write the neighbours ``found`` into the places ``rows`` ``(n,)`` int64, in place."""
+        """Set the neighbours of the queries ``rows`` ``(n,)`` int64 to ``found``, in place."""
         for name in ROW_FIELDS:
             getattr(self, name)[rows] = getattr(found, name)
         for name in self.embeddings:
@@ -191,53 +194,57 @@ class Neighbours:
 
 
 class SupportSet(Protocol):
-    """What every home of the support set does; all ranks see the same content.
+    """The interface of a support set. All ranks see the same entries.
 
     Every rank calls ``enqueue``, ``flush``, ``saved`` and ``load`` at the same time.
     """
 
     @property
     def spec(self) -> SupportSpec:
-        """What it is."""
+        """The settings of the set."""
 
     def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
-        """Begin a search, and return what waits for its answer; see ``search``.
+        """Start a search; calling the result waits for the neighbours. Arguments as ``search``.
 
-        A home that may answer while the caller computes does so from what it holds meanwhile.
+        A service may search while the caller computes, and then sees the entries held meanwhile.
         """
 
     def search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Neighbours:
-        """The ``k`` entries whose ``modality`` embedding is most alike each query.
+        """The ``k`` entries whose ``modality`` embedding is most similar to each query.
 
-        queries ``(B, D)``; exclude: of the windows that ask. Only entries that hold the modality
-        are returned, and none before the set holds its minimum. ValueError where ``k`` exceeds
-        that minimum.
+        queries ``(B, D)``; exclude: entries that are no neighbours of them. Only entries with that
+        modality are found, and none before the set holds ``minimum_fill`` entries. ValueError where
+        ``k`` exceeds that number.
         """
 
     def enqueue(self, entries: SupportEntries) -> None:
         """Add entries, the same on every rank; the oldest are evicted first."""
 
     def flush(self) -> None:
-        """Return when all that was enqueued is held."""
+        """Wait until the set holds all entries that were enqueued."""
 
     def save(self, folder: Path) -> None:
-        """Write everything held to files in ``folder``; one rank calls it, after ``flush``."""
+        """Write all entries to files in ``folder``; one rank calls it, after ``flush``."""
 
     def saved(self, folder: Path) -> None:
-        """Know that what was last saved lies in ``folder`` from now on; before older ones go."""
+        """Note that the files of the last ``save`` are now in ``folder``.
+
+        It is called before older checkpoints are deleted. A service fills restarted actors from
+        ``folder``.
+        """
 
     def load(self, folder: Path) -> None:
-        """Take in what ``save`` wrote, whatever home it was.
+        """Load the entries that ``save`` wrote, from a set in a process or in a service.
 
         FileNotFoundError where files are missing, ValueError where they do not fit.
         """
 
     def figures(self) -> dict[str, float]:
-        """What to watch, by name: ``fill``, the entries held, and what is the home's own."""
+        """Numbers for the log, by name: ``fill``, the entries held, and others of the class."""
 
     def close(self) -> None:
-        """Let go of threads and processes."""
+        """End threads and processes."""

@@ -1,4 +1,4 @@
-"""Which index finds neighbours among the keys of a modality."""
+"""Build the index that finds neighbours among the keys of a modality."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from primus_scale.support.segments import SegmentIndex
 def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bool) -> KeyIndex:
     """The index ``kind`` over ``keys``, which lie on a CPU or a CUDA device.
 
-    wait: have approximate indexes finish what they learn before they go on, so that the same
-    calls give the same answers; else they learn in a thread and search by brute force until then.
-    ValueError where the installed FAISS does not have it on that device.
+    wait: approximate indexes are built before a search continues, so that the same calls give the
+    same answers. Otherwise they are built in a thread, and searches use brute force until then.
+    ValueError where the installed FAISS does not have the index on that device.
     """
     flat = FlatIndex(keys, backend)
     if kind == "flat":

@@ -1,8 +1,8 @@
 """Approximate search in main memory: keys in lists by their nearest centroid, few lists searched.
 
-Inverted lists as in "Video Google" (Sivic and Zisserman, ICCV 2003), by FAISS: k-means finds the
-centroids, a key goes to the list of its nearest one, and a query looks into the lists of its
-nearest ``PROBES`` only. The lists hold the keys a second time, in float16.
+Inverted lists as in "Video Google" (Sivic and Zisserman, ICCV 2003), by FAISS. K-means finds the
+centroids. A key is in the list of its nearest centroid, and a query searches the lists of its
+``PROBES`` nearest centroids only. The lists hold a second copy of the keys, in float16.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 import torch
 
-from primus_scale.support.background import start, wanted
+from primus_scale.support.background import run_in_thread, still_needed
 from primus_scale.support.keys import FlatIndex, Keys, rank_again
 from primus_scale.support.search import import_faiss
 
@@ -21,12 +21,12 @@ from primus_scale.support.search import import_faiss
 # the probes it is 0.999, and a search takes nearly twice as long.
 LISTS_PER_ROOT = 4.0  # lists for each square root of the number of keys
 PROBES = 16
-FLAT_BELOW = 2**15  # keys, of which brute force is as quick
-POINTS_PER_LIST = 40  # keys that k-means sees
+FLAT_BELOW = 2**15  # keys; up to this number brute force is as quick
+POINTS_PER_LIST = 40  # keys that k-means uses for each list
 ITERATIONS = 10  # of k-means
 SEED = 0
 ROWS_AT_ONCE = 2**14  # keys put into lists at a time
-FEW = 2**10  # rows that may wait to be put into new lists until these are in use
+FEW = 2**10  # rows written meanwhile that are added only when new lists come into use
 
 
 class InvertedLists:
@@ -41,7 +41,7 @@ class InvertedLists:
         )
         for _ in range(ITERATIONS):
             means.train(sample.numpy(), init_centroids=means.centroids)
-            if not wanted():
+            if not still_needed():
                 break
         quantizer = faiss.IndexFlatIP(dim)
         quantizer.add(means.centroids)
@@ -52,9 +52,9 @@ class InvertedLists:
             count,
             faiss.ScalarQuantizer.QT_fp16,
             faiss.METRIC_INNER_PRODUCT,
-            False,  # the vectors themselves, not what is left next to their centroid
+            False,  # store the vectors, not their differences from the centroid
         )
-        self._index.train(means.centroids)  # float16 has nothing to learn, yet FAISS insists
+        self._index.train(means.centroids)  # float16 needs no training, but FAISS requires it
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
         self._index.nprobe = PROBES
 
@@ -63,8 +63,8 @@ class InvertedLists:
         self._index.add_with_ids(vectors.numpy(), numbers.numpy())
 
     def remove(self, numbers: torch.Tensor) -> None:
-        """Take out those of ``numbers`` that are there."""
-        # Of FAISS's selectors this is the one with which removal costs what is removed.
+        """Remove those of ``numbers`` that are in the lists."""
+        # With this selector of FAISS the time depends on the number of removed vectors only.
         self._index.remove_ids(self._faiss.IDSelectorArray(numbers.numpy()))
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,51 +77,52 @@ class InvertedLists:
 
 
 class IvfIndex:
-    """Fulfils ``KeyIndex`` with inverted lists.
+    """Implements ``KeyIndex`` with inverted lists.
 
-    Below ``FLAT_BELOW`` keys, and until the first lists are ready, brute force answers. Lists are
-    made anew once as many rows have been written as they were made of: the number of lists follows
-    the number of keys, and the centroids follow embeddings that drift while the encoder trains.
-    That is begun by a search. Memory beyond the keys': 2 bytes an element, twice that while new
-    lists are made. All methods belong to one thread.
+    Below ``FLAT_BELOW`` keys, and until the first lists are ready, searches use brute force. The
+    lists are built again once as many rows have been written as they were built from. So the
+    number of lists follows the number of keys, and the centroids follow the embeddings, which
+    change while the encoder trains. A search starts the building. Memory in addition to the keys:
+    2 bytes an element, twice that while new lists are built. All methods are called from one
+    thread.
     """
 
     def __init__(self, keys: Keys, *, wait: bool) -> None:
         self._keys, self._wait = keys, wait
         self._flat = FlatIndex(keys, "faiss")
         self._lists: InvertedLists | None = None
-        self._making: Future[InvertedLists] | None = None
-        self._missed: deque[torch.Tensor] = deque()  # places written since making began
-        self._written = 0  # rows, since lists were last made
-        self._due = FLAT_BELOW  # rows written, when lists are made next
+        self._building: Future[InvertedLists] | None = None
+        self._written_meanwhile: deque[torch.Tensor] = deque()  # places, since building started
+        self._written = 0  # rows written since the last building started
+        self._rebuild_after = FLAT_BELOW  # rows written until lists are built again
 
     @property
     def learning(self) -> bool:
-        """Whether new lists are being made."""
-        return self._making is not None and not self._making.done()
+        """Whether new lists are being built."""
+        return self._building is not None and not self._building.done()
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
         self._written += len(places)
         if self._lists is not None:
             self._put(self._lists, places)
-        if self._making is not None:
-            self._missed.append(places)
-            self._take_over()
+        if self._building is not None:
+            self._written_meanwhile.append(places)
+            self._use_built()
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
-        if self._making is None and self._written >= self._due:
-            self._begin()
-        self._take_over()
+        if self._building is None and self._written >= self._rebuild_after:
+            self._start_building()
+        self._use_built()
         if self._lists is None:
             return self._flat.search(queries, k)
         _, places = self._lists.search(queries, k)
         return rank_again(queries, self._keys, places, k)
 
-    def _begin(self) -> None:
+    def _start_building(self) -> None:
         places = answering(self._keys, 0, self._keys.used)
-        self._written, self._due = 0, max(len(places), FLAT_BELOW)
+        self._written, self._rebuild_after = 0, max(len(places), FLAT_BELOW)
         if len(places) < FLAT_BELOW:
             self._lists = None
             return
@@ -129,36 +130,36 @@ class IvfIndex:
         threads = faiss.omp_get_max_threads()
 
         def make() -> InvertedLists:
-            faiss.omp_set_num_threads(threads)  # which OpenMP keeps for each thread apart
+            faiss.omp_set_num_threads(threads)  # OpenMP has a setting for each thread
             return self._make(places)
 
-        self._making = start(make, wait=self._wait)
+        self._building = run_in_thread(make, wait=self._wait)
 
     def _make(self, places: torch.Tensor) -> InvertedLists:
         count = lists_for(len(places))
         lists = InvertedLists(self._keys.unit(sample_of(places, count)), count)
-        # A row that is written while it is read here is in ``_missed`` afterwards.
-        while len(places) > FEW and wanted():
+        # A row that is written while it is read here is added again from ``_written_meanwhile``.
+        while len(places) > FEW and still_needed():
             self._put(lists, places)
-            places = self._take_missed()
+            places = self._take_written()
         self._put(lists, places)
         return lists
 
-    def _take_over(self) -> None:
-        """Use the lists that are being made, once they are ready."""
-        if self._making is None or not self._making.done():
+    def _use_built(self) -> None:
+        """Use the new lists, if they are ready."""
+        if self._building is None or not self._building.done():
             return
-        self._lists, self._making = self._making.result(), None
-        self._put(self._lists, self._take_missed())
+        self._lists, self._building = self._building.result(), None
+        self._put(self._lists, self._take_written())
 
-    def _take_missed(self) -> torch.Tensor:
+    def _take_written(self) -> torch.Tensor:
         some = [torch.empty(0, dtype=torch.int64)]
-        while self._missed:
-            some.append(self._missed.popleft())
+        while self._written_meanwhile:
+            some.append(self._written_meanwhile.popleft())
         return torch.cat(some).unique()
 
     def _put(self, lists: InvertedLists, places: torch.Tensor) -> None:
-        """Bring lists up to date with the rows at ``places``."""
+        """Update lists with the rows at ``places``."""
         for some in places.split(ROWS_AT_ONCE):
             lists.remove(some)
             some = some[self._keys.answers(some)]
@@ -166,18 +167,18 @@ class IvfIndex:
 
 
 def answering(keys: Keys, first: int, end: int) -> torch.Tensor:
-    """The places of ``first`` to ``end`` whose entries answer queries, ``(n,)`` int64."""
+    """The places from ``first`` to before ``end`` whose entries answer queries, ``(n,)`` int64."""
     places = torch.arange(first, end, device=keys.matrix.device)
     return places[keys.answers(places)]
 
 
 def lists_for(count: int) -> int:
-    """How many lists ``count`` keys are dealt to."""
+    """The number of lists for ``count`` keys."""
     return int(LISTS_PER_ROOT * count**0.5)
 
 
 def sample_of(places: torch.Tensor, lists: int) -> torch.Tensor:
-    """Some of ``places``, always the same, to learn the centroids of ``lists`` from."""
+    """A sample of ``places`` for the k-means of ``lists`` lists; the same for the same places."""
     draws = torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(places), generator=draws)[: POINTS_PER_LIST * lists]
     return places[chosen.to(places.device)]

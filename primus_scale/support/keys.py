@@ -1,8 +1,8 @@
-"""The keys of one modality in a part of the ring, and the search for the most alike of them.
+"""The keys of one modality in a part of the ring, and the search for the most similar keys.
 
-A ``KeyIndex`` looks over ``Keys``, the rows that a part of the ring holds. Brute force (FAISS, or
-torch as its oracle) searches them where they lie. Approximate indexes (``ivf``, ``segments``) keep
-a structure of their own, and rank what they find again by the keys themselves, in float32.
+``Keys`` are the rows that a part of the ring holds, and a ``KeyIndex`` searches them. Brute force
+(FAISS, or torch in tests) needs no copy. Approximate indexes (``ivf``, ``segments``) have data of
+their own, and rank the candidates that they find again by the keys, in float32.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_sear
 
 IndexKind = Literal["flat", "ivf", "cagra"]
 
-# Given places ``(n,)`` or ``(B, n)``: may query b not be answered from there? ``(B, n)`` bool.
-Strike = Callable[[torch.Tensor], torch.Tensor]
+# From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
+ExclusionTest = Callable[[torch.Tensor], torch.Tensor]
 
-# A row of keys has one element more than its embedding: 0 where the entry answers queries of that
-# modality, ABSENT where it does not. Queries have a 1 there, so that the inner product of an entry
-# that may not answer falls below that of any that may (cosines are -1 or more), and the ring is
-# searched where it lies, without copying the entries that answer.
+# A row of keys is an embedding and one more element: 0 where the entry answers queries of that
+# modality, ABSENT where it does not. Queries have a 1 there. So the inner product with an entry
+# that does not answer is below that with any that does (cosines are at least -1), and the ring is
+# searched without copying the entries that answer.
 ABSENT = -4.0
 STORAGE = {"float32": torch.float32, "float16": torch.float16}  # of keys, by support.storage
 NO_PLACE = -1
-# Candidates fetched beyond those asked for: an index may score them a little wrong (float16 on a
-# GPU, equal keys in another order), and they are ranked again in float32.
+# Candidates in addition to the k best. An index may score a little wrong (float16 on a GPU, equal
+# keys in another order), so the candidates are ranked again in float32.
 SURPLUS = 16
 ROWS_AT_ONCE = 2**16  # of keys made float32 at a time
 RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
@@ -38,8 +38,8 @@ RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 M
 class Keys:
     """Rows of one modality in a part of the ring.
 
-    matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: places
-    that have been written at all are those below it.
+    matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: all places
+    that were ever written are below this number.
     """
 
     matrix: torch.Tensor
@@ -47,7 +47,7 @@ class Keys:
 
     @classmethod
     def empty(cls, places: int, dim: int, dtype: torch.dtype, device: torch.device | str) -> Keys:
-        """Memory for ``places`` keys of width ``dim``, none of them written."""
+        """Memory for ``places`` keys of width ``dim``, none written yet."""
         return cls(torch.zeros(places, dim + 1, dtype=dtype, device=device))
 
     @property
@@ -56,7 +56,7 @@ class Keys:
         return self.matrix.shape[1] - 1
 
     def reach(self, end: int) -> None:
-        """Count the places before ``end`` as written; those that are not yet answer nothing."""
+        """Raise ``used`` to ``end``. Places below it that are not written answer no query."""
         if end > self.used:
             self.matrix[self.used : end, self.dim] = ABSENT
             self.used = end
@@ -71,28 +71,28 @@ class Keys:
 
 
 class KeyIndex(Protocol):
-    """Finds among ``Keys`` those most alike queries."""
+    """Finds the keys that are most similar to queries."""
 
     @property
     def learning(self) -> bool:
-        """Whether it prepares itself in the background, answering by brute force until then.
+        """Whether the index is being built in the background; a search starts that when needed.
 
-        It begins by a search, when something is due.
+        Until then searches use brute force.
         """
 
     def written(self, places: torch.Tensor) -> None:
-        """The rows at ``places`` ``(n,)`` int64, all different, hold other keys than before."""
+        """Note that the rows at ``places`` ``(n,)`` int64, all different, have new keys."""
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and places of the ``k`` best keys that answer, best first.
 
         queries ``(B, D)`` float32, of unit length. Scores ``(B, k)`` float32 are inner products
-        with the keys as they are held; places ``(B, k)`` int64 are NO_PLACE where there are fewer.
+        with the stored keys. Places ``(B, k)`` int64 are NO_PLACE where there are fewer keys.
         """
 
 
 class FlatIndex:
-    """Brute force over the keys themselves: exact, and nothing to maintain."""
+    """Brute force over the keys: exact, without data of its own."""
 
     def __init__(self, keys: Keys, backend: SearchBackend) -> None:
         self._keys = keys
@@ -100,11 +100,11 @@ class FlatIndex:
 
     @property
     def learning(self) -> bool:
-        """It never does."""
+        """False: there is nothing to build."""
         return False
 
     def written(self, places: torch.Tensor) -> None:
-        """Nothing to do: keys are searched where they lie."""
+        """Nothing to do: searches read the keys directly."""
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
@@ -113,21 +113,21 @@ class FlatIndex:
     def search_between(
         self, queries: torch.Tensor, k: int, first: int, end: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same among the places from ``first`` to before ``end``, which have been written."""
+        """As ``search``, among the places from ``first`` to before ``end``, which are written."""
         padded = torch.cat([queries, torch.ones_like(queries[:, :1])], dim=1)
         keys = self._keys.matrix[first:end]
         if keys.dtype == torch.float32 or keys.is_cuda:
             scores, places = self._search(padded.to(keys.dtype), keys, min(k, len(keys)))
         else:
             scores, places = self._search_in_float32(padded, keys, k)
-        # Scores of NaN are not above it either.
+        # A comparison with NaN is False, so scores of NaN give no place either.
         places = (places + first).masked_fill(~(scores > ABSENT / 2), NO_PLACE)
         return rank_again(queries, self._keys, places, k)
 
     def _search_in_float32(
         self, queries: torch.Tensor, keys: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Float16 keys on a CPU, some at a time: FAISS takes float32 alone there."""
+        """Search float16 keys on a CPU in pieces: FAISS takes only float32 there."""
         found = []
         for first in range(0, len(keys), ROWS_AT_ONCE):
             some = keys[first : first + ROWS_AT_ONCE].float()
@@ -137,17 +137,17 @@ class FlatIndex:
 
 
 def search_allowed(
-    queries: torch.Tensor, keys: Keys, k: int, struck: Strike
+    queries: torch.Tensor, keys: Keys, k: int, is_excluded: ExclusionTest
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``KeyIndex.search``, among all keys but those struck out: exact, by brute force."""
+    """As ``KeyIndex.search``, among the keys that are not excluded: exact, by brute force."""
     found = []
     at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // len(queries)))
     for first in range(0, keys.used, at_once):
         places = torch.arange(first, min(first + at_once, keys.used), device=queries.device)
-        barred = struck(places) | ~keys.answers(places)
-        scores = (queries @ keys.unit(places).T).masked_fill(barred, -torch.inf)
+        excluded = is_excluded(places) | ~keys.answers(places)
+        scores = (queries @ keys.unit(places).T).masked_fill(excluded, -torch.inf)
         best = scores.topk(min(k + SURPLUS, len(places)), dim=1)
-        # Scores of NaN are not above it either.
+        # A comparison with NaN is False, so scores of NaN give no place either.
         found.append((best.indices + first).masked_fill(~(best.values > -torch.inf), NO_PLACE))
     return rank_again(queries, keys, torch.cat(found, dim=1), k)
 
@@ -157,9 +157,9 @@ def rank_again(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The best ``k`` of the candidates at ``places`` ``(B, m)``, by float32 products with the keys.
 
-    As ``KeyIndex.search`` returns them, where ``places`` may hold NO_PLACE and m may be smaller
-    or larger than k. Of equal scores the lower place comes first: so one ring and several parts of
-    it choose alike.
+    Returns scores and places as ``KeyIndex.search``. ``places`` may hold NO_PLACE, and m may be
+    smaller or larger than k. Of equal scores the lower place comes first, so that one ring and
+    several parts of it give the same result.
     """
     if places.shape[1] < k:
         missing = places.new_full((len(places), k - places.shape[1]), NO_PLACE)

@@ -1,10 +1,10 @@
 """One part of the ring of past windows: all of it in one process, or what one actor holds.
 
-Entries are numbered in the order they are added. Entry ``s`` belongs in slot ``s % capacity`` of
-the whole ring, which the parts share out in turn: slot ``i`` is place ``i // parts`` of part
-``i % parts``. So every part knows by itself which entry overwrites which, however many there are,
-and an entry is dropped exactly when ``capacity`` later ones have been added, also where some of
-them were lost.
+Entries are numbered in the order in which they are added. Entry ``s`` is stored in slot
+``s % capacity`` of the whole ring. The slots are divided over the parts in turn: slot ``i`` is
+place ``i // parts`` of part ``i % parts``. So every part knows by itself which entry overwrites
+which, and an entry is dropped exactly when ``capacity`` later entries have been added, also if
+some of those were lost.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from primus_scale.support.keys import (
     NO_PLACE,
     STORAGE,
     SURPLUS,
+    ExclusionTest,
     Keys,
-    Strike,
     search_allowed,
 )
 
-MOST = 2048  # candidates of one query: FAISS finds no more on a GPU
-MOST_SHARE = 16  # of the keys, a sixteenth: beyond it, looking at all of them costs less
-LOADED_AT_ONCE = 2**16  # entries of a snapshot put into place at a time
-# Columns of a snapshot, next to the keys.
+MOST_CANDIDATES = 2048  # of one query: FAISS finds no more on a GPU
+CANDIDATES_SHARE = 16  # for more candidates than a sixteenth of the keys, brute force is quicker
+LOADED_AT_ONCE = 2**16  # entries of a snapshot that are loaded at a time
+# Columns of a snapshot, in addition to the keys.
 COLUMNS = {
     "number": torch.int64,
     "uid": torch.int64,
@@ -66,7 +66,7 @@ class Candidates(NamedTuple):
 class Fetched(NamedTuple):
     """Embeddings of n entries by modality, ``(n, D)`` in the precision of the storage.
 
-    present ``(n,)`` bool by modality. held ``(n,)`` bool: the entry has not been overwritten yet.
+    present ``(n,)`` bool by modality. held ``(n,)`` bool: False where the entry was overwritten.
     """
 
     embeddings: dict[str, torch.Tensor]
@@ -87,7 +87,7 @@ class RingPart:
         self.spec, self.part, self.parts = spec, part, parts
         places = len(range(part, spec.capacity, parts))
         dtype = STORAGE[spec.storage]
-        self._added = 0  # highest number seen, and one; of the whole ring
+        self._added = 0  # entries ever added to the whole ring, as far as this part knows
         self._held = 0
         self._number = torch.full((places,), NO_NEIGHBOUR, dtype=torch.int64, device=device)
         self._uid = torch.zeros(places, dtype=torch.int64, device=device)
@@ -105,7 +105,7 @@ class RingPart:
 
     @property
     def added(self) -> int:
-        """Entries that were ever added to the whole ring, as far as this part has seen."""
+        """Entries that were ever added to the whole ring, as far as this part knows."""
         return self._added
 
     @property
@@ -115,14 +115,14 @@ class RingPart:
 
     @property
     def learning(self) -> bool:
-        """Whether an index prepares itself in the background; see ``KeyIndex.learning``."""
+        """Whether an index is being built in the background; see ``KeyIndex.learning``."""
         return any(index.learning for index in self._index.values())
 
     def enqueue(self, entries: SupportEntries, numbers: torch.Tensor, added: int) -> None:
-        """Add those of ``entries`` that belong here.
+        """Add those of ``entries`` that belong to this part.
 
-        numbers ``(n,)`` int64: theirs in the whole ring, to which ``added`` entries were added with
-        them. Embeddings are stored L2-normalised.
+        numbers ``(n,)`` int64: of the entries. added: entries ever added to the whole ring, these
+        included. Embeddings are stored L2-normalised.
         """
         mine = self._belongs(numbers) & (numbers >= self._oldest(added))
         self._write(numbers[mine], entries.at(mine))
@@ -131,29 +131,28 @@ class RingPart:
     def search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str, added: int
     ) -> Candidates:
-        """The ``k`` entries most alike each query, without those that ``exclude`` covers.
+        """The ``k`` entries most similar to each query, without those that ``exclude`` covers.
 
-        queries ``(B, D)`` of unit length. added: entries that the asker knows to be added; what
-        has been dropped by then is not found.
+        queries ``(B, D)`` of unit length. added: entries ever added to the whole ring, as far as
+        the caller knows; entries that are dropped by then are not found.
         """
         keys, index = self._keys[modality], self._index[modality]
         if keys.used == 0:
             return self._none(len(queries), k)
         oldest = self._oldest(max(added, self._added))
-        struck, wanted = self._strike(exclude, oldest), k + SURPLUS
+        is_excluded, wanted = self._exclusion_test(exclude, oldest), k + SURPLUS
         first = index.search(queries, min(wanted, max(keys.used, k)))
-        scores, places = _first_allowed(*first, k, struck)
-        # Few entries are struck out as a rule. Queries to which that leaves too few are asked again
-        # for more candidates, and in the end among all keys.
+        scores, places = _first_allowed(*first, k, is_excluded)
+        # Usually few entries are excluded. Queries that have too few candidates left are searched
+        # again with more candidates, and in the end among all keys.
         while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
             wanted *= 4
-            asking, struck = queries[rows], self._strike(exclude.at(rows), oldest)
-            whole = wanted > MOST or wanted * MOST_SHARE > keys.used
-            if whole:
-                scores[rows], places[rows] = search_allowed(asking, keys, k, struck)
+            some, is_excluded = queries[rows], self._exclusion_test(exclude.at(rows), oldest)
+            if wanted > MOST_CANDIDATES or wanted * CANDIDATES_SHARE > keys.used:
+                scores[rows], places[rows] = search_allowed(some, keys, k, is_excluded)
                 break
-            more = index.search(asking, wanted)
-            scores[rows], places[rows] = _first_allowed(*more, k, struck)
+            more = index.search(some, wanted)
+            scores[rows], places[rows] = _first_allowed(*more, k, is_excluded)
         valid = places != NO_PLACE
         places = places.clamp(min=0)
         return Candidates(
@@ -166,7 +165,7 @@ class RingPart:
         )
 
     def fetch(self, places: torch.Tensor, numbers: torch.Tensor) -> Fetched:
-        """The entries ``numbers`` ``(n,)``, which lie at ``places`` ``(n,)``."""
+        """The entries ``numbers`` ``(n,)``, which were found at ``places`` ``(n,)``."""
         return Fetched(
             embeddings={n: keys.matrix[places, : keys.dim] for n, keys in self._keys.items()},
             present={name: present[places] for name, present in self._present.items()},
@@ -174,7 +173,7 @@ class RingPart:
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything held, as named tensors that share its memory."""
+        """All entries, as named tensors that share the memory of this part."""
         used = min(len(self._number), max(keys.used for keys in self._keys.values()))
         state = {
             "added": torch.tensor(self._added),
@@ -189,16 +188,16 @@ class RingPart:
         return state
 
     def save(self, folder: Path, added: int) -> None:
-        """Write what is held to a file of its own in ``folder``; ``added``: to the whole ring."""
+        """Write all entries to a file in ``folder``. added: as in ``enqueue``."""
         self._added = max(self._added, added)
         state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
         save_file(state, _file_of(folder, self.part, self.parts))
 
     def load(self, folder: Path) -> None:
-        """Take in what belongs here from the files of ``folder``, whatever parts wrote them.
+        """Load the entries of this part from the files in ``folder``, by any number of parts.
 
-        Entries held already are kept where they are newer. ValueError, which leaves all as it
-        was, where the files are of other modalities or widths.
+        Entries that are held already are kept if they are newer. ValueError where the files have
+        other modalities or widths; then nothing is loaded.
         """
         files = snapshot_files(folder)
         for path in files:
@@ -253,17 +252,17 @@ class RingPart:
             if name in self._index:
                 self._index[name].written(places)
 
-    def _strike(self, exclude: Exclusion, oldest: int) -> Strike:
-        """Tells which places a query may not be answered from: excluded, or dropped from the ring.
+    def _exclusion_test(self, exclude: Exclusion, oldest: int) -> ExclusionTest:
+        """The test for places that a query must not find: excluded, or dropped from the ring.
 
-        oldest: the lowest number that is in the ring.
+        oldest: the lowest number that is still in the ring.
         """
 
-        def struck(places: torch.Tensor) -> torch.Tensor:
+        def is_excluded(places: torch.Tensor) -> torch.Tensor:
             columns = self._uid[places], self._recording[places], self._start_s[places]
             return exclude.covers(Origin(*columns)) | (self._number[places] < oldest)
 
-        return struck
+        return is_excluded
 
     def _answers(self, modality: str, entries: SupportEntries) -> torch.Tensor:
         """Whether entries answer queries of ``modality``, ``(n,)`` bool."""
@@ -280,7 +279,7 @@ class RingPart:
         return numbers % self.spec.capacity // self.parts
 
     def _oldest(self, added: int) -> int:
-        """The lowest number that is in the ring once ``added`` entries were added."""
+        """The lowest number that is in the ring after ``added`` entries were added."""
         return max(0, added - self.spec.capacity)
 
     def _none(self, rows: int, k: int) -> Candidates:
@@ -297,15 +296,15 @@ class RingPart:
 
 
 def _first_allowed(
-    scores: torch.Tensor, places: torch.Tensor, k: int, struck: Strike
+    scores: torch.Tensor, places: torch.Tensor, k: int, is_excluded: ExclusionTest
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first ``k`` candidates of each query, ``(B, n)``, that are not struck out."""
-    barred = (places == NO_PLACE) | struck(places)
-    order = barred.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
-    barred = barred.gather(1, order)
+    """The first ``k`` candidates of each query that are not excluded; candidates ``(B, n)``."""
+    excluded = (places == NO_PLACE) | is_excluded(places)
+    order = excluded.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
+    excluded = excluded.gather(1, order)
     return (
-        scores.gather(1, order).masked_fill(barred, -torch.inf),
-        places.gather(1, order).masked_fill(barred, NO_PLACE),
+        scores.gather(1, order).masked_fill(excluded, -torch.inf),
+        places.gather(1, order).masked_fill(excluded, NO_PLACE),
     )
 
 
@@ -315,13 +314,13 @@ def part_of(numbers: torch.Tensor, capacity: int, parts: int) -> torch.Tensor:
 
 
 def save_empty(spec: SupportSpec, part: int, parts: int, folder: Path, added: int) -> None:
-    """Write the file of a part that holds nothing, of a ring to which ``added`` were added."""
+    """Write the file of an empty part; ``added`` entries were ever added to the whole ring."""
     state = {"added": torch.tensor(added)}
     state |= {name: torch.empty(0, dtype=dtype) for name, dtype in COLUMNS.items()}
     for name, dim in spec.dims.items():
         state[f"keys.{name}"] = torch.empty(0, dim, dtype=STORAGE[spec.storage])
         state[f"present.{name}"] = torch.empty(0, dtype=torch.bool)
-    # Of tensors that share memory safetensors would write none.
+    # Copies, since safetensors refuses tensors that share memory.
     save_file({name: each.clone() for name, each in state.items()}, _file_of(folder, part, parts))
 
 
@@ -330,7 +329,7 @@ def _file_of(folder: Path, part: int, parts: int) -> Path:
 
 
 def snapshot_files(folder: Path) -> list[Path]:
-    """The files of a snapshot; FileNotFoundError where there is none, or one of them is missing."""
+    """The files of a snapshot; FileNotFoundError where there are none, or one is missing."""
     files = sorted(folder.glob("part-*-of-*.safetensors"))
     if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
         raise FileNotFoundError(

@@ -1,6 +1,6 @@
-"""A support set in the memory of one process, the default home: the whole ring as one part.
+"""A support set in the memory of one process, the default: the whole ring as one part.
 
-In a distributed run each rank holds one, all filled with the same gathered entries.
+In a distributed run each rank holds one, and all get the same gathered entries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from primus_scale.support.part import RingPart
 
 
 class RingSupportSet:
-    """Fulfils ``SupportSet`` with tensors on ``device``."""
+    """Implements ``SupportSet`` with tensors on ``device``."""
 
     def __init__(self, spec: SupportSpec, device: torch.device | str = "cpu") -> None:
         self.spec = spec
@@ -24,19 +24,19 @@ class RingSupportSet:
 
     @property
     def fill(self) -> int:
-        """Entries it holds now."""
+        """The number of entries it holds."""
         return self._part.held
 
     def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
-        """Search when the answer is called for, so that it is the same as without asking ahead."""
+        """Search only when the result is called, so that it is the same as that of ``search``."""
         return lambda: self.search(queries, k, exclude, modality)
 
     def search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Neighbours:
-        """The ``k`` entries most alike each query; see ``SupportSet.search``."""
+        """The ``k`` entries most similar to each query; see ``SupportSet.search``."""
         added = self._part.added
         unit = self.spec.prepare(queries, k, added)
         if unit is None:
@@ -61,7 +61,7 @@ class RingSupportSet:
         )
 
     def enqueue(self, entries: SupportEntries) -> None:
-        """Add entries, oldest first; of more than the capacity only the last ones stay."""
+        """Add entries, oldest first; of more entries than the capacity only the last are kept."""
         first, added = self._part.added, self._part.added + len(entries)
         numbers = torch.arange(first, added, device=self._device)
         self._part.enqueue(entries, numbers, added)
@@ -70,23 +70,23 @@ class RingSupportSet:
         """Nothing to wait for."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything it holds, as named tensors."""
+        """All entries, as named tensors."""
         return self._part.state_dict()
 
     def save(self, folder: Path) -> None:
-        """Write everything held to a file in ``folder``."""
+        """Write all entries to a file in ``folder``."""
         self._part.save(folder, self._part.added)
 
     def saved(self, folder: Path) -> None:
-        """Nothing to know: a ring that dies takes its process along."""
+        """Nothing to note: the ring has no process of its own that could restart."""
 
     def load(self, folder: Path) -> None:
-        """Take in what ``save`` wrote, whatever home it was."""
+        """Load the entries that ``save`` wrote; see ``SupportSet.load``."""
         self._part.load(folder)
 
     def figures(self) -> dict[str, float]:
-        """``fill``, the entries held; ``learning``, 1 while its index prepares itself."""
+        """``fill``, the entries held; ``learning``, 1 while an index is being built."""
         return {"fill": self.fill, "learning": self._part.learning}
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to end."""

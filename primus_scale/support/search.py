@@ -1,7 +1,7 @@
 """Search by brute force: the largest inner products of queries with the rows of a ring.
 
-Two implementations of one contract. FAISS is the one that runs (on CUDA where its GPU build is
-installed); plain torch is its oracle in the tests, and stands in on CUDA without that build.
+There are two implementations. FAISS is the usual one (on CUDA with its GPU build). Plain torch is
+used on CUDA without that build, and as the reference in tests.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SCORES_AT_ONCE = 2**27  # elements of a score matrix, 512 MB; larger batches go 
 def make_search(backend: SearchBackend, device: torch.device) -> Search:
     """A function ``(queries (B, D), keys (M, D), k) -> (scores (B, k), places (B, k))``.
 
-    Tensors are float32, contiguous, on ``device``; scores fall from left to right; places are
-    int64 row numbers of ``keys``. Raises ValueError where FAISS is not installed: it is an extra,
-    and which one is the user's to choose.
+    Tensors are float32, contiguous, on ``device``. Scores are in falling order. Places are int64
+    row numbers of ``keys``. ValueError where FAISS is not installed; it comes with an extra, for
+    CPU or for GPU.
     """
     if backend == "torch":
         return search_with_torch
@@ -37,7 +37,7 @@ def make_search(backend: SearchBackend, device: torch.device) -> Search:
 def search_with_torch(
     queries: torch.Tensor, keys: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The contract of ``make_search``, with matmul and topk."""
+    """The search that ``make_search`` describes, with matmul and topk."""
     rows = max(1, SCORES_AT_ONCE // len(keys))
     pieces = [(piece @ keys.T).topk(k, dim=1) for piece in queries.split(rows)]
     return torch.cat([piece.values for piece in pieces]), torch.cat([p.indices for p in pieces])
@@ -63,8 +63,8 @@ def import_faiss() -> Any:
 class _FaissOnCpu:
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
-        # FAISS leaves BLAS aside below this many query elements, which at 64 queries of width
-        # 1280 takes six times as long as BLAS does.
+        # Below this many query elements FAISS does not use BLAS, and then takes six times as long
+        # for 64 queries of width 1280.
         faiss.cvar.distance_compute_blas_threshold = 0
 
     def __call__(

@@ -1,10 +1,10 @@
 """Approximate search in device memory: the ring in segments, each with an index of its own.
 
-Indexes on a GPU cannot let go of single entries. So the ring is cut into segments of consecutive
-places: one that is no longer written gets an index, which never changes, and loses it whole when
-the ring comes round and overwrites the first of its rows. Rows without an index, those of the
-segment that is being written among them, are searched by brute force where they lie: no entry is
-lost to a search, whatever the order in which rows are written.
+An index on a GPU cannot remove single entries. So the ring is divided into segments of consecutive
+places. A segment that is no longer written gets an index, which does not change. When the ring
+overwrites the first of its rows, the whole index is dropped. Rows without an index, including those
+of the segment that is being written, are searched by brute force. So a search sees all entries, in
+whatever order rows are written.
 
 Inverted lists (``ivf``) or CAGRA graphs (``cagra``; Ootomo et al., arXiv 2308.15136), by FAISS.
 """
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from primus_scale.support.background import start
+from primus_scale.support.background import run_in_thread
 from primus_scale.support.ivf import PROBES, InvertedLists, answering, lists_for, sample_of
 from primus_scale.support.keys import NO_PLACE, FlatIndex, IndexKind, Keys, rank_again
 from primus_scale.support.search import import_faiss
@@ -27,15 +27,15 @@ from primus_scale.support.search import import_faiss
 Find = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 Build = Callable[[torch.Tensor], Find]
 
-SEGMENTS = 16  # of a large set: so much of it is searched by brute force at any time
-SMALLEST = 2**17  # places of a segment
-FEWEST = 2**12  # answering entries for which an index is made
+SEGMENTS = 16  # of a large set: one of them is searched by brute force at any time
+SMALLEST = 2**17  # least number of places in a segment
+FEWEST = 2**12  # least number of answering entries for which an index is built
 SCRATCH = 2**28  # bytes of device memory that FAISS may keep for each segment
 CAGRA_FINDS = 64  # candidates that a search of a graph keeps, with FAISS's default settings
 
 
 class _Indexed(NamedTuple):
-    """Entries of a segment that have an index: row ``i`` of it is the entry at ``places[i]``."""
+    """The index of a segment: its row ``i`` is the entry at ``places[i]``."""
 
     places: torch.Tensor
     find: Find
@@ -47,17 +47,17 @@ class _Segment:
     def __init__(self, first: int, end: int) -> None:
         self.first, self.end = first, end
         self.writes = 0
-        self.indexed_writes = 0  # the writes that its index, or the lack of one, takes account of
+        self.indexed_writes = 0  # value of ``writes`` when its index was built, or found needless
         self.index: _Indexed | None = None
 
 
 class SegmentIndex:
-    """Fulfils ``KeyIndex`` with segments.
+    """Implements ``KeyIndex`` with segments.
 
-    A segment's index is made by the first search after it has been written, in a thread unless
-    ``wait``, one at a time. Memory beyond the keys': the vectors again, in float16 (``ivf``) or in
-    float32 with 256 bytes an entry of graph (``cagra``). All methods belong to one thread.
-    ValueError where FAISS has no index of the kind on the keys' device.
+    The first search after a segment was written starts the building of its index, one at a time,
+    in a thread unless ``wait``. Memory in addition to the keys: a copy of the vectors, in float16
+    (``ivf``) or in float32 with a graph of 256 bytes an entry (``cagra``). All methods are called
+    from one thread. ValueError where FAISS has no index of the kind on the keys' device.
     """
 
     def __init__(self, keys: Keys, kind: IndexKind, *, wait: bool) -> None:
@@ -70,13 +70,13 @@ class SegmentIndex:
             _Segment(first, min(first + self._size, places))
             for first in range(0, places, self._size)
         ]
-        self._open = self._segments[0]  # the one written last
-        self._making: tuple[_Segment, int, Future[_Indexed | None]] | None = None
+        self._last_written = self._segments[0]
+        self._building: tuple[_Segment, int, Future[_Indexed | None]] | None = None
 
     @property
     def learning(self) -> bool:
-        """Whether an index is being made."""
-        return self._making is not None and not self._making[2].done()
+        """Whether an index is being built."""
+        return self._building is not None and not self._building[2].done()
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
@@ -86,7 +86,7 @@ class SegmentIndex:
             segment = self._segments[number]
             segment.writes += 1
             segment.index = None
-        self._open = self._segments[int(places[-1]) // self._size]
+        self._last_written = self._segments[int(places[-1]) // self._size]
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
@@ -106,36 +106,36 @@ class SegmentIndex:
         return rank_again(queries, self._keys, places.gather(1, best), k)
 
     def _advance(self) -> None:
-        """Use an index that is ready, and have the next one made."""
+        """Use an index that is ready, and start to build the next one."""
         while True:
-            if self._making is not None:
-                segment, writes, made = self._making
+            if self._building is not None:
+                segment, writes, made = self._building
                 if not made.done():
                     return
-                self._making = None
-                if segment.writes == writes:  # else it is of rows that have been overwritten
+                self._building = None
+                if segment.writes == writes:  # otherwise rows were overwritten while it was built
                     segment.index, segment.indexed_writes = made.result(), writes
-            due = next(filter(self._due, self._segments), None)
+            due = next(filter(self._needs_index, self._segments), None)
             if due is None:
                 return
-            self._making = due, due.writes, self._begin(due)
+            self._building = due, due.writes, self._start_building(due)
 
-    def _due(self, segment: _Segment) -> bool:
-        return segment is not self._open and segment.indexed_writes < segment.writes
+    def _needs_index(self, segment: _Segment) -> bool:
+        return segment is not self._last_written and segment.indexed_writes < segment.writes
 
-    def _begin(self, segment: _Segment) -> Future[_Indexed | None]:
+    def _start_building(self, segment: _Segment) -> Future[_Indexed | None]:
         places = answering(self._keys, segment.first, min(segment.end, self._keys.used))
 
         def make() -> _Indexed | None:
             if len(places) < FEWEST:
                 return None
-            with torch.cuda.device_of(places):  # which is the caller's in a thread only then
+            with torch.cuda.device_of(places):  # a new thread starts with the default device
                 return _Indexed(places, self._build(self._keys.unit(places)))
 
-        return start(make, wait=self._wait)
+        return run_in_thread(make, wait=self._wait)
 
     def _without_index(self) -> Iterator[tuple[int, int]]:
-        """Stretches of written places, as long as may be, that no index covers."""
+        """Ranges of written places without an index; adjacent ranges are joined."""
         first = 0
         for segment in self._segments:
             if segment.index is not None:
@@ -147,7 +147,7 @@ class SegmentIndex:
 
 
 def choose_build(kind: IndexKind, device: torch.device) -> Build:
-    """What makes an index of the kind over vectors on the device; ValueError where nothing does."""
+    """The function that builds the index on the device; ValueError where FAISS has none."""
     if device.type != "cuda":
         if kind == "cagra":
             raise ValueError(
@@ -192,7 +192,7 @@ def build_ivf_on_gpu(vectors: torch.Tensor) -> Find:
         count,
         faiss.ScalarQuantizer.QT_fp16,
         faiss.METRIC_INNER_PRODUCT,
-        False,  # the vectors themselves, not what is left next to their centroid
+        False,  # store the vectors, not their differences from the centroid
         config,
     )
     index.train(vectors[sample_of(torch.arange(len(vectors), device=vectors.device), count)])
@@ -204,7 +204,7 @@ def build_ivf_on_gpu(vectors: torch.Tensor) -> Find:
 def build_cagra(vectors: torch.Tensor) -> Find:
     """A CAGRA graph in device memory.
 
-    In float32: with float16, ``faiss.contrib.torch_utils`` (1.15) cannot search.
+    It is in float32: ``faiss.contrib.torch_utils`` (1.15) cannot search one in float16.
     """
     faiss, resources, device = _faiss_on_gpu(vectors)
     config = faiss.GpuIndexCagraConfig()
@@ -220,10 +220,10 @@ def build_cagra(vectors: torch.Tensor) -> Find:
 
 
 def _faiss_on_gpu(vectors: torch.Tensor) -> tuple[Any, Any, int]:
-    """FAISS taking torch tensors, resources of its own for one index, and the device's number.
+    """FAISS with support of torch tensors, resources for one index, and the device's number.
 
-    Resources may not be used by two threads at a time, and one index is searched while the next
-    one is made.
+    Each index has its own resources: two threads must not use the same at a time, and one index is
+    searched while the next one is built.
     """
     faiss = import_faiss()
     import faiss.contrib.torch_utils  # noqa: F811 - lets indexes take torch tensors

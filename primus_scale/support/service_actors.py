@@ -1,4 +1,4 @@
-"""The support service's actors as clients see them: started, called, missed, welcomed back."""
+"""The support service's actors as clients use them: start, call, notice failures and restarts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from primus_scale.support.actor import Status, SupportActor
 from primus_scale.support.base import SupportSpec
 
 NAMESPACE = "primus-scale"
-PATIENCE_S = 10.0  # after which it is told that actors do not start
-START_S = 600.0  # after which that is an error
-LONG_WORK_S = 3600.0  # for files of a part to be written or read
-PING_S = 0.5  # between questions whether an actor is back
+REPORT_S = 10.0  # between lines that report actors which have not started
+START_S = 600.0  # for all actors to start; then it is an error
+LONG_WORK_S = 3600.0  # for an actor to write or read the files of its part
+PING_S = 0.5  # between pings of an actor that is out
 
 log = logging.getLogger(__name__)
 
 
 def connect_to_ray() -> None:
-    """Make sure that this process speaks to a cluster; ValueError where none is named."""
+    """Connect this process to the Ray cluster; ValueError where no cluster is configured."""
     if ray.is_initialized():
         return
     if not os.environ.get("RAY_ADDRESS"):
@@ -77,11 +77,11 @@ def _strategy(placement: Any, part: int) -> Any:
 
 
 def _wait_for(actors: Sequence[Any]) -> None:
-    """Return when all actors answer."""
+    """Wait until all actors have started."""
     start = time.monotonic()
     waiting = [actor.status.remote() for actor in actors]
     while True:
-        ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=PATIENCE_S)
+        ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=REPORT_S)
         ray.get(ready)
         if not waiting:
             return
@@ -95,21 +95,21 @@ def _wait_for(actors: Sequence[Any]) -> None:
 
 
 class ActorGroup:
-    """Calls to the actors, in the order given, that go on without those that are out.
+    """Calls to the actors, which continue without those that are out.
 
-    An actor is out from the moment a call to it fails or takes longer than ``timeout_s``, until it
-    answers a ping. began_anew: is told which actor has lost what it held. May be used by several
-    threads.
+    An actor is out after a call to it failed or took longer than ``timeout_s``, until it answers a
+    ping. on_restart: called with the number of an actor that was restarted and so has lost its
+    entries. Several threads may use a group.
     """
 
     def __init__(
-        self, actors: Sequence[Any], timeout_s: float, began_anew: Callable[[int], None]
+        self, actors: Sequence[Any], timeout_s: float, on_restart: Callable[[int], None]
     ) -> None:
         self._actors = list(actors)
         self._timeout_s = timeout_s
-        self._began_anew = began_anew
+        self._on_restart = on_restart
         self._pings: dict[int, tuple[Any, float]] = {}  # of actors that are out, and since when
-        self._forgotten: list[tuple[int, Any]] = []  # calls whose answer nobody waits for
+        self._unwaited: list[tuple[int, Any]] = []  # calls whose result nobody waits for
         self._status: dict[int, Status] = {}
         self._lock = threading.RLock()
         for part, actor in enumerate(self._actors):
@@ -124,21 +124,22 @@ class ActorGroup:
         return range(len(self._actors))
 
     def call(self, part: int, method: str, *arguments: Any) -> Any:
-        """Begin a call; None where the actor is out. Give what comes of it to ``results``."""
-        if not self._is_in(part):
+        """Start a call, for ``results``; None where the actor is out."""
+        if not self._is_reachable(part):
             return None
         return getattr(self._actors[part], method).remote(*arguments)
 
-    def call_and_forget(self, part: int, method: str, *arguments: Any) -> None:
-        """Begin a call that nobody waits for; should it fail, the log will tell."""
+    def call_without_waiting(self, part: int, method: str, *arguments: Any) -> None:
+        """Start a call whose result is not needed; a failure is logged later."""
         with self._lock:
-            self._forgotten.append((part, self.call(part, method, *arguments)))
+            self._unwaited.append((part, self.call(part, method, *arguments)))
 
     def results(self, calls: Mapping[int, Any], long_work: bool = False) -> dict[int, Any]:
-        """What calls return, by actor, without those that die, are silent or were not called.
+        """The results of calls, by actor, without actors that died, did not answer, or were out.
 
-        They have ``timeout_s`` together; long_work: ``LONG_WORK_S``, and silence raises
-        TimeoutError, since the actor may still be at it. An exception of its own code is raised.
+        All calls together may take ``timeout_s``. With ``long_work`` they may take
+        ``LONG_WORK_S``, and an actor that does not answer then raises TimeoutError, since it may
+        still be writing. An exception of the actor's code is raised.
         """
         end = time.monotonic() + (LONG_WORK_S if long_work else self._timeout_s)
         answers = {}
@@ -155,15 +156,15 @@ class ActorGroup:
                     raise TimeoutError(
                         f"support actor {part} ({where}) is not done in {LONG_WORK_S:g} s"
                     ) from error
-                self._miss(part, f"silent for {self._timeout_s:g} s")
-            except RayError:  # the actor, its machine, or what it has answered is lost
-                self._miss(part, "dead")
+                self._mark_out(part, f"silent for {self._timeout_s:g} s")
+            except RayError:  # the actor, its machine, or its result is lost
+                self._mark_out(part, "dead")
             else:
                 answers[part] = answer
                 for item in answer if type(answer) is tuple else (answer,):
                     if isinstance(item, Status):
                         self._note(part, item)
-        self._tell_forgotten()
+        self._report_unwaited()
         return answers
 
     def ask_all(self, method: str, *arguments: Any, long_work: bool = False) -> dict[int, Any]:
@@ -172,23 +173,23 @@ class ActorGroup:
         return self.results(calls, long_work)
 
     def await_all(self) -> None:
-        """Give actors that are out the time to come back, ``timeout_s`` at most."""
+        """Wait for actors that are out to come back, at most ``timeout_s``."""
         end = time.monotonic() + self._timeout_s
-        while not all(map(self._is_in, self.parts)) and time.monotonic() < end:
+        while not all(map(self._is_reachable, self.parts)) and time.monotonic() < end:
             time.sleep(PING_S)
 
     def figures(self) -> dict[str, float]:
-        """``fill``: entries held by those that are in; ``learning``; ``actors_out``."""
+        """``fill``: entries of the actors that are not out; ``learning``; ``actors_out``."""
         with self._lock:
-            there = [status for part, status in self._status.items() if part not in self._pings]
+            reachable = [s for part, s in self._status.items() if part not in self._pings]
             return {
-                "fill": sum(status.held for status in there),
-                "learning": sum(status.learning for status in there),
+                "fill": sum(status.held for status in reachable),
+                "learning": sum(status.learning for status in reachable),
                 "actors_out": len(self._pings),
             }
 
-    def _is_in(self, part: int) -> bool:
-        """Whether an actor may be called; looks whether it has come back."""
+    def _is_reachable(self, part: int) -> bool:
+        """Whether an actor is not out; checks the ping of one that was."""
         with self._lock:
             if part not in self._pings:
                 return True
@@ -206,7 +207,8 @@ class ActorGroup:
             self._note(part, status)
             return True
 
-    def _miss(self, part: int, why: str) -> None:
+    def _mark_out(self, part: int, why: str) -> None:
+        """Count an actor as out, and ping it."""
         with self._lock:
             if part in self._pings:
                 return
@@ -218,25 +220,27 @@ class ActorGroup:
             )
             self._pings[part] = self._actors[part].status.remote(), time.monotonic()
 
-    def _tell_forgotten(self) -> None:
+    def _report_unwaited(self) -> None:
+        """Log the failures of finished calls that nobody waits for."""
         with self._lock:
-            waiting, self._forgotten = self._forgotten, []
+            waiting, self._unwaited = self._unwaited, []
             for part, ref in waiting:
                 if ref is None:
                     continue
                 if not ray.wait([ref], timeout=0)[0]:
-                    self._forgotten.append((part, ref))
+                    self._unwaited.append((part, ref))
                     continue
                 try:
                     ray.get(ref)
                 except RayTaskError as error:
                     log.warning("support actor %d could not be filled: %s", part, error.cause)
                 except RayError:
-                    pass  # it is gone again, which its next call will tell
+                    pass  # the actor died again; its next call reports that
 
     def _note(self, part: int, status: Status) -> None:
+        """Keep the state of an actor; call ``on_restart`` if it is another instance."""
         with self._lock:
             before = self._status.get(part)
             self._status[part] = status
-        if before is not None and before.life != status.life:
-            self._began_anew(part)
+        if before is not None and before.instance != status.instance:
+            self._on_restart(part)
