@@ -16,10 +16,10 @@ import torch.distributed as dist
 
 from primus_scale.distributed.pulse import pulse
 
-_MEET_S = 5.0  # far below any timeout of a collective
+_MEET_S = 5.0  # between two collectives while ranks wait; far below any timeout of a collective
 
-# Kinds of exceptions that cross from one rank to another; all others become the last.
-# The first that fits counts: those of a network come before OSError.
+# Exceptions that keep their kind on the other ranks; all others become RuntimeError. The first kind
+# that fits is taken, so the two subclasses of OSError come before it.
 _KINDS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (ConnectionError, TimeoutError, OSError, ValueError, RuntimeError)
@@ -32,7 +32,7 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """Place of this process among the ranks, 0 without a process group."""
+    """Rank of this process, 0 without a process group."""
     return dist.get_rank() if _is_up() else 0
 
 
@@ -55,10 +55,10 @@ def gather(local: torch.Tensor) -> torch.Tensor:
 
 
 def gather_with_grad(local: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order, through which gradients flow: ``(B, D)`` -> ``(N, D)``.
+    """Rows of all ranks in rank order, with gradient: ``(B, D)`` -> ``(N, D)``.
 
-    The gradient of a rank's rows is the sum over the losses of all ranks, so that averaging
-    parameter gradients over ranks gives the gradient of the mean of the ranks' losses.
+    The gradient of a rank's rows is the sum of the gradients of all ranks' losses. So the average
+    of parameter gradients over ranks is the gradient of the mean of the ranks' losses.
     """
     return _GatherWithGrad.apply(local) if is_distributed() else local
 
@@ -74,14 +74,14 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
 
 
 def barrier() -> None:
-    """Wait until every rank has come here."""
+    """Wait until every rank has called this."""
     if is_distributed():
         pulse.at("barrier")
         dist.barrier()
 
 
 def broadcast_json(value: Any) -> Any:
-    """Rank 0's ``value`` on every rank; it must survive JSON. Nothing is pickled."""
+    """Rank 0's ``value`` on every rank, sent as JSON. Nothing is pickled."""
     if not is_distributed():
         return value
     pulse.at("broadcast")
@@ -98,7 +98,7 @@ def broadcast_json(value: Any) -> Any:
 
 
 def gather_json(value: Any) -> list[Any]:
-    """Every rank's ``value``, in rank order, on every rank; all must survive JSON."""
+    """Every rank's ``value``, in rank order, on every rank, sent as JSON."""
     if not is_distributed():
         return [value]
     text = torch.frombuffer(bytearray(json.dumps(value).encode("utf-8")), dtype=torch.uint8)
@@ -106,22 +106,22 @@ def gather_json(value: Any) -> list[Any]:
     row = torch.zeros(1, max(lengths), dtype=torch.uint8, device=message_device())
     row[0, : len(text)] = text
     rows = gather(row).cpu().numpy()
-    return [json.loads(rows[place, :length].tobytes()) for place, length in enumerate(lengths)]
+    return [json.loads(rows[number, :length].tobytes()) for number, length in enumerate(lengths)]
 
 
 def message_device() -> str:
-    """Where tensors must lie that carry no results of the model: the CPU, wherever it can send.
+    """The device for tensors that hold messages: the CPU, if the process group can send from it.
 
-    A group of NCCL alone, which somebody else has made, takes tensors on the device only.
+    A process group with NCCL only, made by another library, sends from the GPU only.
     """
     return "cuda" if _is_up() and dist.get_backend() == "nccl" else "cpu"
 
 
 def on_first_rank(action: Callable[[], Any]) -> Any:
-    """What ``action()`` gives on rank 0, where alone it runs, on every rank; it must survive JSON.
+    """Run ``action`` on rank 0 only, and return its value, sent as JSON, on every rank.
 
-    An exception there is raised on every rank: one that fails alone leaves the others waiting for
-    it. They raise OSError, ValueError or RuntimeError with its message.
+    An exception on rank 0 is raised on every rank; otherwise the others would wait for rank 0. They
+    raise ConnectionError, TimeoutError, OSError, ValueError or RuntimeError with its message.
     """
     outcome, raised = _outcome(action) if rank() == 0 else ({}, None)
     outcome = broadcast_json(outcome)
@@ -130,18 +130,18 @@ def on_first_rank(action: Callable[[], Any]) -> Any:
 
 
 def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
-    """What ``action()`` gives on each rank, in rank order, on every rank; as ``on_first_rank``.
+    """Run ``action`` on every rank; return the values of all ranks, in rank order, on every rank.
 
-    ``action`` may take as long as it likes (copy, hash, convert files): meanwhile the ranks meet
-    every few seconds, so that none waits in a collective for longer, which would time out. It runs
-    in a thread next to that, and must not communicate with other ranks.
+    Values and exceptions as with ``on_first_rank``. ``action`` may take long (copy, hash, convert
+    files). It runs in a thread, and must not communicate with other ranks. Meanwhile the ranks
+    exchange a flag every few seconds, so that no collective waits until it times out.
     """
     if not is_distributed():
         outcome, raised = _outcome(action)
         _raise_failure([outcome], raised)
         return [outcome["value"]]
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="primus-action") as beside:
-        running = beside.submit(_outcome, action)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="primus-action") as executor:
+        running = executor.submit(_outcome, action)
         while not _on_every_rank(bool(wait([running], timeout=_MEET_S).done)):
             pass
     outcome, raised = running.result()
@@ -151,7 +151,7 @@ def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
 
 
 def raise_together(error: Exception | None) -> None:
-    """Raise ``error``, or what another rank has brought, on every rank; as ``on_first_rank``."""
+    """Raise ``error``, or the error of another rank, on every rank; as ``on_first_rank``."""
     outcome = {} if error is None else _failure(error)
     _raise_failure(gather_json(outcome), error)
 
@@ -162,11 +162,11 @@ def _on_every_rank(flag: bool) -> bool:
 
 
 def _outcome(action: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
-    """The value or the failure of ``action()`` as other ranks are told of it; the exception."""
+    """The value or the failure of ``action()``, ready for JSON; and the exception itself."""
     try:
         with pulse.long_work():
             return {"value": action()}, None
-    except Exception as error:  # of any kind, a mistake of ours as well
+    except Exception as error:  # of any kind: the other ranks must not wait
         return _failure(error), error
 
 
@@ -176,7 +176,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _raise_failure(outcomes: Sequence[Mapping[str, Any]], raised: Exception | None) -> None:
-    """Raise what this rank's own action raised, or else what the first rank to fail tells."""
+    """Raise the exception of this rank, or else that of the first rank that failed."""
     if raised is not None:
         raise raised
     for outcome in outcomes:
@@ -185,7 +185,7 @@ def _raise_failure(outcomes: Sequence[Mapping[str, Any]], raised: Exception | No
 
 
 def open_store(timeout_s: float) -> dist.Store:
-    """A connection of its own to the store of the process group, to be used by one thread."""
+    """A new connection to the store of the process group, for use by one thread."""
     shared: Any = dist.distributed_c10d._get_default_store()
     store: dist.Store = shared.clone()
     store.set_timeout(timedelta(seconds=timeout_s))

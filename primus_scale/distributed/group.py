@@ -1,7 +1,7 @@
-"""The process group of a run: which rank a process is, and how it finds the others.
+"""The process group of a run: the rank of each process, and how the ranks connect.
 
-Ranks are started by ``deepspeed``, ``torchrun``, ``srun`` or Ray; a process that nobody started as
-a rank runs alone.
+Ranks are started by ``deepspeed``, ``torchrun``, ``srun`` or Ray. A process that none of these
+started is the only rank.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from primus_scale.distributed.pulse import LONG_WORK
 
 @dataclass
 class Runtime:
-    """Where a process stands in a run: rank ``rank`` of ``world``, computing on ``device``.
+    """Rank and device of a process: rank ``rank`` of ``world`` ranks, computing on ``device``.
 
-    owns_group: the process group was made here and ends with ``stop_runtime``. end_group: how it
-    ends; a library that has made groups of its own of it puts its own way here.
+    owns_group: this program made the process group, so ``stop_runtime`` ends it. end_group: the
+    function that ends it; a library that derives its own groups from it (DeepSpeed) replaces it.
     """
 
     rank: int
@@ -37,9 +37,9 @@ class Runtime:
 
 
 def start_runtime(config: TrainConfig) -> Runtime:
-    """Join this process to the run, however it was started; see ``join_group``.
+    """Join this process to the run; see ``join_group``.
 
-    ValueError where ranks would share a GPU as well.
+    ValueError also where two ranks would use the same GPU.
     """
     runtime = join_group(config)
     if runtime.device.type == "cuda":
@@ -48,18 +48,18 @@ def start_runtime(config: TrainConfig) -> Runtime:
 
 
 def join_group(config: TrainConfig) -> Runtime:
-    """Join this process to the others, without a look at what devices they have.
+    """Join this process to the others, without a check of their devices.
 
-    Takes its rank from the environment (``deepspeed``, ``torchrun``, ``srun``, Ray's workers), from
-    a process group that is already up, or runs alone. ValueError where ``train.device`` asks
-    for a device that this machine lacks.
+    The rank comes from the environment (``deepspeed``, ``torchrun``, ``srun``, Ray's workers) or
+    from a process group that exists already; otherwise the process runs alone. ValueError where
+    this machine has no device as ``train.device`` says.
     """
     kind = _device_kind(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     local_rank = _read_launcher()
     device = torch.device(kind)
-    if kind == "cuda":  # Ray shows each worker its own devices only, whatever its local rank
+    if kind == "cuda":  # with Ray each worker sees its own devices only, so the modulo
         device = torch.device(kind, local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     owns_group = not dist.is_initialized()
@@ -72,15 +72,15 @@ def join_group(config: TrainConfig) -> Runtime:
 
 
 def _longest_wait(config: TrainConfig) -> timedelta:
-    """For one collective: the watchdog, which names the stuck rank, must come before torch."""
+    """Timeout of one collective: above the watchdog's, which names the rank that is stuck."""
     return timedelta(seconds=2 * LONG_WORK * config.stuck_after_s)
 
 
 def _init_group(backend: str, timeout: timedelta) -> None:
     """Make the process group that the environment describes.
 
-    Torch's store takes connections on all of the machine's addresses, and gloo on that of its name.
-    Both stay on loopback where all ranks are on this machine by their own word.
+    By default torch's store listens on all addresses of the machine, and gloo on that of its host
+    name. If the environment says that all ranks are on this machine, both listen on loopback only.
     """
     environment = os.environ
     address = environment["MASTER_ADDR"]
@@ -104,15 +104,15 @@ def stop_runtime(runtime: Runtime) -> None:
 
 
 def is_launched() -> bool:
-    """Whether a launcher has started this process as a rank, by what it left in the environment."""
-    # Set by srun, but not in a batch script that runs us directly.
+    """Whether a launcher has started this process as a rank, according to the environment."""
+    # srun sets the second; in a batch script that runs this program without srun it is not set.
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def check_own_device(uuid: object) -> None:
-    """Refuse to compute where another rank does; every rank calls it with its device's UUID.
+    """Check that no two ranks use the same GPU; every rank calls it with its device's UUID.
 
-    ValueError on all ranks, which NCCL would fail with nothing but a code.
+    ValueError on all ranks where they do. NCCL would fail there with an error code only.
     """
     own = torch.tensor([list(str(uuid).encode())], dtype=torch.uint8, device=message_device())
     devices = gather(own)
@@ -133,7 +133,7 @@ def _device_kind(wanted: str) -> str:
 
 
 def _read_launcher() -> int:
-    """The rank of this process on its machine; srun's names are mapped to torch's on the way."""
+    """The local rank of this process. Sets torch's variables from those of srun."""
     environment = os.environ
     if is_launched() and "RANK" not in environment:
         environment["RANK"] = environment["SLURM_PROCID"]
@@ -141,13 +141,13 @@ def _read_launcher() -> int:
         environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
         if "MASTER_ADDR" not in environment:
             environment["MASTER_ADDR"] = _first_address(environment["SLURM_STEP_NODELIST"])
-        # Below the ports that the kernel gives away.
+        # Below the range of ports that the kernel assigns.
         environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 12000))
-    return int(environment.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on the variable
+    return int(environment.setdefault("LOCAL_RANK", "0"))  # DeepSpeed requires the variable
 
 
 def _first_address(nodes: str) -> str:
-    """Where SLURM reaches the first of ``nodes``, whose name need not be that of a host."""
+    """The address of the first of ``nodes``; a node's name in SLURM need not be a host name."""
     first = _scontrol("show", "hostnames", nodes).split()[0]
     fields = _scontrol("--oneliner", "show", "node", first).split()
     return dict(field.partition("=")[::2] for field in fields)["NodeAddr"]

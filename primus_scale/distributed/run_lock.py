@@ -3,12 +3,12 @@
     with only_run(config.output):     # on every rank, at the same time
         ...
 
-Rank 0 holds the file ``run.lock`` there, which says who it is, and rewrites it every few seconds.
-Where it was left behind, the next run takes it over:
+Rank 0 holds the file ``run.lock`` in that folder. The file describes its holder, who rewrites it
+every few seconds (the *heartbeat*). If a dead holder left the file, the next run takes it over:
 
-- on the same machine at once: a lock on the open file (``flock``) ends with its process;
-- on another, or where the file system knows no such locks, when the file has not changed for
-  ``STALE_S`` on the clock of the one that watches. Clocks of two machines are never compared.
+- on the same machine at once: the system's lock on the open file (``flock``) ends with its process;
+- on another machine, or on a file system without such locks, when the file has not changed for
+  ``STALE_S`` on the clock of the waiting run. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from primus_scale.distributed.collectives import on_first_rank
 from primus_scale.storage.files import explain_failed_write
 
 LOCK_FILE = "run.lock"
-BEAT_S = 5.0  # between two signs of life
-STALE_S = 60.0  # without one, the holder is dead; network file systems show changes late
-ENDING_S = 5.0  # left to a holder on this machine that is being killed
-SETTLE_S = 2.0  # until of several that take over a file, the last has written
-LOOK_S = 0.25
-MOST_TOLD = 255  # characters of what a lock says of its holder
-SIZE = 512  # of the file's content, always: it is rewritten in place
+BEAT_S = 5.0  # between two heartbeats
+STALE_S = 60.0  # without a heartbeat, the holder is dead; network file systems show changes late
+ENDING_S = 5.0  # for a holder on this machine that is being killed to end
+SETTLE_S = 2.0  # until the last of several runs that take over a file has written
+LOOK_S = 0.25  # between two looks at the file of another holder
+MOST_SHOWN = 255  # characters of a field of the lock, in messages
+SIZE = 512  # bytes of the file, always: it is rewritten in place
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,17 @@ def only_run(output: str | Path) -> Iterator[None]:
 class RunLock:
     """The lock of one folder, held by this process between ``acquire`` and ``release``.
 
-    instead: what to choose where it is in use, for the message.
+    instead: what the user may choose instead of a folder in use, for the message.
     """
 
     def __init__(self, folder: Path, instead: str = "another output") -> None:
         self._path = folder / LOCK_FILE
         self._instead = instead
-        self._me = this_process()
+        self._self = this_process()
         self._file: int | None = None
         self._beats = 0
         self._released = threading.Event()
-        self._heart = threading.Thread(target=self._beat_on, name="primus-lock", daemon=True)
+        self._heartbeat = threading.Thread(target=self._beat, name="primus-lock", daemon=True)
 
     def acquire(self) -> None:
         """Take the lock. OSError naming who holds it, or the folder where it cannot be written."""
@@ -82,15 +82,15 @@ class RunLock:
             except FileExistsError:
                 with suppress(FileNotFoundError):  # released meanwhile
                     self._take_over()
-        self._heart.start()
+        self._heartbeat.start()
 
     def release(self) -> None:
-        """Let the next run have the folder; may be called where the lock is not held."""
+        """Release the lock; does nothing where it is not held."""
         if self._file is None:
             return
         self._released.set()
-        self._heart.join()
-        if self._holder() == self._me["holder"]:
+        self._heartbeat.join()
+        if self._holder() == self._self["holder"]:
             self._path.unlink()
         os.close(self._file)
         self._file = None
@@ -98,53 +98,53 @@ class RunLock:
     def _create(self) -> None:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            self._sign()
-        except OSError:  # a full disk: nobody shall wait for what is not a sign
+            self._write_holder()
+        except OSError:  # a full disk: nobody shall wait for a lock without a holder
             os.close(self._file)
             self._file = None
             self._path.unlink()
             raise
 
     def _take_over(self) -> None:
-        """Wait until the file's holder is known to be dead, then sign in its place."""
+        """Wait until the file's holder is known to be dead, then hold the file."""
         file = os.open(self._path, os.O_RDWR)
         try:
-            sure = self._await_death(file)
+            sure = self._wait_for_free_lock(file)
             if os.fstat(file).st_ino != self._path.stat().st_ino:
-                return  # it was removed, and perhaps made again
+                return  # the file was removed, and perhaps created again
             self._file, file = file, -1
-            self._sign()
+            self._write_holder()
         finally:
             if file >= 0:
                 os.close(file)
         if sure:
             return
         time.sleep(SETTLE_S)
-        if self._holder() != self._me["holder"]:
+        if self._holder() != self._self["holder"]:
             os.close(self._file)
             self._file = None
 
-    def _await_death(self, file: int) -> bool:
-        """Return when the holder is dead: True where no other can have seen so, too.
+    def _wait_for_free_lock(self, file: int) -> bool:
+        """Wait until the holder is dead. True where no other run can take the file as well.
 
-        OSError as soon as it is known to be alive.
+        OSError as soon as the holder is known to be alive.
         """
         first = self._path.read_bytes()
         start = time.monotonic()
-        told = False
+        reported = False
         while time.monotonic() < start + STALE_S:
             content = self._path.read_bytes()
             holder = parse_holder(content)
-            if holder.get("flock") and holder.get("machine") == self._me["machine"]:
+            if holder.get("flock") and holder.get("machine") == self._self["machine"]:
                 if _try_flock(file):
                     return True
                 if time.monotonic() > start + ENDING_S:
                     raise self._refusal(holder)
             elif content != first:
                 raise self._refusal(holder)
-            elif not told:
-                told = True
-                tell_wait(str(self._path), holder, STALE_S)
+            elif not reported:
+                reported = True
+                report_wait(str(self._path), holder, STALE_S)
             time.sleep(LOOK_S)
         return False
 
@@ -154,32 +154,33 @@ class RunLock:
             f"it, or choose {self._instead}"
         )
 
-    def _sign(self) -> None:
+    def _write_holder(self) -> None:
         assert self._file is not None
-        content = {**self._me, "flock": _try_flock(self._file), "beats": self._beats}
+        content = {**self._self, "flock": _try_flock(self._file), "beats": self._beats}
         os.pwrite(self._file, json.dumps(content).ljust(SIZE).encode(), 0)
         os.fsync(self._file)
 
     def _is_ours(self) -> bool:
-        """Whether the file that others see is the one held here, and signed by this process."""
+        """Whether the file in the folder is the one held here, and names this process."""
         assert self._file is not None
         try:
             seen = self._path.stat()
-        except FileNotFoundError:  # taken over, and released
+        except FileNotFoundError:  # another run took it over and released it
             return False
-        return os.path.samestat(seen, os.fstat(self._file)) and self._holder() == self._me["holder"]
+        ours = os.path.samestat(seen, os.fstat(self._file))
+        return ours and self._holder() == self._self["holder"]
 
     def _holder(self) -> str | None:
-        """Who has signed the file; None where it is gone."""
+        """The id of the holder that the file names; None where there is no file."""
         try:
             return str(parse_holder(self._path.read_bytes()).get("holder"))
         except FileNotFoundError:
             return None
 
-    def _beat_on(self) -> None:
+    def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
             self._beats += 1
-            with suppress(OSError):  # a network file system that is away for a moment
+            with suppress(OSError):  # a network file system may fail for a moment
                 if not self._is_ours():
                     print(
                         f"{self._path} is another run's, or gone: it was taken over while this run "
@@ -188,11 +189,11 @@ class RunLock:
                         flush=True,
                     )
                     os._exit(1)  # before it writes another checkpoint
-                self._sign()
+                self._write_holder()
 
 
 def this_process() -> dict[str, Any]:
-    """What a lock says of its holder, this process."""
+    """The description of this process as the holder of a lock."""
     return {
         "holder": uuid.uuid4().hex,
         "host": socket.gethostname(),
@@ -203,7 +204,7 @@ def this_process() -> dict[str, Any]:
 
 
 def this_machine() -> str:
-    """The same for all processes under one running kernel, in containers too."""
+    """An id of this machine, the same for all processes on one kernel, also in containers."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return boot.read_text().strip() if boot.is_file() else socket.gethostname()
 
@@ -218,7 +219,7 @@ def _try_flock(file: int) -> bool:
 
 
 def parse_holder(content: bytes) -> dict[str, Any]:
-    """What the file says; nothing where its holder has only just made it."""
+    """The holder that the file describes; empty where the file was created just now."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):
@@ -226,20 +227,21 @@ def parse_holder(content: bytes) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def tell_wait(place: str, holder: dict[str, Any], stale_s: float) -> None:
-    """Tell that a lock was left behind, and how long it will be watched."""
-    told = describe_holder(holder)
-    log.warning("%s was left by %s; waiting up to %g s for a sign of life", place, told, stale_s)
+def report_wait(place: str, holder: dict[str, Any], stale_s: float) -> None:
+    """Log that a lock may be left from a dead run, and how long this run waits."""
+    described = describe_holder(holder)
+    log.warning(
+        "%s was left by %s; waiting up to %g s for a sign of life", place, described, stale_s
+    )
 
 
 def describe_holder(holder: dict[str, Any]) -> str:
     """Who holds a lock, for a message."""
-    return (
-        f"a run on {_told(holder, 'host', 'an unknown host')} "
-        f"(pid {_told(holder, 'pid', 'unknown')}, since {_told(holder, 'since', 'just now')})"
-    )
+    host = _printable(holder, "host", "an unknown host")
+    pid, since = _printable(holder, "pid", "unknown"), _printable(holder, "since", "just now")
+    return f"a run on {host} (pid {pid}, since {since})"
 
 
-def _told(holder: dict[str, Any], name: str, unknown: str) -> str:
+def _printable(holder: dict[str, Any], name: str, unknown: str) -> str:
     text = str(holder.get(name, unknown))
-    return text if text.isprintable() and len(text) <= MOST_TOLD else unknown
+    return text if text.isprintable() and len(text) <= MOST_SHOWN else unknown

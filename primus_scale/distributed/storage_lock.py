@@ -3,12 +3,12 @@
     with held("s3://bucket/shards", instead="another --out"):
         ...
 
-A local folder, mounted or not, has a lock of the system (``run_lock``). Object storage knows none,
-so that there the holder is known by its beats alone: it rewrites the object ``run.lock`` every few
-seconds, and who wants the folder watches whether that changes. Of two that write it at one time the
-later is the holder, since storages show the last write to all; the other reads that when both have
-settled, or at its next beat, and ends itself before it writes anything more. A holder that was
-killed on this machine makes way at once, and one on another after ``STALE_S``.
+A local folder, mounted or not, has a lock of the system (``run_lock``). Object storage has none.
+There the holder rewrites the object ``run.lock`` every few seconds (the *heartbeat*), and another
+program that needs the folder watches whether the object changes. If two programs write it at the
+same time, the later one is the holder, since all readers see the last write. The other one reads
+that after ``SETTLE_S``, or at its next heartbeat, and ends before it writes anything else. The lock
+of a program that was killed is free at once on the same machine, elsewhere after ``STALE_S``.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from primus_scale.distributed.run_lock import (
     RunLock,
     describe_holder,
     parse_holder,
-    tell_wait,
+    report_wait,
     this_process,
 )
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 
-BEAT_S = 10.0  # between two signs of life: each is two requests
-STALE_S = 60.0  # without one, the holder is dead
-LOOK_S = 2.0
-REQUEST_S = 10.0  # for one request of the beats
+BEAT_S = 10.0  # between two heartbeats: each is two requests
+STALE_S = 60.0  # without a heartbeat, the holder is dead
+LOOK_S = 2.0  # between two looks at the object of another holder
+REQUEST_S = 10.0  # for one request of a heartbeat
 
 
 @contextmanager
 def held(url: str, *, instead: str) -> Iterator[None]:
     """Hold the folder at ``url``, which is made, during the block.
 
-    instead: what to choose where it is in use, for the message. OSError naming who holds it.
+    instead: what the user may choose instead of a folder in use, for the message. OSError naming
+    the holder where it is in use.
     """
     lock = storage_lock(Folder(url), instead=instead)
     lock.acquire()
@@ -56,53 +57,53 @@ def held(url: str, *, instead: str) -> Iterator[None]:
         lock.release()
 
 
-def storage_lock(folder: Folder, *, instead: str) -> RunLock | BeatLock:
-    """The lock of a folder: one of the system where that is local, else one that beats."""
+def storage_lock(folder: Folder, *, instead: str) -> RunLock | HeartbeatLock:
+    """The lock of a folder: the system's if the folder is local, otherwise one with heartbeats."""
     local = folder.local_path
-    return RunLock(local, instead) if local is not None else BeatLock(folder, instead)
+    return RunLock(local, instead) if local is not None else HeartbeatLock(folder, instead)
 
 
-class BeatLock:
+class HeartbeatLock:
     """The lock of a folder in object storage, between ``acquire`` and ``release``."""
 
     def __init__(self, folder: Folder, instead: str) -> None:
         self._folder = folder
-        # A beat that fails is not repeated: the next one comes soon.
-        self._beating = Folder(folder.url, Patience(REQUEST_S, 0.0))
+        # A heartbeat that fails is not repeated: the next one comes soon.
+        self._beat_folder = Folder(folder.url, Patience(REQUEST_S, 0.0))
         self._instead = instead
-        self._me = {**this_process(), "process": own_process(os.getpid())}
+        self._self = {**this_process(), "process": own_process(os.getpid())}
         self._beats = 0
         self._held = False
         self._released = threading.Event()
-        self._heart = threading.Thread(target=self._beat_on, name="primus-lock", daemon=True)
+        self._heartbeat = threading.Thread(target=self._beat, name="primus-lock", daemon=True)
 
     def acquire(self) -> None:
         """Take the lock. OSError naming who holds it, or where the storage does not answer."""
-        self._await_death()
-        self._sign(self._folder)
+        self._wait_for_free_lock()
+        self._write_holder(self._folder)
         time.sleep(SETTLE_S)
         holder = self._holder(self._folder)
-        if holder.get("holder") != self._me["holder"]:
+        if holder.get("holder") != self._self["holder"]:
             raise self._refusal(holder)
         self._held = True
-        self._heart.start()
+        self._heartbeat.start()
 
     def release(self) -> None:
-        """Let the next have the folder; may be called where the lock is not held."""
+        """Release the lock; does nothing where it is not held."""
         if not self._held:
             return
         self._held = False
         self._released.set()
-        self._heart.join()
-        with suppress(OSError):  # else it will be seen to beat no more
-            if self._holder(self._beating).get("holder") == self._me["holder"]:
-                self._beating.remove(LOCK_FILE)
+        self._heartbeat.join()
+        with suppress(OSError):  # if it cannot be removed, others wait for ``STALE_S``
+            if self._holder(self._beat_folder).get("holder") == self._self["holder"]:
+                self._beat_folder.remove(LOCK_FILE)
 
-    def _await_death(self) -> None:
-        """Return when no holder is alive. OSError as soon as one is known to be."""
+    def _wait_for_free_lock(self) -> None:
+        """Wait until no holder is alive. OSError as soon as one is known to be alive."""
         first = holder = self._holder(self._folder)
         start = time.monotonic()
-        told = False
+        reported = False
         while holder:
             alive = is_running(holder.get("process"))
             waited_s = time.monotonic() - start
@@ -110,21 +111,21 @@ class BeatLock:
                 raise self._refusal(holder)
             if alive is False or waited_s > STALE_S:
                 return
-            if alive is None and not told:
-                told = True
-                tell_wait(self._folder.locate(LOCK_FILE), holder, STALE_S)
+            if alive is None and not reported:
+                reported = True
+                report_wait(self._folder.locate(LOCK_FILE), holder, STALE_S)
             time.sleep(LOOK_S)
             holder = self._holder(self._folder)
 
     def _holder(self, folder: Folder) -> dict[str, Any]:
-        """What the object says; empty where there is none."""
+        """The holder that the object describes; empty where there is no object."""
         try:
             return parse_holder(folder.read(LOCK_FILE)) or {"holder": None}
         except FileNotFoundError:
             return {}
 
-    def _sign(self, folder: Folder) -> None:
-        text = json.dumps({**self._me, "beats": self._beats})
+    def _write_holder(self, folder: Folder) -> None:
+        text = json.dumps({**self._self, "beats": self._beats})
         with folder.staging(LOCK_FILE) as path:
             path.write_text(text, encoding="utf-8")
 
@@ -134,12 +135,12 @@ class BeatLock:
             f"it, or choose {self._instead}"
         )
 
-    def _beat_on(self) -> None:
+    def _beat(self) -> None:
         while not self._released.wait(BEAT_S):
             self._beats += 1
-            with suppress(OSError, ValueError):  # storage that is away for a moment
-                holder = self._holder(self._beating)
-                if holder.get("holder") != self._me["holder"]:
+            with suppress(OSError, ValueError):  # storage may fail for a moment
+                holder = self._holder(self._beat_folder)
+                if holder.get("holder") != self._self["holder"]:
                     print(
                         f"{self._folder.locate(LOCK_FILE)} is that of {describe_holder(holder)}, "
                         f"or gone: it was taken over while this program was halted for more than "
@@ -148,13 +149,14 @@ class BeatLock:
                         flush=True,
                     )
                     os._exit(1)  # before it writes anything more
-                self._sign(self._beating)
+                self._write_holder(self._beat_folder)
 
 
 def own_process(pid: int) -> list[Any] | None:
-    """What tells a process from all others of all machines; None where the system cannot say.
+    """An id of a process, unique over all machines; None where the system does not give it.
 
-    The running kernel, the namespace of process numbers, the number, and when it started.
+    It holds the boot id of the kernel, the namespace of process numbers, the number, and the time
+    when the process started.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -167,7 +169,7 @@ def own_process(pid: int) -> list[Any] | None:
 
 
 def is_running(process: Any) -> bool | None:
-    """Whether a process that ``own_process`` described runs; None where this one cannot know."""
+    """Whether the process with an id of ``own_process`` runs; None where it is elsewhere."""
     here = own_process(os.getpid())
     if here is None or not isinstance(process, list) or process[:2] != here[:2]:
         return None

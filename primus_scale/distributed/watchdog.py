@@ -1,12 +1,13 @@
-"""Finds the rank that all others wait for, says which it is, and ends the run for a restart.
+"""Find the rank that all others wait for, name it, and end the run for a restart.
 
     with watched(config.train.stuck_after_s, exit_code=75):
         ...
 
-A thread on every rank writes into the store of the process group, every few seconds, that the rank
-lives and how far it is (``pulse``). Where a rank has not moved for ``stuck_after_s``, it looks at
-what the others wrote: the stuck rank is one that writes no more (halted, machine lost), or else the
-one that is behind. Every rank prints that and exits. Ages are taken on each rank's own clock.
+A thread on every rank writes the rank's state (``pulse``) into the store of the process group every
+few seconds. A rank without progress for ``stuck_after_s`` reads the states of the others. The stuck
+rank is the one that no longer writes (its process is halted, or its machine is lost), or else the
+one with the lowest count. Every rank prints its name and exits. Each rank measures times on its own
+clock.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from primus_scale.distributed.pulse import pulse
 
 BEATS = 20  # in stuck_after_s
 LONGEST_BEAT_S = 5.0
-STORE_S = 10.0  # for one answer of the store
-STDERR = 2  # whatever has been put in the place of sys.stderr
-SILENCE = 1 / 4  # of the time after which a rank is stuck: without a word, it is halted or lost
+STORE_S = 10.0  # for one request to the store
+STDERR = 2  # the file itself, since sys.stderr may be replaced
+# A rank that has not written for this share of its limit is halted or lost.
+SILENT_SHARE = 1 / 4
 
 Entry = Mapping[str, Any]
 
@@ -52,19 +54,22 @@ def watched(stuck_after_s: float, exit_code: int) -> Iterator[None]:
 
 
 class _StatusExchange(threading.Thread):
-    """Tells the other ranks of this one, and hears of them, over the store of the process group.
+    """Sends this rank's state to the store of the process group, and reads those of the others.
 
-    In a thread of its own: where the store's holder is halted, calls do not come back. entries:
-    what each rank has told last. silent: ranks that tell no more. answered: when the store last
-    did, on this rank's clock.
+    It has its own thread, since calls do not return where the process of the store is halted.
+    entries: the last state of each rank. silent: ranks that no longer write. answered: time of the
+    store's last answer, on this rank's clock.
     """
 
-    def __init__(self, own: Callable[[], Entry], beat_s: float, look: Callable[[], bool]) -> None:
+    def __init__(
+        self, own_state: Callable[[], Entry], beat_s: float, reads_others: Callable[[], bool]
+    ) -> None:
         super().__init__(name="primus-status", daemon=True)
-        self._own, self._beat_s, self._look = own, beat_s, look
+        self._own_state, self._beat_s, self._reads_others = own_state, beat_s, reads_others
         self._keys = [f"primus-scale/alive/{each}" for each in range(world_size())]
         self._store: Any = None
-        self._heard: dict[int, tuple[int, float]] = {}  # each rank's last beat, and when it changed
+        # Of each rank: the last number of beats, and when it changed on this rank's clock.
+        self._received: dict[int, tuple[int, float]] = {}
         self.ended = threading.Event()
         self.entries: list[Entry] = []
         self.silent: set[int] = set()
@@ -73,27 +78,27 @@ class _StatusExchange(threading.Thread):
     def run(self) -> None:
         while not self.ended.wait(self._beat_s):
             try:
-                self.tell()
-                if self._look():
+                self.send()
+                if self._reads_others():
                     entries = self._store.multi_get(self._keys)
-                    self._hear([json.loads(text) for text in entries])
-            except RuntimeError:  # of the network, or that time was up
+                    self._receive([json.loads(text) for text in entries])
+            except RuntimeError:  # the network failed, or the request took too long
                 self._store = None
 
-    def tell(self) -> None:
-        """Write this rank's entry into the store; RuntimeError where that does not answer."""
+    def send(self) -> None:
+        """Write this rank's state to the store; RuntimeError where that does not answer."""
         self._store = self._store or open_store(timeout_s=STORE_S)
-        self._store.set(self._keys[rank()], json.dumps(self._own()))
+        self._store.set(self._keys[rank()], json.dumps(self._own_state()))
 
-    def _hear(self, entries: list[Entry]) -> None:
+    def _receive(self, entries: list[Entry]) -> None:
         now = self.answered = time.monotonic()
         for entry in entries:
-            if self._heard.get(entry["rank"], (-1, 0.0))[0] != entry["beats"]:
-                self._heard[entry["rank"]] = entry["beats"], now
+            if self._received.get(entry["rank"], (-1, 0.0))[0] != entry["beats"]:
+                self._received[entry["rank"]] = entry["beats"], now
         self.silent = {
             entry["rank"]
             for entry in entries
-            if now - self._heard[entry["rank"]][1] > SILENCE * entry["limit_s"]
+            if now - self._received[entry["rank"]][1] > SILENT_SHARE * entry["limit_s"]
         }
         self.entries = entries
 
@@ -113,9 +118,9 @@ class _Watchdog(threading.Thread):
             self._exchange = _StatusExchange(
                 self._describe_self, self._beat_s, lambda: pulse.idle_s > stuck_after_s / 2
             )
-            # Before all meet, so that one that halts right after is known to the others.
-            with suppress(RuntimeError):  # else it tells at its first beat
-                self._exchange.tell()
+            # Before the collective below, so that a rank that halts after it is known to others.
+            with suppress(RuntimeError):  # the next state is sent at the first beat
+                self._exchange.send()
         self._first = gather_json(self._self)[0]
         if self._exchange is not None:
             self._exchange.start()
@@ -130,33 +135,33 @@ class _Watchdog(threading.Thread):
         faulthandler.cancel_dump_traceback_later()
 
     def run(self) -> None:
-        """Look, until the end."""
+        """Check this rank at every beat, until ``end``."""
         looked = time.monotonic()
         while not self._ended.wait(self._beat_s):
             halted_s, looked = time.monotonic() - looked, time.monotonic()
-            # Of its own, in C: where a call never lets go of the interpreter, this thread halts.
-            limit_s = (1 + 2 * SILENCE) * self._stuck_after_s
+            # A timer in C: a call that holds the interpreter's lock would halt this thread.
+            limit_s = (1 + 2 * SILENT_SHARE) * self._stuck_after_s
             faulthandler.dump_traceback_later(limit_s, exit=True, file=STDERR)
-            if halted_s > SILENCE * self._stuck_after_s:
-                self._forget()
+            if halted_s > SILENT_SHARE * self._stuck_after_s:
+                self._discard_received()
             elif pulse.idle_s > self._stuck_after_s:
-                verdict = self._judge()
-                if verdict and not self._ended.is_set():
-                    self._give_up(verdict)
+                stuck = self._find_stuck()
+                if stuck and not self._ended.is_set():
+                    self._end_rank(stuck)
 
-    def _forget(self) -> None:
-        """Drop what was heard of the others: this process itself was halted, so it is stale."""
+    def _discard_received(self) -> None:
+        """Discard the states of the others: this process was halted, so they are out of date."""
         if self._exchange is not None:
             self._exchange.answered = time.monotonic()
             self._exchange.entries = []
 
-    def _judge(self) -> str:
+    def _find_stuck(self) -> str:
         exchange = self._exchange
         if exchange is None:
-            return judge([self._describe_self()], set())
-        if time.monotonic() - exchange.answered > SILENCE * self._stuck_after_s:
-            return f"{_name(self._first)} is halted or lost, it holds the store that all ask"
-        return judge(exchange.entries, exchange.silent) if exchange.entries else ""
+            return describe_stuck([self._describe_self()], set())
+        if time.monotonic() - exchange.answered > SILENT_SHARE * self._stuck_after_s:
+            return f"{_name(self._first)} is halted or lost, it holds the store that all ranks use"
+        return describe_stuck(exchange.entries, exchange.silent) if exchange.entries else ""
 
     def _describe_self(self) -> Entry:
         self._beats += 1
@@ -167,25 +172,25 @@ class _Watchdog(threading.Thread):
             "step": pulse.step,
             "place": pulse.place,
             "idle_s": pulse.idle_s,
-            "limit_s": self._stuck_after_s * pulse.patience,
+            "limit_s": self._stuck_after_s * pulse.limit_factor,
         }
 
-    def _give_up(self, verdict: str) -> None:
+    def _end_rank(self, stuck: str) -> None:
         print(
-            f"rank {self._rank}: no progress for {self._stuck_after_s:g} s: {verdict}; ending this "
+            f"rank {self._rank}: no progress for {self._stuck_after_s:g} s: {stuck}; ending this "
             "rank. Start again to go on from the newest checkpoint",
             file=sys.stderr,
             flush=True,
         )
         faulthandler.dump_traceback(file=STDERR)
-        time.sleep(2 * self._beat_s)  # the others look, too, before they lose the connection
+        time.sleep(2 * self._beat_s)  # the others check before they lose the connection
         os._exit(self._exit_code)
 
 
-def judge(entries: list[Entry], silent: set[int]) -> str:
-    """Which ranks are stuck, in words; empty where those that are behind may take longer still.
+def describe_stuck(entries: list[Entry], silent: set[int]) -> str:
+    """Name the ranks that are stuck; empty where those that are behind are within their limit.
 
-    entries: what every rank has written last. silent: the ranks that write no more.
+    entries: the last state of every rank. silent: the ranks that no longer write.
     """
     if silent:
         stuck = [entry for entry in entries if entry["rank"] in silent]

@@ -163,11 +163,11 @@ def test_holder_elsewhere_is_known_by_its_beats(
         monkeypatch.setattr(storage_lock, name, value)
     folder = Folder(f"{bucket}/beats", Patience())
     holder = storage_lock.storage_lock(folder, instead="another")
-    assert isinstance(holder, storage_lock.BeatLock)
+    assert isinstance(holder, storage_lock.HeartbeatLock)
     holder._me["process"] = ["another kernel", "another namespace", 1, 1]
     holder.acquire()
     with pytest.raises(OSError, match=rf"{folder.url} is in use by .*choose another"):
-        storage_lock.BeatLock(folder, "another").acquire()
+        storage_lock.HeartbeatLock(folder, "another").acquire()
     holder._released.set()  # it is lost with its machine
     holder._heart.join()
     start = time.monotonic()

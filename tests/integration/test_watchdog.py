@@ -44,7 +44,7 @@ def test_halted_rank_is_named_by_the_other(tmp_path: Path, halted: int) -> None:
     assert codes == [REQUEUE]
     assert f"rank {1 - halted}: no progress for {STUCK_AFTER_S} s: " in said
     name = rf"rank {halted} \({re.escape(socket.gethostname())}, pid {ranks[halted].pid}\)"
-    where = r"last seen at step \d+ in: " if halted else "it holds the store that all ask"
+    where = r"last seen at step \d+ in: " if halted else "it holds the store that all ranks use"
     assert re.search(rf"{name} is halted or lost, {where}", said), said
     ranks[halted].send_signal(signal.SIGCONT)
     assert wait_for([ranks[halted]], timeout_s=60) != [0]

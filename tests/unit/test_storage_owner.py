@@ -12,7 +12,7 @@ from primus_scale.checkpoint.owner import OWNER_FILE, owned_storage
 from primus_scale.config import Config
 from primus_scale.distributed import run_lock, storage_lock
 from primus_scale.distributed.run_lock import LOCK_FILE
-from primus_scale.distributed.storage_lock import BeatLock, is_running, own_process
+from primus_scale.distributed.storage_lock import HeartbeatLock, is_running, own_process
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 from primus_scale.train.run import storage_claimant, storage_folder
@@ -144,7 +144,7 @@ def test_a_lock_that_says_nothing_is_watched_for_a_while(
     folder = Folder("memory://lock-that-says-nothing", Patience())
     with folder.staging(LOCK_FILE) as path:
         path.write_bytes(left)
-    lock = BeatLock(folder, "another")
+    lock = HeartbeatLock(folder, "another")
     lock.acquire()
     assert json.loads(folder.read(LOCK_FILE))["pid"] == os.getpid()
     lock.release()
