@@ -55,12 +55,14 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     output: IO[bytes] | None = None,
+    errors: IO[bytes] | None = None,
     start_new_session: bool = False,
 ) -> Forked:
     """Start a program: a file, or a module by its name (as ``python -m``).
 
-    env, cwd: as they are here by default. output: an open file for what it prints, by default a
-    pipe to ``stdout``. start_new_session: make it the leader of a process group of its own.
+    env, cwd: as they are here by default. output, errors: open files for its standard output, by
+    default a pipe to ``stdout``, and for its standard error, by default where the output goes.
+    start_new_session: make it the leader of a process group of its own.
     """
     if not _servers:
         _servers.append(_Server())
@@ -75,13 +77,36 @@ def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     readable, writable = (None, output.fileno()) if output else os.pipe()
     try:
-        _servers[0].send(request, theirs.fileno(), writable)
+        _servers[0].send(
+            request, theirs.fileno(), writable, errors.fileno() if errors else writable
+        )
     finally:
         theirs.close()
         if not output:
             os.close(writable)
     stream = None if readable is None else open(readable, encoding="utf-8")  # noqa: PTH123, SIM115
     return Forked(ours, stream, [str(program), *arguments])
+
+
+def run(
+    program: Path | str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 600.0,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, as ``subprocess.run`` with ``capture_output`` and ``text``."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(program, *arguments, env=env, cwd=cwd, output=output, errors=errors)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        said = []
+        for file in (output, errors):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess([str(program), *arguments], code, *said)
 
 
 def cpu_s() -> float:
@@ -212,11 +237,11 @@ class _Child(NamedTuple):
     connection: socket.socket
 
 
-def _serve(requests: socket.socket) -> tuple[dict[str, Any], socket.socket, int] | None:
+def _serve(requests: socket.socket) -> tuple[dict[str, Any], socket.socket, list[int]] | None:
     """Start what is asked for, and tell its end, until nobody can ask any more.
 
-    Returns in each child: what to run, where to tell the process number, and where it may print.
-    None is for the server itself, at its end.
+    Returns in each child: what to run, where to tell the process number, and the files for its
+    output and errors. None is for the server itself, at its end.
     """
     children: dict[int, _Child] = {}  # by a file that is readable when the child has ended
     with selectors.PollSelector() as selector:
@@ -228,7 +253,7 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], socket.socket, int]
                     _tell_end(children.pop(key.fd))
                     os.close(key.fd)
                     continue
-                message, files, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 2)
+                message, files, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
                 if not message:
                     _kill(children)
                     return None
@@ -239,8 +264,9 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], socket.socket, int]
                     for file, child in children.items():
                         os.close(file)
                         child.connection.close()
-                    return json.loads(message), connection, files[1]
-                os.close(files[1])
+                    return json.loads(message), connection, files[1:]
+                for file in files[1:]:
+                    os.close(file)
                 ended = os.pidfd_open(pid)
                 children[ended] = _Child(pid, connection)
                 selector.register(ended, selectors.EVENT_READ)
@@ -260,13 +286,13 @@ def _kill(children: Mapping[int, _Child]) -> None:
         kill(child.pid, signal.SIGKILL)
 
 
-def _run(request: dict[str, Any], connection: socket.socket, output: int) -> None:
+def _run(request: dict[str, Any], connection: socket.socket, files: list[int]) -> None:
     """Become the program that was asked for."""
     if request["start_new_session"]:
         os.setsid()
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    os.close(output)
+    for stream, file in enumerate(files, start=1):
+        os.dup2(file, stream)
+        os.close(file)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from primus_scale.data.index import read_index
 from shards.write.verify import verify
-from tests import crafted
+from tests import crafted, fork_server
 from tests.index_edits import EDITS, bit_flips, flips
 from tests.integration.tiny import ROOT, losses, tiny_config, write_config, write_shards
 from tests.shard_factory import (
@@ -23,21 +22,14 @@ from tests.shard_factory import (
     write_packed,
 )
 
+LIMITED = Path(__file__).with_name("run_in_8_gib.py")
 OF_PYTHON = ("Traceback", 'File "')
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """``primus-scale`` with no more than 8 GiB of addresses, and time for a start."""
-    limited = 'ulimit -v 8388608; exec "$@"'
-    return subprocess.run(
-        ["bash", "-c", limited, "-", sys.executable, "-m", "primus_scale.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
+    """``primus-scale`` with no more than 8 GiB of addresses."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return fork_server.run(LIMITED, *arguments, env=environment, cwd=ROOT)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

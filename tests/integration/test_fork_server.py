@@ -65,6 +65,12 @@ def test_output_goes_to_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "here\n"
 
 
+def test_output_and_errors_are_told_apart(tmp_path: Path) -> None:
+    program = write(tmp_path, "import sys\nprint('out')\nsys.exit('wrong')")
+    done = fork_server.run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "out\n", "wrong\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_end_a_program_as_they_would_a_fresh_one(tmp_path: Path, number: int) -> None:
     process = fork_server.start(write(tmp_path, WAIT))

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,11 +16,14 @@ from tests.conftest import one_cluster_at_a_time, require
 from tests.integration.test_cli_commands import write_task
 from tests.integration.tiny import (
     LAUNCHER,
+    Process,
     checkpoints,
+    forked,
     free_port,
     last_step,
     losses,
     said_by,
+    start_ranks,
     started,
     tiny_config,
     wait_for,
@@ -34,9 +36,8 @@ from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import save_model
 
 PATIENCE_S = 300.0  # other tests may keep the machine busy
-COMMAND = (sys.executable, "-m", "primus_scale.cli")
+COMMAND = "primus_scale.cli"
 INTERRUPTED = 130
-Process = subprocess.Popen[str]
 
 
 @pytest.fixture(autouse=True)
@@ -65,17 +66,20 @@ def says(text: str) -> Callable[[Process], None]:
 
 
 def interrupted(
-    command: tuple[str, ...], ready: Callable[[Process], None], group: bool, code: int = INTERRUPTED
+    command: tuple[str, ...], ready: Callable[[Process], None], group: bool, fresh: bool = False
 ) -> str:
-    """What a command says after Ctrl-C, to it alone or to its whole group."""
-    with started(*command) as process:
+    """What a command (a module, its arguments) says after Ctrl-C, to it alone or to its group.
+
+    fresh: in an interpreter of its own, as Ray's drivers are.
+    """
+    with started(sys.executable, "-m", *command) if fresh else forked(*command) as process:
         ready(process)
         if group:
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGINT)
         (said,), codes = said_by([process])
-        assert codes == [code], said
+        assert codes == [INTERRUPTED], said
         assert not psutil.wait_procs(members(process.pid), timeout=30)[1], "processes were left"
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said
@@ -105,12 +109,12 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     source, out = tmp_path / "source", tmp_path / "out"
     write_recordings(source, range(60))
     options = ("--window-s", "2", "--require", "--workers", workers)
-    command = (*COMMAND, "shards", "build", "folder", "--src", str(source), "--out", str(out))
+    command = (COMMAND, "shards", "build", "folder", "--src", str(source), "--out", str(out))
 
     def some_are_done(process: Process) -> None:
         wait_until(lambda: len(list(out.glob(".work/recording-*.json"))) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, *options), some_are_done, group)
+    said = interrupted((*command, *options), some_are_done, group, fresh=workers == "2")
     assert line_of(said) == (
         "primus-scale shards: interrupted; what is done is kept, and the same command goes on"
     )
@@ -119,7 +123,7 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     assert done
     assert not (out / "index.json").exists()
     assert not (out / "run.lock").exists()
-    with started(*command, "--window-s", "2", "--require", "--workers", "1") as process:
+    with forked(*command, "--window-s", "2", "--require", "--workers", "1") as process:
         says("60 of 60")(process)
         assert all(path.stat().st_mtime_ns == time for path, time in done.items() if path.exists())
         assert wait_for([process]) == [0]
@@ -130,8 +134,8 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
 @pytest.mark.parametrize("group", [False, True])
 def test_demo_leaves_nothing(tmp_path: Path, group: bool) -> None:
     out = tmp_path / "out"
-    command = (*COMMAND, "shards", "build", "demo", "--out", str(out), "--workers", "2")
-    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group)
+    command = (COMMAND, "shards", "build", "demo", "--out", str(out), "--workers", "2")
+    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group, fresh=True)
     assert line_of(said) == "primus-scale shards: interrupted; nothing was written; start it again"
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
@@ -140,7 +144,7 @@ def test_embed_keeps_what_is_done(tmp_path: Path) -> None:
     source, out = str(tmp_path / "windows"), tmp_path / "out"
     write_windows(source, make_windows(600, samples=200))
     model = str(save_model(tmp_path / "model", "clip"))
-    command = (*COMMAND, "shards", "embed", "--src", source, "--out", str(out), "--video", model)
+    command = (COMMAND, "shards", "embed", "--src", source, "--out", str(out), "--video", model)
     said = interrupted((*command, "--batch", "1"), says("parts: "), group=True)
     assert line_of(said).endswith("what is done is kept, and the same command goes on")
     assert not (out / "index.json").exists()
@@ -157,7 +161,7 @@ def test_verify_changes_nothing(tmp_path: Path) -> None:
             PATIENCE_S,
         )
 
-    said = interrupted((*COMMAND, "shards", "verify", str(tmp_path / "out")), reads, group=False)
+    said = interrupted((COMMAND, "shards", "verify", str(tmp_path / "out")), reads, group=False)
     assert line_of(said) == "primus-scale shards: interrupted; nothing was written; start it again"
 
 
@@ -166,7 +170,7 @@ def test_pretrain_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     output, run = tmp_path / "out", tmp_path / "run.yaml"
     endless = ("train.pictures_every=100000", "optimizer.schedule=constant")
     config = tiny_config(output, write_shards(tmp_path / "shards"), *endless)
-    command = (*COMMAND, "pretrain", "--config", str(write_config(config, run)))
+    command = (COMMAND, "pretrain", "--config", str(write_config(config, run)))
 
     def trains(process: Process) -> None:
         wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
@@ -179,14 +183,14 @@ def test_pretrain_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     before = losses(output)
     if group:
         task = write_task(tmp_path / "task")
-        with started(*command, f"train.steps={done + 1}") as process:
+        with forked(*command, f"train.steps={done + 1}") as process:
             assert wait_for([process]) == [0]
         assert losses(output)[:-1] == before
         evaluate_is_interrupted(output, task)
 
 
 def evaluate_is_interrupted(run: Path, task: str) -> None:
-    command = (*COMMAND, "evaluate", "--run", str(run), "--data", task, "k=[1]", "draws=100")
+    command = (COMMAND, "evaluate", "--run", str(run), "--data", task, "k=[1]", "draws=100")
 
     def works(process: Process) -> None:
         wait_until((run / "few_shot").is_dir, PATIENCE_S)
@@ -200,20 +204,14 @@ def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     """While the first waits for data that do not come: here, behind a stopped rank."""
     output, run = tmp_path / "out", tmp_path / "run.yaml"
     config = tiny_config(output, write_shards(tmp_path / "shards"), "train.pictures_every=100000")
-    arguments = ("--config", str(write_config(config, run)), "train.steps=100000")
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    commands = [
-        ("env", *(f"{k}={v}" for k, v in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()))
-        for rank in "01"
-    ]
-    program = (sys.executable, str(LAUNCHER), *arguments)
-    with started(*commands[0], *program) as first, started(*commands[1], *program) as second:
-        wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
-        second.send_signal(signal.SIGSTOP)
-        first.send_signal(signal.SIGINT)
-        says("interrupted: stopping after a checkpoint")(first)
-        first.send_signal(signal.SIGINT)
-        assert first.wait(timeout=10) == INTERRUPTED
+    file = str(write_config(config, run))
+    first, second = start_ranks(2, LAUNCHER, "--config", file, "train.steps=100000")
+    wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
+    second.send_signal(signal.SIGSTOP)
+    first.send_signal(signal.SIGINT)
+    says("interrupted: stopping after a checkpoint")(first)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=10) == INTERRUPTED
 
 
 def test_ranks_of_deepspeed_save_and_go_on(tmp_path: Path) -> None:
@@ -244,12 +242,12 @@ def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     overrides = ("launch.workers=2", "train.pictures_every=100000", "optimizer.schedule=constant")
     file = str(write_config(tiny_config(output, shards, *overrides), tmp_path / "run.yaml"))
-    command = (sys.executable, "-m", "launch.ray_train", "--config", file)
+    command = ("launch.ray_train", "--config", file)
 
     def trains(process: Process) -> None:
         wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, "train.steps=100000"), trains, group)
+    said = interrupted((*command, "train.steps=100000"), trains, group, fresh=True)
     assert "interrupted: stopping after a checkpoint; Ctrl-C again ends at once" in line_of(said)
     assert f"{output}: stopped, what is done is in its checkpoint" in said
     (done,) = checkpoints(output)

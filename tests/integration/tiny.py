@@ -201,6 +201,19 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(launcher.pid, signal.SIGKILL)
 
 
+@contextmanager
+def forked(program: Path | str, *arguments: str) -> Iterator[fork_server.Forked]:
+    """As ``started``, a program that is no launcher: a file, or a module by its name."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    start = fork_server.start
+    with start(program, *arguments, env=environment, cwd=ROOT, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):  # all of the group has ended
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def said_by(processes: Sequence[Process], timeout_s: float = 300.0) -> tuple[list[str], list[int]]:
     """What the processes have printed when they have ended, and their exit codes.
 

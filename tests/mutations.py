@@ -1,0 +1,374 @@
+"""Is each of these faults caught? One-line changes of the program, each run against its tests.
+
+    python -m tests.mutations                 # all; ends with 1 where one is not caught
+    python -m tests.mutations gather seed     # those whose name has one of the words
+
+Each is put into a copy of the checkout, never into the checkout itself. A fault whose line is gone
+is an error: the list must follow the code. ``make test`` does not run it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("primus_scale", "shards", "launch", "benchmarks", "tests", "configs")
+
+
+class Fault(NamedTuple):
+    """In ``file``, the only ``old`` becomes ``new``; ``tests`` are to notice it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+LOSS = "primus_scale/objective/contrast.py"
+COLLECTIVES = "primus_scale/distributed/collectives.py"
+SCHEDULE = "primus_scale/data/schedule.py"
+STEP = "primus_scale/train/step.py"
+TRAINER = "primus_scale/train/trainer.py"
+RUN = "primus_scale/train/run.py"
+AUGMENT = "primus_scale/augment.py"
+GATES = "shards/signal/gates.py"
+UNITS = "primus_scale/signal/units.py"
+FILES = "primus_scale/storage/files.py"
+NUMERICS, UNIT, RANKS, WHOLE = (
+    f"tests/{folder}/test_" for folder in ("numerics", "unit", "distributed", "integration")
+)
+
+FAULTS = (
+    Fault(
+        "loss: a sign",
+        LOSS,
+        "_cross_entropy(logits, first) + _cross_entropy(reverse",
+        "_cross_entropy(logits, first) - _cross_entropy(reverse",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: invalid keys are negatives",
+        LOSS,
+        "~(valid[:, None] & all_valid) | same",
+        "~valid[:, None] | same",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: equal keys are negatives",
+        LOSS,
+        "(key_ids[:, None] == gather(key_ids))",
+        "(key_ids[:, None] != key_ids[:, None])",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: multiplied by the temperature",
+        LOSS,
+        "(1 / temperature)",
+        "temperature",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: a share that is not of all ranks",
+        LOSS,
+        "(world_size() / rows.clamp(min=1))",
+        "(1 / rows.clamp(min=1))",
+        f"{RANKS}gradients.py",
+    ),
+    Fault(
+        "gather: ranks in the wrong order",
+        COLLECTIVES,
+        "    dist.all_gather_into_tensor(rows, local.contiguous())\n    return rows",
+        "    dist.all_gather_into_tensor(rows, local.contiguous())\n"
+        "    return rows.roll(len(local), 0)",
+        f"{RANKS}gradients.py",
+    ),
+    Fault(
+        "gather: the gradient of the own loss only",
+        COLLECTIVES,
+        "dist.reduce_scatter_tensor(mine, grad.contiguous())",
+        "mine.copy_(grad.chunk(world_size())[rank()])",
+        f"{RANKS}gradients.py",
+    ),
+    Fault(
+        "schedule: the seed is not used",
+        SCHEDULE,
+        "records = _permutation(len(self._windows), self._seed, epoch)",
+        "records = _permutation(len(self._windows), 0, epoch)",
+        f"{UNIT}data_schedule.py",
+    ),
+    Fault(
+        "schedule: the second batch is the first",
+        SCHEDULE,
+        "divmod(step * self._batch, self.windows)",
+        "divmod(max(step - 1, 0) * self._batch, self.windows)",
+        f"{UNIT}data_schedule.py",
+    ),
+    Fault(
+        "schedule: a window twice in a batch",
+        SCHEDULE,
+        "waiting = np.isin(self._numbers(drawn), self._numbers(batch_mates))",
+        "waiting = np.isin(self._numbers(drawn), self._numbers(batch_mates)[:-1])",
+        f"{UNIT}data_schedule.py",
+    ),
+    Fault(
+        "views: all ranks draw the same",
+        RUN,
+        "first = self.runtime.rank * len(batch)",
+        "first = 0",
+        f"{WHOLE}zero.py::test_loss_curve_on_two_ranks_is_that_of_one",
+    ),
+    Fault(
+        "views: the seed is not used",
+        AUGMENT,
+        'hash64(f"augment/{seed}/{step}")',
+        'hash64(f"augment/{step}")',
+        f"{WHOLE}golden.py {UNIT}augment.py",
+    ),
+    Fault(
+        "views: a flip keeps angular velocity",
+        AUGMENT,
+        "-1.0 if unit == ANGULAR_VELOCITY else 1.0",
+        "1.0 if unit == ANGULAR_VELOCITY else 1.0",
+        f"{UNIT}augment.py {NUMERICS}reversed_motion.py",
+    ),
+    Fault(
+        "views: axes swapped before a turn",
+        AUGMENT,
+        "imu.view(batch, channels // 3, 3, samples)",
+        "imu.view(batch, 3, channels // 3, samples).transpose(1, 2)",
+        f"{NUMERICS}rotation.py",
+    ),
+    Fault(
+        "step: gradients of passes count twice",
+        STEP,
+        "share = _gradient(self.output.temperatures[name]) / len(self._parts)",
+        "share = _gradient(self.output.temperatures[name])",
+        f"{NUMERICS}accumulation.py",
+    ),
+    Fault(
+        "step: a bad step enters the support set",
+        STEP,
+        "        if support is not None:\n            support.enqueue(support_entries(",
+        "    if support is not None:\n        support.enqueue(support_entries(",
+        f"{WHOLE}nonfinite.py",
+    ),
+    Fault(
+        "step: one rank leaves a step out alone",
+        STEP,
+        "finite = _finite_on_all_ranks(loss.total)",
+        "finite = bool(torch.isfinite(loss.total))",
+        f"{WHOLE}nonfinite.py::test_run_counts_the_bad_step_and_ends",
+    ),
+    Fault(
+        "rate: the schedule is a step ahead",
+        TRAINER,
+        "learning_rate(step - 1, config.optimizer",
+        "learning_rate(step, config.optimizer",
+        f"{WHOLE}golden.py",
+    ),
+    Fault(
+        "resume: data from the beginning",
+        TRAINER,
+        "run.batches(progress.step)",
+        "run.batches(0)",
+        f"{WHOLE}resume.py",
+    ),
+    Fault(
+        "resume: views of other steps",
+        TRAINER,
+        "run.views(batch, step)",
+        "run.views(batch, step - begun)",
+        f"{WHOLE}resume.py",
+    ),
+    Fault(
+        "resume: an empty support set",
+        "primus_scale/checkpoint/checkpoints.py",
+        "support.load(folder / SUPPORT)",
+        "pass",
+        f"{WHOLE}resume.py",
+    ),
+    Fault(
+        "checkpoint: contents are not checked",
+        "primus_scale/checkpoint/manifest.py",
+        "or file_entry(path) != entry",
+        "or False",
+        f"{UNIT}checkpoint.py",
+    ),
+    Fault(
+        "files: written in place",
+        FILES,
+        'with partial.open("w", encoding="utf-8")',
+        'with path.open("w", encoding="utf-8")',
+        f"{UNIT}files.py",
+    ),
+    Fault(
+        "files: not on disk before the rename",
+        FILES,
+        "                os.fsync(file.fileno())\n",
+        "",
+        f"{UNIT}files.py",
+    ),
+    Fault(
+        "lock: not taken",
+        "primus_scale/distributed/run_lock.py",
+        "on_first_rank(lock.acquire)",
+        "on_first_rank(lambda: None)",
+        f"{WHOLE}run_lock.py::test_second_run_is_refused_and_the_first_goes_on",
+    ),
+    Fault(
+        "names: a way out of the folder",
+        "primus_scale/storage/names.py",
+        'part in ("", ".", "..")',
+        'part in ("", ".")',
+        f"{UNIT}names.py",
+    ),
+    Fault(
+        "units: degrees",
+        UNITS,
+        "DEGREE = math.pi / 180",
+        "DEGREE = math.pi / 200",
+        f"{UNIT}readers.py {UNIT}signal.py {UNIT}reader_ego4d.py",
+    ),
+    Fault(
+        "units: a sixty-fourth of g",
+        UNITS,
+        "GRAVITY / 64",
+        "GRAVITY / 32",
+        f"{UNIT}reader_ppg_dalia.py {UNIT}signal.py",
+    ),
+    Fault(
+        "gates: full scale passes",
+        GATES,
+        "if stretch.saturated[columns].any():",
+        "if stretch.saturated[columns].all():",
+        f"{UNIT}gates.py",
+    ),
+    Fault(
+        "gates: windows reach out of the samples",
+        GATES,
+        "TOLERANCE_S = 1e-6",
+        "TOLERANCE_S = 1.0",
+        f"{UNIT}gates.py {UNIT}windows.py",
+    ),
+    Fault(
+        "support: a window is its own neighbour",
+        "primus_scale/sample.py",
+        "(self.uid == other.uid) | (",
+        "(self.uid != self.uid) | (",
+        f"{UNIT}support.py {NUMERICS}neighbours.py",
+    ),
+    Fault(
+        "support: the ring keeps one too many",
+        "primus_scale/support/part.py",
+        "max(0, added - self.spec.capacity)",
+        "max(0, added - self.spec.capacity - 1)",
+        f"{UNIT}support.py {NUMERICS}neighbours.py",
+    ),
+    Fault(
+        "lag: the picture is shifted the wrong way",
+        "shards/lag/measure.py",
+        "self.frames.times_s() - self.lag_s",
+        "self.frames.times_s() + self.lag_s",
+        f"{UNIT}windows.py {NUMERICS}lag.py",
+    ),
+    Fault(
+        "resampling: a grid that is late by half a sample",
+        "primus_scale/signal/resample.py",
+        "np.arange(start, stop) / fine_hz",
+        "(np.arange(start, stop) + 0.5) / fine_hz",
+        f"{NUMERICS}resample.py",
+    ),
+    Fault(
+        "encoder: attention over heads",
+        "primus_scale/encoders/transformer.py",
+        "mixed.transpose(1, 2).reshape(batch",
+        "mixed.reshape(batch",
+        f"{UNIT}encoders.py",
+    ),
+    Fault(
+        "statistics: resamples spread as if people were many",
+        "primus_scale/evaluate/statistics.py",
+        "np.sqrt(people / (people - 1)) * t",
+        "t",
+        f"{UNIT}evaluate_statistics.py",
+    ),
+    Fault(
+        "evaluation: people on both sides",
+        "primus_scale/evaluate/draws.py",
+        "set(label.people) & set(test.people)",
+        "set(label.people) & set()",
+        f"{UNIT}evaluate_protocol.py::test_people_on_both_sides_are_refused",
+    ),
+    Fault(
+        "retrieval: a rank's queries count for all",
+        "primus_scale/monitor/retrieval.py",
+        "share.double() * len(own)",
+        "share.double() * len(queries)",
+        f"{RANKS}retrieval_ranks.py",
+    ),
+)
+
+
+def run(fault: Fault, checkout: Path) -> bool:
+    """Whether the tests fail with the fault in ``checkout``, which is then as it was."""
+    path = checkout / fault.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(
+            f"{fault.file} holds {fault.old!r} {text.count(fault.old)} times, not once"
+        )
+    path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *fault.tests.split()],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode not in (0, 1):  # neither all passed nor some failed
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.returncode == 1
+
+
+def main() -> int:
+    """Put in one after the other, and say which are caught."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only faults whose name has one of them")
+    words = parser.parse_args().words
+    chosen = [each for each in FAULTS if not words or any(word in each.name for word in words)]
+    survived = []
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        checkout = Path(folder)
+        for package in PACKAGES:
+            shutil.copytree(
+                ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(ROOT / "pyproject.toml", checkout)
+        for fault in chosen:
+            start = time.monotonic()
+            caught = run(fault, checkout)
+            took_s = time.monotonic() - start
+            print(
+                f"{'caught' if caught else 'SURVIVED'}  {fault.name}  ({took_s:.0f} s)", flush=True
+            )
+            if not caught:
+                survived.append(fault.name)
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} faults are caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
