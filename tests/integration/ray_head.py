@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from ray._common.utils import reset_ray_address
 
-from tests.integration.tiny import ROOT, free_port, wait_until
+from tests.integration.tiny import ROOT, free_port, started, wait_until
 
 BIN = Path(sys.executable).parent
 # A node that is gone is noticed within two seconds instead of twenty.
@@ -166,6 +167,31 @@ def ray_head(cpus: int) -> Iterator[Head]:
         with forgotten_address(), head.node(cpus, *options):
             wait_until(lambda: _takes_jobs(head))
             yield head
+
+
+@contextmanager
+def plain_cluster(cpus: int) -> Iterator[dict[str, str]]:
+    """A cluster without dashboard and token; the variables under which programs use it."""
+    address = f"127.0.0.1:{free_port()}"
+    program = (sys.executable, str(BIN / "ray"))
+    options = ("--include-dashboard=false", "--disable-usage-stats", "--block")
+    here = ("--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}")
+    variables = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}  # tests have workers, too
+    health = (*program, "health-check", "--address", address)
+
+    def answers() -> bool:
+        return subprocess.run(health, capture_output=True, check=False).returncode == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with (
+            forgotten_address(),
+            started(*program, "start", "--head", f"--num-cpus={cpus}", *here, *options),
+        ):
+            wait_until(answers)
+            reset_ray_address()  # or a run that starts its own cluster would take it for that
+            yield {**variables, "RAY_ADDRESS": address}
 
 
 @contextmanager

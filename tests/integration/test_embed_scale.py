@@ -2,26 +2,26 @@
 
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from shards.write.verify import verify
+from tests import fork_server
 from tests.conftest import one_cluster_at_a_time
-from tests.integration.tiny import ROOT, started, wait_for, wait_until
+from tests.integration.tiny import ROOT, forked, wait_until
 from tests.s3_server import s3_server
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import illustrate, save_model
 
 COUNT = 240
 GROUPS, SHARDS = 60, 60
-# The command's function with groups and shards so small that there are many; workers keep their
+HERE: Mapping[str, str] = {}  # of no cluster
+# The command's function, with groups and shards so small that there are many; workers keep their
 # own settings, so this also shows that only the driver cuts.
-PROGRAM = """
-import sys
+PROGRAM = """import sys
 from shards.embed import embed, packing
 embed.GROUP_WINDOWS, packing.SHARD_BYTES = 4, 1
 source, out, teacher, workers = sys.argv[1:]
@@ -29,19 +29,17 @@ embed.embed(source, out, video=teacher, text=teacher, block=4, batch=3, workers=
 """
 
 
-def command(source: str, out: Path | str, teacher: str, workers: int) -> tuple[str, ...]:
-    return (sys.executable, "-c", PROGRAM, source, str(out), teacher, str(workers))
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "embed.py"
+    path.write_text(PROGRAM)
+    return path
 
 
-def embed(source: str, out: Path | str, teacher: str, workers: int) -> str:
-    """What the command prints."""
-    done = subprocess.run(
-        command(source, out, teacher, workers),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def embed(program: Path, *arguments: object, variables: Mapping[str, str] = HERE) -> str:
+    """What the command prints; arguments: source, out, teacher, workers."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = fork_server.run(program, *map(str, arguments), env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -63,10 +61,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def packed(source: str, teacher: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def packed(
+    program: Path, source: str, teacher: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     """What one process makes of the windows."""
     out = tmp_path_factory.mktemp("packed") / "shards"
-    printed = embed(source, out, teacher, workers=1)
+    printed = embed(program, source, out, teacher, 1)
     assert f"embed  {COUNT} windows  parts: {GROUPS}" in printed
     assert f"pack  {COUNT} windows  parts: {SHARDS}" in printed
     assert verify(str(out)).ok
@@ -75,7 +75,12 @@ def packed(source: str, teacher: str, tmp_path_factory: pytest.TempPathFactory) 
 
 @one_cluster_at_a_time
 def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
-    source: str, teacher: str, packed: dict[str, bytes], tmp_path: Path
+    program: Path,
+    source: str,
+    teacher: str,
+    packed: dict[str, bytes],
+    cluster: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     out, work = tmp_path / "out", tmp_path / "out" / ".work"
 
@@ -83,7 +88,9 @@ def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
         return {path.name.split(".")[0] for path in work.glob(f"{kind}-*.json")}
 
     def kill_after(kind: str, count: int, workers: int) -> None:
-        with started(*command(source, out, teacher, workers)) as run:
+        variables = cluster if workers > 1 else HERE
+        arguments = (source, str(out), teacher, str(workers))
+        with forked(program, *arguments, variables=variables) as run:
             wait_until(lambda: len(done(kind)) >= count)
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
@@ -100,18 +107,22 @@ def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
     assert len(done("shard")) < SHARDS
     assert written(groups) == before, "finished groups are not embedded again"
 
-    with started(*command(source, out, teacher, workers=1)) as run:
-        assert wait_for([run]) == [0]
+    embed(program, source, out, teacher, 1)
     assert contents(out) == packed
 
 
 @one_cluster_at_a_time
 def test_two_workers_on_object_storage_write_the_same_bytes_as_one_on_local_disk(
-    source: str, teacher: str, packed: dict[str, bytes], tmp_path: Path
+    program: Path,
+    source: str,
+    teacher: str,
+    packed: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
+    """On a cluster of the command's own, whose workers find the server as the command does."""
     with s3_server(tmp_path / "s3") as bucket:
         files = fsspec.filesystem("s3")
         files.put(f"{source}/", f"{bucket}/windows/", recursive=True)
-        embed(f"{bucket}/windows", f"{bucket}/packed", teacher, workers=2)
+        embed(program, f"{bucket}/windows", f"{bucket}/packed", teacher, 2)
         far = {Path(path).name: files.cat_file(path) for path in files.find(f"{bucket}/packed")}
     assert far == packed, "and nothing of the work is left"

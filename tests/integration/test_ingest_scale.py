@@ -5,9 +5,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import fsspec
@@ -16,29 +15,34 @@ import pytest
 
 from primus_scale.data.shard_set import ShardSet
 from shards.write.verify import verify
+from tests import fork_server
 from tests.conftest import one_cluster_at_a_time, require
-from tests.integration.tiny import ROOT, started, wait_until
+from tests.integration.tiny import ROOT, Process, forked, wait_until
 from tests.recording_folder import write_recordings
 from tests.s3_server import s3_server
 
-RECORDINGS = 200
-BROKEN = "person 3/walk 123"
+Variables = Mapping[str, str]
+RECORDINGS = 60
+BROKEN = "person 3/walk 043"
+COMMAND = "primus_scale.cli"
+HERE: Variables = {}
 
 
 def command(source: Path | str, out: Path | str, workers: int) -> tuple[str, ...]:
-    program = str(Path(sys.executable).with_name("primus-scale"))
+    """Arguments of ``primus-scale``."""
     return (
-        *(sys.executable, program, "shards", "build", "folder"),
-        *("--src", str(source), "--out", str(out), "--workers", str(workers)),
-        *("--shard-bytes", "400000"),  # several shards
+        *("shards", "build", "folder", "--src", str(source), "--out", str(out)),
+        *("--workers", str(workers), "--shard-bytes", "120000"),  # several shards
     )
 
 
-def build(source: Path | str, out: Path | str, workers: int) -> str:
-    """What the command prints."""
-    done = subprocess.run(
-        command(source, out, workers), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def build(
+    source: Path | str, out: Path | str, workers: int = 1, variables: Variables = HERE
+) -> str:
+    """What the command prints. variables: of the cluster, where it has one."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    arguments = command(source, out, workers)
+    done = fork_server.run(COMMAND, *arguments, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -58,7 +62,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one worker makes of the recordings."""
     out = tmp_path_factory.mktemp("built") / "shards"
-    build(source, out, workers=1)
+    build(source, out)
     assert verify(str(out)).ok
     assert len(list(out.glob("shard-*.tar"))) > 3
     return contents(out)
@@ -66,25 +70,25 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 @one_cluster_at_a_time
 def test_two_workers_write_the_same_bytes_as_one(
-    source: Path, built: dict[str, bytes], tmp_path: Path
+    source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
-    printed = build(source, tmp_path / "out", workers=2)
+    printed = build(source, tmp_path / "out", 2, cluster)
     windows = count(built, *range(RECORDINGS))
     assert f"{RECORDINGS} recordings: {windows} windows, 0 refused, 0 recordings failed" in printed
     assert contents(tmp_path / "out") == built
 
 
-def kill(run: subprocess.Popen[str]) -> None:
+def kill(run: Process) -> None:
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
 
 
 @one_cluster_at_a_time
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    source: Path, built: dict[str, bytes], tmp_path: Path
+    source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
     out, work = tmp_path / "out", tmp_path / "out/.work"
-    with started(*command(source, out, workers=2)) as run:
+    with forked(COMMAND, *command(source, out, workers=2), variables=cluster) as run:
         wait_until(lambda: list(work.glob("recording-*.json")))
         time.sleep(random.uniform(0.0, 1.0))
         kill(run)
@@ -93,19 +97,19 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert kept
     before = {path: path.stat().st_mtime_ns for path in kept}
 
-    with started(*command(source, out, workers=2)) as run:
+    with forked(COMMAND, *command(source, out, workers=2), variables=cluster) as run:
         wait_until(lambda: list(out.glob("shard-*.tar")))
         kill(run)  # while records are dealt
     assert not (out / "index.json").exists()
     assert {path: path.stat().st_mtime_ns for path in kept} == before, "none is read again"
 
-    build(source, out, workers=2)
+    build(source, out, 2, cluster)
     assert contents(out) == built
 
 
 @one_cluster_at_a_time
 def test_a_corrupt_recording_is_listed_and_leaves_the_others_as_they_are(
-    source: Path, built: dict[str, bytes], tmp_path: Path
+    source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "source"
     shutil.copytree(source, damaged, copy_function=os.link)
@@ -113,10 +117,10 @@ def test_a_corrupt_recording_is_listed_and_leaves_the_others_as_they_are(
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content[: len(content) // 2])
-    printed = build(damaged, tmp_path / "out", workers=2)
+    printed = build(damaged, tmp_path / "out", 2, cluster)
     healthy, number = json.loads(built["ingest.json"])["recordings"], int(BROKEN[-3:])
     left = count(built, *range(RECORDINGS)) - count(built, number)
-    assert f"200 recordings: {left} windows, 0 refused, 1 recordings failed" in printed
+    assert f"{RECORDINGS} recordings: {left} windows, 0 refused, 1 recordings failed" in printed
     assert f"{BROKEN}/imu.npy" in printed
     report = json.loads((tmp_path / "out/ingest.json").read_text())["recordings"]
     assert [r["name"] for r in report if r["error"]] == [BROKEN.replace("/", "-")]
@@ -150,9 +154,10 @@ def windows_by_uid(folder: Path) -> dict[int, np.ndarray]:
 
 @one_cluster_at_a_time
 def test_recordings_and_shards_on_object_storage(tmp_path: Path) -> None:
+    """On a cluster of the command's own, whose workers find the server as the command does."""
     near = tmp_path / "near"
     write_recordings(near, range(6))
-    build(near, tmp_path / "out", workers=1)
+    build(near, tmp_path / "out")
     with s3_server(tmp_path / "s3") as bucket:
         files = fsspec.filesystem("s3")
         files.put(f"{near}/", f"{bucket}/raw/", recursive=True)
@@ -172,15 +177,11 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 
 
-def peak_mib(*arguments: str) -> float:
+def peak_mib(program: Path, *arguments: str) -> float:
     """Largest resident memory of a process of its own that runs the command."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    program.write_text(PEAK)
+    done = fork_server.run(program, *arguments, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1]) / 1024
 
 
@@ -190,6 +191,6 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path) -> 
     for hours in (0.5, 6.0):
         folder = tmp_path / f"{hours} h"
         write_recordings(folder / "source", [0], seconds=hours * 3600)
-        peaks.append(peak_mib(*command(folder / "source", folder / "out", 1)[2:]))
+        peaks.append(peak_mib(tmp_path / "peak.py", *command(folder / "source", folder / "out", 1)))
     assert peaks[1] < 1536
     assert peaks[1] - peaks[0] < 100, "a longer recording costs little more"

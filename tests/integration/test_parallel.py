@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import ray
@@ -13,47 +12,29 @@ import ray
 from shards.tasks import workers as parallel
 from shards.tasks.workers import Failed, run_tasks
 from tests.conftest import one_cluster_at_a_time
-from tests.integration.tiny import ROOT, free_port, started, wait_until
 from tests.square_worker import make_worker
 
 pytestmark = one_cluster_at_a_time
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster of two cores at RAY_ADDRESS."""
-    port = free_port()
-    ray_program = str(Path(sys.executable).with_name("ray"))
-    options = ("--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("PYTHONPATH", str(ROOT))  # of the workers, who import the tests' worker
-        start = (sys.executable, ray_program, "start", "--head", f"--port={port}", *options)
-        with started(*start, "--node-ip-address=127.0.0.1"):
-            patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-            health = (sys.executable, ray_program, "health-check")
-            wait_until(lambda: subprocess.run(health, capture_output=True).returncode == 0)
-            yield
 
 
 def run(items: list[int], **options: object) -> dict[int, object]:
     return dict(run_tasks(make_worker, items, **{"workers": 2, **options}))  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_results_come_with_the_places_of_their_items() -> None:
     items = list(range(-20, 0))
     assert run(items) == {place: item * item for place, item in enumerate(items)}
     assert not ray.is_initialized(), "the connection ends with the work"
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_an_error_comes_out_as_it_was_raised() -> None:
     with pytest.raises(ValueError, match=r"^seven is not to be squared; leave it out$"):
         run([1, 2, 7, 3])
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_an_item_that_kills_its_worker_twice_is_reported_and_the_others_are_done() -> None:
     results = run([2, 13, 3, 4])
     failed = results.pop(1)
@@ -62,12 +43,12 @@ def test_an_item_that_kills_its_worker_twice_is_reported_and_the_others_are_done
     assert results == {0: 4, 2: 9, 3: 16}
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_workers_beyond_the_cluster_do_no_harm() -> None:
     assert run([1, 2, 3, 4], workers=4) == {0: 1, 1: 4, 2: 9, 3: 16}
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_a_worker_that_no_machine_can_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="needs 3 CPU, machines of the cluster have up to 2 CPU"):
         run([1, 2], threads=3)
@@ -75,7 +56,7 @@ def test_a_worker_that_no_machine_can_hold_is_refused() -> None:
         run([1, 2], gpus=1.0)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_that_there_is_no_room_is_told_and_the_work_done_when_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -202,9 +202,11 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def forked(program: Path | str, *arguments: str) -> Iterator[fork_server.Forked]:
+def forked(
+    program: Path | str, *arguments: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[fork_server.Forked]:
     """As ``started``, a program that is no launcher: a file, or a module by its name."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **variables}
     start = fork_server.start
     with start(program, *arguments, env=environment, cwd=ROOT, start_new_session=True) as process:
         try:
