@@ -58,7 +58,7 @@ from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.distributed.group import is_launched, join_group, stop_runtime
 from primus_scale.storage.files import check_writable, write_atomically
-from shards.tasks.workers import stays_here
+from shards.tasks.workers import runs_in_process
 
 # The step is last, since it needs most of the others.
 CHECKS = (*node.CHECKS, *storage.CHECKS, *memory.CHECKS, *network.CHECKS, *step.CHECKS)
@@ -89,7 +89,7 @@ def _check(args: argparse.Namespace) -> int:
     """The exit code of the checks."""
     report, rank = Report(), 0
     config = load_config(args.config, args.overrides)
-    alone = config.launch.worker_counts == range(1, 2) and stays_here(1)
+    alone = config.launch.worker_counts == range(1, 2) and runs_in_process(1)
     check = check_as_rank if is_launched() or alone else check_with_ray
     try:
         with stop_with_launcher(exit_code=1, grace_s=0.0):

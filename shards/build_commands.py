@@ -102,8 +102,8 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         ("--shard-bytes", int, "size of a shard"),
     ):
         default = default_of(flag)
-        told = f"{text} (default: {default})" if default is not None else text
-        settings.add_argument(flag, type=kind, metavar="N", help=told)
+        help_text = f"{text} (default: {default})" if default is not None else text
+        settings.add_argument(flag, type=kind, metavar="N", help=help_text)
     settings.add_argument(
         "--require",
         nargs="*",
@@ -144,12 +144,12 @@ def _option(text: str) -> tuple[str, str]:
 def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettings:
     """What the user says, then what the reader's schema says, then the defaults."""
     reader = create_reader(args.data, args.src, options)
-    said: dict[str, Any] = {"require": sorted(reader.requires)}
+    given: dict[str, Any] = {"require": sorted(reader.requires)}
     for name in (one.name for one in fields(IngestSettings)):
         if (value := getattr(args, name, None)) is not None:
-            said[name] = value
-    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
-    return IngestSettings.of(reader.schema(), **{**said, **lists})
+            given[name] = value
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return IngestSettings.of(reader.schema(), **{**given, **lists})
 
 
 def _add_output(parser: argparse.ArgumentParser, workers: str) -> None:

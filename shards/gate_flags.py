@@ -14,7 +14,7 @@ GATE_FLAGS = (
         "refuse windows over longer times between samples; 1.5 usual spacings are never a gap, nor "
         "2.5 up to 90 ms (a lost sample from 23 Hz on)",
     ),
-    ("--min-rate-share", float, "of the windows' rate; refuse slower sensors"),
+    ("--min-rate-share", float, "share of the windows' rate; refuse slower sensors"),
     ("--max-rate-hz", float, "refuse faster sensors: their times are in another unit"),
     ("--max-rate-error", float, "flag sensors further off their nominal rate, as a share"),
     ("--max-dropped", float, "flag sensors that lose a larger share of their rows, for any reason"),
@@ -28,10 +28,14 @@ GATE_FLAGS = (
     (
         "--repeat-s",
         float,
-        "rows of a sensor that holds one value for longer are invalid (ten times as long where its "
+        "rows are invalid where a sensor repeats one value for longer (ten times as long if its "
         "steps are coarse)",
     ),
-    ("--max-repeated", float, "flag sensors with a larger share of rows of zeros or held values"),
+    (
+        "--max-repeated",
+        float,
+        "flag sensors with a larger share of rows of zeros or repeated values",
+    ),
     (
         "--spike-ratio",
         float,
@@ -44,12 +48,12 @@ GATE_FLAGS = (
     (
         "--tilt-factor",
         float,
-        "flag where gravity turns so much faster or slower than a gyroscope",
+        "flag where gravity turns faster or slower than the gyroscope by this factor",
     ),
     (
         "--min-agreement",
         float,
-        "flag where gravity's turning and the gyroscope correlate less, and better on other axes",
+        "flag where gravity's turning and the gyroscope correlate less, and more on other axes",
     ),
     ("--max-acc", float, "m/s2; rows of larger values are invalid"),
     ("--max-value", float, "rows of larger values in other SI units are invalid"),
@@ -63,8 +67,8 @@ def add_gate_flags(parser: argparse.ArgumentParser) -> None:
         "gates", "thresholds that flag or refuse; docs/ingest.md says what each gate looks at"
     )
     for flag, kind, text in GATE_FLAGS:
-        told = f"{text} (default: {default_of(flag)})"
-        gates.add_argument(flag, type=kind, metavar="N", help=told)
+        help_text = f"{text} (default: {default_of(flag)})"
+        gates.add_argument(flag, type=kind, metavar="N", help=help_text)
     gates.add_argument(
         "--acc-range",
         type=float,
@@ -76,7 +80,7 @@ def add_gate_flags(parser: argparse.ArgumentParser) -> None:
     gates.add_argument(
         "--shared-times",
         choices=SHARED_TIMES,
-        help="which of the samples that share a time it is that of, where the data do not tell: "
+        help="which of the samples that share a time has it, where the data do not show it: "
         "packets stamped as they begin or times cut to whole steps: first; rounded times: middle; "
         "packets stamped as they end: last (default: refuse such sensors)",
     )

@@ -54,7 +54,7 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Device:
-    """A body of sensors at one placement.
+    """Sensors in one body, at one placement.
 
     nominal_rate_hz: as its maker or data set states it. axes: where x, y and z of its values point,
     and who says so; empty where nobody does. Devices at one placement differ in them.
@@ -68,7 +68,7 @@ class Device:
 
 
 class Narration(NamedTuple):
-    """Something said of the wearer: cleaned text, at a point (end_s equal to start_s) or a span."""
+    """What the wearer does: cleaned text, at a point in time (end_s equal to start_s) or a span."""
 
     start_s: float
     end_s: float
@@ -84,7 +84,7 @@ class LabelSpan(NamedTuple):
 
 
 class FrameSource(Protocol):
-    """Pictures of a recording, decoded as they are asked for; never all in memory."""
+    """Pictures of a recording, decoded as needed; never all in memory."""
 
     def times_s(self) -> np.ndarray:
         """Time of every frame on the recording's clock, float64 ``(frames,)``, ascending."""
@@ -102,9 +102,8 @@ class FrameSource(Protocol):
 class Recording:
     """What a reader yields. sync: how IMU, frames and narrations were put on one clock.
 
-    notes: what a person should know of this recording (streams missing, clocks assumed, rows
-    skipped); they stand in the report. unread: lines on files within those of the recording that
-    it is not made of, and that may be misnamed.
+    notes: on this recording, for the report (streams missing, clocks assumed, rows skipped).
+    unread: lines on files within the recording's that were not read, and may be misnamed.
     """
 
     dataset: str
@@ -124,7 +123,7 @@ class RecordingRef:
     """A recording as a listing shows it: its name in the data set, its files, and JSON details.
 
     name is unique in the listing. files are relative to the source; their sizes tell whether the
-    source changed since an interrupted run. details carry what ``open`` needs and listing knew.
+    source changed since an interrupted run. details: what ``open`` needs from the listing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What ingestion found: one report a recording, and all of them in ``ingest.json``.
+"""Reports of an ingestion: one for each recording, and all of them in ``ingest.json``.
 
 Everything here is a pure function of input and settings (no times of day, no speeds), so that the
 same input gives the same bytes whatever the number of workers.
@@ -43,10 +43,10 @@ FLAG, REFUSE = "flag", "refuse"  # verdicts; what is accepted has no finding
 
 @dataclass(frozen=True)
 class Finding:
-    """What a gate says of a sensor or a device, where it flags or refuses.
+    """A gate's verdict on a sensor or a device that it flags or refuses.
 
     gate: its name (``shards.signal.sensor_gates``). where: the device, or the sensor of a device.
-    verdict: FLAG or REFUSE. figure, threshold: what was measured, and what it was held against.
+    verdict: FLAG or REFUSE. figure, threshold: the measured value, and its limit.
     setting: the field of ``IngestSettings`` that holds the threshold; ``flag`` changes it.
     text: a whole sentence with all of this.
     """
@@ -67,9 +67,9 @@ class SensorReport:
 
     Rows of the file. samples: all, as read. untimed: without a time. invalid: with NaN, or beyond
     what any sensor gives. duplicates: the same time and values as a row before. out_of_order:
-    earlier than the row before. overlapping: laid over time already recorded, by a clock that was
+    earlier than the row before. overlapping: at times that are recorded already, after a clock was
     set back. shared_times: with other values at the time of another row; they were put on one
-    clock. zeros: of runs of exact zeros. repeated: of runs that hold one value. spikes: isolated,
+    clock. zeros: of runs of exact zeros. repeated: of runs of one value. spikes: isolated,
     far from both neighbours. saturated: at full scale. All but out_of_order, shared_times and
     saturated are left out; ``dropped`` is how many.
 
@@ -114,8 +114,8 @@ class TiltReport:
     """How fast gravity's direction turned, against what the gyroscope says.
 
     axes: which of the gyroscope's axes, with which sign, turn about the accelerometer's x, y and z
-    (("+x", "+y", "+z") where all is right; axes at rest or along gravity cannot be told). slope: of
-    the first over the second with these axes; 1 where units are right, 57.3 or 1 / 57.3 where
+    (("+x", "+y", "+z") where all is right; axes at rest or along gravity stay unknown). slope:
+    of gravity's turning over the gyroscope's; 1 where units are right, 57.3 or 1 / 57.3 where
     degrees and radians were mixed up. correlation: of the two with the axes as they are named, -1
     to 1; best_correlation: with ``axes``. turned_deg: turning of gravity in all that was compared.
     """
@@ -138,8 +138,9 @@ class DeviceReport:
     reason. findings: of its gates and of those of its sensors.
     axes: where x, y and z point, as its maker or its calibration says (empty: not known).
     gravity_direction: where the accelerometer's reading at rest points on these axes, which is up:
-    mean of unit vectors over the slow seconds (all, where none is slow). As long as 1 where the
-    device never turned, short where it turned every way (None: no accelerometer).
+    mean of unit vectors over the slow seconds (all, where none is slow). Its length is 1
+    where the device never turned, and small where it turned in all directions (None: no
+    accelerometer).
     """
 
     name: str
@@ -160,7 +161,7 @@ class DeviceReport:
     gravity_direction: tuple[float, float, float] | None = None
 
 
-CONFIDENT = 0.95  # from here on a lag is taken for true
+CONFIDENT = 0.95  # least confidence of a lag that counts
 
 
 @dataclass(frozen=True)

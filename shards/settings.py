@@ -1,4 +1,4 @@
-"""What a user may set of an ingestion, with the defaults of formats.md's rules."""
+"""The settings of an ingestion: thresholds of gates, and all that the shards depend on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SHARED_TIMES = ("first", "middle", "last")
 class SensorLimits:
     """Thresholds of the gates of sensors and devices (``shards.signal.sensor_gates``).
 
-    gap_s: longest spacing of samples that is no gap; but 1.5 usual spacings are never one, nor 2.5
-    up to 90 ms.
+    gap_s: longest spacing of samples that is no gap; up to 1.5 usual spacings never are one, nor up
+    to 2.5 where these last 90 ms at most.
     min_rate_share: of the windows' rate; slower sensors are refused, for they lack most of the
     windows' band (at 0.35, sensors of 17.5 Hz may become windows of 50 Hz). max_rate_hz: faster
     ones are refused, as their times must be in another unit.
-    shared_times: where rows share a time and nothing tells which of them it belongs to: that of
-    the "first" (packets stamped as they begin, times cut to whole seconds), the "middle" (rounded)
+    shared_times: where rows share a time and it is unknown to which of them it belongs: to the
+    "first" (packets stamped as they begin, times cut to whole seconds), the "middle" (rounded)
     or the "last" (packets stamped as they end); None refuses such sensors. max_jitter_s: standard
-    deviation of such shared times about one clock, above which they say too little.
-    repeat_s: longest time that a sensor holds one value; ten times as long for those of coarse
-    steps. spike_ratio: how far a lone sample may lie from its neighbours, in sizes of what 99 % of
-    the samples do. Above these shares of rows a sensor is flagged: max_dropped (for all reasons),
+    deviation of such shared times about one clock, above which the sensor is refused.
+    repeat_s: longest time that a sensor repeats one value; ten times as long for those of coarse
+    steps. spike_ratio: most distance of a lone sample from its neighbours, over that of 99 % of the
+    samples. Above these shares of rows a sensor is flagged: max_dropped (for all reasons),
     max_shared (with shared times), max_repeated (zeros and repetitions), max_spikes; above
     max_clock_steps steps of its clock; above max_rate_error, a share, off its nominal rate.
     acc_range: |a| in m/s2 over seconds in which a device is still or turns slowly. high_rotation,
@@ -59,7 +59,7 @@ class SensorLimits:
     max_refused: float = 0.2
 
     def check_limits(self) -> None:
-        """ValueError naming the limit that cannot be."""
+        """ValueError naming the limit that is out of its range."""
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -142,9 +142,9 @@ class IngestSettings(SensorLimits):
             raise ValueError(f"units {self.units} must be one for each of channels {self.channels}")
 
     @classmethod
-    def of(cls, schema: WindowSchema, **said: Any) -> Self:
-        """Those of a reader's schema, but for what is said; ``hop_s`` is a window unless said."""
-        chosen: dict[str, Any] = {**asdict(schema), **said}
+    def of(cls, schema: WindowSchema, **given: Any) -> Self:
+        """A reader's schema with the given settings; ``hop_s`` is by default a window's length."""
+        chosen: dict[str, Any] = {**asdict(schema), **given}
         return cls(**{"hop_s": chosen["window_s"], **chosen})
 
     @property

@@ -41,7 +41,7 @@ from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shard
 from shards.embed.shuffle import shuffled_places
 from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
-from shards.tasks.workers import Failed, on_cluster, stays_here
+from shards.tasks.workers import Failed, on_cluster, runs_in_process
 from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
 
 GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _EmbeddingPool:
-    """Who does the work. threads: of each worker. gpus: devices of each while it embeds."""
+    """The workers. threads: of each. gpus: devices of each while it embeds."""
 
     workers: int
     threads: int
@@ -62,7 +62,7 @@ class _EmbeddingPool:
 
 @dataclass(frozen=True)
 class _Teachers:
-    """How workers build them, what they are by modality, and how they run."""
+    """Teachers: how workers build them, their embedding spaces by modality, device and batch."""
 
     build: Callable[[], Mapping[str, Teacher]]
     spaces: Mapping[str, TeacherSpace]
@@ -93,7 +93,7 @@ def embed(
     (``shards.tasks.workers``). threads: of each worker, that decode pictures and run teachers
     (None: this machine's cores divided by workers; 1 on an existing cluster). gpus_per_worker:
     share of a device, with device cuda. overwrite: replace shards that already lie at ``out_url``.
-    report: is told the progress in lines. The same call goes on with a run that was stopped.
+    report: called with lines of progress. The same call goes on with a run that was stopped.
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
     the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
@@ -142,7 +142,7 @@ def _choose_device(device: str, workers: int, report: Callable[[str], None]) -> 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu" and on_cluster():
             report("teachers run on CPUs, as this machine has no GPU; cuda uses the cluster's")
-    if device == "cuda" and stays_here(workers) and not torch.cuda.is_available():
+    if device == "cuda" and runs_in_process(workers) and not torch.cuda.is_available():
         raise ValueError(
             "device is cuda, but PyTorch finds none on this machine; set it to cpu, or "
             "RAY_ADDRESS to a cluster that has some"
@@ -168,13 +168,13 @@ def _choose_threads(threads: int | None, workers: int) -> int:
 
 
 def _set_up_teachers(config: TeachersConfig, device: str, pool: _EmbeddingPool) -> _Teachers:
-    # On the CPU, to know what they are: the devices belong to the workers.
+    # On the CPU, for their spaces only: the devices are for the workers.
     teachers = build_teachers(config, "cpu")
     if not teachers:
         raise ValueError("no teacher is named; give --video, --text or both")
     spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
     build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, device)
-    if device == "cpu" and stays_here(pool.workers):
+    if device == "cpu" and runs_in_process(pool.workers):
         build = partial(dict, teachers)  # the worker is this process
     return _Teachers(build, spaces, device, config.batch)
 

@@ -39,7 +39,7 @@ from shards.write.writer import window_key, write_shard
 class GroupEmbedder:
     """Embeds windows of the folder at ``source_url`` into tars in the folder at ``work_url``.
 
-    build_teachers: gives them by modality, here, where the worker is. spaces: what they must be.
+    build_teachers: builds them by modality, in the worker. spaces: they must have.
     shape: ``(C, T)`` of a window. threads: that decode pictures and run teachers.
     """
 
@@ -121,9 +121,9 @@ def _rows(
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Let a forward pass give equal bytes however many of them run at once."""
+    """Make forward passes give equal bytes, for any number of them at once."""
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    # The pool is the parallelism; threads within each pass would only fight over the cores.
+    # The pool runs passes in parallel; threads within each would only compete for cores.
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     try:

@@ -1,4 +1,4 @@
-"""Packed shards from embedded windows: blocks of windows in a given order, dealt beforehand.
+"""Packed shards from embedded windows: blocks of windows, in an order that is planned before.
 
 Which window goes into which block of which shard is known before anything is read, so shards are
 written in any order by any number of workers, and come out the same. A worker holds one block.

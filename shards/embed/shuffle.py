@@ -1,8 +1,8 @@
 """The one shuffle: the order in which windows are packed.
 
 Window shards lie in the order of the recordings, so that devices of one moment stand side by side
-and their pictures are embedded once. Neighbours in time must not follow one another when packed
-shards are read: there every window stands at a place drawn from a seed.
+and their pictures are embedded once. In packed shards neighbours in time must not follow each
+other: every window has a place drawn from a seed.
 """
 
 from __future__ import annotations

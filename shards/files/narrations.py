@@ -82,8 +82,8 @@ def clean_text(text: str) -> str | None:
     text = _SUBJECT.sub(_person, text)
     text = _OWNER.sub(r"\g<before> the person's", text)
     text = _RECEIVER.sub(r"\g<before> the person", text)
-    said = _UNSURE.sub("", text).removeprefix("A person").removeprefix("'s")
-    if not any(map(str.isalnum, said)):
+    words = _UNSURE.sub("", text).removeprefix("A person").removeprefix("'s")
+    if not any(map(str.isalnum, words)):
         return None
     return _UNSURE.sub("something", text)
 

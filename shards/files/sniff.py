@@ -4,7 +4,7 @@ found = sniff(source, "walk.csv")
 found.form.skip_lines   # 10
 found.names             # ("t", "ax", ...), or None where no line names the columns
 
-For advice and drafts, which a person corrects; nothing is read by such a guess alone.
+For advice and drafts, which a person corrects. No data are read by such a guess alone.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _described(
             header, names = above[-2]
     table = [row for _, row in rows]
     before = first if header is None else header
-    said = any(SEPARATOR.fullmatch(line) for line in lines[:before][-1:])
-    skipped = 0 if not any(line.strip() for line in lines[:before]) else before - said
+    separator_line = any(SEPARATOR.fullmatch(line) for line in lines[:before][-1:])
+    skipped = 0 if not any(line.strip() for line in lines[:before]) else before - separator_line
     named = TextForm(form.delimiter, form.decimal, skipped, below or 0, form.encoding)
     return Sniffed(named, tuple(names) if header is not None else None, table, stated is not None)

@@ -1,4 +1,4 @@
-"""Where raw recordings lie: a folder or a single file at any URL that fsspec knows."""
+"""The place of raw recordings: a folder or a single file at any URL that fsspec knows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from primus_scale.storage.names import quoted
 from primus_scale.storage.urls import parse_place
 from shards.files.walk import walk
 
-# Names under which storages tell that a file is another one now, the surest first.
-_STAMPS = (
+# Names under which storages give a file's version, the most reliable first.
+_VERSION_KEYS = (
     "ETag",
     "etag",
     "md5Hash",
@@ -40,7 +40,7 @@ class Source:
     """The folder at ``url``, or the folder of the one file at ``url``; paths are relative to it.
 
     inside: refuse links that lead out of the folder (of local ones; others have none). skipped:
-    what ``find`` met and left aside, by path, with the reason. Holds no open file, so it can be
+    what ``find`` skipped, by path, with the reason. Holds no open file, so it can be
     sent to other processes. ValueError where the URL has credentials in it; from methods, for a
     path that leads out of the folder and for one of no regular file.
     """
@@ -87,14 +87,14 @@ class Source:
         return bool(file_system.exists(self._path(path)))
 
     def version(self, path: str) -> str:
-        """Text that is another when the file has changed: its size, and its ETag or time of change.
+        """Text that changes with the file: its size, and its ETag or time of change.
 
         FileNotFoundError where there is none.
         """
         file_system, _ = self._file_system()
         info = file_system.info(self._path(path))
-        stamps = (info[name] for name in _STAMPS if info.get(name))
-        return f"{info['size']} {next(stamps, '')}"
+        versions = (info[name] for name in _VERSION_KEYS if info.get(name))
+        return f"{info['size']} {next(versions, '')}"
 
     def open(self, path: str) -> BinaryIO:
         """A seekable stream over the file, read in ranges where it is remote."""
@@ -149,7 +149,7 @@ class Source:
         return root if self._single else f"{root}/{path}"
 
     def _regular(self, path: str) -> str:
-        """The path to open: another kind of file might never end, or wait for a writer."""
+        """The path to open. ValueError for other kinds of file, which might never end."""
         file_system, root = self._file_system()
         full = self._path(path)
         if _is_local(file_system):
@@ -167,7 +167,7 @@ class Source:
 
     @cached_property
     def _single(self) -> str | None:
-        """The URL where it is that of one file; asked once, for object stores answer in 20 ms."""
+        """The URL where it is that of one file; asked once: object stores take 20 ms to answer."""
         file_system, root = self._file_system()
         return self.url if file_system.isfile(root) else None
 

@@ -53,11 +53,11 @@ _FULL_SCALE = {
 # The camera of Gen 1 lies on its side in the frame, so that the sky is at the left of its pictures.
 _QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
 # Of the axes of the central pupil frame: where each points, and its opposite; and the least share
-# of a unit vector that is told, the sine of 22.5 degrees.
+# of a unit vector that is named, the sine of 22.5 degrees.
 _DIRECTIONS = (("left", "right"), ("up", "down"), ("forward", "backward"))
-_TOLD = 0.383
-# What the library reports of damage it then passes over: it drops records or guesses an index. Only
-# records that are out of order are no damage.
+_LEAST_SHARE = 0.383
+# Lines in which the library reports damage. It goes on after them: it drops records or guesses an
+# index. Only records out of order are no damage.
 _DAMAGE = re.compile(
     r"\[(?:VRS\w+|RecordFileReader)\]\[(?:WARNING|ERROR)\]: "
     r"(?!\d+ record\(s\) not sorted)([^\x1b]+)"
@@ -169,7 +169,7 @@ class VrsFile:
         raise self._lacks((CAMERA, *_IMUS["both"]))
 
     def has_time_code(self) -> bool:
-        """Whether device time can be told in time code, the clock of all that recorded together."""
+        """Whether device time can be converted to time code, the clock that devices share."""
         return any(
             self._provider.supports_time_domain(stream, TimeDomain.TIME_CODE)
             for stream in self._provider.get_all_streams()
@@ -235,7 +235,7 @@ class VrsFile:
         return f"{_in_words(pose.rotation().to_matrix())} (by the recording's calibration)"
 
     def _decode(self, label: str, stream: Any, clock: VrsFile | None) -> Column:
-        """The records of an IMU, decoded once for both of its sensors: that is what takes long."""
+        """The records of an IMU, decoded once for both of its sensors, since decoding is slow."""
         column = Column(_ROW)
         read, count = self._provider.get_imu_data_by_index, self._provider.get_num_data(stream)
         for start in range(0, count, CHUNK_RECORDS):
@@ -322,8 +322,8 @@ def _open(path: str, where: str) -> Any:
     if provider is None and not damage and _FOREIGN in why:
         raise _foreign(where)
     if provider is None or damage:
-        told = damage[0] if damage else why
-        raise ValueError(f"{where} is empty, truncated, damaged or no VRS file ({told}); {_AGAIN}")
+        fault = damage[0] if damage else why
+        raise ValueError(f"{where} is empty, truncated, damaged or no VRS file ({fault}); {_AGAIN}")
     return provider
 
 
@@ -336,9 +336,9 @@ def _foreign(where: str) -> ValueError:
 
 @contextmanager
 def _library_lines() -> Iterator[list[str]]:
-    """What is written to standard output and error meanwhile, by C++ code too; after the block.
+    """Lines written to standard output and error in the block, by C++ code too; filled after it.
 
-    The library tells nowhere else that records are missing, and reports every stream it opens.
+    Only there the library reports missing records, next to a line for every stream it opens.
     """
     lines: list[str] = []
     sys.stdout.flush()
@@ -359,15 +359,15 @@ def _library_lines() -> Iterator[list[str]]:
 
 def _in_words(turn: np.ndarray) -> str:
     """Where the columns of a rotation ``(3, 3)`` into the central pupil frame point."""
-    told = []
+    directions = []
     for name, axis in zip("xyz", turn.T, strict=True):
         parts = [
             _DIRECTIONS[place][int(axis[place] < 0)]
             for place in np.argsort(-np.abs(axis)).tolist()
-            if abs(axis[place]) >= _TOLD
+            if abs(axis[place]) >= _LEAST_SHARE
         ]
-        told.append(f"{name} {' and '.join(parts)}")
-    return ", ".join(told)
+        directions.append(f"{name} {' and '.join(parts)}")
+    return ", ".join(directions)
 
 
 def _rectification(model: Any) -> Any:

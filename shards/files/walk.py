@@ -1,4 +1,4 @@
-"""Files below a local folder by a pattern, links followed, and what was met and left aside.
+"""Files below a local folder by a pattern, links followed, and what was skipped.
 
 found = walk(Path("rides"), "**/recording.yaml", inside=True)
 found.files    # ["anna/recording.yaml", ...]
@@ -17,19 +17,19 @@ from typing import NamedTuple
 
 from fsspec.utils import glob_translate
 
-MOST_FOLDERS = 64  # from the top down; a loop of links is found long before
+MOST_FOLDERS = 64  # from the top down; loops of links are found before
 _MAGIC = re.compile(r"[*?[]")
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 
 
-class Walked(NamedTuple):
+class WalkResult(NamedTuple):
     """files: relative paths, sorted. skipped: relative path of what was not read, and why."""
 
     files: list[str]
     skipped: dict[str, str]
 
 
-class _Level(NamedTuple):
+class _FolderLevel(NamedTuple):
     """A folder on the way down: its path, that relative to the top, the real paths around it."""
 
     path: str
@@ -37,11 +37,11 @@ class _Level(NamedTuple):
     around: tuple[str, ...]
 
 
-def walk(root: Path, pattern: str, *, inside: bool = False) -> Walked:
+def walk(root: Path, pattern: str, *, inside: bool = False) -> WalkResult:
     """Regular files below ``root`` that match a glob pattern, in which ``**`` goes down.
 
     Links to files and folders are followed; with ``inside`` only those that stay below ``root``.
-    Left aside and named: links that lead nowhere, out of ``root`` or to a folder around them;
+    Skipped and named: links that lead nowhere, out of ``root`` or to a folder around them;
     folders that cannot be read; and, where they match, pipes, sockets and devices.
     """
     parts = pattern.split("/")
@@ -52,8 +52,8 @@ def walk(root: Path, pattern: str, *, inside: bool = False) -> Walked:
     walker = _Walker(root, parts, inside)
     path = root.joinpath(*inner)
     if path.is_dir() and (not inside or walker.is_inside(str(path))):
-        walker.folder(_Level(str(path), inner, (os.path.realpath(path),)))
-    return Walked(sorted(walker.files), walker.skipped)
+        walker.folder(_FolderLevel(str(path), inner, (os.path.realpath(path),)))
+    return WalkResult(sorted(walker.files), walker.skipped)
 
 
 class _Walker:
@@ -66,21 +66,21 @@ class _Walker:
         self._real_root = os.path.realpath(root)
         self._parts = parts
         self._matches = re.compile(glob_translate("/".join(parts))).match
-        self._deep = parts.index("**") if "**" in parts else len(parts)
+        self._recursive_from = parts.index("**") if "**" in parts else len(parts)
         self._inside = inside
 
     def is_inside(self, path: str) -> bool:
         """Whether a path lies below the top when all links are followed."""
         return Path(os.path.realpath(path)).is_relative_to(self._real_root)
 
-    def folder(self, place: _Level) -> None:
+    def folder(self, place: _FolderLevel) -> None:
         """Take the files of a folder and of those below it."""
         for entry in self._entries(place):
             inner = (*place.inner, entry.name)
             name, depth = "/".join(inner), len(inner)
             # Where the pattern goes down no further, and where a folder's name does not fit it.
-            last = self._deep == len(self._parts) and depth == len(self._parts)
-            fits = depth > self._deep or fnmatchcase(entry.name, self._parts[depth - 1])
+            last = self._recursive_from == len(self._parts) and depth == len(self._parts)
+            fits = depth > self._recursive_from or fnmatchcase(entry.name, self._parts[depth - 1])
             try:
                 mode = entry.stat().st_mode
             except OSError as error:
@@ -92,11 +92,11 @@ class _Walker:
             if stat.S_ISDIR(mode):
                 if not last and fits and self._enters(entry, name, place):
                     real = os.path.realpath(entry.path)
-                    self.folder(_Level(entry.path, inner, (*place.around, real)))
+                    self.folder(_FolderLevel(entry.path, inner, (*place.around, real)))
             elif self._matches(name) and self._takes(entry, name, mode):
                 self.files.append(name)
 
-    def _entries(self, place: _Level) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, place: _FolderLevel) -> Iterator[os.DirEntry[str]]:
         name = "/".join(place.inner) or "."
         if len(place.inner) >= MOST_FOLDERS:
             self.skipped[name] = f"lies below {MOST_FOLDERS} folders"
@@ -107,7 +107,7 @@ class _Walker:
         except OSError as error:
             self.skipped[name] = f"cannot be read ({error.strerror})"
 
-    def _enters(self, entry: os.DirEntry[str], name: str, place: _Level) -> bool:
+    def _enters(self, entry: os.DirEntry[str], name: str, place: _FolderLevel) -> bool:
         if not entry.is_symlink():
             return True
         real = os.path.realpath(entry.path)

@@ -17,8 +17,8 @@ from PIL import Image
 from shards.recording import FrameSource
 from shards.settings import IngestSettings
 
-# A frame stands for a moment if it lies within so many usual spacings of frames.
-NEAR = 1.5
+# Distance of a frame from its moment, at most, in usual spacings of frames.
+MOST_SPACINGS = 1.5
 
 
 class FrameReader:
@@ -29,12 +29,14 @@ class FrameReader:
         self._settings = settings
         self._times_s = frames.times_s()
         spacing_s = np.diff(self._times_s)
-        self._near_s = NEAR * float(np.median(spacing_s)) if len(spacing_s) else 0.0
+        self._most_distance_s = (
+            MOST_SPACINGS * float(np.median(spacing_s)) if len(spacing_s) else 0.0
+        )
 
     def choose(self, start_s: float) -> tuple[int, ...]:
         """Numbers of the frames nearest to the middles of ``settings.frames`` equal parts.
 
-        Each once, ascending; none where the video does not cover every part.
+        Each once, ascending; none where a part has no frame.
         """
         if not len(self._times_s):
             return ()
@@ -46,7 +48,9 @@ class FrameReader:
         before = np.maximum(after - 1, 0)
         earlier = wanted_s - self._times_s[before] <= self._times_s[after] - wanted_s
         numbers = np.where(earlier, before, after)
-        if (np.abs(self._times_s[numbers] - wanted_s) > max(self._near_s, part_s / 2)).any():
+        if (
+            np.abs(self._times_s[numbers] - wanted_s) > max(self._most_distance_s, part_s / 2)
+        ).any():
             return ()
         return tuple(np.unique(numbers).tolist())
 
@@ -57,7 +61,7 @@ class FrameReader:
     def encode(self, wanted: Sequence[Sequence[int]]) -> Iterator[tuple[bytes, ...]]:
         """The frames of each moment as JPEG; moments come in order of time.
 
-        The video is decoded once, and a picture is kept only until no later moment needs it.
+        The video is decoded once; a picture is kept until no later moment needs it.
         """
         last_use = {number: place for place, numbers in enumerate(wanted) for number in numbers}
         order = sorted(last_use)
@@ -66,13 +70,13 @@ class FrameReader:
             self._frames.pictures(order, short_side=self._settings.short_side),
             strict=True,
         )
-        held: dict[int, bytes] = {}
+        jpegs: dict[int, bytes] = {}
         for place, numbers in enumerate(wanted):
-            while not held.keys() >= {*numbers}:
+            while not jpegs.keys() >= {*numbers}:
                 number, picture = next(pictures)
-                held[number] = self._jpeg(picture)
-            yield tuple(held[number] for number in numbers)
-            held = {number: jpeg for number, jpeg in held.items() if last_use[number] > place}
+                jpegs[number] = self._jpeg(picture)
+            yield tuple(jpegs[number] for number in numbers)
+            jpegs = {number: jpeg for number, jpeg in jpegs.items() if last_use[number] > place}
 
     def _jpeg(self, picture: np.ndarray) -> bytes:
         buffer = io.BytesIO()

@@ -6,8 +6,8 @@
 A recording becomes a tar of windows in the output's ``.work`` folder
 (``shards.tasks.store``), whichever worker has it; then all windows are copied into the shards,
 recording by recording in the order of the listing, devices of one moment side by side (the one
-shuffle is that of packing, ``shards.embed.shuffle``). Both steps go on where they were after a
-kill, and neither depends on the number of workers. A recording that cannot be read is listed in
+shuffle is that of packing, ``shards.embed.shuffle``). Both steps continue after a kill, and
+neither depends on the number of workers. A recording that cannot be read is listed in
 ``ingest.json``, and the others go on; only an output that cannot be written, or a source that is
 gone, ends the run.
 """
@@ -46,7 +46,7 @@ from shards.write.writer import check_output, open_output, remove_other_shards, 
 
 _VERSION_READERS = 16  # concurrent requests for the state of files
 _MOST_NAMED = 3  # recordings in an error
-_MOST_UNREAD = 1000  # lines on what no recording is of
+_MOST_UNREAD = 1000  # lines on files of no recording
 
 
 def ingest(
@@ -59,7 +59,7 @@ def ingest(
     """Write the window shards of all recordings at ``job.source`` to ``job.out``.
 
     workers: Ray workers (``shards.tasks.workers``). overwrite: replace shards that already lie
-    there. report: is told the progress in lines. The same call goes on with a run that was stopped.
+    there. report: called with lines of progress. The same call goes on with a run that was stopped.
 
     FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
@@ -80,7 +80,7 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
     refs = reader.recordings()
     unread = reader.unread(refs)
     report(f"{len(refs)} recordings in {job.source}")
-    results = _make_all(job, refs, store, workers, report)
+    results = _ingest_recordings(job, refs, store, workers, report)
     within = (line for one in results for line in one.report.unread)
     found = IngestReport(
         reader=job.reader,
@@ -89,7 +89,7 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
         recordings=tuple(one.report for one in results),
         unread=tuple([*unread, *within][:_MOST_UNREAD]),
     )
-    check_made(results, found, job)
+    check_results(results, found, job)
     open_output(job.out)
     shards = _copy(job, results, store, workers, report)
     remove_other_shards(job.out, shards)
@@ -105,7 +105,7 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
     return found
 
 
-def _make_all(
+def _ingest_recordings(
     job: IngestJob,
     refs: Sequence[RecordingRef],
     store: TaskStore,
@@ -163,11 +163,11 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
         try:
             return source.version(path)
         except (FileNotFoundError, ValueError):
-            return "none"  # opening the recording will tell
+            return "none"  # opening the recording reports it
 
     with ThreadPoolExecutor(_VERSION_READERS) as pool:
         versions = dict(zip(paths, pool.map(version_of, paths), strict=True))
-    # What only the copying depends on is left out.
+    # Without settings that only the copying depends on.
     settings = asdict(replace(job.settings, shard_bytes=0))
     general = [version("primus-scale"), job.reader, dict(job.options), job.source, settings]
     tasks = []
@@ -180,14 +180,14 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
     return tasks
 
 
-def check_made(results: Sequence[RecordingResult], found: IngestReport, job: IngestJob) -> None:
+def check_results(results: Sequence[RecordingResult], found: IngestReport, job: IngestJob) -> None:
     """ValueError where there is no window (the report is written first), or one is there twice."""
     uids = np.concatenate(
         [np.array(one.uids, np.int64) for one in results] or [np.empty(0, np.int64)]
     )
     if not len(uids):
         _write_report(found, job.out)
-        raise ValueError(_why_nothing(results, job))
+        raise ValueError(_explain_no_windows(results, job))
     values, counts = np.unique(uids, return_counts=True)
     if (counts > 1).any():
         uid = int(values[np.argmax(counts)])
@@ -198,7 +198,7 @@ def check_made(results: Sequence[RecordingResult], found: IngestReport, job: Ing
         )
 
 
-def _why_nothing(results: Sequence[RecordingResult], job: IngestJob) -> str:
+def _explain_no_windows(results: Sequence[RecordingResult], job: IngestJob) -> str:
     errors = [f"{one.report.name}: {one.report.error}" for one in results if one.report.error]
     refused: Counter[str] = Counter()
     for one in results:
@@ -206,10 +206,10 @@ def _why_nothing(results: Sequence[RecordingResult], job: IngestJob) -> str:
             refused.update(device.refused)
     reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
     notes = [f"{one.report.name}: {note}" for one in results for note in one.report.notes]
-    told = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
+    causes = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
     more = len(errors) - _MOST_NAMED
     return (
-        f"no window came of {len(results)} recordings in {job.source}: {told}"
+        f"no window came of {len(results)} recordings in {job.source}: {causes}"
         f"{f'; and {more} more' if more > 0 else ''}. {Folder(job.out).locate(INGEST_NAME)} has "
         "the whole report; correct the source or the settings, and run it again"
     )

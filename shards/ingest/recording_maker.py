@@ -31,15 +31,15 @@ from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics, describe
 from shards.write.writer import window_key, write_shard
 
-# Lack of space or of file handles.
-_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+# Errors of the machine: no space, no file handles.
+_MACHINE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class IngestJob:
-    """What is ingested, and how. options: of the reader, as text."""
+    """The source, output and settings of an ingestion. options: of the reader, as text."""
 
     reader: str
     source: str
@@ -54,7 +54,7 @@ class IngestJob:
 
 @dataclass(frozen=True)
 class RecordingResult:
-    """What became of a recording. file: its windows in the work folder, if there are any.
+    """The result of a recording. file: its windows in the work folder, if there are any.
 
     sums: of its samples (``ChannelStatistics``). labels: those met. uids: of its windows.
     """
@@ -68,10 +68,10 @@ class RecordingResult:
     @classmethod
     def parse(cls, tree: Any) -> RecordingResult:
         """From JSON (``dataclasses.asdict``)."""
-        return _MADE.validate_python(tree)
+        return _RESULT_TYPE.validate_python(tree)
 
 
-_MADE = TypeAdapter(RecordingResult)
+_RESULT_TYPE = TypeAdapter(RecordingResult)
 
 
 class _BrokenRecordingError(Exception):
@@ -83,19 +83,18 @@ class _OutputError(Exception):
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """What is raised while a recording is read concerns that recording alone.
+def _recording_errors() -> Iterator[None]:
+    """Errors in the block are of this recording alone, unless of the machine or of the output.
 
-    Except what this machine or the output lacks, which concerns all. Files of strangers raise
-    almost anything, and one of thousands must not end the run; of what may be a bug of ours the
-    traceback is logged.
+    Damaged files raise almost any error, and one of thousands must not end the run. An unexpected
+    kind may be a bug of ours: its traceback is logged.
     """
     try:
         yield
     except (_BrokenRecordingError, _OutputError, ScratchError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
             raise
         if isinstance(error, ValueError | OSError) and str(error):
             raise _BrokenRecordingError(str(error)) from error
@@ -104,8 +103,8 @@ def _reading() -> Iterator[None]:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
-    """What is raised while the output is written concerns all recordings."""
+def _output_errors() -> Iterator[None]:
+    """Errors in the block are of the output, and so of all recordings."""
     try:
         yield
     except _BrokenRecordingError:
@@ -131,10 +130,10 @@ class RecordingMaker:
         self._folder = Folder(work_url)
 
     def __call__(self, request: RecordingRequest) -> dict[str, Any] | Failed:
-        """What became of the recording: as ``RecordingResult`` in JSON, or ``Failed``.
+        """The result of the recording: ``RecordingResult`` as JSON, or ``Failed``.
 
-        OSError where its tar cannot be written, or where its files are not there any more as they
-        were listed: the source is gone, or changes while it is read.
+        OSError where its tar cannot be written, or where its files have changed or are gone since
+        they were listed.
         """
         for last in (False, True):
             try:
@@ -144,19 +143,19 @@ class RecordingMaker:
                 raise error.__cause__ from None
             except _BrokenRecordingError as error:
                 self._check_source(request)
-                # Storage may answer the second time, a damaged file will not.
+                # The storage may work the second time; a damaged file will not.
                 if last or not isinstance(error.__cause__, OSError):
                     return Failed(str(error))
         raise AssertionError("the second try returns")
 
     def _make(self, request: RecordingRequest) -> RecordingResult:
-        with _reading(), self._reader.open(request.ref) as recording:
+        with _recording_errors(), self._reader.open(request.ref) as recording:
             windows = RecordingWindows(recording, self._settings)
-            json.dumps(asdict(windows.report), allow_nan=False)  # kept and published as it is
+            json.dumps(asdict(windows.report), allow_nan=False)  # fails here if it is no valid JSON
             records = _Records(windows, len(self._settings.channels))
             entry = None
             if windows.report.windows:
-                with _writing():
+                with _output_errors():
                     entry = write_shard(self._folder, f"{request.key}.tar", records)
         return RecordingResult(
             report=windows.report,
@@ -179,7 +178,7 @@ class RecordingMaker:
 
 
 class _Records:
-    """The records of a recording's windows, counted and checked on the way."""
+    """The records of a recording's windows, counted and checked as they pass."""
 
     def __init__(self, windows: RecordingWindows, channels: int) -> None:
         self.statistics = ChannelStatistics(channels)
@@ -188,7 +187,7 @@ class _Records:
         self._windows = windows
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, bytes], int]]:
-        with _reading():
+        with _recording_errors():
             for window in self._windows:
                 assert np.isfinite(window.imu).all()
                 if window.meta.uid in self.uids:

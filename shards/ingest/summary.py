@@ -45,8 +45,8 @@ def summary(found: IngestReport) -> list[str]:
         f"  refused  {count:>7}  {reason}{_threshold(reason, found.settings)}"
         for reason, count in refused.most_common()
     ]
-    told = _findings(found)
-    lines += told[:MOST_NAMED]
+    findings = _findings(found)
+    lines += findings[:MOST_NAMED]
     lags = [(one.name, one.lag) for one in found.recordings if one.lag]
     lags.sort(key=lambda pair: not pair[1].flagged)
     lines += [f"  lag      {name}: {_describe_lag(lag)}" for name, lag in lags[:MOST_NAMED]]
@@ -55,7 +55,8 @@ def summary(found: IngestReport) -> list[str]:
     lines += [f"  FAILED   {name}: {why}" for name, why in failed[:MOST_NAMED]]
     lines += [f"  not read {line}" for line in found.unread[:MOST_NAMED]]
     more = sum(
-        max(len(named) - MOST_NAMED, 0) for named in (told, lags, left_out, failed, found.unread)
+        max(len(named) - MOST_NAMED, 0)
+        for named in (findings, lags, left_out, failed, found.unread)
     )
     return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
 

@@ -1,11 +1,11 @@
-"""From a recording to its windows: signal path, places, gates, frames, and a report of it all.
+"""From a recording to its windows: signal path, places, gates, frames, and a report.
 
-    made = RecordingWindows(recording, settings)
-    made.report                  # what there is, what was refused and why
-    for window in made: ...      # in order of time, whatever the length of the recording
+    windows = RecordingWindows(recording, settings)
+    windows.report               # devices, counts of windows, refusals by reason
+    for window in windows: ...   # in order of time
 
-Every window is judged before the first is made, so that the video is decoded once and only where
-it is needed, and nothing waits in memory.
+All windows are judged before the first is made, so that the video is decoded once and only where
+needed, and no window waits in memory.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class _Signal:
     conditioned: Conditioned
 
 
-class _Clocks(NamedTuple):
-    """Frames and narrations on the IMU's clock, and how they came there."""
+class _Synchronised(NamedTuple):
+    """Frames and narrations on the IMU's clock, and how they were put there."""
 
     frames: FrameSource | None
     narrations: Sequence[Narration]
@@ -110,7 +110,7 @@ class RecordingWindows:
                 yield self._window(accepted, pictures)
 
     def _judge(self, number: int, signal: _Signal, narrations: Sequence[Narration]) -> DeviceReport:
-        """Plan the windows of a device, and keep those that pass; counted by reason otherwise."""
+        """Plan the windows of a device, keep those that pass, and count the others by reason."""
         device, conditioned = signal.device, signal.conditioned
         planned = plan_windows(
             (conditioned.start_s, conditioned.end_s),
@@ -120,7 +120,7 @@ class RecordingWindows:
             gaps=conditioned.gaps,
         )
         if not planned:
-            self._notes.append(self._why_nothing(signal))
+            self._notes.append(self._explain_no_windows(signal))
         report = DeviceReport(
             name=device.name,
             placement=device.placement,
@@ -165,8 +165,8 @@ class RecordingWindows:
         sensors = [sensor for signal in self._signals for sensor in signal.conditioned.sensors]
         return [note for sensor in sensors for note in sensor.notes]
 
-    def _why_nothing(self, signal: _Signal) -> str:
-        """Why there is no place for a window."""
+    def _explain_no_windows(self, signal: _Signal) -> str:
+        """Why no window could be planned, for the notes."""
         name, span_s = signal.device.name, signal.conditioned.end_s - signal.conditioned.start_s
         if span_s < 0:
             return f"no window of {name}: its sensors have no time in common; check their clocks"
@@ -215,10 +215,10 @@ def _by_reason(counts: Counter[str]) -> dict[str, int]:
 
 def _synchronise(
     recording: Recording, signals: Sequence[_Signal], settings: IngestSettings
-) -> _Clocks:
+) -> _Synchronised:
     """Measure the lag of the picture behind the first device with a signal; correct it if asked."""
     frames, narrations = recording.frames, recording.narrations
-    clocks = _Clocks(frames if settings.frames else None, narrations, recording.sync)
+    clocks = _Synchronised(frames if settings.frames else None, narrations, recording.sync)
     if clocks.frames is None:
         return clocks
     first = next((s for s in signals if s.conditioned.segments), signals[0])
@@ -227,7 +227,7 @@ def _synchronise(
         return clocks._replace(notes=(lag,))
     if not (lag.flagged and settings.correct_lag):
         return clocks._replace(lag=lag)
-    return _Clocks(
+    return _Synchronised(
         frames=shift_frames(clocks.frames, lag.lag_s),
         narrations=tuple(
             n._replace(start_s=n.start_s - lag.lag_s, end_s=n.end_s - lag.lag_s) for n in narrations
@@ -238,7 +238,7 @@ def _synchronise(
 
 
 def _condition(recording: Recording, settings: IngestSettings) -> tuple[list[_Signal], list[str]]:
-    """Each device's samples on the grid; a device that has none to use is noted and left out."""
+    """Each device's samples on the grid, and notes on devices that were left out."""
     signals, notes = [], []
     for device in recording.devices:
         try:

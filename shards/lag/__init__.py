@@ -1,1 +1,1 @@
-"""Are picture and IMU on one clock? The lag between the two, and how sure of it one can be."""
+"""The lag of the picture behind the IMU, and its confidence."""

@@ -1,4 +1,4 @@
-"""At which lag a gyroscope explains the motion of a picture, and how surely.
+"""The lag at which a gyroscope explains the motion of a picture, and its confidence.
 
 lag_s, correlation, confidence = find_lag([MotionPair(time_s, motion, grid_s, angle), ...])
 
@@ -12,11 +12,11 @@ weigh less, so that no single jerk decides.
 
 Confidence is the probability, given the data, that the true lag lies within 0.1 s of the one found.
 Each lag is a hypothesis, and so is "the picture does not show this device's motion", which has the
-prior probability 1/2; the lags share the rest. Bayes factors are those of a regression under the
-g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008, section 2), with the
-number of samples that two autocorrelated series are worth (Bartlett, JRSS 1935: n over the sum of
-the products of their autocorrelations). So one figure tells of little video, of noise, and of the
-side peaks of periodic motion, which share the probability.
+prior probability 1/2; the lags share the other half. Bayes factors are those of a regression under
+the g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008, section 2), with
+the number of samples that two autocorrelated series are worth (Bartlett, JRSS 1935: n over the sum
+of the products of their autocorrelations). So one figure accounts for short video, for noise, and
+for the side peaks of periodic motion, which share the probability.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.special import logsumexp
 
-REACH_S = 5.0  # lags that are tried, either way
+REACH_S = 5.0  # lags that are compared, either way
 
 _STEP_S = 0.01
 _LAGS_S = _STEP_S * np.arange(-round(REACH_S / _STEP_S), round(REACH_S / _STEP_S) + 1)
-_NEAR_S = 0.1  # what the confidence speaks of
-_SLOW_S = 2.0  # changes over longer times are left out
-_CALM_S = 1.0  # over which the energy of motion is taken
-_NO_CALM = 0.1  # least energy that weighs, as a share of the mean
+_CONFIDENCE_S = 0.1  # error of the lag that the confidence allows
+_SMOOTHING_S = 2.0  # slower changes are filtered out
+_ENERGY_S = 1.0  # over which the energy of motion is averaged
+_LEAST_ENERGY = 0.1  # in weights, as a share of the mean
 _AXES = 3  # of the gyroscope; they come first in what follows
-_SINGULAR = 1e-9
+_SINGULAR_RATIO = 1e-9
 
 
 class MeasuredLag(NamedTuple):
@@ -69,12 +69,12 @@ class MotionPair:
     def __post_init__(self) -> None:
         known = ~np.isnan(self.motion).any(axis=1)
         rate = np.where(known[:, None], self.motion, 0.0) / np.diff(self.time_s)[:, None]
-        energy = np.square(rate - _smooth(rate, known, _SLOW_S / self.interval_s))
+        energy = np.square(rate - _smooth(rate, known, _SMOOTHING_S / self.interval_s))
         energy = (energy / np.maximum(energy.mean(axis=0), 1e-12)).mean(axis=1)
-        calm = _smooth(energy[:, None], known, _CALM_S / self.interval_s)[:, 0]
+        local_energy = _smooth(energy[:, None], known, _ENERGY_S / self.interval_s)[:, 0]
         object.__setattr__(self, "_known", known)
         object.__setattr__(self, "_rate", rate)
-        object.__setattr__(self, "_weights", 1 / np.sqrt(calm + _NO_CALM))
+        object.__setattr__(self, "_weights", 1 / np.sqrt(local_energy + _LEAST_ENERGY))
 
     @property
     def interval_s(self) -> float:
@@ -95,8 +95,8 @@ class MotionPair:
         turned = np.diff([np.interp(edges_s, self.grid_s, each) for each in self.angle.T]).T
         counts = self._known & (turned[:, _AXES] == 0)
         both = np.hstack([turned[:, :_AXES] / np.diff(self.time_s)[:, None], self._rate])
-        quick = both - _smooth(both, counts, _SLOW_S / self.interval_s)
-        return quick * (counts * self._weights)[:, None], int(counts.sum())
+        filtered = both - _smooth(both, counts, _SMOOTHING_S / self.interval_s)
+        return filtered * (counts * self._weights)[:, None], int(counts.sum())
 
 
 def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
@@ -106,20 +106,20 @@ def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
     0 where the best is the last of them: the true one may lie beyond.
     """
     moments, counts = _moments(pairs)
-    tried = counts >= counts.max() / 2
+    compared = counts >= counts.max() / 2
     shares, correlation = _explained(moments)
-    if not shares[tried].any():
+    if not shares[compared].any():
         return None
-    guess = int(np.where(tried, shares.sum(axis=1), -1.0).argmax())
-    repeats = _repeats(pairs, float(_LAGS_S[guess]), moments[guess])
-    evidence = _evidence(shares, counts[:, None] / repeats).sum(axis=1)
-    evidence[~tried] = -np.inf
+    guess = int(np.where(compared, shares.sum(axis=1), -1.0).argmax())
+    rows_per_sample = _rows_per_sample(pairs, float(_LAGS_S[guess]), moments[guess])
+    evidence = _evidence(shares, counts[:, None] / rows_per_sample).sum(axis=1)
+    evidence[~compared] = -np.inf
     best = int(evidence.argmax())
     before, at, after = np.pad(evidence, 1, constant_values=-np.inf)[best : best + 3]
     lag_s, confidence = float(_LAGS_S[best]), 0.0
     if np.isfinite(before) and np.isfinite(after):
-        near = np.abs(_LAGS_S - lag_s) <= _NEAR_S
-        related, unrelated = logsumexp(evidence), np.log(tried.sum())
+        near = np.abs(_LAGS_S - lag_s) <= _CONFIDENCE_S
+        related, unrelated = logsumexp(evidence), np.log(compared.sum())
         confidence = float(np.exp(logsumexp(evidence[near]) - np.logaddexp(related, unrelated)))
         bend = 2 * at - before - after  # of the parabola through the three
         lag_s += _STEP_S * float((after - before) / (2 * bend)) if bend > 0 else 0.0
@@ -151,7 +151,7 @@ def _explained(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A direction in which nothing moves has 0.
     """
-    inverse = np.linalg.pinv(moments[:, :_AXES, :_AXES], rcond=_SINGULAR, hermitian=True)
+    inverse = np.linalg.pinv(moments[:, :_AXES, :_AXES], rcond=_SINGULAR_RATIO, hermitian=True)
     cross = moments[:, :_AXES, _AXES:]
     explained = np.einsum("lij,lik,lkj->lj", cross, inverse, cross)
     total = np.einsum("ljj->lj", moments[:, _AXES:, _AXES:])
@@ -161,14 +161,14 @@ def _explained(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shares, np.sqrt(np.clip(pooled, 0, 1))
 
 
-def _repeats(pairs: Sequence[MotionPair], lag_s: float, moments: np.ndarray) -> np.ndarray:
+def _rows_per_sample(pairs: Sequence[MotionPair], lag_s: float, moments: np.ndarray) -> np.ndarray:
     """How many rows are worth one independent sample, for each direction of motion ``(3,)``.
 
     Bartlett's sum over products of autocorrelations, that of the gyroscope being the mean over its
     three axes after decorrelation: what raises R^2 of series that have nothing in common.
     """
     rows = [pair.aligned(lag_s)[0] for pair in pairs]
-    inverse = np.linalg.pinv(moments[:_AXES, :_AXES], rcond=_SINGULAR, hermitian=True)
+    inverse = np.linalg.pinv(moments[:_AXES, :_AXES], rcond=_SINGULAR_RATIO, hermitian=True)
     energy = np.maximum(np.diagonal(moments)[_AXES:], np.finfo(np.float64).tiny)
     total = np.zeros(_AXES)
     longest = round(REACH_S / max(pair.interval_s for pair in pairs))

@@ -1,4 +1,4 @@
-"""How far the picture lags behind the IMU, for the synchronisation report.
+"""The lag of the picture behind the IMU, for the synchronisation report.
 
 outcome = measure_lag(signal, recording.frames, device.name, settings)
 if isinstance(outcome, LagReport) and outcome.flagged:
@@ -7,10 +7,10 @@ if isinstance(outcome, LagReport) and outcome.flagged:
 The motion of the picture (``shards.lag.picture_motion``) is compared with the rotation that the
 gyroscope felt, at all lags up to 5 s; ``shards.lag.evidence`` says how, and what confidence means.
 
-A few ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
+Some ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
 of its last (exposure, rolling shutter): a lag of -20 to 0 ms is none. One lag is taken to hold for
-the whole recording; clocks that drift apart lower the confidence, and so does video that the camera
-has stabilised, for its picture no longer moves as the camera did.
+the whole recording; clocks that drift apart lower the confidence. So does video that the camera
+has stabilised, since its picture does not move as the camera did.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from shards.signal.condition import Conditioned
 
 _CLIPS = 6  # of the video that are decoded
 _CLIP_S = 20.0
-_FEWEST_S = 5.0  # of video that something can be said from
+_FEWEST_S = 5.0  # of video, for a lag to be measured
 _RATE_HZ = 30.0  # about that of the frames decoded
-_LONGEST_S = 0.25  # between frames that motion can be followed over
+_LONGEST_S = 0.25  # between frames; over longer times motion cannot be followed
 
 
 def measure_lag(
@@ -72,7 +72,7 @@ def measure_lag(
 
 
 @dataclass(frozen=True)
-class _Shifted:
+class _ShiftedFrames:
     frames: FrameSource
     lag_s: float
 
@@ -87,7 +87,7 @@ class _Shifted:
 
 def shift_frames(frames: FrameSource, lag_s: float) -> FrameSource:
     """The same frames, each ``lag_s`` earlier: in step with the IMU where that is their lag."""
-    return _Shifted(frames, lag_s)
+    return _ShiftedFrames(frames, lag_s)
 
 
 class _Gyroscope:
@@ -101,7 +101,7 @@ class _Gyroscope:
         self.end_s = (signal.segments[-1].stop - 1) / signal.rate_hz
 
     def energy(self, start_s: float, end_s: float) -> float:
-        """Sum of squared deviations from the mean rate; what gaps hide counts as nothing."""
+        """Sum of squared deviations from the mean rate; gaps count as nothing."""
         _, rates = self._rates(start_s, end_s)
         known = rates[~np.isnan(rates[:, 0])]
         return float(np.square(known - known.mean(axis=0)).sum()) if len(known) else 0.0
@@ -132,7 +132,7 @@ class _Gyroscope:
 
 
 def _spans(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, float]]:
-    """Where to look: in each part of the time in common, the clip with the most rotation."""
+    """The clips to decode: in each part of the common time, the one with the most rotation."""
     if not len(times_s):
         return
     start_s = max(float(times_s[0]), gyroscope.start_s)

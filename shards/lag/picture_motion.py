@@ -1,12 +1,12 @@
-"""How a video's picture moves as a whole from one frame to the next, whatever the scene.
+"""Motion of a video's whole picture from one frame to the next, for any scene.
 
 motion = picture_motion(frames.pictures(range(600), short_side=SHORT_SIDE))
     # (599, 3): to the right, down, and clockwise about the middle; NaN where nothing was followed
 
 Corners are followed by pyramidal Lucas-Kanade optical flow; those that do not come back when
 followed backwards are left out, and medians over the rest stand for the picture. This is the
-Median-Flow tracker with its forward-backward error (Kalal, Mikolajczyk and Matas, ICPR 2010) put to
-the whole picture. Medians bear hands and passers-by as long as they cover less than half of it.
+Median-Flow tracker with its forward-backward error (Kalal, Mikolajczyk and Matas, ICPR 2010) on the
+whole picture. Medians ignore hands and passers-by that cover less than half of it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
-SHORT_SIDE = 120  # pixels: enough for the motion of the whole, and quick
+SHORT_SIDE = 120  # pixels: enough for the motion of the whole picture, and fast
 
 _CORNERS = 200
 _SPACING = 7  # pixels between corners, so that they spread over the picture
 _WINDOW = (15, 15)
 _LEVELS = 3  # of the pyramid: follows up to about a sixth of the short side a frame
-_RETURN = 1.0  # pixels by which a point followed there and back may miss its place
-_FEWEST = 12  # points that a motion is read from
-_ROUNDS = 3  # shift and turn are each the median of what the other leaves
+_RETURN_ERROR = 1.0  # pixels by which a point followed there and back may miss its place
+_FEWEST_POINTS = 12  # points that a motion is read from
+_ITERATIONS = 3  # of shift and turn, each the median of what the other leaves
 
 
 def picture_motion(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Motion of what is seen between each picture and the next, float64 ``(pictures - 1, 3)``.
 
     In pixels: to the right, down, and clockwise as the way of a point half the short side from the
-    middle. Pictures are uint8 RGB of one size, best with ``SHORT_SIDE``; two are held at a time.
+    middle. Pictures are uint8 RGB of one size, best with ``SHORT_SIDE``; memory holds two.
     NaN where less than a dozen corners could be followed. The same input gives the same bytes.
     """
     motion = []
@@ -48,7 +48,7 @@ def picture_motion(pictures: Iterable[np.ndarray]) -> np.ndarray:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Workers share the cores already; threads within each would only get in their way."""
+    """Workers use all cores already; threads within each would only compete."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -59,14 +59,14 @@ def _one_thread() -> Iterator[None]:
 
 def _motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     points, moved = _follow(before, after)
-    if len(points) < _FEWEST:
+    if len(points) < _FEWEST_POINTS:
         return np.nan, np.nan, np.nan
     way = moved - points
     height, width = before.shape
     arm = points - ((width - 1) / 2, (height - 1) / 2)
     across = arm[:, ::-1] * (-1, 1)  # way of a point that a clockwise turn by 1 rad takes it
     shift, turn = np.zeros(2), 0.0
-    for _ in range(_ROUNDS):
+    for _ in range(_ITERATIONS):
         shift = np.median(way - turn * across, axis=0)
         turns = ((way - shift) * across).sum(axis=1) / np.square(arm).sum(axis=1).clip(1)
         turn = float(np.median(turns))
@@ -81,7 +81,7 @@ def _follow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarr
     points = corners.reshape(-1, 2)
     moved, there = _flow(before, after, points)
     back, here = _flow(after, before, moved)
-    kept = there & here & (np.abs(back - points).max(axis=1) <= _RETURN)
+    kept = there & here & (np.abs(back - points).max(axis=1) <= _RETURN_ERROR)
     return points[kept].astype(np.float64), moved[kept].astype(np.float64)
 
 

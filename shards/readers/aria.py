@@ -38,7 +38,7 @@ class AriaReader(Reader):
 
     name: ClassVar[str] = "aria"
     # What the phone's application and the machine perception services write next to a recording.
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("*.vrs.json", "mps_*/*", "mps/*", "*health_check*.json", "*thumbnail*"),
     )
 

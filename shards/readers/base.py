@@ -1,4 +1,4 @@
-"""What every reader is: it lists the recordings of a source, and opens one of them."""
+"""The interface of all readers: list the recordings of a source, and open one of them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Reader(ABC):
 
     name: ClassVar[str]  # in commands; also the windows' data set unless the reader says otherwise
     requires: ClassVar[frozenset[str]] = frozenset()  # of {"video", "text"}, unless the user says
-    # Files that the data set has and no recording needs, as `shards.readers.unread` matches them.
-    others: ClassVar[tuple[str, ...]] = ()
-    unread_told: ClassVar[str] = "which no recording is of"
+    # Patterns of files of the data set that no recording needs (see `shards.readers.unread`).
+    other_files: ClassVar[tuple[str, ...]] = ()
+    unread_reason: ClassVar[str] = "which no recording is of"
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.left: list[str] = []  # lines on what the last listing left aside by its rules
+        self.left_out: list[str] = []  # lines on what the last listing left out by its rules
 
     def schema(self) -> WindowSchema:
         """Channels, units, rate and length of the windows by default."""
@@ -46,14 +46,14 @@ class Reader(ABC):
         """Lines on what lies in the source and belongs to none of ``refs``, once they are listed.
 
         Links that lead nowhere, pipes and the like, and files that are neither of a recording nor
-        known (``others``): they may be misnamed.
+        known (``other_files``): they may be misnamed.
         """
         used = {path for ref in refs for path in ref.files}
         files = self.source.find("**/*")
         return [
             *(f"{path} {why}" for path, why in sorted(self.source.skipped.items())),
-            *self.left,
-            *describe_unread(files, used, self.others, self.unread_told),
+            *self.left_out,
+            *describe_unread(files, used, self.other_files, self.unread_reason),
         ]
 
     @abstractmethod

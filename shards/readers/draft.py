@@ -35,7 +35,7 @@ from shards.readers.folder_listing import DESCRIPTION
 from shards.readers.form_advice import differing
 from shards.readers.name_patterns import RECORDING
 from shards.readers.table_yaml import TABLES
-from shards.readers.unread import surprises
+from shards.readers.unread import may_be_data
 
 MOST_ROWS = 50_000  # looked at
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
@@ -67,7 +67,7 @@ def draft(source: Source) -> list[Draft]:
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in source.find("**/*"):
-        if path.lower().endswith((*TABLES, *_MOVIES, ".srt", ".vtt")) and surprises(path):
+        if path.lower().endswith((*TABLES, *_MOVIES, ".srt", ".vtt")) and may_be_data(path):
             folders[posixpath.dirname(path)].append(posixpath.basename(path))
     tables = {
         folder: names
@@ -126,8 +126,8 @@ def _pattern(folder: str, folders: list[str]) -> str:
     last = {one.rpartition("/")[2] for one in folders}
     if depth > 1 and all(placement_in(name) for name in last):
         parts[-1] = "{placement}"
-    told = "each folder is a person's" if depth == 1 else "the outermost folders are people's"
-    return f'recordings: "{"/".join(parts)}"  # guess: {told}; {len(folders)} folders'
+    reason = "each folder is a person's" if depth == 1 else "the outermost folders are people's"
+    return f'recordings: "{"/".join(parts)}"  # guess: {reason}; {len(folders)} folders'
 
 
 def _of_folder(source: Source, folder: str, names: list[str], head: str, around: str) -> str:
@@ -155,8 +155,8 @@ def _of_layout(
     _check_sensors(source, posixpath.dirname(recording), files)
     lines = [f'recordings: "{layout.recordings}"  # guess: {layout.why}']
     if layout.person is not None:
-        told = "one person's: no name says whose; write {person} for what does"
-        lines.insert(0, f"person: {quote_yaml(layout.person)}  # guess: all files are {told}")
+        reason = "one person's: no name says whose; write {person} for what does"
+        lines.insert(0, f"person: {quote_yaml(layout.person)}  # guess: all files are {reason}")
     if layout.labelled:
         lines.append('label: "{label}"  # guess: names say what was done')
     lines.append("devices:")
@@ -197,9 +197,9 @@ def _text(lines: list[str], files: list[_File], names: list[str]) -> str:
 def _check_sensors(source: Source, folder: str, files: list[_File]) -> None:
     """ValueError where no file holds an accelerometer."""
     if not any(sensor.kind == "acc" for file in files for sensor in file.guessed.sensors):
-        told = "; ".join(f"{file.name}: {joined(file.guessed.others)}" for file in files[:3])
+        reason = "; ".join(f"{file.name}: {joined(file.guessed.others)}" for file in files[:3])
         raise ValueError(
-            f"{source.locate(folder or '.')}: no columns of an accelerometer in {told}; write "
+            f"{source.locate(folder or '.')}: no columns of an accelerometer in {reason}; write "
             f"{DESCRIPTION} by hand, as docs/folder.md shows"
         )
 
@@ -254,8 +254,8 @@ def _sensor(file: _File, sensor: GuessedSensor) -> Iterator[str]:
         yield f"        {key}: {value}"
     columns = ", ".join(f"{channel}: {quote_yaml(one)}" for channel, one in sensor.columns.items())
     named = file.found is None or file.found.names is not None
-    told = "by their names" if named and not file.name.endswith(".npy") else "by their places"
-    yield f"        columns: {{{columns}}}  # guess: {told}"
+    reason = "by their names" if named and not file.name.endswith(".npy") else "by their places"
+    yield f"        columns: {{{columns}}}  # guess: {reason}"
     yield f"        unit: {sensor.unit}  # guess: {sensor.why}"
     yield f"        {_clock(file)}"
 

@@ -187,29 +187,29 @@ def _sensor(kind: str, columns: Sequence[str], values: np.ndarray) -> GuessedSen
 
 
 def _of_gravity(median: float) -> tuple[str, str]:
-    told = f"median |a| is {median:.4g}"
+    evidence = f"median |a| is {median:.4g}"
     for unit, gravity in _GRAVITY.items():
         if abs(median / gravity - 1) < _NEAR:
-            return unit, f"{told}, and gravity {gravity:.4g} {unit}"
+            return unit, f"{evidence}, and gravity {gravity:.4g} {unit}"
     near = min(_COUNTS, key=lambda count: abs(np.log(median / count)))
     if abs(median / near - 1) < _NEAR:
-        return f"{{lsb_per_g: {near}}}", f"{told}, so these seem to be counts"
-    return "m/s2", f"{told}, which is gravity in no usual unit; without it, in m/s2?"
+        return f"{{lsb_per_g: {near}}}", f"{evidence}, so these seem to be counts"
+    return "m/s2", f"{evidence}, which is gravity in no usual unit; without it, in m/s2?"
 
 
 def _of_turning(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
     median, high = float(np.median(size)), float(np.quantile(size, 0.99))
-    told = f"median rotation is {median:.3g}, 99 % below {high:.3g}"
+    evidence = f"median rotation is {median:.3g}, 99 % below {high:.3g}"
     name = columns[0].lower()
     if re.search(r"deg|dps|°", name):
-        return "deg/s", f"by its name; {told}"
+        return "deg/s", f"by its name; {evidence}"
     if "rad" in name:
-        return "rad/s", f"by its name; {told}"
+        return "rad/s", f"by its name; {evidence}"
     if high > _FASTEST_TURN * 180 / np.pi:
-        return "{lsb_per_deg_s: 131}", f"{told}, so these seem to be counts; see the data sheet"
+        return "{lsb_per_deg_s: 131}", f"{evidence}, so these seem to be counts; see the data sheet"
     if median > _TURN or high > _FASTEST_TURN:
-        return "deg/s", f"{told}: too fast for rad/s"
-    return "rad/s", f"{told}; if nothing moved much it may be deg/s"
+        return "deg/s", f"{evidence}: too fast for rad/s"
+    return "rad/s", f"{evidence}; if nothing moved much it may be deg/s"
 
 
 def _time(table: Table) -> GuessedTime | None:

@@ -64,7 +64,7 @@ class Ego4dReader(Reader):
     """
 
     name: ClassVar[str] = "ego4d"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("ego4d.json", "manifest.csv", "*.ver", "narration.json", "all_narrations*.json"),
         *(f"annotations/{task}_*" for task in ("av", "fho", "moments", "nlq", "vq", "goalstep")),
         *("narration_noun_taxonomy.csv", "narration_verb_taxonomy.csv"),

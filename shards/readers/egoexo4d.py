@@ -69,7 +69,7 @@ class EgoExo4dReader(Reader):
     """
 
     name: ClassVar[str] = "egoexo4d"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("takes.json", "takes_dropped.json", "captures.json", "participants.json"),
         *("physical_setting.json", "visual_objects.json", "metadata.json", "manifest*"),
         *("captures/*/timesync.csv", "captures/*/post_surveys.csv", "captures/*/trajectory/*"),
@@ -136,7 +136,7 @@ class EgoExo4dReader(Reader):
             files += [details["timesync"], *(path for path, *_ in details["descriptions"] or ())]
             refs.append(RecordingRef(name, tuple(filter(None, files)), details))
         missing = sorted(cameras.keys() - folders)
-        self.left = [f"{folder}: no take of takes.json lies there" for folder in missing]
+        self.left_out = [f"{folder}: no take of takes.json lies there" for folder in missing]
         return checked_listing(self.source, refs, "takes/<take>/aria01_noimagestreams.vrs")
 
     @contextmanager

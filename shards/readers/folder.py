@@ -37,7 +37,13 @@ from shards.readers.recording_yaml import (
 )
 from shards.readers.sensor_files import open_sensor
 from shards.readers.table_yaml import FARTHEST_S, SensorFile
-from shards.readers.timed_rows import Start, Zero, common_zero, start_of, told
+from shards.readers.timed_rows import (
+    ClockOrigin,
+    FirstTime,
+    common_origin,
+    prefix_errors,
+    read_first_time,
+)
 from shards.recording import (
     Device,
     LabelSpan,
@@ -55,7 +61,7 @@ class FolderReader(Reader):
     """
 
     name: ClassVar[str] = "folder"
-    unread_told: ClassVar[str] = f"which no {DESCRIPTION} names"
+    unread_reason: ClassVar[str] = f"which no {DESCRIPTION} names"
 
     def __init__(self, source: Source, follow_links: bool = False) -> None:
         super().__init__(Source(source.url, inside=not follow_links))
@@ -73,7 +79,7 @@ class FolderReader(Reader):
     def recordings(self) -> list[RecordingRef]:
         """Those described; one whose description is wrong is listed too, and fails when opened."""
         listing = list_recordings(self.source)
-        self.left = listing.left
+        self.left_out = listing.left
         return listing.refs
 
     @contextmanager
@@ -86,7 +92,7 @@ class FolderReader(Reader):
         if described.by_file:
             described = described.of(posixpath.basename(folder.recording))
         with ExitStack() as stack:
-            devices, zero, notes = self._devices(folder, described, ref, stack)
+            devices, origin, notes = self._devices(folder, described, ref, stack)
             narrations, left_out = _narrations(folder, described.narrations)
             yield Recording(
                 dataset=described.dataset,
@@ -95,14 +101,14 @@ class FolderReader(Reader):
                 devices=devices,
                 frames=_video(folder, described.video),
                 narrations=narrations,
-                labels=_labels(folder, described, ref.details.get("label"), zero),
-                sync=_sync(described, zero),
+                labels=_labels(folder, described, ref.details.get("label"), origin),
+                sync=_sync(described, origin),
                 notes=(*notes, *left_out),
             )
 
     def _devices(
         self, folder: _Folder, described: RecordingFile, ref: RecordingRef, stack: ExitStack
-    ) -> tuple[tuple[Device, ...], Zero, list[str]]:
+    ) -> tuple[tuple[Device, ...], ClockOrigin, list[str]]:
         """The devices, their files found and open as long as ``stack``; their clock; and notes."""
         schema = self.schema()
         units = dict(zip(schema.channels, schema.units, strict=True))
@@ -111,23 +117,23 @@ class FolderReader(Reader):
             where = f"{folder.where}: {field}"
             notes += _check_channels(sensor, units, where)
             places[field] = folder.find(f"{field}.file", sensor.file)
-            starts[field] = start_of(self.source, places[field], sensor, where)
-        zero = folder.zero(described, starts)
+            starts[field] = read_first_time(self.source, places[field], sensor, where)
+        origin = folder.origin(described, starts)
         devices = []
         for d, device in enumerate(described.devices):
             worn = placement_of(device, folder.inner, ref.details.get("placement"), folder.where)
             sensors = []
             for s, sensor in enumerate(device.sensors):
                 field = f"devices.{d}.sensors.{s}"
-                where, clock = f"{folder.where}: {field}", (starts[field], zero)
+                where, clock = f"{folder.where}: {field}", (starts[field], origin)
                 sensors.append(open_sensor(self.source, places[field], sensor, where, clock, stack))
             devices.append(Device(device.name, worn, tuple(sensors), device.rate_hz))
-        return tuple(devices), zero, notes
+        return tuple(devices), origin, notes
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """The folder of a recording's files, and the file that describes it, in messages.
+    """The folder of a recording's files, and the description that names them.
 
     recording: its path; that of the folder, or the beginning of those of its files.
     """
@@ -159,11 +165,11 @@ class _Folder:
             )
         return path
 
-    def zero(self, described: RecordingFile, starts: Mapping[str, Start]) -> Zero:
+    def origin(self, described: RecordingFile, starts: Mapping[str, FirstTime]) -> ClockOrigin:
         """Where the recording's clock begins on that of its files."""
         sensors = described.sensors()
-        with told(self.where):
-            return common_zero([(sensors[field].file, start) for field, start in starts.items()])
+        with prefix_errors(self.where):
+            return common_origin([(sensors[field].file, start) for field, start in starts.items()])
 
 
 def _check_channels(sensor: SensorFile, units: Mapping[str, str], where: str) -> list[str]:
@@ -200,29 +206,29 @@ def _narrations(
     if file is None:
         return (), ()
     path = folder.find("narrations.file", file.file)
-    with told(f"{folder.where}: narrations"):
+    with prefix_errors(f"{folder.where}: narrations"):
         narrations, notes = read_narrations(folder.source, path)
     shift = file.offset_s
     return tuple(Narration(s + shift, e + shift, text) for s, e, text in narrations), notes
 
 
 def _labels(
-    folder: _Folder, described: RecordingFile, said: str | None, zero: Zero
+    folder: _Folder, described: RecordingFile, name_label: str | None, origin: ClockOrigin
 ) -> tuple[LabelSpan, ...]:
-    """The label spans on the recording's clock, by time. said: the label in its name."""
-    if (label := label_of(described, folder.inner, said, folder.where)) is not None:
+    """The label spans on the recording's clock, by time. name_label: the label in its name."""
+    if (label := label_of(described, folder.inner, name_label, folder.where)) is not None:
         return (LabelSpan(-FARTHEST_S, FARTHEST_S, label),)
     if (file := described.labels) is None:
         return ()
     path = folder.find("labels.file", file.file)
-    return read_labels(folder.source, path, file, f"{folder.where}: labels", zero)
+    return read_labels(folder.source, path, file, f"{folder.where}: labels", origin)
 
 
-def _sync(described: RecordingFile, zero: Zero) -> str:
+def _sync(described: RecordingFile, origin: ClockOrigin) -> str:
     """How the description puts all on one clock."""
     parts = [sensor.clock() for sensor in described.sensors().values()]
-    if zero.clock is not None:
-        parts.append(f"0 s is {zero.told()}, the first row ({zero.clock.value})")
+    if origin.clock is not None:
+        parts.append(f"0 s is {origin.text()}, the first row ({origin.clock.value})")
     if described.video:
         parts.append(f"video from {described.video.start_s:g} s")
     for what in ("narrations", "labels"):

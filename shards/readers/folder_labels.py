@@ -17,37 +17,44 @@ from shards.files.text_tables import NULLS
 from shards.files.times import NOT_A_TIME, TimeReader, looks_like_time
 from shards.readers.rows import label_spans
 from shards.readers.table_yaml import LabelsFile
-from shards.readers.timed_rows import Zero, advised, common_zero, start_of, timed_rows, told
+from shards.readers.timed_rows import (
+    ClockOrigin,
+    common_origin,
+    prefix_and_advise,
+    prefix_errors,
+    read_first_time,
+    timed_rows,
+)
 from shards.recording import LabelSpan
 
 _TIMES = ("start_s", "end_s")
 
 
 def read_labels(
-    source: Source, path: str, file: LabelsFile, where: str, zero: Zero
+    source: Source, path: str, file: LabelsFile, where: str, origin: ClockOrigin
 ) -> tuple[LabelSpan, ...]:
     """The spans on the recording's clock, by time.
 
-    zero: where that clock begins on dates, of which the file may have some as well. ValueError
+    origin: of that clock, for dates, of which the file may have some as well. ValueError
     naming ``where``, the file and its rows for a span that is none, and for two at one time.
     """
-    spans = _of_rows(source, path, file, where, zero) if file.column else None
+    spans = _of_rows(source, path, file, where, origin) if file.column else None
     if spans is None:
-        with advised(source, path, file, where):
-            spans = _checked(list(_rows(source, path, file, zero)), source.locate(path))
+        with prefix_and_advise(source, path, file, where):
+            spans = _checked(list(_rows(source, path, file, origin)), source.locate(path))
     shift = file.offset_s
     return tuple(LabelSpan(s + shift, e + shift, label) for s, e, label in spans)
 
 
 def _of_rows(
-    source: Source, path: str, file: LabelsFile, where: str, zero: Zero
+    source: Source, path: str, file: LabelsFile, where: str, origin: ClockOrigin
 ) -> tuple[LabelSpan, ...]:
     """Spans of rows with one label; rows without one are of none."""
     assert file.column is not None
-    start = start_of(source, path, file, where)
-    with told(where):
-        own = common_zero([(file.file, start)])
-        if own.clock is not None and own.clock is not zero.clock:
+    start = read_first_time(source, path, file, where)
+    with prefix_errors(where):
+        own = common_origin([(file.file, start)])
+        if own.clock is not None and own.clock is not origin.clock:
             raise ValueError(
                 f"{file.file} has {own.clock.value}, but the samples have none of them; write "
                 "the times of both alike"
@@ -55,7 +62,7 @@ def _of_rows(
     segments = [
         (time_s, segment[file.column].astype(str))
         for time_s, segment in timed_rows(
-            source, path, file, where, start, zero, text_columns=(file.column,)
+            source, path, file, where, start, origin, text_columns=(file.column,)
         )
     ]
     time_s = np.concatenate([times for times, _ in segments])
@@ -65,14 +72,14 @@ def _of_rows(
 
 
 def _rows(
-    source: Source, path: str, file: LabelsFile, zero: Zero
+    source: Source, path: str, file: LabelsFile, origin: ClockOrigin
 ) -> Iterator[tuple[float, float, str]]:
     """Start, end and label of each row; times are seconds, or dates as the samples have them."""
     dated = _are_dates(next(_segments(source, path, file, raw_columns=_TIMES))[_TIMES[0]])
     readers = {name: TimeReader(f"{source.locate(path)}: column {name}") for name in _TIMES}
     for segment in _segments(source, path, file, **{"raw_columns" if dated else "columns": _TIMES}):
         times = [
-            _seconds(segment[name], readers[name], zero) if dated else segment[name]
+            _seconds(segment[name], readers[name], origin) if dated else segment[name]
             for name in _TIMES
         ]
         yield from zip(*(time.tolist() for time in times), segment["label"].tolist(), strict=True)
@@ -95,14 +102,14 @@ def _are_dates(cells: Any) -> bool:
     )
 
 
-def _seconds(cells: Any, reader: TimeReader, zero: Zero) -> np.ndarray:
+def _seconds(cells: Any, reader: TimeReader, origin: ClockOrigin) -> np.ndarray:
     ns = reader.read(cells)
-    if reader.clock not in (None, zero.clock):
+    if reader.clock not in (None, origin.clock):
         raise ValueError(
             f"labels have {reader.clock.value}, but the samples have not; write them as seconds "
             "from the first sample on, or as the samples' times"
         )
-    return np.where(ns == NOT_A_TIME, np.nan, (ns - zero.ns) * 1e-9)
+    return np.where(ns == NOT_A_TIME, np.nan, (ns - origin.ns) * 1e-9)
 
 
 def _checked(rows: list[tuple[float, float, str]], where: str) -> tuple[LabelSpan, ...]:

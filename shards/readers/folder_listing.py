@@ -101,7 +101,7 @@ def _described(
     top = posixpath.dirname(path)
     try:
         described = load_yaml(RecordingFile, source, path)
-    except (ValueError, OSError) as error:  # told when it is opened; others are read all the same
+    except (ValueError, OSError) as error:  # reported when it is opened; others are read
         return [_failed(source, path, str(error))], []
     if described.recordings is None:
         return [_ref(source, described, path, Named(top, {}), described.name)], []
@@ -110,12 +110,14 @@ def _described(
     if found:
         return [_ref(source, described, path, named) for named in found], left
     pattern, names = posixpath.join(top, described.recordings), sorted(described.files().values())
-    told = (
+    problem = (
         f"no file is called {' or '.join(dict.fromkeys(names))} where {{recording}} is {pattern}"
         if described.by_file
         else f"no folder {pattern} holds {' or '.join(dict.fromkeys(names))}"
     )
-    fault = f"{source.locate(path)}: recordings: {told}; correct the pattern, or the files' names"
+    fault = (
+        f"{source.locate(path)}: recordings: {problem}; correct the pattern, or the files' names"
+    )
     return [_failed(source, path, fault)], left
 
 
@@ -161,7 +163,7 @@ def _ref(
         folder, _, last = named.path.rpartition("/")
         own = described.of(last)
     files = (posixpath.join(folder, file) for file in own.files().values())
-    details = {"recording": named.path, "folder": folder, **named.said}
+    details = {"recording": named.path, "folder": folder, **named.fields}
     return RecordingRef(name or _name(source, named.path), (path, *dict.fromkeys(files)), details)
 
 
@@ -187,11 +189,11 @@ def _named_once(source: Source, refs: list[RecordingRef]) -> list[RecordingRef]:
             continue
         one_yaml = len({ref.files[0] for ref in alike}) == 1  # then its pattern fits both
         paths = [ref.files[-1] if one_yaml else ref.files[0] for ref in alike]
-        told = " and ".join(map(source.locate, paths[:_MOST_NAMED]))
+        both = " and ".join(map(source.locate, paths[:_MOST_NAMED]))
         verb = "are both of" if one_yaml else "both describe"
         for number, (ref, path) in enumerate(zip(alike, paths, strict=True), start=1):
             error = ref.details.get("error") or (
-                f"{told} {verb} a recording called {name}; give one another name"
+                f"{both} {verb} a recording called {name}; give one another name"
             )
             own = f"{name} ({number}: {path})"
             listed.append(RecordingRef(own, ref.files, {"error": error}))

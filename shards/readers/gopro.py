@@ -96,7 +96,7 @@ class GoProReader(Reader):
 
     name: ClassVar[str] = "gopro"
     # Previews, photos, sound and the camera's own notes, as they lie on memory cards.
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("*.lrv", "*.lrf", "*.thm", "*.gpr", "*.dng", "*.jpg", "*.jpeg", "*.insp", "*.wav"),
         *("MISC/*", "leinfo.sav", "version.txt", "Get_started_with_GoPro*", "fileinfo_list.list"),
         *("C????M??.XML", "MEDIAPRO.XML", "CUEUP.XML", "STATUS.BIN", "SONYCARD.IND"),

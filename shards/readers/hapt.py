@@ -57,7 +57,7 @@ class HaptReader(Reader):
     """
 
     name: ClassVar[str] = "hapt"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("activity_labels.txt", "features.txt", "features_info.txt"),
         *(f"{name}_{part}.txt" for name in ("X", "y", "subject_id") for part in ("train", "test")),
     )

@@ -83,7 +83,7 @@ class HharReader(Reader):
     """One recording for each person and device, named ``a-nexus4_1``."""
 
     name: ClassVar[str] = "hhar"
-    others: ClassVar[tuple[str, ...]] = ("Still exp*",)  # devices at rest, another experiment
+    other_files: ClassVar[tuple[str, ...]] = ("Still exp*",)  # devices at rest, another experiment
 
     def recordings(self) -> list[RecordingRef]:
         """All pairs of person and device, from one scan over the files (3 GB in all)."""

@@ -53,7 +53,7 @@ class MotionSenseReader(Reader):
     """One recording for each file, named ``wlk_7-sub01``."""
 
     name: ClassVar[str] = "motionsense"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("B_Accelerometer_data*", "C_Gyroscope_data*", "data_subjects_info.csv", "codes/*"),
     )
 

@@ -22,20 +22,20 @@ RECORDING = "{recording}"
 PERSON = "{person}"
 PLACEMENT = "{placement}"
 LABEL = "{label}"
-SAID = (PERSON, PLACEMENT, LABEL)  # what a name may say
-_MOST_STARS = 8
+NAME_FIELDS = (PERSON, PLACEMENT, LABEL)  # wildcards of a name that are kept
+_MOST_WILDCARDS = 8
 _WILDCARD = re.compile(r"(\*|\{person\}|\{placement\}|\{label\})")
-_BESIDE = re.compile(rf"({_WILDCARD.pattern})({_WILDCARD.pattern})")
+_ADJACENT = re.compile(rf"({_WILDCARD.pattern})({_WILDCARD.pattern})")
 
 
 class Named(NamedTuple):
     """A recording by its name. path: that of its folder, or the beginning of those of its files.
 
-    said: what the name says: "person", "placement" and "label", where the pattern has them.
+    fields: "person", "placement" and "label" of the name, where the pattern has them.
     """
 
     path: str
-    said: dict[str, str]
+    fields: dict[str, str]
 
 
 class NamePattern:
@@ -49,7 +49,7 @@ class NamePattern:
     def of_folder(self, path: str) -> Named | None:
         """The recording that a folder is; None where it is none."""
         match = _compiled(self.top, self.pattern, None).fullmatch(path)
-        return None if match is None else Named(path, _said(match))
+        return None if match is None else Named(path, _fields_of(match))
 
     def of_file(self, path: str, file: str) -> Named | None:
         """The recording that a file is of, where files are called as ``file`` says; or None."""
@@ -57,7 +57,7 @@ class NamePattern:
         if match is None:
             return None
         around = path.split("/")[: self._depth]
-        return Named("/".join([*around, match["recording"]]), _said(match))
+        return Named("/".join([*around, match["recording"]]), _fields_of(match))
 
     def recording_of(self, path: str, files: Iterable[str]) -> Named | None:
         """As ``of_file``, of the name in ``files`` that explains most of the path."""
@@ -68,32 +68,32 @@ class NamePattern:
 def check_pattern(pattern: str) -> str:
     """The pattern, where it is one; ValueError with the next step otherwise."""
     names = _WILDCARD.sub("", pattern)
-    twice = any(pattern.count(said) > 1 for said in SAID)
-    many = pattern.count("*") > _MOST_STARS
+    twice = any(pattern.count(field) > 1 for field in NAME_FIELDS)
+    many = pattern.count("*") > _MOST_WILDCARDS
     if twice or many or "**" in pattern or set(names) & set("{}[]?\\"):
         raise ValueError(
-            f"{quoted(pattern)} may hold names, * and one {', '.join(SAID[:-1])} and {SAID[-1]}, "
-            f"such as {PERSON}/*"
+            f"{quoted(pattern)} may hold names, * and one {', '.join(NAME_FIELDS[:-1])} and "
+            f"{NAME_FIELDS[-1]}, such as {PERSON}/*"
         )
-    if beside := _BESIDE.search(pattern):
+    if adjacent := _ADJACENT.search(pattern):
         raise ValueError(
-            f"{quoted(pattern)} does not say where {beside[1]} ends and {beside[3]} begins; write "
-            "what stands between them, such as _"
+            f"{quoted(pattern)} does not say where {adjacent[1]} ends and {adjacent[3]} begins; "
+            "write what stands between them, such as _"
         )
     return check_name(pattern.removeprefix("./").rstrip("/"), "recordings")
 
 
 def check_file_name(file: str) -> str:
     """The name of a file in a description; ValueError for what only ``recordings`` may say."""
-    if said := next((said for said in SAID if said in file), None):
+    if field := next((field for field in NAME_FIELDS if field in file), None):
         raise ValueError(
             f"{quoted(file)}: write {RECORDING} for the part of the name that differs, and "
-            f"{said} in recordings"
+            f"{field} in recordings"
         )
     return file
 
 
-def _said(match: re.Match[str]) -> dict[str, str]:
+def _fields_of(match: re.Match[str]) -> dict[str, str]:
     return {name: text for name, text in match.groupdict().items() if name != "recording"}
 
 

@@ -61,7 +61,7 @@ class NymeriaReader(Reader):
     """
 
     name: ClassVar[str] = "nymeria"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("metadata.json", "body/*", "recording_observer/*", "recording_*/mps/*"),
         *("recording_*/data/et.vrs", "recording_?wrist/data/data.vrs", "semidense_*"),
         *("*url*.json", "download_summary.json"),

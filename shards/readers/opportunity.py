@@ -75,7 +75,7 @@ class OpportunityReader(MatrixReader):
     """One recording for each run of a person, named ``S1-ADL1``."""
 
     name: ClassVar[str] = "opportunity"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("column_names.txt", "label_legend.txt", "doc/*", "scripts/*"),
     )
     layout: ClassVar[MatrixLayout] = LAYOUT

@@ -90,7 +90,7 @@ class PpgDaliaReader(Reader):
 
     name: ClassVar[str] = "ppg_dalia"
     # The devices' own files, of which the pickles were made, and what people said of themselves.
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("S*_activity.csv", "S*_quest.csv", "S*_E4.zip", "S*_E4/*", "S*_RespiBAN.h5"),
         *("S*_E4_Data.zip", "S*_E4_Data/*", "S*_respiban.txt", "S*_readme.txt"),
     )

@@ -73,7 +73,7 @@ class RealWorldReader(Reader):
 
     name: ClassVar[str] = "realworld"
     # Other sensors, other forms of the same, and pictures of the people.
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *(f"data/{sensor}_*_csv.zip" for sensor in ("gps", "lig", "mag", "mic")),
         *("data/???_*_sqlite.zip", "image*/*", "video*/*"),
     )
@@ -119,7 +119,7 @@ class RealWorldReader(Reader):
             labels=_labels(zips, placements, ACTIVITIES[activity]),
             sync="each phone's own Unix clock (attr_time), taken to agree between placements",
             notes=tuple(notes),
-            unread=tuple(describe_unread(members, used, (), self.unread_told)),
+            unread=tuple(describe_unread(members, used, (), self.unread_reason)),
         )
 
 

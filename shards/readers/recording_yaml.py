@@ -31,7 +31,7 @@ from shards.readers.name_patterns import LABEL, PERSON, PLACEMENT, RECORDING, ch
 from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile
 from shards.recording import WindowSchema
 
-_MOST_TOLD = 10  # faults of a file in one message
+_MOST_FAULTS = 10  # faults of a file in one message
 
 
 def _parse_placement(placement: object) -> str | Mapping[str, str]:
@@ -234,10 +234,10 @@ def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
         return model.model_validate(tree)
     except ValidationError as error:
         problems = error.errors()
-        told = [_explain(model, dict(problem)) for problem in problems[:_MOST_TOLD]]
-        if more := len(problems) - len(told):
-            told.append(f"and {more} more")
-        raise ValueError(f"{where}: {'; '.join(told)}") from None
+        faults = [_explain(model, dict(problem)) for problem in problems[:_MOST_FAULTS]]
+        if more := len(problems) - len(faults):
+            faults.append(f"and {more} more")
+        raise ValueError(f"{where}: {'; '.join(faults)}") from None
 
 
 def _twice(names: Any) -> str:

@@ -13,7 +13,7 @@ from primus_scale.storage.foreign import decoding
 from shards.files.source import Source
 from shards.readers.rows import CHUNK_ROWS
 from shards.readers.table_yaml import SensorFile
-from shards.readers.timed_rows import Start, Zero, array_times, timed_rows, told
+from shards.readers.timed_rows import ClockOrigin, FirstTime, array_times, prefix_errors, timed_rows
 from shards.recording import Samples, Sensor
 
 
@@ -22,7 +22,7 @@ def open_sensor(
     path: str,
     sensor: SensorFile,
     where: str,
-    clock: tuple[Start, Zero],
+    clock: tuple[FirstTime, ClockOrigin],
     stack: ExitStack,
 ) -> Sensor:
     """The sensor in the file at ``path``, whose head is read at once to see that it fits.
@@ -33,7 +33,7 @@ def open_sensor(
     another format, a column is missing, or text stands among numbers.
     """
     if sensor.is_array:
-        with told(where):
+        with prefix_errors(where):
             local = stack.enter_context(source.local(path))
             rows = _checked_rows(source.locate(path), local, sensor)
         read = partial(_array_samples, local, rows, sensor)
@@ -48,7 +48,7 @@ def open_sensor(
 
 
 def _table_samples(
-    source: Source, path: str, sensor: SensorFile, where: str, clock: tuple[Start, Zero]
+    source: Source, path: str, sensor: SensorFile, where: str, clock: tuple[FirstTime, ClockOrigin]
 ) -> Iterator[Samples]:
     names = list(sensor.columns.values())
     for time_s, piece in timed_rows(source, path, sensor, where, *clock, columns=names):

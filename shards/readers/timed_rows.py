@@ -1,8 +1,8 @@
 """Rows of the files that a ``recording.yaml`` describes, with their times on the recording's clock.
 
-start = start_of(source, path, sensor, where)       # what its times are counted on, and the first
-zero = common_zero([("w.csv", start), ...])         # of dates and times of day, in nanoseconds
-for time_s, piece in timed_rows(source, path, sensor, where, start, zero, columns=("ax",)): ...
+start = read_first_time(source, path, sensor, where)  # its first time, and on which clock
+origin = common_origin([("w.csv", start), ...])        # of dates and times of day, in ns
+for time_s, piece in timed_rows(source, path, sensor, where, start, origin, columns=("ax",)): ...
 
 Times that are numbers are seconds once their unit is taken in. Dates and times of day are counted
 from the earliest first row of the recording's files, so that 0 s is where the recording begins.
@@ -31,10 +31,10 @@ SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 UNIX_S = 1e8  # numbers beyond it are counted from 1970, not from the recording's beginning
 
 
-class Start(NamedTuple):
-    """What a file's times are counted on, and the first: nanoseconds, or seconds of numbers.
+class FirstTime(NamedTuple):
+    """The first time of a file, in nanoseconds (numbers: in seconds), and the clock of its times.
 
-    typed: whether they are no plain numbers, so that ``TimeReader`` reads them.
+    typed: times are not plain numbers, so that ``TimeReader`` reads them.
     """
 
     clock: Clock
@@ -42,22 +42,22 @@ class Start(NamedTuple):
     typed: bool = False
 
 
-class Zero(NamedTuple):
-    """Where the recording's clock begins on that of dates or times of day (None: of numbers)."""
+class ClockOrigin(NamedTuple):
+    """The recording's 0 s on the clock of its files: dates or times of day (None: numbers)."""
 
     clock: Clock | None
     ns: int = 0
 
-    def told(self) -> str:
-        """It as a date or a time of day."""
+    def text(self) -> str:
+        """The origin as a date or a time of day."""
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.ns // 1000)
         text = moment.strftime("%H:%M:%S.%f" if self.clock is Clock.DAY else "%Y-%m-%d %H:%M:%S.%f")
         return text.rstrip("0").rstrip(".") + (" UTC" if self.clock is Clock.UTC else "")
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """Put before a ValueError of a file the place where the file is named."""
+def prefix_errors(where: str) -> Iterator[None]:
+    """Put ``where``, the place that names the file, before the message of a ValueError."""
     try:
         yield
     except ValueError as error:
@@ -65,8 +65,8 @@ def told(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def advised(source: Source, path: str, file: RowsFile, where: str) -> Iterator[None]:
-    """As ``told``; of a text table also how its form could be described, where that differs."""
+def prefix_and_advise(source: Source, path: str, file: RowsFile, where: str) -> Iterator[None]:
+    """As ``prefix_errors``; for a text table also advice on how to describe its form."""
     try:
         yield
     except ValueError as error:
@@ -74,36 +74,36 @@ def advised(source: Source, path: str, file: RowsFile, where: str) -> Iterator[N
         raise ValueError(f"{where}: {error}{advice}") from None
 
 
-def start_of(source: Source, path: str, file: RowsFile, where: str) -> Start:
-    """What the times of a table are counted on, read off its first rows."""
+def read_first_time(source: Source, path: str, file: RowsFile, where: str) -> FirstTime:
+    """The first time of a table, from its first rows."""
     if file.time is None or file.is_array:
-        return Start(Clock.COUNT, file.start_s or 0.0)
-    with advised(source, path, file, where):
+        return FirstTime(Clock.COUNT, file.start_s or 0.0)
+    with prefix_and_advise(source, path, file, where):
         reader = _reader(source, path, file)
         for piece in _read(source, path, file, raw_columns=file.time.columns):
             cells = _joined(piece, file)
             if pa.types.is_string(cells.type) and _first_text(cells) is None:
                 continue
             if _are_numbers(cells, file):
-                return Start(Clock.COUNT, _first_number(cells, file))
+                return FirstTime(Clock.COUNT, _first_number(cells, file))
             ns = reader.read(cells)
             known = ns[ns != NOT_A_TIME]
             if len(known):
                 assert reader.clock is not None
                 counted = reader.clock is Clock.COUNT
-                return Start(reader.clock, 0.0 if counted else int(known[0]), typed=True)
-    return Start(Clock.COUNT)
+                return FirstTime(reader.clock, 0.0 if counted else int(known[0]), typed=True)
+    return FirstTime(Clock.COUNT)
 
 
-def common_zero(starts: Iterable[tuple[str, Start]]) -> Zero:
-    """Where dates or times of day begin; ValueError where files are on clocks that do not compare.
+def common_origin(starts: Iterable[tuple[str, FirstTime]]) -> ClockOrigin:
+    """The earliest first time; ValueError where files are on clocks that cannot be compared.
 
     starts: with the names of their files.
     """
     starts = list(starts)
     dated = [(name, start) for name, start in starts if start.clock is not Clock.COUNT]
     if not dated:
-        return Zero(None)
+        return ClockOrigin(None)
     (name, one), *others = dated
     for other_name, other in others:
         if other.clock is not one.clock:
@@ -112,15 +112,15 @@ def common_zero(starts: Iterable[tuple[str, Start]]) -> Zero:
                 "be put on one clock; give the zone of dates without one, such as time: {zone: "
                 "'+01:00'}"
             )
-    zero = Zero(one.clock, int(min(start.first for _, start in dated)))
+    origin = ClockOrigin(one.clock, int(min(start.first for _, start in dated)))
     for other_name, other in starts:
         if other.clock is Clock.COUNT and abs(other.first) > UNIX_S:
             raise ValueError(
                 f"{name} has {one.clock.value}, which are counted from the first row, but "
                 f"{other_name} has numbers from {other.first:.0f} s on; put these on the same "
-                f"clock with time.offset_s ({-zero.ns / 1e9:.3f}, if they are Unix times)"
+                f"clock with time.offset_s ({-origin.ns / 1e9:.3f}, if they are Unix times)"
             )
-    return zero
+    return origin
 
 
 def timed_rows(
@@ -128,8 +128,8 @@ def timed_rows(
     path: str,
     file: RowsFile,
     where: str,
-    start: Start,
-    zero: Zero,
+    start: FirstTime,
+    origin: ClockOrigin,
     *,
     columns: Sequence[str] = (),
     text_columns: Sequence[str] = (),
@@ -142,9 +142,9 @@ def timed_rows(
     raw = time.columns if time is not None and start.typed else ()
     wanted = [*columns, *(time.columns if time is not None and not start.typed else ())]
     reader = _reader(source, path, file)
-    began = 0 if start.clock is Clock.COUNT else zero.ns
+    began = 0 if start.clock is Clock.COUNT else origin.ns
     row = 0
-    with advised(source, path, file, where):
+    with prefix_and_advise(source, path, file, where):
         for piece in _read(
             source, path, file, columns=wanted, text_columns=text_columns, raw_columns=raw
         ):
@@ -215,7 +215,7 @@ def _are_numbers(cells: Any, file: RowsFile) -> bool:
         text = _first_text(cells) or ""
         numbers = file.time.format is None and is_number(text, file.decimal)
         if not numbers and file.time.format is None and not looks_like_time(text):
-            numbers = file.time.unit != "iso"  # told with its line when it is read
+            numbers = file.time.unit != "iso"  # the error comes with its line, when it is read
     else:
         numbers = (
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -230,7 +230,7 @@ def _are_numbers(cells: Any, file: RowsFile) -> bool:
 
 
 def _first_number(cells: Any, file: RowsFile) -> float:
-    """The first time in seconds, where it is a number; nothing depends on it but a warning."""
+    """The first time in seconds, where it is a number; only an error message depends on it."""
     assert file.time is not None
     if pa.types.is_string(cells.type):
         text = (_first_text(cells) or "").replace(file.decimal, ".")

@@ -59,7 +59,7 @@ class UciHarReader(Reader):
     """One recording for each person, named ``train-subject01``."""
 
     name: ClassVar[str] = "uci_har"
-    others: ClassVar[tuple[str, ...]] = (
+    other_files: ClassVar[tuple[str, ...]] = (
         *("activity_labels.txt", "features.txt", "features_info.txt"),
         *("X_train.txt", "X_test.txt", "Inertial Signals/body_acc_?_t*.txt"),
     )

@@ -1,4 +1,4 @@
-"""Files of a source that no recording is of, so that a misnamed one does not vanish in silence.
+"""Files of a source that belong to no recording, so that misnamed ones are reported.
 
 for line in describe_unread(files, used, others=("*_quest.csv",)): ...
     # "Protocol: subjct107.dat and 2 more, which no recording is of"
@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _MOST_NAMED = 3  # files of a folder
-# What people keep next to data, and shards made of them; that it is not read surprises nobody.
-_ASIDE = re.compile(
+# Files that people keep next to data, and shards made of them.
+_NO_DATA = re.compile(
     r"\..*|__macosx|thumbs\.db|desktop\.ini|readme.*|licen[sc]e.*|citation.*|"
     r".*\.(ya?ml|md|pdf|docx?|rtf|bib|py|ipynb|html?)|"
     r"(index|ingest|card)\.json|shard-\d+\.tar|run\.lock",
@@ -23,27 +23,27 @@ _ASIDE = re.compile(
 _ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|7z|rar)", re.I)
 
 
-def surprises(path: str) -> bool:
+def may_be_data(path: str) -> bool:
     """Whether somebody may have meant the file to be read."""
-    return not any(_ASIDE.fullmatch(part) for part in path.split("/"))
+    return not any(_NO_DATA.fullmatch(part) for part in path.split("/"))
 
 
 def describe_unread(
-    files: Iterable[str], used: Collection[str], others: Sequence[str], told: str
+    files: Iterable[str], used: Collection[str], others: Sequence[str], reason: str
 ) -> Iterator[str]:
     """Lines on the files that are neither used nor known, one a folder.
 
-    others: patterns of files that are known and not needed. Each is of the end of a path, from the
-    beginning of a folder's or file's name on, in which ``*`` stands for folders as well; capitals
-    count as small letters. An archive is known where files are used of the folder of its name
-    next to it. told: what the line says of its files.
+    others: patterns of known files that are not needed. Each matches the end of a path, from the
+    beginning of a folder's or file's name on; ``*`` matches folders as well; capitals count as
+    small letters. An archive is known if a folder of its name next to it is used. reason: the end
+    of each line.
     """
     known = [fnmatch.translate(f"*/{pattern}") for pattern in others]
     is_known = re.compile("|".join(known) or r"(?!)", re.I).match
     unpacked = {folder for path in used for folder in folders_around(path)}
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(files):
-        if path in used or not surprises(path) or is_known(f"/{path}"):
+        if path in used or not may_be_data(path) or is_known(f"/{path}"):
             continue
         archive = _ARCHIVE.fullmatch(path)
         if archive is None or archive[1] not in unpacked:
@@ -52,7 +52,7 @@ def describe_unread(
         more = len(names) - _MOST_NAMED
         yield (
             f"{folder or '.'}: {', '.join(names[:_MOST_NAMED])}"
-            f"{f' and {more} more' if more > 0 else ''}, {told}"
+            f"{f' and {more} more' if more > 0 else ''}, {reason}"
         )
 
 

@@ -70,7 +70,7 @@ class WisdmReader(Reader):
     """One recording for each person and device, named ``1600-phone``."""
 
     name: ClassVar[str] = "wisdm"
-    others: ClassVar[tuple[str, ...]] = ("activity_key.txt", "arff_files/*")
+    other_files: ClassVar[tuple[str, ...]] = ("activity_key.txt", "arff_files/*")
 
     def recordings(self) -> list[RecordingRef]:
         """The text files by person and device; opens none."""

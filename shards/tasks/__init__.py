@@ -1,1 +1,1 @@
-"""Tasks done once on Ray workers, whoever is killed, and their progress."""
+"""Tasks that are done once each on Ray workers, their store, and their progress."""

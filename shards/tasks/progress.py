@@ -1,4 +1,4 @@
-"""A line every few seconds: how much is done, how fast, and how long it will still take."""
+"""A line every few seconds: how much is done, the rate, and the time left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TaskProgress:
     def add(self, count: int = 1, note: str = "", kept: bool = False) -> None:
         """Count ``count`` more; ``note`` is added to a line that is due.
 
-        kept: they were done by an earlier run, and tell nothing of how fast this one is.
+        kept: they were done by an earlier run, and do not count in the rate.
         """
         self._done += count
         self._kept += count if kept else 0
@@ -32,9 +32,9 @@ class TaskProgress:
         if now - self._last < REPORT_S and self._done < self._total:
             return
         self._last = now
-        fresh, elapsed_s = self._done - self._kept, now - self._start
-        rate = fresh / max(elapsed_s, 1e-9)
-        left = format_seconds((self._total - self._done) * elapsed_s / max(fresh, 1))
+        new, elapsed_s = self._done - self._kept, now - self._start
+        rate = new / max(elapsed_s, 1e-9)
+        left = format_seconds((self._total - self._done) * elapsed_s / max(new, 1))
         self._report(
             f"{self._what}  {self._done} of {self._total} {self._unit}  "
             f"{rate:{',.0f' if rate >= 10 else '.2g'}} {self._unit}/s  {left} left"

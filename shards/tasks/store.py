@@ -1,4 +1,4 @@
-"""Long work in small tasks, each of which is done once, whoever is killed in between.
+"""Long work in small tasks, each of which is done once, even if workers or runs are killed.
 
     store = TaskStore(out_url)
     for task, result, kept in store.run(tasks, make_worker, folder=store.folder, workers=8):
@@ -7,8 +7,8 @@
 
 A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
 output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
-result counts as long as its task's fingerprint is the same, of everything that it depends on, and
-its file lies there as it was written, byte for byte. Whatever else lies there counts as not done.
+result counts as long as the digest of all that its task depends on is the same, and its file is
+there as it was written, byte for byte. Otherwise the task is done again.
 """
 
 from __future__ import annotations
@@ -80,25 +80,25 @@ class TaskStore:
         the next run. ``make_worker`` and the other settings: see
         ``shards.tasks.workers.run_tasks``.
         """
-        kept = self._kept(tasks, folder)
+        kept = self._kept_results(tasks, folder)
         yield from (TaskResult(task, kept[task.key], True) for task in tasks if task.key in kept)
         rest = [task for task in tasks if task.key not in kept]
         items = [task.item for task in rest]
         options: dict[str, Any] = {"threads": threads, "gpus": gpus, "report": report}
         for place, result in run_tasks(make_worker, items, workers=workers, **options):
             if not isinstance(result, Failed):
-                self._keep(rest[place], result)
+                self._save_result(rest[place], result)
             yield TaskResult(rest[place], result, False)
 
     def remove(self) -> None:
-        """Delete the folder and all that lies in it; results first, then what they speak of."""
+        """Delete the folder and all that lies in it; results first, then their files."""
         with explain_write_errors(self.folder.url):
             for name in self.folder.names():
                 if name.endswith(".json"):
                     self.folder.remove(name)
             self.folder.remove_all()
 
-    def _keep(self, task: Task, result: Any) -> None:
+    def _save_result(self, task: Task, result: Any) -> None:
         entry = {
             "fingerprint": task.settings_digest,
             "result": result,
@@ -110,21 +110,21 @@ class TaskStore:
         ):
             path.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
 
-    def _kept(self, tasks: Sequence[Task], folder: Folder) -> dict[str, Any]:
+    def _kept_results(self, tasks: Sequence[Task], folder: Folder) -> dict[str, Any]:
         """Results that were kept and still count, by key; those that do not are deleted."""
         names, sizes = {*self.folder.names()}, folder.sizes()
         there = [task for task in tasks if f"{task.key}.json" in names]
         kept = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            results = pool.map(lambda task: self._still_true(task, folder, sizes), there)
+            results = pool.map(lambda task: self._valid_result(task, folder, sizes), there)
             for task, result in zip(there, results, strict=True):
                 if result is not None:
                     kept[task.key] = result
-                else:  # now, for the task's files will soon be others than it speaks of
-                    self._drop(f"{task.key}.json")
+                else:  # now, before the task writes its files again
+                    self._remove_result(f"{task.key}.json")
         return kept
 
-    def _still_true(
+    def _valid_result(
         self, task: Task, folder: Folder, sizes: dict[str, int]
     ) -> dict[str, Any] | None:
         """The kept result if it is of this task, and its file as it was written; None if not."""
@@ -139,13 +139,13 @@ class TaskStore:
             if sealed and (file is None or _is_whole(parse_shard_entry(file), folder, sizes)):
                 return result
         except (ConnectionError, TimeoutError):
-            raise  # it may be whole, and will be seen when the storage answers
+            raise  # the result may be valid; the storage does not answer now
         except (LookupError, TypeError, ValueError, OSError):
-            pass  # a machine went down before it lay on the disk, or somebody has altered it
+            pass  # it was not fully written when a machine failed, or was altered
         return None
 
-    def _drop(self, name: str) -> None:
-        """Remove a kept result, or what lies in its place."""
+    def _remove_result(self, name: str) -> None:
+        """Remove a kept result, or a folder in its place."""
         with explain_write_errors(self.folder.url):
             try:
                 self.folder.remove(name)

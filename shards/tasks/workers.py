@@ -25,15 +25,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from primus_scale.storage.foreign import reason
 
-ANSWER_S = 10.0  # for a connection to the cluster
-STARTS = 5  # of processes that fail in a row, until the cluster is taken for broken
-PATIENCE_S = 30.0  # after which it is told that there is no room for a worker
-DEATHS = 2  # of the worker on one item: once may be chance (memory, a lost node), twice is the item
+CONNECT_TIMEOUT_S = 10.0  # for a connection to the cluster
+MOST_FAILED_STARTS = 5  # in a row; then the cluster is taken to be broken
+PATIENCE_S = 30.0  # between reports that there is no room for a worker
+MOST_CRASHES = 2  # of workers on one item: one may be chance (memory, a lost node)
 
 
 @dataclass(frozen=True)
 class Failed:
-    """What came of an item on which nothing was made. why: a sentence for the user."""
+    """The result of an item that failed. why: a sentence for the user."""
 
     why: str
 
@@ -48,9 +48,9 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
     if on_cluster():
         _join_cluster(os.environ["RAY_ADDRESS"])
     else:
-        # A token in the home folder would bind all later clusters of this user to it.
+        # Otherwise Ray writes a token to the home folder, which later clusters would need.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        with _loopback(), _own_logging():
+        with _loopback(), _logging_kept():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -71,12 +71,12 @@ def on_cluster() -> bool:
 
 
 def _join_cluster(address: str) -> None:
-    """Ray itself would try for minutes, and then end the process."""
+    """Connect, or raise ConnectionError: Ray would try for minutes, and then end the process."""
     advice = "start it (ray start), correct RAY_ADDRESS, or unset it to work on this machine alone"
     try:
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon and port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
         ray.init(logging_level=logging.WARNING)
     except (OSError, ValueError, OverflowError, RuntimeError) as error:
         raise ConnectionError(
@@ -86,11 +86,10 @@ def _join_cluster(address: str) -> None:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Have Ray take 127.0.0.1 for an answer.
+    """Let Ray listen on 127.0.0.1.
 
-    It puts the machine's own address instead, unless it believes that the machine cannot be part
-    of a cluster. Whether it does is read from the environment: here when Ray was imported, and by
-    the processes that it starts, when they start.
+    It uses the machine's own address instead, unless clusters are disabled. It reads this from the
+    environment: in this process at import, in processes that it starts at their start.
     """
     name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
     os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
@@ -102,8 +101,8 @@ def _loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _own_logging() -> Iterator[None]:
-    """Keep this process's logging as it is: what Ray is told is meant for its workers alone."""
+def _logging_kept() -> Iterator[None]:
+    """Keep this process's logging as it is: Ray's settings are meant for its workers alone."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     try:
@@ -113,7 +112,7 @@ def _own_logging() -> Iterator[None]:
         root.handlers[:] = handlers
 
 
-def stays_here(workers: int) -> bool:
+def runs_in_process(workers: int) -> bool:
     """Whether ``run_tasks`` with so many workers runs in this process."""
     return workers == 1 and not on_cluster()
 
@@ -130,8 +129,8 @@ def run_tasks(
     """Apply a worker's function to every item; yields place and result as they come.
 
     workers: at most so many at once, each with ``threads`` cores and ``gpus`` devices (a share of
-    one, or several); those that the cluster has no room for now join when it has. report: is told
-    where there is room for none. Functions, items and results travel between processes, so they
+    one, or several); those without room in the cluster start later. report: called where
+    there is room for none. Functions, items and results travel between processes, so they
     are pickled.
 
     An exception of the function is raised here, and ends the others. Where a worker's process dies
@@ -139,7 +138,7 @@ def run_tasks(
     """
     if not items:
         return
-    if stays_here(workers):
+    if runs_in_process(workers):
         worker = make_worker()
         yield from ((place, worker(item)) for place, item in enumerate(items))
         return
@@ -158,7 +157,7 @@ class _Worker:
         self._worker: Callable[[Any], Any] | None = None
 
     def start(self) -> None:
-        """Answers as soon as the process runs."""
+        """Returns as soon as the process runs."""
 
     def run(self, item: Any) -> Any:
         """The result of one item; the worker is built at the first, whose error it raises."""
@@ -168,7 +167,7 @@ class _Worker:
 
 
 def _check_room(threads: int, gpus: float) -> None:
-    """ValueError where no machine of the cluster has what a worker needs: it would wait forever."""
+    """ValueError where no machine of the cluster is large enough: Ray would wait forever."""
     wanted = {"CPU": float(threads), **({"GPU": gpus} if gpus else {})}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(has.get(kind, 0.0) >= each for kind, each in wanted.items()) for has in nodes):
@@ -191,39 +190,39 @@ class _WorkerPool:
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
         self._running: dict[Any, tuple[int, Any]] = {}
-        self._stillborn = 0  # processes in a row that did not start
+        self._failed_starts = 0  # processes in a row that did not start
         for _ in range(workers):
-            self._hire()
+            self._add_worker()
 
     def run(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Place and result of every item, as they come."""
         waiting = deque(range(len(items)))
-        deaths: Counter[int] = Counter()
+        crashes: Counter[int] = Counter()
         while waiting or self._running:
             while waiting and self._idle:
                 place, actor = waiting.popleft(), self._idle.pop()
                 self._running[actor.run.remote(items[place])] = place, actor
             done = self._wait()
             if done in self._starting:
-                self._welcome(done)
+                self._take_started(done)
             elif done is not None:
                 place, actor = self._running.pop(done)
                 try:
                     yield place, self._result(done, actor)
-                except _DiedError as error:
-                    self._hire()
-                    deaths[place] += 1
-                    if deaths[place] < DEATHS:
+                except _WorkerCrashedError as error:
+                    self._add_worker()
+                    crashes[place] += 1
+                    if crashes[place] < MOST_CRASHES:
                         waiting.appendleft(place)
                     else:
-                        yield place, Failed(f"its process died {DEATHS} times ({error})")
+                        yield place, Failed(f"its process died {MOST_CRASHES} times ({error})")
 
-    def _hire(self) -> None:
+    def _add_worker(self) -> None:
         actor = self._start()
         self._starting[actor.start.remote()] = actor
 
     def _wait(self) -> Any:
-        """Something that has ended; None where nothing did for long, which is told."""
+        """A reference that has ended; None, with a report, where none did for long."""
         refs = [*self._running, *self._starting]
         ended, _ = ray.wait(refs, num_returns=1, timeout=None if self._running else PATIENCE_S)
         if ended:
@@ -231,32 +230,32 @@ class _WorkerPool:
         self._report("no worker runs: the cluster has no room for one now; waiting")
         return None
 
-    def _welcome(self, ref: Any) -> None:
-        """Let an actor whose process runs take items; a process that does not start is replaced."""
+    def _take_started(self, ref: Any) -> None:
+        """Add an actor whose process runs to the idle ones; replace one that did not start."""
         actor = self._starting.pop(ref)
         try:
             ray.get(ref)
         except RayError:
-            self._stillborn += 1
-            if self._stillborn == STARTS:
+            self._failed_starts += 1
+            if self._failed_starts == MOST_FAILED_STARTS:
                 raise
-            self._hire()
+            self._add_worker()
         else:
-            self._stillborn = 0
+            self._failed_starts = 0
             self._idle.append(actor)
 
     def _result(self, ref: Any, actor: Any) -> Any:
-        """What the actor made of an item; _DiedError where its process, node or memory ended."""
+        """The actor's result of an item; _WorkerCrashedError where its process or node ended."""
         try:
             result = ray.get(ref)
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            # The other lines are of Ray's log files.
-            raise _DiedError(str(error).partition("\n")[0].strip()) from error
+            # The other lines name Ray's log files.
+            raise _WorkerCrashedError(str(error).partition("\n")[0].strip()) from error
         self._idle.append(actor)
         return result
 
 
-class _DiedError(Exception):
-    """A worker's process is gone, with the item that it worked on."""
+class _WorkerCrashedError(Exception):
+    """A worker's process ended while it worked on an item."""

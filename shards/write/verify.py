@@ -1,7 +1,7 @@
-"""``shards verify``: read a whole shard folder again and hold it against its index.
+"""``shards verify``: read a whole shard folder again and compare it with its index.
 
 Training trusts the index and checks only what it reads; this looks at everything once: files,
-checksums, records, shapes, values, identities, statistics. A fault is told, and the rest looked at.
+checksums, records, shapes, values, identities, statistics. Faults are reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decode_picture, reason, shorten
 from shards.write.checks import ChannelStatistics, block_faults
 
-_CHUNK = 2**20
+_CHUNK_BYTES = 2**20
 _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
 
 
@@ -39,7 +39,7 @@ _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
 class VerifyReport:
     """What was found: windows counted by data set, placement, modality and label; every fault.
 
-    notes: what is no fault, and should be known.
+    notes: what is no fault, but should be known.
     """
 
     url: str
@@ -109,7 +109,7 @@ class _Verification:
         self._statistics = ChannelStatistics(len(self._index.channels))
         self._uids: set[int] = set()
         self._keys: set[str] = set()
-        self._whole = True  # whether all records were read
+        self._complete = True  # whether all records were read
 
     def run(self) -> None:
         """Check the index and the list of files, then each shard, then the whole."""
@@ -125,7 +125,7 @@ class _Verification:
         for shard in self._index.shards:
             self._check_shard(shard)
         # With records missing, the statistics of the rest say nothing.
-        if self._whole:
+        if self._complete:
             self._check_statistics()
 
     def _check_channels(self) -> None:
@@ -156,7 +156,7 @@ class _Verification:
         digest = hashlib.sha256()
         taken = 0
         for place in list_places([shard]):
-            # Never more than there is: what the index says may be absurd.
+            # Never more than the file has: lengths in the index may be absurd.
             data = stream.read(min(place.entry.length, size - taken))
             digest.update(data)
             taken += len(data)
@@ -207,7 +207,7 @@ class _Verification:
             if key in self._keys:
                 self._fault(where, f"another record has the same key, {key}")
             self._keys.add(key)
-        except Exception as error:  # of any kind: the record may be anybody's
+        except Exception as error:  # of any kind: anybody may have written the record
             problems.append(reason(error))
         for problem in problems:
             self._incomplete(where, problem)
@@ -224,7 +224,7 @@ class _Verification:
         if block.imu.shape[1:] == shape and np.isfinite(block.imu).all():
             self._statistics.add(block.imu)
         else:
-            self._whole = False
+            self._complete = False
 
     def _count(self, block: Block) -> None:
         report = self._report
@@ -247,8 +247,8 @@ class _Verification:
                 self._fault(INDEX_NAME, f"{name} is {stated.tolist()}, the data's {found.tolist()}")
 
     def _incomplete(self, where: str, what: str) -> None:
-        """A fault that leaves windows unread."""
-        self._whole = False
+        """A fault because of which windows are not read."""
+        self._complete = False
         self._fault(where, what)
 
     def _fault(self, where: str, what: str) -> None:
@@ -268,5 +268,5 @@ def _member_faults(members: Mapping[str, Data]) -> Iterator[str]:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK):
+    while chunk := stream.read(_CHUNK_BYTES):
         yield chunk

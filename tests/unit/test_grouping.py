@@ -8,7 +8,7 @@ import pytest
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import list_places
 from primus_scale.sample import Window
-from shards.embed.grouping import LOOK_ON, plan_groups
+from shards.embed.grouping import LOOK_AHEAD, plan_groups
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import jpeg
 
@@ -47,8 +47,8 @@ def test_moments_that_overlap_without_end_are_cut_between_moments(tmp_path: Path
 
 
 def test_windows_that_all_share_their_pictures_are_cut_at_the_limit(tmp_path: Path) -> None:
-    alike = [replace(w, frames=(jpeg(1),)) for w in make_windows(3 * LOOK_ON, frames=0)]
-    assert groups_of(tmp_path, alike, windows=2 * LOOK_ON) == [2 * LOOK_ON, LOOK_ON]
+    alike = [replace(w, frames=(jpeg(1),)) for w in make_windows(3 * LOOK_AHEAD, frames=0)]
+    assert groups_of(tmp_path, alike, windows=2 * LOOK_AHEAD) == [2 * LOOK_AHEAD, LOOK_AHEAD]
 
 
 @pytest.mark.parametrize("windows", [1, 2])

@@ -9,7 +9,7 @@ import pytest
 
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import ShardSet
-from shards.ingest.ingest import check_made, ingest
+from shards.ingest.ingest import check_results, ingest
 from shards.ingest.recording_maker import (
     IngestJob,
     RecordingMaker,
@@ -183,7 +183,7 @@ def test_windows_that_two_recordings_share_are_refused(job: IngestJob) -> None:
         for name in ("one", "other")
     ]
     with pytest.raises(ValueError, match="window 7 was made of one and of other"):
-        check_made(made, IngestReport("folder", job.source, {}, ()), job)
+        check_results(made, IngestReport("folder", job.source, {}, ()), job)
 
 
 def orders(job: IngestJob) -> list[RecordingRequest]:

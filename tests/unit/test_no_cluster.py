@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from shards.tasks.workers import on_cluster, ray_cluster, run_tasks, stays_here
+from shards.tasks.workers import on_cluster, ray_cluster, run_tasks, runs_in_process
 
 
 @pytest.fixture
@@ -44,5 +44,5 @@ def test_a_cluster_that_does_not_answer_is_an_error(
 def test_an_empty_variable_names_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert not on_cluster()
-    assert stays_here(1)
+    assert runs_in_process(1)
     assert list(run_tasks(lambda: abs, [-1], workers=1)) == [(0, 1)]

@@ -215,7 +215,7 @@ def test_wrong_patterns_are_told(
 def test_wildcards_take_as_little_as_fits() -> None:
     def said(pattern: str, path: str) -> Any:
         named = NamePattern("", check_pattern(pattern)).of_folder(path)
-        return named and named.said
+        return named and named.fields
 
     assert said("{person}_*", "p01_a_b") == {"person": "p01"}
     assert said("{person}_{placement}", "p01_left_wrist") == {
