@@ -1,1 +1,1 @@
-"""Checkpoints: their folder and manifest, their copies on storage and who owns those."""
+"""Checkpoints: their folder and manifest, their copies on storage, and the owner of those."""

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, made current in one step.
+"""Checkpoints: all that a run needs to continue, written whole or not at all.
 
     OUTPUT/checkpoints/step-00000250/
         manifest.json          progress, identity of the run, size and sha256 of every file
@@ -6,12 +6,14 @@
         support/               the support set, in the pieces of its parts
         encoder/               the encoder by itself, exported
 
-A checkpoint is written under a hidden name and renamed when every file and its manifest are on
-disk. So a kill at any moment leaves the one before. Neither random generators nor the learning
-rate nor the order of data need saving: each is a pure function of the seed and the step. As many
-ranks go on bit for bit, with an exact support set in the process or a synchronous service; for
-another number the state is converted (``zero_state``). Machines need not share the folder where
-``train.storage`` is set (``checkpoint_folder``).
+A checkpoint is written under a hidden name. When every file and the manifest are on disk, it is
+renamed and so becomes *current*. A kill at any moment leaves the checkpoint before it. Random
+generators, learning rate and order of data are not saved, since each is a pure function of the
+seed and the step.
+
+The same number of ranks continues bit for bit, if the support set is exact and in the process or
+in a synchronous service. For another number of ranks the state is converted (``zero_state``).
+Machines need not share the folder where ``train.storage`` is set (``checkpoint.folder``).
 """
 
 from __future__ import annotations
@@ -53,16 +55,17 @@ from primus_scale.engine.zero_state import (
 from primus_scale.storage.foreign import decoding
 from primus_scale.support import SupportSet
 
-# OSError, and what torch and safetensors make of it; ValueError is an encoder that is not finite.
+# OSError, and the errors that torch and safetensors raise for it; ValueError is raised for an
+# encoder that is not finite.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError, ValueError)
 
 
 class Checkpoints:
     """The checkpoints of one run. Every rank calls the same methods at the same time.
 
-    train: how many are kept, and how the optimiser is cut. identity: see ``run_identity``.
-    encoder, card: what ``encoder/`` is written from; ``encoder`` is a copy on the CPU that takes
-    on the weights of the moment. storage: where checkpoints are copied to, if anywhere.
+    train: how many checkpoints are kept, and the ZeRO stage. identity: see ``run_identity``.
+    encoder: a copy on the CPU, which is loaded with the current weights and written to
+    ``encoder/`` with ``card``. storage: where checkpoints are copied to, or None.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Checkpoints:
         self._uncopied: tuple[Path, dict[str, Any]] | None = None  # and names of this rank's files
 
     def check_room(self, support: SupportSet | None) -> None:
-        """OSError where a checkpoint will not fit into the output, or into a local storage."""
+        """OSError where a checkpoint will not fit into the output, or into local storage."""
         held = support.spec.memory if support is not None else 0
         parameters = sum(parameter.numel() for parameter in self._encoder.parameters())
         sizes = expected_bytes(parameters, self._zero_stage, held)
@@ -93,7 +96,7 @@ class Checkpoints:
         on_all_ranks(lambda: self._folder.check_room(sizes) if leads else None)
 
     def save(self, engine: Engine, support: SupportSet | None, progress: StepCounts) -> None:
-        """Write a checkpoint, make it current, and drop all but the last few.
+        """Write a checkpoint, make it current, and remove all but the last few.
 
         OSError naming the folder where it cannot be written; the one before stays current.
         """
@@ -121,20 +124,20 @@ class Checkpoints:
         self._uncopied = final, written[self._runtime.rank]
 
     def copy(self) -> None:
-        """Copy the checkpoint just written to ``train.storage``, where that is set.
+        """Copy the newest checkpoint to ``train.storage``, where that is set.
 
-        OSError where that fails; ConnectionError or TimeoutError where it does not answer.
+        OSError where that fails; ConnectionError or TimeoutError where storage does not answer.
         """
         if self._uncopied is not None:
             self._folder.copy(*self._uncopied)
             self._uncopied = None
 
     def resume(self, engine: Engine, support: SupportSet | None) -> StepCounts:
-        """Restore the newest checkpoint that is whole; ``StepCounts()`` where there is none yet.
+        """Restore the newest whole checkpoint; ``StepCounts()`` where there is no checkpoint.
 
-        A damaged one is passed over with a warning, and one of another number of ranks converted.
-        ValueError where all are damaged, where the newest whole one is of another run (naming the
-        fields), or where ranks have different folders and no storage to bring them together.
+        A damaged checkpoint is skipped with a warning, and one of another number of ranks is
+        converted. ValueError where all are damaged, where the newest whole one is of another run
+        (naming the fields), or where ranks have different folders and no common storage.
         """
         newest = self._folder.find_whole()
         if newest is None:
@@ -172,7 +175,7 @@ class Checkpoints:
             support.save(partial / SUPPORT)
 
     def _finish_files(self, partial: Path, state: StateFiles) -> dict[str, Any]:
-        """Have the files that this rank wrote on disk; their fingerprints by name."""
+        """Flush the files of this rank to disk; their sizes and hashes by name."""
         if state.error is not None:
             raise state.error
         paths = list(state.written)
@@ -183,7 +186,7 @@ class Checkpoints:
         return {path.relative_to(partial).as_posix(): file_entry(path) for path in sorted(paths)}
 
     def _write(self, final: Path, write: Callable[[], Any]) -> list[Any]:
-        """What ``write()`` gives on each rank; where it fails on one, all of them raise OSError."""
+        """The values of ``write()`` on all ranks; all raise OSError where it fails on one."""
         before = self._folder.newest()
         kept = f"{before} stays current" if before else "there is none before it"
 
@@ -199,7 +202,7 @@ class Checkpoints:
         try:
             return on_all_ranks(explain)
         except OSError:
-            self._folder.clear()  # leave room, on a disk that is full, for the end of the logs
+            self._folder.clear()  # a full disk then has space for the end of the logs
             raise
 
     def _load_converted(self, engine: Engine, folder: Path, world: int) -> None:

@@ -2,11 +2,11 @@
 
     STORAGE/NAME/checkpoints/step-00000250/manifest.json, state/..., support/..., encoder/...
     STORAGE/NAME/metrics.jsonl, tensorboard/..., encoder/...
-    STORAGE/NAME/owner.json, run.lock                  whose it is (``owner``)
+    STORAGE/NAME/owner.json, run.lock                  the run that owns it (``owner``)
 
-The copy lets a run go on elsewhere when a machine is lost, and lets machines do without a shared
-folder: each sends the files that its ranks wrote, and takes all. A checkpoint's manifest goes
-last and leaves first, so that one with a manifest is whole.
+With the copy a run can continue on another machine when one is lost, and machines need no shared
+folder: each copies the files that its ranks wrote, and fetches all files when it resumes. The
+manifest of a checkpoint is copied last and deleted first, so a checkpoint with a manifest is whole.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ CHECKPOINTS = "checkpoints"
 
 
 class RunStorage:
-    """The copy of one run's files at ``url``. Methods raise OSError where it does not answer."""
+    """The copy of one run's files at ``url``. Methods raise OSError where that does not answer."""
 
     def __init__(self, url: str, patience: Patience) -> None:
         self.url = parse_place(url)
         self._patience = patience
-        self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and time of change
+        self._put_before: dict[Path, tuple[int, int]] = {}  # results: size and modification time
 
     @property
     def local_path(self) -> Path | None:
-        """Where it lies on this machine; None where it is elsewhere."""
+        """The copy's path on this machine; None where it is in remote storage."""
         return self._at().local_path
 
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints, oldest first, also of those that are not whole yet."""
+        """Names of the checkpoints, oldest first, incomplete ones included."""
         return sort_checkpoints(self._at(CHECKPOINTS).names())
 
     def manifest(self, checkpoint: str) -> dict[str, Any]:
-        """FileNotFoundError where a checkpoint is not whole yet, ValueError where it is damaged."""
+        """A checkpoint's manifest; FileNotFoundError if it has none yet, ValueError if damaged."""
         folder = self._at(CHECKPOINTS, checkpoint)
         check_size(folder.size(MANIFEST), folder.locate(MANIFEST))
         return parse_manifest(folder.read(MANIFEST), checkpoint, folder.locate(MANIFEST))
@@ -60,14 +60,15 @@ class RunStorage:
             self._put(folder / name, CHECKPOINTS, folder.name, *Path(name).parent.parts)
 
     def fetch_file(self, folder: Path, name: str, entry: Mapping[str, Any]) -> None:
-        """Bring the file ``name``, of which the manifest says ``entry``, into ``folder``.
+        """Copy the file ``name`` into the checkpoint in ``folder``.
 
-        FileNotFoundError where it is missing, ValueError where it is not what was written.
+        entry: size and sha256 of the file in the manifest. FileNotFoundError where the file is
+        missing, ValueError where it does not fit its entry.
         """
         *folders, file = check_name(name, str(folder / MANIFEST)).split("/")
         target = path_in(folder, name, str(folder / MANIFEST))
         source = self._at(CHECKPOINTS, folder.name, *folders)
-        # Its size first: what is not the run's may be larger than this machine's disk.
+        # Check the size first: a wrong file may be larger than this machine's disk.
         whole = source.size(file) == entry["size"]
         partial = _fetch(source, file, target) if whole else None
         if partial is None or file_entry(partial) != entry:
@@ -84,9 +85,9 @@ class RunStorage:
         folder.remove_all()
 
     def put_results(self, output: Path, names: Iterable[str]) -> None:
-        """Copy files and folders of files, those of ``names`` that are in ``output``.
+        """Copy those of ``names``, files or folders of files, that are in ``output``.
 
-        Those that have not changed since they were last copied are left out.
+        Files that have not changed since they were last copied are not copied again.
         """
         for name in names:
             folders = () if (output / name).is_file() else (name,)
@@ -97,10 +98,10 @@ class RunStorage:
                     self._put_before[path] = state.st_size, state.st_mtime_ns
 
     def fetch_results(self, output: Path, names: Iterable[str]) -> None:
-        """Bring files and folders of files, those of ``names`` that there are, into ``output``."""
+        """Copy those of ``names``, files or folders of files, that are stored to ``output``."""
         stored = self._at().names()
         for name in set(names).intersection(stored):
-            inside = self._at(name).names()  # of a file some list the file itself
+            inside = self._at(name).names()  # some storages list a file as if it were in itself
             if inside in ([], [name]):
                 _fetch_whole(self._at(), name, output)
                 continue
@@ -117,14 +118,14 @@ class RunStorage:
 
 
 def _fetch_whole(source: Folder, name: str, folder: Path) -> None:
-    """Copy a file of ``source`` into ``folder``; ValueError where its name leads elsewhere."""
+    """Copy a file of ``source`` into ``folder``; ValueError where its name leads out of it."""
     check_name(name, source.url, plain=True)
     target = path_in(folder, name, source.url)
     _fetch(source, name, target).replace(target)
 
 
 def _fetch(source: Folder, name: str, target: Path) -> Path:
-    """Copy a file of ``source`` next to ``target``, under a name for what is not whole."""
+    """Copy a file of ``source`` next to ``target``, under a temporary name; returns its path."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     with source.open(name) as stream, partial.open("wb") as file:

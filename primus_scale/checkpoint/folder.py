@@ -1,8 +1,8 @@
-"""The folder of a run's checkpoints: whole ones made current in one step, the newest whole found.
+"""The folder of a run's checkpoints: make one current, remove old ones, find the newest whole one.
 
-Ranks on machines that do not share the folder write their files into their own, and bring them
-together in ``train.storage``. What is done once in each folder, its leader does: the first rank
-that sees it. Rank 0 always leads.
+Machines may share the folder. If they do not, ranks write to the folder of their machine, and
+``train.storage`` joins the files. The *leader* of a folder, the first rank that uses it, does what
+is to be done once in each folder. Rank 0 is always a leader.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """``output/checkpoints``, and its copy in ``storage`` if there is one; the last ``keep`` stay.
+    """``output/checkpoints`` and its copy in ``storage``, if there is one.
 
-    Every rank calls the same methods at the same time, if not said otherwise.
+    keep: how many checkpoints are kept. Every rank calls the same methods at the same time, except
+    where the method says otherwise.
     """
 
     def __init__(self, output: str, storage: RunStorage | None, keep: int) -> None:
@@ -46,10 +47,10 @@ class CheckpointFolder:
 
     @cached_property
     def leads(self) -> bool:
-        """Whether this rank is the leader of its folder; every rank asks at the same time.
+        """Whether this rank is the leader of its folder; every rank calls it at the same time.
 
-        ValueError where ranks have different folders and no storage to bring them together;
-        OSError where one cannot be written.
+        ValueError where ranks have different folders and no common storage; OSError where a folder
+        cannot be written.
         """
         first = _first_to_see(self.path)
         if self._storage is None and sum(first) > 1:
@@ -64,9 +65,10 @@ class CheckpointFolder:
         return next(reversed(_existing(self.path)), None)
 
     def check_room(self, sizes: Mapping[str, int]) -> None:
-        """OSError where a checkpoint of ``sizes`` will not fit here, or into a local storage.
+        """OSError where a checkpoint of ``sizes`` will not fit here, or into local storage.
 
-        Storage that is not local has taken the owner's record by now, and tells no size.
+        Remote storage gives no free size; ``owned_storage`` has tested before that it can be
+        written.
         """
         places = [(self.path, "another output")]
         if self._storage is not None and rank() == 0 and self._storage.local_path is not None:
@@ -76,7 +78,7 @@ class CheckpointFolder:
             check_room(folder, sizes, copies, instead)
 
     def clear(self) -> None:
-        """Remove what kills and full disks have left."""
+        """Remove incomplete files, which kills and full disks have left."""
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -84,14 +86,14 @@ class CheckpointFolder:
                 path.unlink(missing_ok=True)
 
     def make_current(self, final: Path, manifest: Mapping[str, Any]) -> None:
-        """Finish ``partial_of(final)`` with its manifest and rename it; one rank a folder calls it.
+        """Write the manifest into ``partial_of(final)``, rename it, and remove old checkpoints.
 
-        Next to it the last few stay.
+        Only the leader of a folder calls it.
         """
         written = partial_of(final)
         (written / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
         flush((written / MANIFEST, *(path for path in written.iterdir() if path.is_dir()), written))
-        # Only a damaged one can stand there: whole ones are resumed from, not written again.
+        # A checkpoint of this name is damaged: the run would have resumed from a whole one.
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
         flush([self.path])
@@ -113,7 +115,7 @@ class CheckpointFolder:
             on_all_ranks(lambda: storage.put_files(final, names))
             on_all_ranks(lambda: finish() if rank() == 0 else None)
         except (ConnectionError, TimeoutError):
-            raise  # they say it all, and may pass
+            raise  # their messages are complete, and a retry may help
         except OSError as error:
             raise OSError(
                 f"checkpoint {final} could not be copied to {storage.url} ({error}); mend that or "
@@ -121,55 +123,55 @@ class CheckpointFolder:
             ) from error
 
     def find_whole(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest whole checkpoint and its manifest; None where there are none at all.
+        """The newest whole checkpoint and its manifest; None where there is no checkpoint.
 
-        Each folder takes from storage what it lacks. A damaged one is passed over with a warning.
-        ValueError where all are damaged, OSError where storage does not answer.
+        Files that a folder does not have are copied from storage. A damaged checkpoint is skipped
+        with a warning. ValueError where all are damaged, OSError where storage does not answer.
         """
-        offers = on_all_ranks(lambda: self._offers() if rank() == 0 else None)[0]
-        for name, manifest in offers:
+        candidates = on_all_ranks(lambda: self._candidates() if rank() == 0 else None)[0]
+        for name, manifest in candidates:
             folder = self.path / name
             complete = partial(self._complete, folder, manifest)
             damage = next(filter(None, on_all_ranks(complete)), None)
             if damage is None:
                 return folder, manifest
             if rank() == 0:
-                _pass_over(folder, damage)
-        if offers:
+                _warn_damaged(folder, damage)
+        if candidates:
             raise ValueError(self._none_whole())
         return None
 
-    def _offers(self) -> list[tuple[str, dict[str, Any]]]:
+    def _candidates(self) -> list[tuple[str, dict[str, Any]]]:
         """Names and manifests of all checkpoints, here and in storage, newest first."""
         here = _existing(self.path)
         stored = self._storage.checkpoints() if self._storage is not None else []
-        offers: list[tuple[str, dict[str, Any]]] = []
+        candidates: list[tuple[str, dict[str, Any]]] = []
         damaged = bool(here)
         for name in reversed(sort_checkpoints([*here, *stored])):
             if name in here:
                 try:
-                    offers.append((name, read_manifest(self.path / name)))
+                    candidates.append((name, read_manifest(self.path / name)))
                 except (OSError, ValueError) as error:
-                    _pass_over(self.path / name, error)
+                    _warn_damaged(self.path / name, error)
             if self._storage is not None and name in stored:
                 try:
-                    offer = (name, self._storage.manifest(name))
-                    offers += [offer] if offer not in offers else []
+                    candidate = (name, self._storage.manifest(name))
+                    candidates += [candidate] if candidate not in candidates else []
                 except FileNotFoundError:
                     log.info("the copy of %s in %s was interrupted", name, self._storage.url)
                 except ValueError as error:
                     damaged = True
-                    _pass_over(self.path / name, error)
-        if damaged and not offers:
+                    _warn_damaged(self.path / name, error)
+        if damaged and not candidates:
             raise ValueError(self._none_whole())
-        return offers
+        return candidates
 
     def _none_whole(self) -> str:
         copies = f" and {self._storage.url}" if self._storage is not None else ""
         return _none_whole(f"{self.path}{copies}")
 
     def _complete(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
-        """Take from storage what ``folder`` lacks; what is wrong where it stays incomplete."""
+        """Copy missing files from storage; returns what is wrong if ``folder`` is not whole."""
         for name, entry in manifest["files"].items() if self.leads else ():
             try:
                 check_file(folder, name, entry)
@@ -210,14 +212,14 @@ def newest_encoder(output: str | Path) -> Path:
                     check_file(folder / name, file, entry)
             return folder / name / ENCODER
         except (OSError, ValueError) as error:
-            _pass_over(folder / name, error)
+            _warn_damaged(folder / name, error)
     if existing:
         raise ValueError(_none_whole(str(folder)))
     raise FileNotFoundError(f"{folder} holds no checkpoint; give the output folder of a run")
 
 
 def _first_to_see(folder: Path) -> list[bool]:
-    """For each rank, whether no rank before it sees the same ``folder``, made where it lacks."""
+    """For each rank, whether it is the first of the ranks that share ``folder``, which is made."""
     if world_size() == 1:
         return [True]
     token = broadcast_json(uuid.uuid4().hex)
@@ -230,7 +232,7 @@ def _first_to_see(folder: Path) -> list[bool]:
 
     on_all_ranks(leave_mark)
     first = on_all_ranks(lambda: not any(mark.exists() for mark in marks[: rank()]))
-    marks[rank()].unlink(missing_ok=True)  # rank 0 may have cleared the folder by now
+    marks[rank()].unlink(missing_ok=True)  # rank 0 may have cleared the folder already
     return first
 
 
@@ -240,15 +242,15 @@ def _existing(folder: Path) -> list[str]:
 
 
 def _outdated(existing: list[str], newest: str, keep: int) -> list[str]:
-    """All but the last ``keep`` up to ``newest``, the one just written.
+    """The checkpoints to remove: all but the last ``keep`` up to ``newest``, just written.
 
-    Newer ones are damaged, or the run would have gone on from them.
+    Those of later steps are damaged, since otherwise the run would have resumed from them.
     """
     count = existing.index(newest) + 1
     return existing[: max(count - keep, 0)] + existing[count:]
 
 
-def _pass_over(folder: Path, reason: object) -> None:
+def _warn_damaged(folder: Path, reason: object) -> None:
     log.warning("passing over the damaged checkpoint %s: %s", folder, reason)
 
 

@@ -1,4 +1,4 @@
-"""What makes a run that run: the fields and contents that must be equal for it to be continued."""
+"""The identity of a run: the settings and data that must be equal for it to be continued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders.export import EncoderCard
 
-# A run may go on with other values of these; all else must be as it was.
+# A run may continue with other values of these; all other settings must be equal.
 MAY_CHANGE = (
     "name",
     "output",
@@ -51,7 +51,7 @@ MAY_CHANGE = (
 
 
 def run_identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
-    """What must be equal for a run to be continued, by configuration key."""
+    """The values that must be equal for a run to be continued, by configuration key."""
     identity = _fixed_fields(config)
     indexes = "\n".join(index.digest for index in data.indexes)
     identity["data.train (content)"] = hashlib.sha256(indexes.encode()).hexdigest()
@@ -61,7 +61,7 @@ def run_identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str,
 
 
 def config_digest(config: Config) -> str:
-    """32 hexadecimal digits of what the configuration alone says of that."""
+    """A digest of the settings that must be equal, as 32 hexadecimal digits; without the data."""
     text = json.dumps(_fixed_fields(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

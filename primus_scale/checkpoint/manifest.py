@@ -1,12 +1,12 @@
-"""The manifest of a checkpoint: what it is of, and the size and sha256 of each of its files.
+"""The manifest of a checkpoint: its run and step, and the size and sha256 of each of its files.
 
     {"schema": 1, "progress": {"step": 250, ...}, "world": 8, "identity": {...},
      "files": {"state/mp_rank_00_model_states.pt": {"size": 123, "sha256": "..."}, ...},
      "sha256": "..."}                                       # of all of the above
 
-A file is what was written if it has the size and hash of its entry; a checkpoint is whole if all
-files are, and the manifest is. Anybody who can write to ``train.storage`` can write a manifest that
-is whole, so that nothing in it is believed: names lie below ``FOLDERS``, numbers are numbers.
+A file is whole if it has the size and hash of its entry. A checkpoint is *whole* if its manifest
+and all its files are. Anybody who can write to ``train.storage`` can write a manifest with a right
+hash, so all its values are checked: names must lie below ``FOLDERS``, numbers must be numbers.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ MOST_BYTES = 64 * 2**20  # of a manifest: of some 500,000 files
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHECKPOINT = re.compile(r"step-(\d{8}|[1-9]\d{8,15})")
-_MOST = 2**53  # of a number: beyond it JSON's readers disagree
+_MOST = 2**53  # of a number: readers of JSON disagree on larger ones
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """How far a run is: steps done, and how many of them left the weights alone, also in a row.
+    """How far a run is: steps done, how many of them were skipped, and how many last in a row.
 
-    The position in the data follows from ``step`` (``Schedule.batch_rows``).
+    A skipped step changes no weights. The position in the data follows from ``step``
+    (``Schedule.batch_rows``).
     """
 
     step: int = 0
@@ -48,12 +49,12 @@ class StepCounts:
 
 
 def checkpoint_name(progress: StepCounts) -> str:
-    """The folder of the checkpoint that was written then."""
+    """The folder name of the checkpoint of a step."""
     return f"step-{progress.step:08d}"
 
 
 def sort_checkpoints(names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that are of checkpoints' folders, oldest first."""
+    """Those of ``names`` that are names of checkpoints' folders, oldest first."""
     found = {name for name in names if _CHECKPOINT.fullmatch(name)}
     return sorted(found, key=lambda name: (len(name), name))
 
@@ -65,9 +66,9 @@ def dump_manifest(manifest: Mapping[str, Any]) -> str:
 
 
 def parse_manifest(text: str | bytes, checkpoint: str, place: str) -> dict[str, Any]:
-    """The manifest of the folder ``checkpoint`` from its text.
+    """The manifest of the checkpoint folder ``checkpoint`` from its text.
 
-    ValueError naming ``place``, where it lies, if it is not what a run writes there.
+    place: path or URL of the manifest. ValueError naming it where a run would not write this.
     """
     manifest = parse_json(text, place)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA_VERSION:
@@ -112,7 +113,7 @@ def check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def flush(paths: Iterable[Path]) -> None:
-    """Have files, and the names in folders, on disk before going on."""
+    """Flush files, and the names in folders, to disk."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -126,7 +127,7 @@ def _digest(tree: Mapping[str, Any]) -> str:
 
 
 def _problem(manifest: Mapping[str, Any], checkpoint: str) -> str | None:
-    """What no run writes into its manifest; None where there is nothing of the kind."""
+    """The first field that no run would write so; None where there is none."""
     known = asdict(StepCounts())
     progress, world = manifest.get("progress"), manifest.get("world")
     if not isinstance(progress, dict) or progress.keys() != known.keys():
@@ -146,7 +147,7 @@ def _problem(manifest: Mapping[str, Any], checkpoint: str) -> str | None:
 
 
 def _check_files(files: Mapping[str, Any], place: str) -> None:
-    """ValueError where an entry is none, or a name does not lie in one of ``FOLDERS``."""
+    """ValueError where an entry has a wrong form, or a name is not in one of ``FOLDERS``."""
     for name, entry in files.items():
         folder, *inside = check_name(name, f"{place}: field files").split("/")
         if folder not in FOLDERS or not inside:

@@ -1,17 +1,18 @@
-"""Whose the folder ``STORAGE/NAME`` is: the run that writes there, and no other.
+"""The owner of the folder ``STORAGE/NAME``: only one run writes there.
 
-    with owned_storage(folder, by):     # on every rank, at the same time
+    with owned_storage(folder, claimant):     # on every rank, at the same time
         ...
 
-``owner.json`` there names the run: a random number that also lies in its output (``run.json``), the
-output, and a digest of the configuration. The run goes on from the copy
+``owner.json`` in the folder names its run: a random number that is also in the run's output
+(``run.json``), the path of the output, and a digest of the configuration. A run may continue from
+the copy
 
-- with its own output, wherever that was moved;
-- on a machine that has nothing of it, where output and configuration are the same: the first
-  machine was lost, the same command starts it again;
-- anywhere else with ``train.take_over=true``, into an output that holds no run.
+- with its own output, also if that was moved;
+- on a machine without that output, if path of output and configuration are the same: the first
+  machine was lost, and the same command is started again;
+- with ``train.take_over=true``, into an output that holds no run.
 
-Whoever else comes is refused, and so is everybody while another process holds the folder's lock.
+Any other run is refused, and so is every run while another process holds the folder's lock.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ OWNER_FILE = "owner.json"
 RUN_FILE = "run.json"
 SCHEMA = 1
 INSTEAD = "another name or train.storage"
-_RAY_COPY = "working_dir_files"  # folder of a submitted job's own copy of the working directory
+_RAY_COPY = "working_dir_files"  # Ray copies the working directory of a submitted job below it
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What ``owner.json`` says. run: the number of the run. config: digest of its configuration."""
+    """Content of ``owner.json``. run: number of the run. config: digest of its configuration."""
 
     run: str
     output: str
@@ -54,9 +55,10 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claimant:
-    """The run that wants the folder.
+    """The run that is to use the folder.
 
-    config: digest of its configuration. take_over: whether it may go on with another output's run.
+    config: digest of its configuration. take_over: whether it may continue the run of another
+    output.
     """
 
     output: str
@@ -65,10 +67,11 @@ class Claimant:
 
 
 @contextmanager
-def owned_storage(folder: Folder | None, by: Claimant) -> Iterator[None]:
-    """Hold the run's folder at ``train.storage``; every rank calls it. None: there is none.
+def owned_storage(folder: Folder | None, claimant: Claimant) -> Iterator[None]:
+    """Hold the run's folder at ``train.storage``; every rank calls it. folder: None if unset.
 
-    OSError on all ranks where another process holds it, ValueError where it is another run's.
+    OSError on all ranks where another process holds the folder, ValueError where another run owns
+    it.
     """
     if folder is None:
         yield
@@ -76,9 +79,9 @@ def owned_storage(folder: Folder | None, by: Claimant) -> Iterator[None]:
     lock = storage_lock(folder, instead=INSTEAD)
 
     def claim() -> None:
-        _check_apart(folder, by.output)
+        _check_apart(folder, claimant.output)
         lock.acquire()
-        _claim(folder, by)
+        _claim(folder, claimant)
 
     try:
         on_first_rank(claim)
@@ -87,18 +90,18 @@ def owned_storage(folder: Folder | None, by: Claimant) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Folder, by: Claimant) -> None:
-    """Write down that the run in ``by.output`` owns ``folder``; ValueError where another does.
+def _claim(folder: Folder, claimant: Claimant) -> None:
+    """Record that the run of ``claimant`` owns ``folder``; ValueError where another run does.
 
-    The output's file comes first: a kill between the two leaves storage that nobody owns.
+    ``run.json`` is written first, so that a kill between the two leaves storage without an owner.
     """
-    output, process = Path(by.output), this_process()
+    output, process = Path(claimant.output), this_process()
     owner, own = _read_owner(folder), _read_run(output / RUN_FILE)
     if owner is not None and owner.run != own:
-        _check_heir(folder, owner, by, own)
+        _check_may_take_over(folder, owner, claimant, own)
         own = owner.run
     run = own or uuid.uuid4().hex
-    new = Owner(run, where(by.output), by.config, process["host"], process["since"])
+    new = Owner(run, where(claimant.output), claimant.config, process["host"], process["since"])
     write_atomically(output / RUN_FILE, json.dumps({"run": run}) + "\n")
     folder.create()
     with folder.staging(OWNER_FILE) as path:
@@ -106,36 +109,36 @@ def _claim(folder: Folder, by: Claimant) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def _check_heir(folder: Folder, owner: Owner, by: Claimant, own: str | None) -> None:
-    """ValueError where an output that is not the owner's may not go on from ``folder``."""
-    checkpoints = Path(by.output) / CHECKPOINTS
+def _check_may_take_over(folder: Folder, owner: Owner, claimant: Claimant, own: str | None) -> None:
+    """ValueError where an output that is not the owner's may not continue from ``folder``."""
+    checkpoints = Path(claimant.output) / CHECKPOINTS
     empty = own is None and not sort_checkpoints(path.name for path in checkpoints.glob("*"))
-    same = (owner.output, owner.config) == (where(by.output), by.config)
-    if own is None and (same or (empty and by.take_over)):
+    same = (owner.output, owner.config) == (where(claimant.output), claimant.config)
+    if own is None and (same or (empty and claimant.take_over)):
         if not same:
             print(f"taking over {folder.url} from {_describe(owner)}")
         return
     advice = "add train.take_over=true to go on with that run here, where its output is lost"
     if not empty:
         advice = (
-            f"{by.output} holds another run; to go on with the one in storage, choose an empty "
-            "output and add train.take_over=true"
+            f"{claimant.output} holds another run; to go on with the one in storage, choose an "
+            "empty output and add train.take_over=true"
         )
     raise ValueError(f"{folder.url} is of {_describe(owner)}; choose {INSTEAD}, or {advice}")
 
 
 def where(folder: str) -> str:
-    """The output ``folder`` as machines of one run name it.
+    """The path of the output ``folder``, the same on all machines and starts of a run.
 
-    A path below the working directory is told with it, except in the copy that Ray makes anew for
-    each submitted job.
+    It is absolute, except where the working directory is a copy that Ray made for a submitted job:
+    that has another path for each job.
     """
     output = Path(folder)
     return str(output if _RAY_COPY in Path.cwd().parts else output.resolve())
 
 
 def _read_owner(folder: Folder) -> Owner | None:
-    """None where nobody owns it yet; ValueError where the file is damaged."""
+    """The owner; None where there is none yet, ValueError where the file is damaged."""
     place = folder.locate(OWNER_FILE)
     try:
         tree = parse_json(folder.read(OWNER_FILE), place)

@@ -1,7 +1,7 @@
-"""Is there room for a checkpoint? Asked before training, not at the first checkpoint.
+"""Check before training that there is space for checkpoints.
 
-Files of the size that a checkpoint will have are made in the folder where it will lie, and are gone
-at once: a disk that is full, a quota and a limit of a file's size are all learnt so.
+Files of the size of a checkpoint are allocated in its folder and deleted at once. This finds a full
+disk, a quota, and a limit of the size of a file.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def expected_bytes(parameters: int, zero_stage: int, support: int) -> dict[str, 
 
 
 def check_room(folder: Path, sizes: Mapping[str, int], copies: int, instead: str) -> None:
-    """Make files of ``sizes`` in ``folder``, which is made, and let them go.
+    """Allocate files of ``sizes`` in ``folder``, which is made, and delete them.
 
-    copies: checkpoints that will have to lie there next to those that do; too little for them is a
-    warning. instead: what to choose, for the message. OSError where there is no room for one.
+    copies: checkpoints that will be added to those in the folder; too little space for them is a
+    warning. instead: what the user may choose instead, for the message. OSError where there is no
+    space for one checkpoint.
     """
     needed = sum(sizes.values())
     try:

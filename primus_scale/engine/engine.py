@@ -1,8 +1,7 @@
-"""DeepSpeed behind a few calls: build the engine, forward, backward, step, export.
+"""Training with DeepSpeed: build the engine, forward, backward, step, export of the weights.
 
-DeepSpeed brings the cutting of optimiser state, gradients and weights over ranks (ZeRO, arXiv
-1910.02054). Everything that must be set just so for it stands in this file and in
-``zero_state.py``; no other part of the program knows of it.
+DeepSpeed partitions optimiser state, gradients and weights over ranks (ZeRO, arXiv 1910.02054).
+Only this file and ``zero_state.py`` use it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MAX_BUCKET = 50_000_000  # gradients reduced in one message, in elements
 
 
 def check_batch(config: TrainConfig, world: int) -> str:
-    """Check the batch arithmetic of a run on ``world`` ranks, and tell it in one line.
+    """Check the batch arithmetic of a run on ``world`` ranks; returns a line that describes it.
 
     ValueError, with the nearest batch that fits, where the global batch does not divide by the
     ranks and their encoder passes.
@@ -50,9 +49,9 @@ def check_batch(config: TrainConfig, world: int) -> str:
 class Engine:
     """A model, its optimiser and its gradients under DeepSpeed.
 
-    Computes on ``device``, in float32 or in bfloat16 autocast. Weights, temperatures and
-    optimiser state stay in float32 either way: in bfloat16 a learned temperature would move in
-    steps of 1 %.
+    It computes on ``device``, in float32 or in bfloat16 autocast. Weights, temperatures and
+    optimiser state are float32 in both cases: in bfloat16 a learned temperature could change only
+    in steps of 1 %.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Engine:
 
     @property
     def model(self) -> PrimusModel:
-        """The model itself; under ZeRO stage 3 its parameters are in pieces."""
+        """The model; under ZeRO stage 3 its parameters are partitioned over ranks."""
         return self.deepspeed.module
 
     def __call__(self, imu: torch.Tensor) -> ModelOutput:
@@ -81,15 +80,15 @@ class Engine:
     def embed(self, imu: torch.Tensor) -> Embeddings:
         """Embeddings of imu ``(B, C, T)`` without gradient, on every rank at the same time.
 
-        imu may lie on the CPU; the embeddings lie on ``device``.
+        imu may be on the CPU; the embeddings are on ``device``.
         """
         with torch.no_grad():
             return self(imu.to(self.device)).embeddings
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of ``loss`` (0-d); call it ``passes`` times, then ``step``.
+        """Add the gradient of ``loss`` (0-d) to the sum; call it ``passes`` times, then ``step``.
 
-        The last pass averages the sum over the ranks.
+        The last pass averages the sum over ranks.
         """
         pulse.at("backward pass")
         self.deepspeed.backward(loss, scale_wrt_gas=False)
@@ -99,12 +98,12 @@ class Engine:
     def step(self, lr: float) -> float:
         """Update the weights at rate ``lr``; returns the norm of the global gradient, unclipped.
 
-        FloatingPointError where the norm is not finite: the weights are lost with it.
+        FloatingPointError where the norm is not finite: the weights are not finite either then.
         """
         pulse.at("optimiser step")
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
-        # DeepSpeed tells the norm only where it cuts the optimiser.
+        # DeepSpeed gives the norm only where it partitions the optimiser (ZeRO stage 1 to 3).
         norm = self._whole_gradient_norm() if self._stage == 0 else None
         self.deepspeed.step()
         if norm is None:
@@ -117,16 +116,16 @@ class Engine:
         return norm
 
     def encoder_state(self) -> dict[str, torch.Tensor]:
-        """The encoder's whole weights on the CPU, by name. Every rank must call it together."""
+        """The encoder's whole weights on the CPU, by name; every rank calls it at the same time."""
         import deepspeed
 
         encoder = self.model.encoder
-        cut = list(encoder.parameters()) if self._stage == 3 else []
-        with deepspeed.zero.GatheredParameters(cut):
+        partitioned = list(encoder.parameters()) if self._stage == 3 else []
+        with deepspeed.zero.GatheredParameters(partitioned):
             return {name: value.cpu().clone() for name, value in encoder.state_dict().items()}
 
     def close(self) -> None:
-        """Let go of DeepSpeed's hooks and buffers."""
+        """Free DeepSpeed's hooks and buffers."""
         self.deepspeed.destroy()
 
     def _whole_gradient_norm(self) -> float:
@@ -137,7 +136,7 @@ class Engine:
 def _deepspeed_config(
     train: TrainConfig, clip: float, world: int, model: nn.Module
 ) -> dict[str, Any]:
-    # DeepSpeed allocates the bucket whole, however small the model is.
+    # DeepSpeed allocates the whole bucket, also for a small model.
     bucket = min(MAX_BUCKET, sum(p.numel() for p in model.parameters()))
     return {
         "train_micro_batch_size_per_gpu": train.batch // (world * train.accumulation),
@@ -150,18 +149,19 @@ def _deepspeed_config(
 
 
 def _start_deepspeed(runtime: Runtime) -> Any:
-    """DeepSpeed, bound to a kind of device and to the process group, silent short of errors."""
+    """DeepSpeed, set to the kind of device and the process group; it logs errors only."""
     os.environ["DS_ACCELERATOR"] = runtime.device.type
-    # Old names that DeepSpeed and torch's own modules still use, and torch 2.6 has no others for.
+    # DeepSpeed and torch's modules use deprecated names, for which torch 2.6 has no others.
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "`torch.jit.*` is deprecated", DeprecationWarning)
     import deepspeed.ops
     import deepspeed.utils
 
-    # On CPU it would compile an op for shared memory at the first use: a minute, and a compiler.
+    # On CPU DeepSpeed would compile an op for shared memory at the first use, which takes a minute
+    # and needs a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.ERROR)
-    # Takes the group that is up; the discovery of MPI would need mpi4py.
+    # It uses the existing process group; the discovery of MPI would need mpi4py.
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     runtime.end_group = deepspeed.comm.destroy_process_group
     return deepspeed

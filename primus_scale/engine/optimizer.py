@@ -1,4 +1,4 @@
-"""The optimiser and the course of its learning rate."""
+"""The optimiser and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from primus_scale.config import OptimizerConfig
 
 
 def learning_rate(step: int, config: OptimizerConfig, steps: int) -> float:
-    """Rate of the update after ``step`` steps of ``steps``: linear warm-up, then as configured.
+    """Learning rate of the update after ``step`` steps of a run of ``steps`` steps.
 
-    A pure function of the step, so that a resumed run needs no state for it. Cosine ends at 0
-    (arXiv 1608.03983, without restarts).
+    With W warm-up steps and the maximum lr:
+
+        step < W:   lr * (step + 1) / W
+        constant:   lr
+        cosine:     lr / 2 * (1 + cos(pi * (step - W) / (steps - W)))
+
+    (arXiv 1608.03983, without restarts). It is a pure function of the step, so a resumed run needs
+    no state for it.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -25,7 +31,7 @@ def learning_rate(step: int, config: OptimizerConfig, steps: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Torch's fused Adam or AdamW; biases, norms and temperatures are not decayed."""
+    """Torch's fused Adam or AdamW, without weight decay for biases, norms and temperatures."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},

@@ -1,10 +1,10 @@
-"""DeepSpeed's files of a checkpoint: written, read, and read by another number of ranks.
+"""DeepSpeed's files of a checkpoint: write them, read them, convert them for other rank counts.
 
-ZeRO (arXiv 1910.02054) cuts the optimiser's state by rank, and its files fit as many ranks as
-wrote them. For another number ``convert_state`` brings them into DeepSpeed's universal form, one
-file for each parameter (arXiv 2406.18820; https://www.deepspeed.ai/tutorials/universal-checkpointing).
-Whatever of DeepSpeed reads them, nothing but tensors, numbers and the few classes named below is
-unpickled.
+ZeRO (arXiv 1910.02054) partitions the optimiser's state over ranks, and its files can be read by
+the same number of ranks only. For another number ``convert_state`` writes them in DeepSpeed's
+universal form, one file for each parameter (arXiv 2406.18820;
+https://www.deepspeed.ai/tutorials/universal-checkpointing). When DeepSpeed reads its files, only
+tensors, numbers and the few classes named below are unpickled.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def save_state(engine: Engine, folder: Path) -> StateFiles:
-    """Write the engine's state to ``folder/state``, every rank its piece; see ``StateFiles.error``.
+    """Write the engine's state to ``folder/state``, each rank its own part.
 
-    Every rank calls it at the same time.
+    Every rank calls it at the same time. The result has the error if a write failed.
     """
     files = StateFiles()
     engine.deepspeed.checkpoint_engine = files
-    # It puts scripts next to the files, and on a full disk rank 0 would fail in that alone.
+    # DeepSpeed would copy scripts to the folder; on a full disk that would fail on rank 0 only.
     engine.deepspeed._copy_recovery_script = lambda path: None
     with pulse.long_work():
         engine.deepspeed.save_checkpoint(str(folder), tag=STATE, save_latest=False)
@@ -44,16 +44,17 @@ def save_state(engine: Engine, folder: Path) -> StateFiles:
 
 
 def load_state(engine: Engine, folder: Path) -> None:
-    """Restore the engine from ``folder/state``, written by as many ranks as are running."""
+    """Restore the engine from ``folder/state``, written by the same number of ranks."""
     engine.deepspeed.checkpoint_engine = StateFiles()
     with _plain_name(folder) as path, pulse.long_work():
         engine.deepspeed.load_checkpoint(str(path), tag=STATE)
 
 
 def check_readable(folder: Path, names: Iterable[str]) -> None:
-    """Check that the tensors of ``names`` in ``folder`` can be read, without reading them all.
+    """Check that the tensors in the files ``names`` of ``folder`` can be read, without reading all.
 
-    Needs no other rank. DamagedInputError naming the first file that is none, or holds classes.
+    Needs no other rank. DamagedInputError naming the first file that holds no tensors, or classes
+    that are not allowed.
     """
     for name in names:
         path = folder / name
@@ -66,19 +67,19 @@ def check_readable(folder: Path, names: Iterable[str]) -> None:
 
 
 def load_converted(engine: Engine, folder: Path) -> None:
-    """Restore the engine, with ZeRO stage 1 to 3, from what ``convert_state`` wrote."""
+    """Restore the engine, with ZeRO stage 1 to 3, from the files of ``convert_state``."""
     deepspeed = engine.deepspeed
     optimizer = deepspeed.basic_optimizer
     settings = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
-    deepspeed._config.load_universal_checkpoint = True  # not known yet when the engine was built
+    deepspeed._config.load_universal_checkpoint = True  # unknown when the engine was built
     with _only_tensors():
         load_state(engine, folder)
     deepspeed._config.load_universal_checkpoint = False
-    # Stage 3 gives all groups the settings of the first, and all states one tensor of the step,
-    # which each group's update would then count up.
+    # Stage 3 gives all groups the settings of the first group, and all states the same tensor as
+    # their step count, which then each group's update would increase.
     for group, before in zip(optimizer.param_groups, settings, strict=True):
         group.update(before)
     for parameter, state in optimizer.state.items():
@@ -86,9 +87,9 @@ def load_converted(engine: Engine, folder: Path) -> None:
 
 
 def convert_state(folder: Path, out: Path) -> None:
-    """Write ``folder/state``, of any number of ranks, to ``out/state`` in the universal form.
+    """Convert ``folder/state``, by any number of ranks, to ``out/state`` in the universal form.
 
-    Needs no other rank. Raises what ``torch`` raises where it cannot read or write.
+    Needs no other rank. Raises the errors of ``torch`` where it cannot read or write.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -109,10 +110,10 @@ def convert_state(folder: Path, out: Path) -> None:
 
 
 class StateFiles:
-    """How DeepSpeed writes and reads its files (the methods of its ``CheckpointEngine``).
+    """Writes and reads files for DeepSpeed, with the methods of its ``CheckpointEngine``.
 
-    A failed write is kept for later: an exception on one rank would leave the others waiting at
-    DeepSpeed's barrier.
+    error: of a failed write. It is not raised at once, since the other ranks would then wait at
+    DeepSpeed's barrier. written: paths of the files.
     """
 
     def __init__(self) -> None:
@@ -128,7 +129,7 @@ class StateFiles:
         self.written.append(Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Read such a tree; ``pickle.UnpicklingError`` where other classes stand in it."""
+        """Read such a tree; ``pickle.UnpicklingError`` where it holds other classes."""
         with _only_tensors():
             return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -137,14 +138,14 @@ class StateFiles:
         Path(path).mkdir(parents=True, exist_ok=exist_ok)
 
     def create(self, info: object) -> None:
-        """Prepare nothing."""
+        """Do nothing: there is nothing to prepare."""
 
     def commit(self, info: object) -> bool:
-        """Leave it to ``Checkpoints`` to make files current."""
+        """Do nothing: ``Checkpoints`` makes files current."""
         return True
 
     def is_data_parallel_writer(self, dp_rank: int) -> bool:
-        """Whether this rank writes what all have alike."""
+        """Whether this rank writes the state that is equal on all ranks."""
         return dp_rank == 0
 
     def is_decoupled(self) -> bool:
@@ -158,7 +159,7 @@ class StateFiles:
 
 @contextmanager
 def _plain_name(folder: Path) -> Iterator[Path]:
-    """Another path of ``folder``: DeepSpeed takes paths for patterns, which ``run [1]`` is not."""
+    """A link to ``folder`` without special characters: DeepSpeed reads paths as glob patterns."""
     with TemporaryDirectory() as scratch:
         link = Path(scratch, "folder")
         link.symlink_to(folder.absolute())
@@ -167,12 +168,12 @@ def _plain_name(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _only_tensors() -> Iterator[None]:
-    """Whoever calls ``torch.load`` meanwhile, and however, reads tensors and these few classes."""
+    """In the block every ``torch.load`` reads only tensors and the few classes below."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    # For good: blocks within each other would take them from the outer one.
+    # They stay registered: the end of a nested block would remove them from the outer block.
     torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
     before = os.environ.get(_FORCE)
     os.environ[_FORCE] = "1"
