@@ -142,7 +142,7 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettings:
-    """What the user says, then what the reader's schema says, then the defaults."""
+    """The user's settings, then those of the reader's schema, then the defaults."""
     reader = create_reader(args.data, args.src, options)
     given: dict[str, Any] = {"require": sorted(reader.requires)}
     for name in (one.name for one in fields(IngestSettings)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,21 @@ from packaging.requirements import Requirement
 from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, Result, format_bytes
 from launch.ray_cluster import check_workers
 from primus_scale.engine.engine import check_batch
-from primus_scale.monitor.provenance import describe_environment
+from primus_scale.monitor.provenance import describe_environment, installed_version
 
 PROJECT = "primus-scale"
 SOURCES = ("primus_scale", "shards", "launch")
-SHOWN = ("torch", "deepspeed", "ray")  # versions worth a place in the table
+SHOWN_PACKAGES = ("torch", "deepspeed", "ray")  # packages whose versions are in the table
 
 
 def measure_batch(context: Context) -> str:
-    """The batch arithmetic in one line; ValueError where it does not come out."""
+    """The batch arithmetic in one line; ValueError where it does not divide."""
     check_workers(context.config)
     return check_batch(context.config.train, context.runtime.world)
 
 
 def judge_batch(context: Context, lines: list[str]) -> list[CheckFinding]:
-    """Every rank has counted the same."""
+    """The same line from every rank."""
     return context.findings("batch", OK, dict(enumerate(lines)))
 
 
@@ -37,7 +37,7 @@ def measure_versions(context: Context) -> dict[str, Any]:
     required = core_requirements()
     environment = describe_environment()
     packages = environment["packages"] | {
-        name: installed(name) or "absent" for name in (each.name for each in required)
+        name: installed_version(name) or "absent" for name in (each.name for each in required)
     }
     return {
         "commit": (environment["commit"] or "")[:7] or "no commit",
@@ -51,7 +51,7 @@ def measure_versions(context: Context) -> dict[str, Any]:
 
 
 def judge_versions(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFinding]:
-    """All must be as rank 0, and new enough."""
+    """All ranks must have the versions of rank 0, and these must be new enough."""
     first = ranks[0]["versions"]
     wrong: dict[int, str] = {}
     for rank, each in enumerate(ranks):
@@ -65,13 +65,13 @@ def judge_versions(context: Context, ranks: list[dict[str, Any]]) -> list[CheckF
             wrong[rank] = "; ".join(problems) + "; install the same on every node"
     if wrong:
         return context.findings("versions", FAIL, wrong)
-    shown = ", ".join(f"{name} {first[name]}" for name in ("Python", *SHOWN))
+    shown = ", ".join(f"{name} {first[name]}" for name in ("Python", *SHOWN_PACKAGES))
     detail = f"code {first['code']} ({ranks[0]['commit']}), {shown}"
     return context.findings("versions", OK, dict.fromkeys(range(len(ranks)), detail))
 
 
 def core_requirements() -> list[Requirement]:
-    """What ``setup.py`` wants of every installation; nothing where the code came with a job."""
+    """What ``setup.py`` wants of every installation; nothing where it is not installed."""
     try:
         lines = requires(PROJECT) or []
     except PackageNotFoundError:
@@ -80,16 +80,8 @@ def core_requirements() -> list[Requirement]:
     return [each for each in requirements if each.marker is None or each.marker.evaluate()]
 
 
-def installed(package: str) -> str | None:
-    """The version of an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def code_digest() -> str:
-    """Digest of the source of the three packages, whether or not it is committed anywhere."""
+    """Digest of the source of the three packages, committed or not."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for package in SOURCES:

@@ -53,7 +53,7 @@ def describe_environment() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD") if tracked else None,
         "uncommitted_changes": bool(changes) if changes is not None else None,
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
     }
 
 
@@ -68,7 +68,8 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None where it is absent."""
     try:
         return version(package)
     except PackageNotFoundError:

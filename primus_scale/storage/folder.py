@@ -47,7 +47,7 @@ class Folder:
     def local_path(self) -> Path | None:
         """The folder's path on this machine; None where it is in remote storage."""
         file_system, root = self._file_system()
-        return Path(root or "/") if _is_local(file_system) else None
+        return Path(root or "/") if is_local(file_system) else None
 
     def locate(self, name: str) -> str:
         """URL of the file ``name`` in this folder, for messages."""
@@ -65,7 +65,7 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         """A stream over the whole file, to be closed by the caller."""
         file_system, root = self._file_system()
-        if _is_local(file_system):
+        if is_local(file_system):
             return cast(BinaryIO, file_system.open(f"{root}/{name}", "rb"))
         return cast(BinaryIO, io.BufferedReader(_RangeReader(self, name), _STREAM_BYTES))
 
@@ -102,7 +102,7 @@ class Folder:
     def create(self) -> None:
         """Make the folder; object storage needs none."""
         file_system, root = self._file_system()
-        if _is_local(file_system):
+        if is_local(file_system):
             Path(root).mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -113,7 +113,7 @@ class Folder:
         never seen half-written; object stores show an object only once it is whole.
         """
         file_system, root = self._file_system()
-        if _is_local(file_system):
+        if is_local(file_system):
             # A unique name, so that two programs that write the same file do not mix their bytes.
             staged = Path(root) / f".{name}.{uuid.uuid4().hex}{STAGED}"
             try:
@@ -130,7 +130,7 @@ class Folder:
     def put(self, source: Path, name: str) -> None:
         """Copy the local file ``source`` here; it appears as ``name`` only once it is whole."""
         file_system, root = self._file_system()
-        if _is_local(file_system):
+        if is_local(file_system):
             with self.staging(name) as staged:
                 shutil.copyfile(source, staged)
             return
@@ -145,7 +145,7 @@ class Folder:
         """The result of the file system's ``method`` for the file, or for the folder itself."""
         file_system, root = self._file_system()
         path = f"{root}/{name}" if name else root
-        if _is_local(file_system):
+        if is_local(file_system):
             return getattr(file_system, method)(path, **options)
         url = self.locate(name) if name else self.url
         return self.patience.call(
@@ -195,5 +195,6 @@ def explain_write_errors(url: str) -> Iterator[None]:
         raise OSError(error.errno, message) from error  # picks the subclass (PermissionError, ...)
 
 
-def _is_local(file_system: Any) -> bool:
+def is_local(file_system: Any) -> bool:
+    """Whether an fsspec file system is that of this machine."""
     return bool(getattr(file_system, "local_file", False))

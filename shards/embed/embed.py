@@ -93,7 +93,7 @@ def embed(
     (``shards.tasks.workers``). threads: of each worker, that decode pictures and run teachers
     (None: this machine's cores divided by workers; 1 on an existing cluster). gpus_per_worker:
     share of a device, with device cuda. overwrite: replace shards that already lie at ``out_url``.
-    report: called with lines of progress. The same call goes on with a run that was stopped.
+    report: called with lines of progress. The same call continues a run that was stopped.
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
     the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
@@ -118,7 +118,7 @@ def embed(
 def _embed(
     source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, pool: _EmbeddingPool
 ) -> ShardIndex:
-    """The work of ``embed`` on an output that nobody else writes to."""
+    """The work of ``embed``, with the output locked."""
     store = TaskStore(out_url)
     groups = _embed_groups(source, store, teachers, pool)
     open_output(out_url)

@@ -23,7 +23,7 @@ from shards.recording import Narration
 
 MOST_BYTES = 64 * 2**20  # of a file that people write by hand
 
-# CSV and JSON: names under which times and text may stand, the first being the one in the docs.
+# CSV and JSON: accepted names of times and text; the first is that of the docs.
 _NAMES = {
     "start_s": ("start_s", "start", "time_s", "time"),
     "end_s": ("end_s", "end"),
@@ -48,13 +48,13 @@ class _Cue(NamedTuple):
 
 
 def read_cues(source: Source, path: str) -> tuple[Narration, ...]:
-    """The texts of a file as they stand there, in order of start, then of end.
+    """The texts of a file, unchanged, in order of start, then of end.
 
     By the extension:
 
     - ``.csv``: a header and rows; columns ``start_s``, ``end_s`` (or none, or empty cells: a point
       in time) and ``text``. ``start``, ``time``, ``time_s`` and ``end`` are taken too, other
-      columns are passed over. Commas, semicolons or tabs separate.
+      columns are ignored. Commas, semicolons or tabs separate.
     - ``.json``: a list of objects with these keys.
     - ``.srt`` and ``.vtt``: subtitles. Lines of a cue are joined; tags such as ``<i>`` go.
 

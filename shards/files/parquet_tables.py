@@ -43,7 +43,7 @@ def parquet_batches(
 
 
 def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with categories of pandas as what they stand for."""
+    """The batch, with categories of pandas replaced by their values."""
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         for column in batch.columns

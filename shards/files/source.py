@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import fsspec
 
+from primus_scale.storage.folder import is_local
 from primus_scale.storage.names import quoted
 from primus_scale.storage.urls import parse_place
 from shards.files.walk import walk
@@ -72,7 +73,7 @@ class Source:
         if single:
             name = PurePosixPath(single).name
             return [name] if fnmatch(name, PurePosixPath(pattern).name) else []
-        if _is_local(file_system):
+        if is_local(file_system):
             walked = walk(Path(root), pattern, inside=self.inside)
             self.skipped.update(walked.skipped)
             return walked.files
@@ -130,7 +131,7 @@ class Source:
         A remote file is copied to a scratch folder in pieces and removed after the block.
         """
         file_system, _ = self._file_system()
-        if _is_local(file_system):
+        if is_local(file_system):
             yield Path(self._regular(path))
             return
         with tempfile.TemporaryDirectory(prefix="primus-scale-") as scratch:
@@ -152,7 +153,7 @@ class Source:
         """The path to open. ValueError for other kinds of file, which might never end."""
         file_system, root = self._file_system()
         full = self._path(path)
-        if _is_local(file_system):
+        if is_local(file_system):
             if not stat.S_ISREG(Path(full).stat().st_mode):
                 raise ValueError(
                     f"{self.locate(path)} is no regular file; give a file with the data in it"
@@ -174,7 +175,3 @@ class Source:
     def _file_system(self) -> tuple[Any, str]:
         file_system, root = fsspec.core.url_to_fs(self.url)
         return file_system, str(root).rstrip("/") or "/"
-
-
-def _is_local(file_system: Any) -> bool:
-    return bool(getattr(file_system, "local_file", False))

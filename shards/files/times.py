@@ -1,4 +1,4 @@
-"""Times that stand in tables as text or as Parquet's own types, as nanoseconds of one clock.
+"""Times in tables, as text or as Parquet's own types, read as nanoseconds of one clock.
 
 reader = TimeReader("walk.csv: column time")
 ns = reader.read(cells)   # int64 (n,), NOT_A_TIME where a cell is empty
@@ -50,7 +50,7 @@ _SPELLINGS = (
 
 
 class Clock(Enum):
-    """What times are counted on; times of different ones cannot be compared."""
+    """The clock of times; times of different clocks cannot be compared."""
 
     UTC = "dates with a time zone"
     LOCAL = "dates without a time zone"
@@ -62,8 +62,8 @@ class TimeReader:
     """Reads the cells of a column of times, one piece after the other, in file order.
 
     where: file and column, for messages. form: of ``datetime.strptime``, instead of ISO 8601.
-    zone: of dates that have none, such as ``+02:00`` or ``Europe/Berlin``. ``clock`` is known from
-    the first cell that is not empty on. A time of day that comes after one more than 12 hours
+    zone: of dates that have none, such as ``+02:00`` or ``Europe/Berlin``. ``clock`` is known after
+    the first cell that is not empty. A time of day that comes after one more than 12 hours
     later is of the next day. ValueError naming row and cell where one is no time, or of another
     clock.
     """
@@ -80,30 +80,30 @@ class TimeReader:
     def read(self, cells: Any) -> np.ndarray:
         """Nanoseconds of the clock, int64 ``(n,)``: from 1970, from midnight, or from zero."""
         if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-            ns = self._texts(cells)
+            ns = self._read_texts(cells)
         else:
-            ns = self._typed(cells)
+            ns = self._read_typed(cells)
         self._rows += len(ns)
         return ns
 
-    def _texts(self, cells: Any) -> np.ndarray:
+    def _read_texts(self, cells: Any) -> np.ndarray:
         texts = pc.utf8_trim_whitespace(cells)
         texts = pc.if_else(pc.is_in(texts, pa.array([*NULLS])), pa.scalar(None, pa.string()), texts)
         if texts.null_count == len(texts):
             return np.full(len(texts), NOT_A_TIME)
         if self._form is not None:
-            return self._formed(texts.to_pylist())
+            return self._read_format(texts.to_pylist())
         first = texts.drop_null()[0].as_py()
         if _OF_DAY.fullmatch(first):
             self._settle(Clock.DAY)
-            return self._of_day(texts.to_pylist())
+            return self._read_times_of_day(texts.to_pylist())
         match = _ISO.fullmatch(first)
         if match is None:
             raise self._fault(texts, _ISO)
         zoned = match["zone"] is not None
         kind = pa.timestamp("ns", "UTC" if zoned else None)
         try:
-            return self._dated(texts.cast(kind), zoned)
+            return self._from_timestamps(texts.cast(kind), zoned)
         except pa.ArrowInvalid:
             pass  # another spelling, or a fault
         for pattern, replacement in _SPELLINGS:
@@ -112,14 +112,14 @@ class TimeReader:
             times = texts.cast(kind)
         except pa.ArrowInvalid:
             raise self._fault(cells, _ISO) from None
-        return self._dated(times, zoned)
+        return self._from_timestamps(times, zoned)
 
-    def _typed(self, cells: Any) -> np.ndarray:
+    def _read_typed(self, cells: Any) -> np.ndarray:
         kind = cells.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             zoned = pa.types.is_timestamp(kind) and kind.tz is not None
             try:
-                return self._dated(
+                return self._from_timestamps(
                     cells.cast(pa.timestamp("ns", kind.tz if zoned else None)), zoned
                 )
             except pa.ArrowInvalid as error:
@@ -132,7 +132,7 @@ class TimeReader:
             return _integers(cells.cast(pa.duration("ns")))
         raise ValueError(f"{self._where} is of type {kind}, which is no time; store times there")
 
-    def _dated(self, times: Any, zoned: bool) -> np.ndarray:
+    def _from_timestamps(self, times: Any, zoned: bool) -> np.ndarray:
         """Nanoseconds of timestamps; those without a zone are put into the given one."""
         if self._zone is not None and not zoned:
             times = pc.assume_timezone(
@@ -141,7 +141,7 @@ class TimeReader:
         self._settle(Clock.UTC if zoned or self._zone is not None else Clock.LOCAL)
         return _integers(times)
 
-    def _formed(self, texts: list[str | None]) -> np.ndarray:
+    def _read_format(self, texts: list[str | None]) -> np.ndarray:
         ns = np.full(len(texts), NOT_A_TIME)
         assert self._form is not None
         dated = "%d" in self._form or "%x" in self._form or "%j" in self._form
@@ -164,10 +164,10 @@ class TimeReader:
         if self._zone is not None and self.clock is Clock.LOCAL:
             self.clock = None
             known = ns != NOT_A_TIME
-            return self._dated(pa.array(ns, pa.timestamp("ns"), mask=~known), zoned=False)
+            return self._from_timestamps(pa.array(ns, pa.timestamp("ns"), mask=~known), zoned=False)
         return ns
 
-    def _of_day(self, texts: list[str | None]) -> np.ndarray:
+    def _read_times_of_day(self, texts: list[str | None]) -> np.ndarray:
         ns = np.full(len(texts), NOT_A_TIME)
         for row, text in enumerate(texts):
             if text is None:

@@ -29,8 +29,8 @@ class NumpyUnpickler(pickle._Unpickler):
     """Builds numpy arrays and plain containers; any other name is refused (UnpicklingError).
 
     Text of Python 2, array contents among it, is taken as latin-1. The pure-Python unpickler is
-    used because it can be kept from copying an array's content, several times its size in escapes,
-    and from holding it in its memo until the end: a recording of PPG-DaLiA (2.6 h, a file of
+    used because it need not copy an array's content, several times its size in escapes, nor keep it
+    in its memo until the end: a recording of PPG-DaLiA (2.6 h, a file of
     1.3 GB) needs 0.9 GB of memory then, not 1.2 GB.
     """
 
@@ -107,7 +107,7 @@ def load_numpy_pickle(stream: BinaryIO, name: str) -> Any:
     try:
         return NumpyUnpickler(stream).load()
     except OSError:
-        raise  # the storage failed, which says nothing of the file
+        raise  # the storage failed, not the file
     except Exception as error:  # bytes that are no pickle raise almost anything
         raise ValueError(
             f"{name} is no whole pickle of numpy arrays ({type(error).__name__}: {error}); "

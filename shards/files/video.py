@@ -44,8 +44,8 @@ _REWRITE = "write it anew as MP4, or take the video out"
 class _Frames(NamedTuple):
     """Presentation times of a stream's frames, and of those among them to start decoding at.
 
-    pts, keys: int64, ascending, in units of ``unit_s`` seconds. rate: what the camera says of the
-    rate of taking (None: nothing).
+    pts, keys: int64, ascending, in units of ``unit_s`` seconds. rate: of taking, as the camera
+    states it (None: it does not).
     """
 
     pts: np.ndarray
@@ -57,8 +57,8 @@ class _Frames(NamedTuple):
 class Video:
     """A `shards.recording.FrameSource` over a video file; holds no open file.
 
-    opener: opens the file anew, seekable. name: of the file, for messages. start_s: time on the
-    recording's clock at which the presentation time is 0. quarter_turns: how often pictures are
+    opener: opens the file at each call, seekable. name: of the file, for messages. start_s: time on
+    the recording's clock at which the presentation time is 0. quarter_turns: how often pictures are
     turned by 90 degrees anticlockwise, after the rotation that the file itself states.
 
     times_s: the frames' times on the recording's clock instead of start_s, in order of
@@ -97,7 +97,7 @@ class Video:
         """The frames with these ascending numbers, upright, uint8 RGB ``(height, width, 3)``.
 
         short_side: scale so that the shorter side has that many pixels (None: as stored). Decoding
-        starts anew at a key frame where one lies between a frame and the next that is wanted.
+        restarts at a key frame where one lies between a frame and the next that is wanted.
         ValueError naming file and time where a frame is damaged; it is never replaced by another.
         """
         _, pts_of = self._usable

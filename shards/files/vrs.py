@@ -4,8 +4,9 @@ with open_vrs(source, "take/aria01.vrs") as file:
     devices = file.imu_devices(dict.fromkeys(imu_labels("both"), "head"))
     frames = file.camera()  # upright
 
-Read through projectaria-tools, whose documentation (facebookresearch.github.io/projectaria_tools)
-is the source of what stands here. All times are device time: seconds on the one clock of a device.
+Read through projectaria-tools; source of all facts here is its documentation
+(facebookresearch.github.io/projectaria_tools). All times are device time: seconds on the one clock
+of a device.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _FULL_SCALE = {
     (DeviceVersion.Gen2, "imu-left"): (8.0, 2000.0),
     (DeviceVersion.Gen2, "imu-right"): (16.0, 2000.0),
 }
-# The camera of Gen 1 lies on its side in the frame, so that the sky is at the left of its pictures.
+# The camera of Gen 1 is mounted on its side, so that the sky is at the left of its pictures.
 _QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
 # Of the axes of the central pupil frame: where each points, and its opposite; and the least share
 # of a unit vector that is named, the sine of 22.5 degrees.
@@ -98,7 +99,7 @@ def open_vrs(source: Source, path: str) -> Iterator[VrsFile]:
 
 
 class VrsFile:
-    """An open VRS file; ``open_vrs`` makes it. notes: what its user should know of it."""
+    """An open VRS file; ``open_vrs`` makes it. notes: for the report of the recording."""
 
     def __init__(self, provider: Any, where: str) -> None:
         self.notes: list[str] = []
@@ -131,7 +132,7 @@ class VrsFile:
 
         Values are in m/s2 and rad/s, NaN where the record says they are invalid, to be rectified
         with the calibration in the file. Times are this device's, or those of the device of
-        ``clock``, by time code, which both must have. Notes tell of a label or a calibration that
+        ``clock``, by time code, which both must have. Notes name a label or a calibration that
         is missing. ValueError where the file has none of the labels; reading the samples raises
         one where a record is damaged.
         """
@@ -156,7 +157,7 @@ class VrsFile:
         stream = self._stream(label)
         if stream is None:
             return None
-        return _Camera(self, label, stream, _QUARTER_TURNS.get(self._generation, 0))
+        return _VrsCamera(self, label, stream, _QUARTER_TURNS.get(self._generation, 0))
 
     def start_s(self) -> float:
         """Device time of the first picture; of the first IMU record where there is no picture.
@@ -268,7 +269,7 @@ def _samples(decode: Callable[[], Column], sensor: str) -> Iterator[Samples]:
         yield Samples(rows["time_s"], rows[sensor])
 
 
-class _Camera:
+class _VrsCamera:
     """A `shards.recording.FrameSource` over one camera of an open file."""
 
     def __init__(self, file: VrsFile, label: str, stream: Any, quarter_turns: int) -> None:

@@ -59,7 +59,7 @@ def ingest(
     """Write the window shards of all recordings at ``job.source`` to ``job.out``.
 
     workers: Ray workers (``shards.tasks.workers``). overwrite: replace shards that already lie
-    there. report: called with lines of progress. The same call goes on with a run that was stopped.
+    there. report: called with lines of progress. The same call continues a run that was stopped.
 
     FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
@@ -74,7 +74,7 @@ def ingest(
 
 
 def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> IngestReport:
-    """The work of ``ingest`` on an output that nobody else writes to."""
+    """The work of ``ingest``, with the output locked."""
     store = TaskStore(job.out)
     reader = job.create_reader()
     refs = reader.recordings()
@@ -155,7 +155,7 @@ def _is_utf8(ref: RecordingRef) -> bool:
 
 
 def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
-    """A task for each recording; it is done anew where files, settings or version changed."""
+    """A task for each recording; it is done again where files, settings or version changed."""
     source = job.create_reader().source
     paths = sorted({path for ref in refs for path in ref.files})
 

@@ -20,8 +20,8 @@ class Reader(ABC):
     to other processes.
     """
 
-    name: ClassVar[str]  # in commands; also the windows' data set unless the reader says otherwise
-    requires: ClassVar[frozenset[str]] = frozenset()  # of {"video", "text"}, unless the user says
+    name: ClassVar[str]  # in commands; also the windows' data set unless the reader sets another
+    requires: ClassVar[frozenset[str]] = frozenset()  # of video and text; the default
     # Patterns of files of the data set that no recording needs (see `shards.readers.unread`).
     other_files: ClassVar[tuple[str, ...]] = ()
     unread_reason: ClassVar[str] = "which no recording is of"

@@ -210,13 +210,13 @@ def _metadata(source: Source, path: str | None, wanted: set[str]) -> dict[str, d
             found[uid] = {"metadata": True, "has_imu": bool(video.get("has_imu"))}
             try:
                 found[uid] |= _described(video, f"{source.locate(path)}: video {uid}")
-            except ValueError as error:  # told when it is opened, so that others are read
+            except ValueError as error:  # reported when it is opened, so that others are read
                 found[uid]["fault"] = str(error)
     return found
 
 
 def _described(video: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What its entry says of a video; ValueError naming a field that is of another kind."""
+    """The details of a video, by its entry; ValueError naming a field of another type."""
     intervals = optional_field(video, "redacted_intervals", where, list) or []
     scenarios = optional_field(video, "scenarios", where, list) or []
     if not all(isinstance(scenario, str) for scenario in scenarios):

@@ -7,7 +7,7 @@ metadata annotations captures take_vrs_noimagestream downscaled_takes/448`` down
 - ``takes.json``: a list; whose a take is, of which task and capture, and its timesync rows.
 - ``takes/<take>/aria0N.vrs``, ``aria0N_noimagestreams.vrs``: two IMUs, in device time.
 - ``takes/<take>/frame_aligned_videos/aria0N_214-1.mp4``, smaller in ``downscaled/448/`` there: the
-  RGB camera at 30 fps. It stands turned by 90 degrees against the sensor (tutorial "Undistort
+  RGB camera at 30 fps. It is turned by 90 degrees against the sensor (tutorial "Undistort
   frames" turns it back to use the sensor's calibration), and that is upright.
 - ``captures/<capture>/timesync.csv``: a row for each moment, with the device times of all cameras.
   Frame i of a take is row timesync_start_idx + 1 + i, up to timesync_end_idx (excluded).
@@ -102,7 +102,7 @@ class EgoExo4dReader(Reader):
     def recordings(self) -> list[RecordingRef]:
         """The takes, but those dropped; opens none.
 
-        takes.json and the descriptions are gone over once, in pieces.
+        takes.json and the descriptions are read once, piece by piece.
         """
         if not self.source.exists("takes.json"):
             raise FileNotFoundError(
@@ -123,7 +123,7 @@ class EgoExo4dReader(Reader):
             try:
                 found = cameras.get(field_of(take, "root_dir", where, str))
                 details = _described(take, found, where) if found else None
-            except ValueError as error:  # told when it is opened, so that others are read
+            except ValueError as error:  # reported when it is opened, so that others are read
                 refs.append(RecordingRef(name, ("takes.json",), {"fault": str(error)}))
                 continue
             if details is None:
@@ -302,7 +302,7 @@ class EgoExo4dReader(Reader):
 def _described(
     take: Mapping[str, Any], found: Mapping[str, dict[str, str]], where: str
 ) -> dict[str, Any]:
-    """What its entry says of a take; ValueError naming a field that is of another kind.
+    """The details of a take, by its entry; ValueError naming a field of another type.
 
     found: the files that are here, by camera.
     """
@@ -323,17 +323,17 @@ def _described(
 
 
 def _is_set(flag: Any) -> bool:
-    """Flags stand as true and false, 1 and 0, or as text of these."""
+    """Flags are true and false, 1 and 0, or text of these."""
     return str(flag).lower() in ("1", "true")
 
 
 def _is_unset(flag: Any) -> bool:
-    """Whether a flag stands there, and says no."""
+    """Whether a flag is given and false."""
     return str(flag).lower() in ("0", "false")
 
 
 def _fault(entry: Any, where: str) -> str | None:
-    """Why a description is not to be used, if so."""
+    """Why a description is not used; None if it is used."""
     text, time_s = field_of(entry, "text", where), field_of(entry, "timestamp", where)
     subject = entry.get("subject", entry.get("narration_subject"))  # the name in the documentation
     if _is_set(entry.get("unsure")):

@@ -57,7 +57,7 @@ from shards.recording import (
 class FolderReader(Reader):
     """One recording for each ``recording.yaml``, or each folder or file that one describes.
 
-    follow_links: also those that lead out of the source; others are left aside and named.
+    follow_links: also those that lead out of the source; others are skipped and named.
     """
 
     name: ClassVar[str] = "folder"
@@ -79,7 +79,7 @@ class FolderReader(Reader):
     def recordings(self) -> list[RecordingRef]:
         """Those described; one whose description is wrong is listed too, and fails when opened."""
         listing = list_recordings(self.source)
-        self.left_out = listing.left
+        self.left_out = listing.left_out
         return listing.refs
 
     @contextmanager

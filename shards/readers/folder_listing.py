@@ -2,7 +2,7 @@
 
 listing = list_recordings(source)
 listing.refs  # one for each folder described; a wrong description is one that fails when opened
-listing.left  # "ben/monday: it holds none of w.csv; the nearest is 'W.csv'"
+listing.left_out  # "ben/monday: it holds none of w.csv; the nearest is 'W.csv'"
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _MOST_NAMED = 3  # files of a folder
 
 
 class Listing(NamedTuple):
-    """refs: by name. left: lines on folders that a pattern fits, and that are no recording."""
+    """refs: by name. left_out: lines on folders that a pattern fits, and that are no recording."""
 
     refs: list[RecordingRef]
-    left: list[str]
+    left_out: list[str]
 
 
 def list_recordings(source: Source) -> Listing:
@@ -38,11 +38,11 @@ def list_recordings(source: Source) -> Listing:
     files = source.find("**/*")
     described = [path for path in files if posixpath.basename(path) == DESCRIPTION]
     refs: list[RecordingRef] = []
-    left: list[str] = []
+    left_out: list[str] = []
     for path in described:
         found, without = _described(source, path, files)
         refs += found
-        left += without
+        left_out += without
     if not refs:
         aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
@@ -50,7 +50,7 @@ def list_recordings(source: Source) -> Listing:
             "next to your files, as docs/folder.md shows, or have one drafted by `primus-scale "
             f"shards init folder --src {source.url}`"
         )
-    return Listing(_named_once(source, refs), left)
+    return Listing(_named_once(source, refs), left_out)
 
 
 def placement_of(device: DeviceFile, recording: str, placement: str | None, where: str) -> str:
@@ -106,9 +106,9 @@ def _described(
     if described.recordings is None:
         return [_ref(source, described, path, Named(top, {}), described.name)], []
     find = _by_file if described.by_file else _by_folder
-    found, left = find(described, NamePattern(top, described.recordings), files)
+    found, left_out = find(described, NamePattern(top, described.recordings), files)
     if found:
-        return [_ref(source, described, path, named) for named in found], left
+        return [_ref(source, described, path, named) for named in found], left_out
     pattern, names = posixpath.join(top, described.recordings), sorted(described.files().values())
     problem = (
         f"no file is called {' or '.join(dict.fromkeys(names))} where {{recording}} is {pattern}"
@@ -118,7 +118,7 @@ def _described(
     fault = (
         f"{source.locate(path)}: recordings: {problem}; correct the pattern, or the files' names"
     )
-    return [_failed(source, path, fault)], left
+    return [_failed(source, path, fault)], left_out
 
 
 def _by_folder(
@@ -130,16 +130,16 @@ def _by_folder(
     for file in files:
         for folder in folders_around(file):
             folders[folder].append(file.removeprefix(f"{folder}/"))
-    found, left = [], []
+    found, left_out = [], []
     for folder, inner in sorted(folders.items()):
         if (one := pattern.of_folder(folder)) is None:
             continue
         if set(named).isdisjoint(inner):
             near = nearest(named[0], inner)
-            left.append(f"{folder}: it holds none of {', '.join(named[:_MOST_NAMED])}{near}")
+            left_out.append(f"{folder}: it holds none of {', '.join(named[:_MOST_NAMED])}{near}")
         else:
             found.append(one)
-    return found, left
+    return found, left_out
 
 
 def _by_file(

@@ -1,4 +1,4 @@
-"""What to write in a ``recording.yaml`` where a text table is written otherwise than it says."""
+"""Advice on a ``recording.yaml`` whose text table has another form than described."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ VIDEOS = (".mp4", ".360", ".insv")
 NARRATIONS = (".csv", ".srt", ".vtt", ".json")
 
 
-class _Kind(NamedTuple):
+class _SensorKind(NamedTuple):
     """A sensor, its key in a GoPro's track, and its name and unit in the library's rows."""
 
     channels: tuple[str, ...]
@@ -58,9 +58,9 @@ class _Kind(NamedTuple):
     unit: str
 
 
-_KINDS = (
-    _Kind(ACCELEROMETER, "accelerometer", "ACCL", "accl", "m/s2"),
-    _Kind(GYROSCOPE, "gyroscope", "GYRO", "gyro", "deg/s"),
+_SENSOR_KINDS = (
+    _SensorKind(ACCELEROMETER, "accelerometer", "ACCL", "accl", "m/s2"),
+    _SensorKind(GYROSCOPE, "gyroscope", "GYRO", "gyro", "deg/s"),
 )
 _SYNC_BLOCKS = (
     "a clock for each sensor from counts of samples (their stamps, where there are) against the "
@@ -73,11 +73,11 @@ _GOPRO_AXES = (
 _SYNC_ROWS = "sample times of telemetry-parser taken to be presentation times of the video"
 
 
-class _Camera(NamedTuple):
+class _CameraData(NamedTuple):
     """What a file's telemetry holds; ``sensors`` by their kind."""
 
     name: str
-    sensors: dict[_Kind, Sensor]
+    sensors: dict[_SensorKind, Sensor]
     rate_hz: float | None
     sync: str
     axes: str = ""
@@ -88,8 +88,8 @@ class GoProReader(Reader):
     """One recording for each video file, named by its path below the source.
 
     placement: where the camera was worn. person: who wore it (empty: the first folder below the
-    source that the file lies in; those next to all folders are of one unknown person, for a camera
-    cuts a ride into several files). A file of the same name that ends in .csv, .srt, .vtt or .json
+    source that the file lies in; files outside all folders are of one unknown person, since a
+    camera cuts a ride into several files). A file of the same name that ends in .csv, .srt, .vtt or .json
     holds narrations, in the video's time; it is found where the source is a folder, not where it is
     the one video.
     """
@@ -108,7 +108,7 @@ class GoProReader(Reader):
         self._person = person
 
     def recordings(self) -> list[RecordingRef]:
-        """The video files; those without telemetry are told when they are opened."""
+        """The video files; files without telemetry are reported when they are opened."""
         paths = self.source.find("**/*")
         by_stem: dict[str, list[str]] = {}
         for path in paths:
@@ -129,13 +129,13 @@ class GoProReader(Reader):
         ValueError naming the file and the next step where it is no video, has no IMU, or its
         telemetry is damaged.
         """
-        path, *beside = ref.files
-        narrations, left_out = self._narrations(beside)
+        path, *narration_paths = ref.files
+        narrations, left_out = self._narrations(narration_paths)
         frames = Video(partial(self.source.open, path), self.source.locate(path))
         try:
             camera = self._camera(path)
         except ValueError:
-            frames.times_s()  # tells it better where the whole file is damaged
+            frames.times_s()  # gives a better error where the whole file is damaged
             raise
         sensors = tuple(camera.sensors.values())
         notes = [*camera.notes, *_missing(camera), *left_out]
@@ -152,7 +152,7 @@ class GoProReader(Reader):
             notes=tuple(notes),
         )
 
-    def _camera(self, path: str) -> _Camera:
+    def _camera(self, path: str) -> _CameraData:
         where = self.source.locate(path)
         telemetry = read_track(partial(self.source.open, path), where)
         if telemetry is not None:
@@ -173,19 +173,19 @@ class GoProReader(Reader):
         return read_narrations(self.source, paths[0]) if paths else ((), ())
 
 
-def _gopro(telemetry: Telemetry) -> _Camera:
+def _gopro(telemetry: Telemetry) -> _CameraData:
     # Some models' names begin with the maker's.
     model = telemetry.device.removeprefix("GoPro").strip()
-    found = {kind: telemetry.sensors.get(kind.gpmf_key) for kind in _KINDS}
-    held = {kind: sensor for kind, sensor in found.items() if sensor is not None}
-    rates_hz = [sensor.rate_hz() for sensor in held.values()] or [0.0]
-    return _Camera(
+    found = {kind: telemetry.sensors.get(kind.gpmf_key) for kind in _SENSOR_KINDS}
+    present = {kind: sensor for kind, sensor in found.items() if sensor is not None}
+    rates_hz = [sensor.rate_hz() for sensor in present.values()] or [0.0]
+    return _CameraData(
         f"GoPro {model}".strip(),
         {
             kind: Sensor(kind.channels, one.unit, one.read, limit=one.limit)
-            for kind, one in held.items()
+            for kind, one in present.items()
         },
-        # None where no two blocks tell, or sensors differ by over 1 %.
+        # None where blocks do not show it, or sensors differ by over 1 %.
         rates_hz[0] if 0 < max(rates_hz) < 1.01 * min(rates_hz) else None,
         _SYNC_BLOCKS,
         _GOPRO_AXES,
@@ -193,13 +193,15 @@ def _gopro(telemetry: Telemetry) -> _Camera:
     )
 
 
-def _other_maker(path: Path, where: str) -> _Camera:
+def _other_maker(path: Path, where: str) -> _CameraData:
     """What the library reads; ValueError naming a file that it does not read."""
     try:
         parser = telemetry_parser.Parser(str(path))
         names = [parser.camera, *(parser.model or "").removeprefix(parser.camera).split()]
         rows = parser.normalized_imu()
-    except Exception as error:  # of its own kinds; the file is there, so that it is its content
+    except (
+        Exception
+    ) as error:  # of the library's own classes; the file exists, so its content is at fault
         raise ValueError(
             f"{where} has no telemetry that can be read ({reason(error)}); take the file as the "
             "camera wrote it: cutting or converting a video loses its telemetry"
@@ -209,21 +211,23 @@ def _other_maker(path: Path, where: str) -> _Camera:
         rate = capture_rate(file, {})
     if rate is not None and video.frames and video.duration_s:
         check_real_time(where, rate, video.frames / video.duration_s)
-    for kind in _KINDS:
-        held = [row for row in rows if row[kind.key] is not None]
-        if held:
-            time_s = np.array([row["timestamp_ms"] for row in held], np.float64) * 1e-3
+    for kind in _SENSOR_KINDS:
+        kind_rows = [row for row in rows if row[kind.key] is not None]
+        if kind_rows:
+            time_s = np.array([row["timestamp_ms"] for row in kind_rows], np.float64) * 1e-3
             check_span(where, float(np.ptp(time_s)), video)
-            values = np.array([row[kind.key] for row in held], np.float64)
+            values = np.array([row[kind.key] for row in kind_rows], np.float64)
             sensors[kind] = Sensor(
                 kind.channels, kind.unit, partial(_chunks, Samples(time_s, values))
             )
-    return _Camera(" ".join(names), sensors, None, _SYNC_ROWS)
+    return _CameraData(" ".join(names), sensors, None, _SYNC_ROWS)
 
 
-def _missing(camera: _Camera) -> list[str]:
+def _missing(camera: _CameraData) -> list[str]:
     """A note on each sensor that the telemetry lacks."""
-    return [f"no {kind.called} in its telemetry" for kind in _KINDS if kind not in camera.sensors]
+    return [
+        f"no {kind.called} in its telemetry" for kind in _SENSOR_KINDS if kind not in camera.sensors
+    ]
 
 
 def _chunks(samples: Samples) -> Iterator[Samples]:

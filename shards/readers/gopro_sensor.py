@@ -89,7 +89,7 @@ class TrackSensor:
         return notes
 
     def _numbers(self, counts: np.ndarray) -> tuple[np.ndarray, list[int], list[str]]:
-        """Number of each block's first sample, the blocks where counting begins anew, and notes."""
+        """Number of each block's first sample, the blocks where counting restarts, and notes."""
         counted = np.cumsum(counts) - counts
         if any(total is None for total in self._totals):
             return counted, [0], []
@@ -104,13 +104,17 @@ class TrackSensor:
         notes = []
         if (lost := change[change > 0]).size:
             notes.append(f"{self.key}: {lost.sum()} samples lost in {lost.size} places, by TSMP")
-        anew = (np.flatnonzero(change < 0) + 1).tolist()
-        if anew:
+        restarts = (np.flatnonzero(change < 0) + 1).tolist()
+        if restarts:
             notes.append(
-                f"{self.key}: counting begins anew at {len(anew)} places, as in a file joined from "
-                f"several recordings; {APART_S:g} s left out at each, so that none spans two"
+                f"{self.key}: counting begins anew at {len(restarts)} places, as in a file joined "
+                f"from several recordings; {APART_S:g} s left out at each, so that none spans two"
             )
-        return counted + np.concatenate([[0], np.cumsum(np.maximum(change, 0))]), [0, *anew], notes
+        return (
+            counted + np.concatenate([[0], np.cumsum(np.maximum(change, 0))]),
+            [0, *restarts],
+            notes,
+        )
 
     def read(self) -> Iterator[Samples]:
         """The samples in chunks, at times in the video in s; NaN where they are not known."""
@@ -123,7 +127,7 @@ class TrackSensor:
             row += len(values)
 
     def rate_hz(self) -> float:
-        """Samples a second of video, 0 where the blocks do not tell."""
+        """Samples a second of video, 0 where it is unknown."""
         rates = [(clock.longest_line, clock.rate_hz) for _, clock in self._clocks]
         return max(rates)[1]
 

@@ -39,7 +39,7 @@ class Telemetry(NamedTuple):
 
 
 class _Packet(NamedTuple):
-    """A block of the track, and where it lies in the video."""
+    """A block of the track, and its time in the video."""
 
     start_s: float
     end_s: float
@@ -49,8 +49,8 @@ class _Packet(NamedTuple):
 def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     """The IMU samples of the file; None where it has no such track (it is not a GoPro's).
 
-    opener: opens the file anew, seekable. ValueError naming the file (``where``), the time and the
-    next step where blocks are damaged or do not say what their samples mean, and where the video is
+    opener: opens the file at each call, seekable. ValueError naming the file (``where``), the time
+    and the next step where blocks are damaged or do not say what their samples mean, and where the video is
     not in real time.
     """
     device, sensors, notes = "", dict[str, TrackSensor](), dict[str, None]()
@@ -77,18 +77,18 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
                 sensors[key].add(series, item.start_s, item.end_s)
     if not blocks:
         return None
-    held = {key: sensor for key, sensor in sensors.items() if sensor.samples}
-    for sensor in held.values():
+    present = {key: sensor for key, sensor in sensors.items() if sensor.samples}
+    for sensor in present.values():
         notes |= dict.fromkeys(sensor.finish(blocks, first_s, video.duration_s))
         if sensor.stamps:
             clocks[f"STMP of {sensor.key}"] = sensor.stamps
-    rates_hz = {key: (sensor.samples, sensor.rate_hz()) for key, sensor in held.items()}
+    rates_hz = {key: (sensor.samples, sensor.rate_hz()) for key, sensor in present.items()}
     notes |= dict.fromkeys(check_pace(where, rates_hz, clocks, video))
-    return Telemetry(device, held, tuple(notes))
+    return Telemetry(device, present, tuple(notes))
 
 
 def read_video_length(path: Path, where: str) -> VideoLength:
-    """What the file says of its pictures; ValueError naming it (``where``) where it is damaged."""
+    """Length of the file's video; ValueError naming it (``where``) where it is damaged."""
     try:
         with av.open(str(path), "r", metadata_errors="replace") as container:
             return VideoLength.of(container)
@@ -125,7 +125,7 @@ def _demuxed(container: Any, where: str) -> Iterator[VideoLength | _Packet]:
         )
     yield VideoLength.of(container)
     for packet in container.demux(track):
-        if not packet.size:  # it tells that the track ends
+        if not packet.size:  # the end of the track
             continue
         data = bytes(packet)
         if not known and not data.startswith(b"DEVC"):

@@ -1,4 +1,4 @@
-"""A block of GoPro's telemetry (GPMF), as it lies in an MP4 file: samples of the IMU in SI units.
+"""A block of GoPro's telemetry (GPMF), as it is in an MP4 file: samples of the IMU in SI units.
 
 block = parse_block(packet)
 block.sensors["ACCL"].values  # (n, 3)
@@ -6,7 +6,7 @@ block.sensors["ACCL"].values  # (n, 3)
 Source: GoPro, "GPMF Introduction" (github.com/gopro/gpmf-parser, docs/README.md); for the order of
 axes the answers of its author there (issues 56, 132 and 165). A block is nested entries of a key of
 four letters, a type, the size of a sample and the number of samples, 8 bytes in all, then the
-samples, big-endian, padded to 4 bytes. Entries tell of those that follow them in the same nest:
+samples, big-endian, padded to 4 bytes. Entries describe those that follow them in the same nest:
 SCAL (a divisor), SIUN or UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro
 means them to be used) and MTRX (a matrix from the former to the latter).
 
@@ -63,7 +63,7 @@ class Series(NamedTuple):
 
 
 class TelemetryBlock(NamedTuple):
-    """device: the name that it gives itself. sensors: those of ``SENSORS`` that it holds.
+    """device: the camera's own name. sensors: those of ``SENSORS`` in the block.
 
     clocks: s on other clocks than the video's: ``TICK`` of the camera, ``GPSU`` or ``GPS9`` of
     satellites in sight.
@@ -93,18 +93,18 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     for part in devices:
         if (part.key, part.kind) != ("DEVC", _NESTED):
             raise ValueError(f"{part.key} stands where a device (DEVC) should begin")
-        held = dict[str, Series]()
+        own_sensors = dict[str, Series]()
         for entry, known in _walk(part.data, {}):
             if entry.key in CLOCKS:
                 if (time_s := _clock_s(entry, known)) is not None:
                     clocks.setdefault(entry.key, time_s)
                 continue
-            if entry.key in held:
+            if entry.key in own_sensors:
                 raise ValueError(f"a device has {entry.key} twice")
             name = _text(known, "DVNM")
-            held[entry.key] = _series(entry, known, name)
+            own_sensors[entry.key] = _series(entry, known, name)
             device = device or name
-        sensors = held | sensors
+        sensors = own_sensors | sensors
     if not devices:
         raise ValueError("it is empty")
     return TelemetryBlock(device, sensors, clocks)

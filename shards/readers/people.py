@@ -1,4 +1,4 @@
-"""Who was recorded: names under which data are split, so that nobody is on two sides of a split.
+"""Names of the people who were recorded; data are split by them.
 
 person = person_or_unknown("ego4d", details["person"], notes)
 """
@@ -9,9 +9,9 @@ UNKNOWN = "person unknown: taken to be one with all others unknown, so that no s
 
 
 def person_or_unknown(dataset: str, person: str | int | None, notes: list[str]) -> str:
-    """``<dataset>-<person>``; ``<dataset>-unknown`` and a note where nobody says who it was.
+    """``<dataset>-<person>``; ``<dataset>-unknown`` and a note where the person is unknown.
 
-    The unknown are one person, so that no split has the same one on both sides.
+    All unknown people count as one, so that no split has the same person on both sides.
     """
     if person is None or person == "":
         notes.append(UNKNOWN)

@@ -62,9 +62,9 @@ def label_spans(
 
     names: of all codes, None for those that are no activity (null, transient). Rows are taken in
     order of time, those without a time are left out. A span goes from its first row to its last; a
-    row that comes more than ``longest_gap_s`` after the one before begins another. So a clock that
-    jumps makes spans shorter, never longer. ValueError naming the file (``where``), row and code
-    for a code that is not in ``names``.
+    row that comes more than ``longest_gap_s`` after the one before begins another. So a jump
+    of the clock makes spans shorter, never longer. ValueError naming the file (``where``), row and
+    code for a code that is not in ``names``.
     """
     unique, number = np.unique(codes, return_inverse=True)
     distinct = unique.tolist()

@@ -16,11 +16,11 @@ from shards.recording import LabelSpan, Narration
 from shards.settings import IngestSettings
 from shards.signal.condition import Gap
 
-# A longer gap is a pause or a jump of the clock, in which nobody would look for windows; within
-# shorter ones windows are planned, refused and counted.
+# A longer gap is a pause or a jump of the clock, where no windows are planned. In shorter ones
+# windows are planned, refused and counted.
 PAUSE_S = 600.0
 MAX_WINDOWS = 10_000_000  # of a device: 19 months of 5 s windows
-TOLERANCE = 1e-4  # grid steps by which rounded times may miss a grid point
+TOLERANCE = 1e-4  # of rounded times, in grid steps
 
 
 class PlannedWindow(NamedTuple):
@@ -79,7 +79,7 @@ def plan_windows(
     within it; by time, equal texts once. label: that of the span in which the window lies wholly.
     Windows overlap by at most ``max_overlap``, save tiles where ``hop_s`` asks for more.
 
-    ValueError where the span holds an absurd number of windows, as after a jump of the clock that
+    ValueError where the span has an absurd number of windows, as after a jump of the clock that
     is not given in ``gaps``.
     """
     grid = _Grid.of(settings)
@@ -97,8 +97,8 @@ def plan_windows(
         starts = _in_labels(spans, labels, grid)
     else:
         starts = [start for span in spans for start in _tiles(span, grid)]
-    texts = _Texts(narrations, grid)
-    names = _Labels(labels, grid)
+    texts = _NarrationFinder(narrations, grid)
+    names = _LabelFinder(labels, grid)
     return [PlannedWindow(start, texts.of(start), names.of(start)) for start in starts]
 
 
@@ -158,7 +158,7 @@ def _around(
         yield from range(start + spacing, after - spacing + 1, grid.hop)
 
 
-class _Texts:
+class _NarrationFinder:
     """Finds the narrations of a window."""
 
     def __init__(self, narrations: Sequence[Narration], grid: _Grid) -> None:
@@ -181,7 +181,7 @@ class _Texts:
         return tuple(dict.fromkeys(self._texts[row] for row in np.flatnonzero(inside)))
 
 
-class _Labels:
+class _LabelFinder:
     """Finds the label of a window."""
 
     def __init__(self, labels: Sequence[LabelSpan], grid: _Grid) -> None:
