@@ -89,9 +89,9 @@ class GoProReader(Reader):
 
     placement: where the camera was worn. person: who wore it (empty: the first folder below the
     source that the file lies in; files outside all folders are of one unknown person, since a
-    camera cuts a ride into several files). A file of the same name that ends in .csv, .srt, .vtt or .json
-    holds narrations, in the video's time; it is found where the source is a folder, not where it is
-    the one video.
+    camera cuts a ride into several files). A file of the same name that ends in .csv, .srt,
+    .vtt or .json holds narrations, in the video's time; it is found where the source is a folder,
+    not where it is one video.
     """
 
     name: ClassVar[str] = "gopro"
@@ -199,9 +199,7 @@ def _other_maker(path: Path, where: str) -> _CameraData:
         parser = telemetry_parser.Parser(str(path))
         names = [parser.camera, *(parser.model or "").removeprefix(parser.camera).split()]
         rows = parser.normalized_imu()
-    except (
-        Exception
-    ) as error:  # of the library's own classes; the file exists, so its content is at fault
+    except Exception as error:  # the library's own classes; the file's content is at fault
         raise ValueError(
             f"{where} has no telemetry that can be read ({reason(error)}); take the file as the "
             "camera wrote it: cutting or converting a video loses its telemetry"

@@ -50,8 +50,8 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     """The IMU samples of the file; None where it has no such track (it is not a GoPro's).
 
     opener: opens the file at each call, seekable. ValueError naming the file (``where``), the time
-    and the next step where blocks are damaged or do not say what their samples mean, and where the video is
-    not in real time.
+    and the next step where blocks are damaged or do not describe their samples, and where the video
+    is not in real time.
     """
     device, sensors, notes = "", dict[str, TrackSensor](), dict[str, None]()
     clocks: dict[str, list[tuple[float, float]]] = {}
