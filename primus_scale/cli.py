@@ -21,8 +21,8 @@ from primus_scale.stopping import (
     INTERRUPTED,
     end_silently,
     end_while_loading,
-    hear_again,
     loading,
+    restore_interrupts,
 )
 
 if TYPE_CHECKING:  # these and others are imported once Ctrl-C is heard
@@ -90,7 +90,7 @@ def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
     """
     program = False
     try:
-        program = hear_again()
+        program = restore_interrupts()
         return int(action())
     except KeyboardInterrupt:
         return _tell_interrupted(prog, interrupted)

@@ -1,10 +1,10 @@
-"""Told to stop: SIGTERM and Ctrl-C end a run after a checkpoint, a second Ctrl-C at once.
+"""Stop on signals: SIGTERM and Ctrl-C end a run after a checkpoint, a second Ctrl-C at once.
 
     with stop_on_signals(Stop()) as stop:      # in the main thread
         ...                                    # looks at stop.is_set()
 
-A thread of its own hears the signals: Python calls its handlers in the main thread only, which may
-wait in a collective, or for storage, and not come back.
+A thread receives the signals: Python calls signal handlers in the main thread only, which may wait
+for a long time in a collective, or for storage.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _END = 0  # no signal has this number
 
 
 def end_while_loading() -> None:
-    """From here on Ctrl-C ends this process at once, with one line, until ``hear_again``.
+    """Until ``restore_interrupts``, Ctrl-C ends this process at once, with one line.
 
-    For a program's imports: nothing is begun yet, and an exception may pass through any of them,
-    which tell of it or turn it into another. Where Ctrl-C is ignored, as in the background of a
-    script, it stays so.
+    It is for a program's imports. No work has started yet, and code that is being imported may
+    catch KeyboardInterrupt, print it, or turn it into another error. Where Ctrl-C is ignored, as
+    in the background of a script, it stays ignored.
     """
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
 
 
-def hear_again() -> bool:
-    """Have Ctrl-C raise KeyboardInterrupt again; whether ``end_while_loading`` had changed that."""
+def restore_interrupts() -> bool:
+    """Let Ctrl-C raise KeyboardInterrupt again; True if ``end_while_loading`` had changed that."""
     changed = signal.getsignal(signal.SIGINT) is _end_at_once
     if changed and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,17 +49,17 @@ def loading() -> Iterator[None]:
     try:
         yield
     finally:
-        hear_again()
+        restore_interrupts()
 
 
 def end_silently() -> None:
-    """Ctrl-C ends this process without a word from now on: while Python ends."""
+    """From now on Ctrl-C ends this process without a message; for the time while Python exits."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Handle Ctrl-C without an exception. The line is written at once, for print may be busy."""
+    """Handle Ctrl-C without an exception. ``os.write`` is safe in a handler, ``print`` is not."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
             os.write(2, b"interrupted; nothing was begun, start it again\n")
@@ -67,20 +67,20 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 
 class Stop(threading.Event):
-    """Set where a run is to stop. interrupted: whether Ctrl-C said so."""
+    """An event that is set when a run is to stop. interrupted: Ctrl-C set it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.interrupted = False
 
     def set(self, *, interrupted: bool = False) -> None:
-        """Have it stop."""
+        """Request the stop."""
         self.interrupted = self.interrupted or interrupted
         super().set()
 
     @property
     def exit_code(self) -> int:
-        """Of a run that has stopped."""
+        """The exit code of the stopped run."""
         return INTERRUPTED if self.interrupted else REQUEUE
 
 
@@ -88,8 +88,8 @@ class Stop(threading.Event):
 def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> Iterator[Stop]:
     """``stop`` set by SIGTERM and SIGINT; a second SIGINT ends this process.
 
-    ask: called instead, in another thread, with whether it was SIGINT. Does nothing outside a
-    program's main thread, which alone can listen for signals.
+    ask: called too, in another thread, with True for SIGINT. Does nothing outside of the main
+    thread, since only that can set signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -100,7 +100,7 @@ def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> It
         target=_listen, args=(receiver, stop, ask), name="primus-signals", daemon=True
     )
     listener.start()
-    # Handlers that do nothing: without one, Python would not write to the pipe.
+    # Handlers that do nothing: Python writes to the pipe only for signals that have a handler.
     previous = {each: signal.signal(each, _nothing) for each in (signal.SIGTERM, signal.SIGINT)}
     wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     try:
@@ -132,17 +132,17 @@ def _listen(receiver: int, stop: Stop, ask: Callable[[bool], None] | None) -> No
 
 
 def say(what: str) -> None:
-    """A line for whoever reads; ranks but the first stay silent."""
+    """Print a line to stderr, on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
-        with suppress(OSError):  # who read it may be gone
+        with suppress(OSError):  # the reader of stderr may be gone
             print(what, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started in the block do not hear Ctrl-C, which a terminal sends to all.
+def ignore_interrupts_in_children() -> Iterator[None]:
+    """Processes that are started in the block ignore Ctrl-C, which a terminal sends to all.
 
-    Their parent hears it, and ends them.
+    Their parent receives it, and ends them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -152,4 +152,4 @@ def deaf_children() -> Iterator[None]:
 
 
 def _nothing(*_: object) -> None:
-    """Handle a signal that a thread hears of."""
+    """Do nothing: the thread handles the signal."""

@@ -1,8 +1,8 @@
 """The arms of the few-shot comparison: ways to classify windows from a few labelled ones.
 
-An arm sees one pool of windows and predicts the classes of some rows from the labels of others.
-What it leaves open (penalty and scaling of a probe; rate and steps of a training) it chooses by
-trials, in which some of the people whose labels may be used stand in for the test people.
+An arm gets one pool of windows, and predicts the classes of some rows from the labels of others.
+It chooses its settings (penalty and scaling of a probe; learning rate and steps of a training) by
+trials. In a trial some of the label people are held out, and take the part of the test people.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from primus_scale.evaluate.finetune import (
 
 PROBE_STRENGTHS = (0.01, 0.1, 1.0)
 SCALINGS = ("labelled", "unlabelled", "none")  # by which windows features are standardised
-FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is tuned with smaller steps than a fresh one
-START_SETTING = {"strength": 0.1, "scaling": "unlabelled"}  # of the probe that tuning begins at
-FIRST_JUDGED, GROWTH = 20, 1.5  # steps after which a training is judged: first, then so much more
-PATIENCE = 3  # a training that has gone on so many times as long as to its best has stopped rising
-LEAST_STEPS = 200  # before which none counts as having stopped
+FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is trained at this share of a fresh one's rates
+START_SETTING = {"strength": 0.1, "scaling": "unlabelled"}  # of the probe that tuning starts at
+FIRST_JUDGED, GROWTH = 20, 1.5  # steps of the first judgement; factor from one to the next
+PATIENCE = 3  # early stopping: a training ends after so many times the steps of its best
+LEAST_STEPS = 200  # no training stops early before
 
 EncoderFactory = Callable[[int], nn.Module]  # from a seed to an encoder with fresh weights
 Setting = dict[str, Any]  # JSON
@@ -55,10 +55,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What may be learnt from, as rows of a pool, and a seed for what is left to chance.
+    """The rows of a pool that an arm may learn from, and the seed of its random choices.
 
-    train: windows whose labels may be used. unlabelled: windows that may be looked at without
-    their labels, which are all those of the label people that are not held out.
+    train: windows whose labels may be used. unlabelled: windows that may be used without their
+    labels, all those of label people who are not held out.
     """
 
     train: np.ndarray
@@ -68,7 +68,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Trial:
-    """What may be learnt from, and the rows of held-out label people on whom it is judged."""
+    """Rows to learn from, and rows of held-out label people to measure the accuracy on."""
 
     given: TrainingRows
     target: np.ndarray
@@ -77,23 +77,23 @@ class Trial:
 class Arm(Protocol):
     """One way to classify from few labels."""
 
-    trains: bool  # an encoder: each fit costs as much as hundreds of fits of a probe
+    trains: bool  # trains an encoder, which takes as long as hundreds of fits of a probe
 
     def trials(self, k: Labels) -> int:
-        """Trials to choose settings by; fewer labels leave more to chance."""
+        """Number of trials to choose settings by; results with fewer labels vary more."""
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
-        """The setting of best accuracy in ``trials``."""
+        """The setting with the best mean accuracy in ``trials``."""
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """Class ids of the rows ``target``."""
 
 
 class ProbeArm:
-    """Logistic regression on features ``(n, D)`` that stay as they are.
+    """Logistic regression on fixed features ``(n, D)``.
 
-    Its penalty and how features are scaled are chosen together, by the same rule and out of the
-    same values whatever the features are.
+    Penalty and scaling of the features are chosen together, by the same rule and from the same
+    values for all kinds of features.
     """
 
     trains = False
@@ -110,11 +110,11 @@ class ProbeArm:
         self._features = features
 
     def trials(self, k: Labels) -> int:
-        """See ``Arm``; a fit costs next to nothing."""
+        """See ``Arm``; a fit is quick."""
         return 1 if k == "all" else 5
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
-        """See ``Arm``; of equal settings the one of the strongest penalty."""
+        """See ``Arm``; of settings with equal accuracy the one of the strongest penalty."""
         settings = [
             {"strength": strength, "scaling": scaling}
             for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS)
@@ -126,11 +126,11 @@ class ProbeArm:
         return settings[int(np.argmax(scores))]
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
-        """See ``Arm``; the seed plays no part, since the fit is convex."""
+        """See ``Arm``; the fit is convex, so it does not depend on the seed."""
         return self.fit(given, setting).predict(self._features[target])
 
     def fit(self, given: TrainingRows, setting: Setting) -> Probe:
-        """The probe that answers in ``predict``."""
+        """The probe that ``predict`` uses."""
         rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
         scale_by = rows[setting["scaling"]]
         return fit_probe(
@@ -148,16 +148,17 @@ class ProbeArm:
 class TrainedArm:
     """An encoder trained together with its head.
 
-    With ``start`` it begins at that encoder and at a linear probe on its features; without, at
-    fresh weights.
+    With ``start`` the training begins with that encoder and a linear probe on its features;
+    without, with fresh weights.
 
-    Rate and steps are chosen together. For each rate one training a trial is judged on the
-    held-out people as it goes (``judged_steps``), accuracy is averaged over trials, and it ends
-    where it has gone on ``PATIENCE`` times as long as to its best, or at ``config.steps``. The
-    best accuracy of all decides, and of equal ones the fewest steps. Since a shorter training is
-    the beginning of a longer one (``Training``), the arm is then fitted with just what was judged.
-    ``at_limit`` in the setting says that the longest training allowed was the best: more steps
-    might be better still.
+    Learning rate and steps are chosen together. For each rate there is one training in each trial.
+    Its accuracy on the held-out people is measured during the training (``judged_steps``), and
+    averaged over trials. A training ends after ``PATIENCE`` times the steps of its best accuracy,
+    or at ``config.steps``. The rate and number of steps with the best accuracy are chosen, and of
+    equal accuracies the fewest steps. A shorter training is exactly the beginning of a longer one
+    (``Training``), so the chosen number of steps gives the classifier that was measured.
+    ``at_limit`` in the setting: the longest training allowed was the best, so more steps might be
+    better.
     """
 
     trains = True
@@ -180,7 +181,7 @@ class TrainedArm:
         self._start = start
 
     def trials(self, k: Labels) -> int:
-        """See ``Arm``; a fit costs as much as a draw of the test itself."""
+        """See ``Arm``; a trial takes as long as a draw of the test."""
         return 1 if k == "all" or k >= 5 else 2
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
@@ -196,7 +197,7 @@ class TrainedArm:
         return {"lr": lr, "steps": steps, "at_limit": steps == self._config.steps}
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
-        """See ``Arm``; the seed decides fresh weights, batches and augmentations."""
+        """See ``Arm``; the seed determines fresh weights, batches and augmentations."""
         training = self._training(given, setting["lr"])
         try:
             model = training.advance(setting["steps"])
@@ -208,7 +209,7 @@ class TrainedArm:
         return predict(model, self._pool.imu[self._rows(target)])
 
     def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
-        """Steps, and the mean accuracy on held-out people after as many, while it rises."""
+        """Pairs of steps and mean accuracy on held-out people, until early stopping."""
         trainings = [self._training(trial.given, lr) for trial in trials]
         targets = [self._pool.imu[self._rows(trial.target)] for trial in trials]
         curve: list[tuple[int, float]] = []
@@ -252,12 +253,12 @@ class TrainedArm:
 
 
 def judged_steps(limit: int) -> list[int]:
-    """Numbers of steps after which a training is judged; the last is ``limit``.
+    """Numbers of steps after which the accuracy of a training is measured; the last is ``limit``.
 
-    They grow by a share, since what a step can change grows smaller.
+    They grow by a factor, since later steps change less.
     """
     steps = [FIRST_JUDGED]
-    while GROWTH**1.5 * steps[-1] < limit:  # the last but one is not close to the last
+    while GROWTH**1.5 * steps[-1] < limit:  # so that the last two are not close
         steps.append(round(GROWTH * steps[-1]))
     return [*(number for number in steps if number < limit), limit]
 
@@ -270,10 +271,10 @@ def build_arms(
     config: FewShotConfig,
     seed: int,
 ) -> dict[str, Arm]:
-    """The arms by name; ``config.finetune`` may leave one out. ``seed`` makes the random weights.
+    """The arms by name; without ``config.finetune`` the fine-tuned one is left out.
 
-    Features of frozen encoders are computed here, once. Raises ValueError where they are not
-    finite.
+    seed: of the random weights. Features of frozen encoders are computed here, once. Raises
+    ValueError where they are not finite.
     """
     learned = ProbeArm("pretrained", pool, encode_features(pretrained, pool.imu))
     unlearned = encode_features(fresh(seed).to(pool.imu.device), pool.imu)

@@ -25,8 +25,8 @@ MARKERS = {
     "random": "^",
     "features": "v",
 }
-RIVALS = ("scratch", "features")
-SPREAD = 0.045  # sideways distance of the arms at one k, so that their bars can be told apart
+CHART_BASELINES = ("scratch", "features")
+ARM_OFFSET = 0.045  # horizontal distance of the arms at one k, so that their bars do not overlap
 
 
 def accuracy_figure(results: Mapping[str, Any]) -> Figure:
@@ -36,7 +36,7 @@ def accuracy_figure(results: Mapping[str, Any]) -> Figure:
     columns = list(results["few_shot"])
     arms = arms_of(results)
     for number, arm in enumerate(arms):
-        place = np.arange(len(columns)) + SPREAD * (number - (len(arms) - 1) / 2)
+        place = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
         rows = [results["few_shot"][k].get(arm) for k in columns]
         _draw_intervals(axis, place, rows, arm, label=ARMS[arm])
     axis.set_ylabel("accuracy on unseen people, %")
@@ -46,21 +46,22 @@ def accuracy_figure(results: Mapping[str, Any]) -> Figure:
 
 
 def paired_figure(results: Mapping[str, Any], arm: str) -> Figure:
-    """What ``arm`` gains over the rivals worth a look, on the same labels, in points of accuracy.
+    """Gains of ``arm`` over the main baselines, on the same labels, in points of accuracy.
 
-    Random weights are left to the table: they are so far off that nothing else could be seen.
+    Random weights are in the table only: they are so far below that the chart could show nothing
+    else.
     """
     figure = Figure(figsize=(8.6, 3.2), layout="constrained")
     axis = figure.subplots()
     columns = list(results["paired"])
-    for number, baseline in enumerate(RIVALS):
-        place = np.arange(len(columns)) + 0.09 * (number - (len(RIVALS) - 1) / 2)
+    for number, baseline in enumerate(CHART_BASELINES):
+        place = np.arange(len(columns)) + 0.09 * (number - (len(CHART_BASELINES) - 1) / 2)
         rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
         _draw_intervals(axis, place, rows, baseline, label=f"over {ARMS[baseline]}", line="")
     axis.axhline(0, color="#495057", linewidth=1)
     axis.set_ylabel("difference, points")
     _style(axis, columns)
-    axis.legend(fontsize=8.5, frameon=False, ncols=len(RIVALS), loc="upper right")
+    axis.legend(fontsize=8.5, frameon=False, ncols=len(CHART_BASELINES), loc="upper right")
     axis.margins(y=0.25)
     return figure
 

@@ -37,7 +37,7 @@ RESULTS_FILE = "few_shot.json"
 REPORT_FILE = "report.html"
 TRAINING_SUMMARY = "train.json"  # the trainer's
 SUMMARY_FILE = "summary.json"
-FINISHED_FILE = "few_shot.partial.jsonl"  # until all is
+FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are written
 
 
 def evaluate(
@@ -53,12 +53,13 @@ def evaluate(
     """Evaluate the encoder in ``encoder_dir`` on the shard folders ``label`` and ``test`` of a URL.
 
     augment: operations of the trained arms; by default those of a default pretraining run.
-    finished_file: keeps what is finished (``FinishedWork``) for this and other evaluations; by
-    default one in ``out_dir`` does, until the results are written. Prints progress and the table,
-    writes ``few_shot.json`` and ``report.html`` into ``out_dir``, and returns the results
-    (``results.assemble``), with ``encoder`` and ``data`` described.
+    finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
+    default a file in ``out_dir``, which is deleted when the results are written.
+
+    Prints progress and the table, writes ``few_shot.json`` and ``report.html`` into ``out_dir``,
+    and returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
-    FileNotFoundError where something is missing; OSError where ``out_dir`` cannot be written.
+    FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
     data_url = parse_place(data_url)
     card = read_card(encoder_dir)
@@ -101,7 +102,7 @@ def evaluate(
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
     """Write ``few_shot.json`` and then ``report.html`` of results, single or pooled.
 
-    A report that cannot be drawn is told in a line, and costs nobody the results.
+    If the report cannot be drawn, a line says so, and the results are kept.
     """
     out_dir = Path(out_dir)
     write_atomically(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
@@ -110,7 +111,7 @@ def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
         with explain_failed_page(str(page), str(out_dir / RESULTS_FILE)):
             text = render_report(results)
     except ValueError as error:
-        page.unlink(missing_ok=True)  # one of other results
+        page.unlink(missing_ok=True)  # an earlier report is of other results
         print(error, file=sys.stderr)
     else:
         write_atomically(page, text)
@@ -149,17 +150,17 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
     """
     last_step = _read_training_summary(run_dir)["steps"]
     k, folder = headline_k(results), Path(run_dir) / LOG_FOLDER
-    with explain_failed_write(folder), SummaryWriter(str(folder)) as board:
+    with explain_failed_write(folder), SummaryWriter(str(folder)) as writer:
         for arm, counts in results["confusion"][k].items():
             title = f"{ARMS[arm]}, k = {k}"
             picture = as_pixels(confusion_figure(np.array(counts), results["classes"], title))
-            board.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
+            writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
 
 def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows:
-    """Those of the windows that have a label, with ids into ``classes``.
+    """The windows that have a label, with ids into ``classes``.
 
-    A person is named with the data set, since two sets may use the same names. Raises ValueError
+    A person's name includes the data set, since two sets may use the same names. Raises ValueError
     where a label is none of ``classes``.
     """
     ids = loaded.label.numpy()
@@ -182,7 +183,7 @@ def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows
 def fresh_encoder(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
     """An encoder of the card's architecture with new weights.
 
-    It takes over the pretrained one's buffers: the data's mean and deviation, which are no weights.
+    Its buffers, the mean and deviation of the data, are copied from the pretrained encoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Which windows an arm may learn from: k a class, spread over people, drawn by seed."""
+"""Choose the windows that an arm may learn from: k of each class, from many people, by a seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 from primus_scale.sample import hash64
 
-HELD_OUT_SHARE = 0.3  # of label people, who stand in for test people when settings are chosen
-MOST_VALIDATION_WINDOWS = 600
+HELD_OUT_SHARE = 0.3  # of label people, to choose settings on
+MOST_VALIDATION_WINDOWS = 600  # of held-out people
 MOST_SHOWN = 8  # people in a message
-HOLD_OUT_TRIALS = 100  # random choices of people, before as few as possible are held out
+HOLD_OUT_TRIALS = 100  # random choices of people; then as few people as possible are held out
 
 Labels = int | Literal["all"]  # k, the labelled windows of each class
 
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """Windows with labels, of one side of the people split.
+    """Windows with labels, of the label people or of the test people.
 
     imu ``(n, C, T)`` float32 in SI units at ``rate_hz``; label ``(n,)`` int64 ids into the names
-    ``classes``; person ``(n,)`` says whose window it is.
+    ``classes``; person ``(n,)``: name of the person of each window.
     """
 
     imu: torch.Tensor
@@ -73,7 +73,7 @@ def check_sides(label: LabelledWindows, test: LabelledWindows) -> None:
 
 
 def _check_choice(label: LabelledWindows) -> None:
-    """Raise ValueError where no held-out people of label/ could tell a good setting from a bad."""
+    """Raise ValueError where settings cannot be compared on any held-out people of label/."""
     if len(label.people) < 2:
         raise ValueError(
             "label/ holds windows of one person only; settings are chosen on held-out people, "
@@ -96,7 +96,7 @@ def _check_choice(label: LabelledWindows) -> None:
 def possible_labels(
     label: LabelledWindows, wanted: tuple[Labels, ...], report: Callable[[str], None]
 ) -> list[Labels]:
-    """Those of ``wanted`` for which each class has windows enough; others are reported."""
+    """The numbers k of ``wanted`` for which each class has enough windows; reports the others."""
     counts = np.bincount(label.label, minlength=len(label.classes))
     if counts.min() == 0:
         missing = [label.classes[i] for i in np.flatnonzero(counts == 0)]
@@ -119,8 +119,9 @@ def choose_windows(
 ) -> np.ndarray:
     """Choose k windows of each class out of ``rows``, from as many people as possible.
 
-    People take turns in random order. The choice for a smaller k is part of the choice for a
-    larger one where the generator starts alike. A class with fewer than k windows gives all.
+    In each round every person gives one window, in random order of people, until k are chosen.
+    With an equal generator the choice for a smaller k is part of that for a larger k. From a class
+    with fewer than k windows all are chosen.
     """
     if k == "all":
         return rows
@@ -128,13 +129,13 @@ def choose_windows(
     for class_id in range(len(label.classes)):
         candidates = generator.permutation(rows[label.label[rows] == class_id])
         people = generator.permutation(label.people)
-        turn = np.empty(len(candidates), dtype=np.int64)
-        seat = np.empty(len(candidates), dtype=np.int64)
-        for place, person in enumerate(people):
+        round_number = np.empty(len(candidates), dtype=np.int64)
+        person_number = np.empty(len(candidates), dtype=np.int64)
+        for number, person in enumerate(people):
             of_person = np.flatnonzero(label.person[candidates].astype(str) == person)
-            turn[of_person] = np.arange(len(of_person))
-            seat[of_person] = place
-        chosen.append(candidates[np.lexsort((seat, turn))][:k])
+            round_number[of_person] = np.arange(len(of_person))
+            person_number[of_person] = number
+        chosen.append(candidates[np.lexsort((person_number, round_number))][:k])
     return np.concatenate(chosen)
 
 
@@ -143,10 +144,10 @@ def hold_out_people(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of people to learn from, and rows of held-out people to choose settings on.
 
-    People are held out at random, ``HELD_OUT_SHARE`` of them. Both parts have two classes in
-    common, since where one class is left any answer is as good as another; where hardly any
-    choice of so many people has that, as few are held out as have it (``check_sides`` has seen
-    that some do).
+    A share ``HELD_OUT_SHARE`` of people, chosen at random, is held out. Both parts must have at
+    least two classes in common, since accuracy on one class compares nothing. Where
+    ``HOLD_OUT_TRIALS`` random choices do not give that, the fewest people that do are held out
+    (``check_sides`` has checked that this is possible).
     """
     people = label.people
     person = np.searchsorted(people, label.person.astype(str))
@@ -164,7 +165,7 @@ def hold_out_people(
 
 
 def _classes_of_people(label: LabelledWindows) -> np.ndarray:
-    """Whether a person has windows of a class ``(people, classes)``."""
+    """Whether a person has windows of a class, ``(people, classes)`` bool."""
     has = np.zeros((len(label.people), len(label.classes)), dtype=np.bool_)
     has[np.searchsorted(label.people, label.person.astype(str)), label.label] = True
     return has
@@ -186,10 +187,10 @@ def _fewest_held_out(has: np.ndarray, generator: np.random.Generator) -> np.ndar
 
 
 def keyed_generator(*key: object) -> np.random.Generator:
-    """A generator of its own for each key, the same in every run."""
+    """A random generator that depends only on ``key``."""
     return np.random.Generator(np.random.Philox(keyed_seed(*key)))
 
 
 def keyed_seed(*key: object) -> int:
-    """A seed of 31 bits for each key, the same in every run."""
+    """A seed of 31 bits that depends only on ``key``."""
     return hash64("/".join(str(part) for part in key)) & (2**31 - 1)

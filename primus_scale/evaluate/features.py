@@ -1,7 +1,7 @@
-"""Hand-crafted features of a window: the rival that a pretrained encoder is measured against.
+"""Hand-crafted features of a window, as a baseline for pretrained encoders.
 
-They are the usual ones of activity recognition (mean, deviation, quantiles, energy, spectrum and
-correlations, as in the UCI HAR/HAPT feature lists), written for any number of channels.
+They are the usual features of activity recognition (mean, deviation, quantiles, energy, spectrum
+and correlations, as in the UCI HAR/HAPT feature lists), for any number of channels.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SMALLEST_POWER = 1e-8  # keeps the logarithm of a silent band finite
 def hand_features(imu: np.ndarray, rate_hz: float) -> np.ndarray:
     """Features ``(n, D)`` float64 of windows ``(n, C, T)``.
 
-    The magnitude of each sensor (a triplet of channels) joins as a channel of its own: it does
-    not depend on how the device is turned.
+    The magnitude of each sensor (a triplet of channels) is added as a channel: it does not depend
+    on the orientation of the device.
     """
     signals = _with_magnitudes(imu.astype(np.float64))
     mean = signals.mean(axis=2)

@@ -1,4 +1,4 @@
-"""Classifiers on an encoder: a linear probe on frozen features, and training of the whole.
+"""Classifiers on an encoder: a linear probe on frozen features, and training of the whole model.
 
 Shapes: n windows, C channels, T samples, D width of the features; see ``primus_scale.sample``.
 """
@@ -23,7 +23,7 @@ from primus_scale.augment import Augment, step_generator
 INFERENCE_BATCH = 512
 PROBE_ITERATIONS = 500
 WARMUP_STEPS = 20
-AVERAGE_POWER = 8  # half of the average comes from the last 8 % of the steps
+AVERAGE_POWER = 8  # of polynomial-decay averaging: the last 8 % of the steps have half the weight
 WEIGHT_DECAY = 0.01
 GRADIENT_CLIP = 5.0
 
@@ -91,7 +91,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a classifier is trained; for how long, ``Training.advance`` is told."""
+    """How a classifier is trained, except for the number of steps (``Training.advance``)."""
 
     batch: int
     lr: float
@@ -100,16 +100,20 @@ class TrainingSettings:
 
 
 class Training:
-    """Training of encoder and head that can be judged, and ended, after any step.
+    """Training of encoder and head whose accuracy can be measured after any step.
 
-    AdamW at a constant rate after a short linear warm-up, and the classifier is an average of the
-    weights along the way, in which recent steps count most. A schedule that falls to zero, such as
-    a cosine, is set for one number of steps: to compare numbers of steps it takes a training for
-    each. The average does what its fall does, quieten the noise of a high rate, and needs no
-    end: after n steps a longer training is, to the bit, the training of n steps. So accuracy
-    along one training says how many steps are best (polynomial-decay averaging, Shamir and Zhang,
-    ICML 2013; constant rates with averaged weights in place of a decay: Haegele et al., NeurIPS
-    2024, arXiv 2405.18392).
+    AdamW with a constant rate after a short linear warm-up. The classifier has an average a of the
+    weights w, in which recent steps have the most weight: after step n, with p = AVERAGE_POWER,
+
+        a_n = a_(n-1) + (p + 1) / (p + n) * (w_n - a_(n-1)).
+
+    A schedule that falls to zero, such as a cosine, is set for one number of steps, so each number
+    of steps would need a training of its own. The average reduces the noise of a high rate as such
+    a schedule does, but does not depend on the last step: the first n steps of a longer training
+    are, to the bit, a training of n steps. So one training shows which number of steps is best.
+
+    Sources: polynomial-decay averaging, Shamir and Zhang, ICML 2013; averaged weights instead of a
+    falling rate, Haegele et al., NeurIPS 2024, arXiv 2405.18392.
     """
 
     def __init__(
@@ -117,11 +121,11 @@ class Training:
     ):
         """Train ``model`` on augmented windows ``(n, C, T)`` with class ids ``(n,)``.
 
-        Each step takes the next ``min(batch, n)`` windows of an endless series of shuffles.
+        Each step takes the next ``min(batch, n)`` windows of repeatedly shuffled windows.
         """
         self.model = model
         self._average = copy.deepcopy(model)
-        self._imu, self._label, self._recipe = imu, label, settings
+        self._imu, self._label, self._settings = imu, label, settings
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._averaged = [p for p in self._average.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -131,10 +135,10 @@ class Training:
         self._steps = 0
 
     def advance(self, steps: int) -> Classifier:
-        """Train until ``steps`` are done, more than before, and give the average of the weights.
+        """Train until ``steps`` steps are done in all; returns the classifier of averaged weights.
 
-        The same classifier is given each time. Raises FloatingPointError where the loss is no
-        longer finite.
+        ``steps`` must be more than before. Each call returns the same object. Raises
+        FloatingPointError where the loss is not finite.
         """
         assert steps > self._steps
         self.model.train()
@@ -147,7 +151,7 @@ class Training:
         return self._average.eval()
 
     def _step(self) -> torch.Tensor:
-        settings, device = self._recipe, self._imu.device
+        settings, device = self._settings, self._imu.device
         chosen = next(self._rows).to(device)
         generator = step_generator(settings.seed, self._steps, device)
         view = settings.augment(self._imu[chosen], generator, slice(0, len(chosen)), len(chosen))
@@ -179,13 +183,13 @@ def fast_precision(device: torch.device) -> torch.autocast:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Older versions of torch cannot be asked.
+    # Older versions of torch have no such function.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return capabilities.get("avx512_bf16", False)
 
 
 def describe_computation(device: torch.device) -> dict[str, Any]:
-    """How trained arms compute here, ready for JSON: their results depend on it a little.
+    """How trained arms compute on this machine, for JSON: results depend on it slightly.
 
     Keys: ``precision`` of training ("bf16 autocast" or "fp32"), ``device``, ``capability`` (the
     instructions that torch uses on a CPU, the version of a GPU) and ``torch``.

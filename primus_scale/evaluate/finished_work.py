@@ -1,8 +1,8 @@
-"""What an evaluation has finished, on disk, so that one which was interrupted goes on from there.
+"""Finished work of evaluations, in a file, so that an interrupted evaluation can continue.
 
-A file of lines, each one piece of work: a JSON object of ``key`` and ``value``. The key is a digest
-of all that the piece depends on, so a piece of other settings, data or weights is never taken for
-it, and evaluations that have work in common (the same arm on the same labels) may share the file.
+Each line is a piece of work: a JSON object with ``key`` and ``value``. The key is a digest of
+everything that the piece depends on. So work with other settings, data or weights is never used,
+and evaluations that have work in common (the same arm on the same labels) may share a file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from primus_scale.storage.files import explain_failed_write
 
 
 class FinishedWork:
-    """Pieces of work by key. Without a file nothing is kept."""
+    """Finished pieces of work by key. Without a file they are kept in memory only."""
 
     def __init__(self, path: Path | None = None):
-        """Read what is finished; lines that a kill cut short count as not done."""
+        """Read the file; incomplete lines, which a kill may leave, are ignored."""
         self._path = path
         self._values: dict[str, Any] = {}
         self._lacks_newline = False
@@ -39,9 +39,9 @@ class FinishedWork:
                     continue
 
     def get(self, key: str, work: Callable[[], Any]) -> Any:
-        """The value of a piece; ``work`` is done, and its JSON value kept, if it is not there.
+        """The value of the piece ``key``. If it is new, ``work`` is called and its value kept.
 
-        Raises OSError naming the file where that cannot be written.
+        The value must be valid JSON. Raises OSError naming the file where it cannot be written.
         """
         if key not in self._values:
             self._values[key] = work()
@@ -52,7 +52,7 @@ class FinishedWork:
         if self._path is None:
             return
         line = json.dumps({"key": key, "value": self._values[key]}) + "\n"
-        # In one write, since another evaluation may be adding to the file as well.
+        # One write for the line, since another evaluation may append to the file at the same time.
         data = ("\n" * self._lacks_newline + line).encode()
         with explain_failed_write(self._path), self._path.open("ab", buffering=0) as file:
             file.write(data)

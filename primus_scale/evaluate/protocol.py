@@ -1,8 +1,8 @@
 """The few-shot protocol: k labels a class from some people, tested on people never seen.
 
-Every arm learns from the same labelled windows in each draw; arms that train an encoder may have
-the first few draws only. An arm's setting is chosen for each k by trials in which some of the
-label people stand in for the test people; the test people decide nothing.
+In each draw every arm learns from the same labelled windows; arms that train an encoder may use the
+first few draws only. An arm's setting is chosen for each k by trials on held-out label people. The
+test people decide nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from primus_scale.evaluate.statistics import (
     total_confusion,
 )
 
-DRAWS_OF_ALL = 3  # every draw of "all" is the same set: repeats show the spread of training alone
+DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
 
 def run_few_shot(
@@ -71,13 +71,13 @@ def run_few_shot(
 ) -> dict[str, Any]:
     """Compare the arms of ``build_arms``; returns what ``results.assemble`` describes.
 
-    Computes on the device of ``pretrained``, whose weights stay as they are. ``fresh`` makes an
-    encoder of the same architecture with new weights from a seed. ``split`` (of people) and
-    ``pretraining_seed`` name this run among those that are pooled. Another
-    pretraining seed gives the arms other fresh weights, and the same labels. ``report`` takes
-    lines of progress. ``finished`` keeps settings chosen and draws tested, and what it holds of
-    them already is not done again. Raises ValueError where the two sides make no task
-    (``check_sides``) or an arm cannot be computed.
+    Computes on the device of ``pretrained``, whose weights do not change. fresh: makes an encoder
+    of the same architecture with new weights from a seed. split (of people), pretraining_seed:
+    identify this run among runs that are pooled. Another pretraining seed gives the arms other
+    fresh weights, but the same labels. report: called with lines of progress. finished: keeps
+    chosen settings and measured draws; those that it holds already are not computed again.
+    Raises ValueError where the two sides make no task (``check_sides``) or an arm cannot be
+    computed.
     """
     check_sides(label, test)
     all_k = possible_labels(label, config.k, report)
@@ -94,7 +94,7 @@ def run_few_shot(
             started = time.monotonic()
             key = digest(keys[name], str(k))
             setting = finished.get(key, partial(_choose_setting, arm, label, k, config.seed))
-            if arm.trains:  # which takes minutes
+            if arm.trains:  # its trials take minutes
                 report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
             measure = partial(_measure_draw, arm, setting, label, test, k, config.seed, seed)
             tested = [
@@ -137,13 +137,13 @@ def _pool(label: LabelledWindows, test: LabelledWindows, device: torch.device) -
 
 
 def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:
-    """How many draws of k labels a class an arm is tested with."""
+    """The number of draws of k labels a class for an arm."""
     draws = min(config.draws, config.trained_draws) if arm.trains else config.draws
     return min(draws, DRAWS_OF_ALL) if k == "all" else draws
 
 
 def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[Trial]:
-    """Trials at k labels a class, in which some label people stand in for the test people."""
+    """Trials with k labels a class, each with other held-out label people."""
     made = []
     for trial in range(trials):
         generator = keyed_generator("trial", seed, trial)
@@ -171,7 +171,7 @@ def _measure_draw(
 ) -> dict[str, Any]:
     """The record (draw, accuracy, macro_f1, people) of an arm on one draw of labels.
 
-    ``label_seed`` decides the labels, ``seed`` what training leaves to chance.
+    label_seed: of the choice of labels. seed: of the random choices of training.
     """
     rows = np.arange(len(label))
     train = choose_windows(label, k, keyed_generator("draw", label_seed, draw), rows)
@@ -205,7 +205,7 @@ def _identities(
     augment: Augment,
     config: FewShotConfig,
 ) -> dict[str, str]:
-    """For each arm a digest of all that its setting depends on, but k; answers also on a seed."""
+    """For each arm a digest of everything that its setting depends on, except k."""
     sides = [
         (side.imu, side.label, side.person.astype(str), list(side.classes), side.rate_hz)
         for side in (label, test)

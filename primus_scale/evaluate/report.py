@@ -1,6 +1,6 @@
-"""The few-shot report: one HTML file that needs no other, for people to read.
+"""The few-shot report: one HTML file that needs no other.
 
-The page is ``templates/report.html``; here its figures are gathered.
+The page is ``templates/report.html``; this module computes its numbers and charts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADLINE_K = "5"
 def render_report(results: Mapping[str, Any]) -> str:
     """The report on results (``results.assemble``), single or pooled, as HTML.
 
-    What ``evaluate`` says of encoder and data is told where the results hold it.
+    Encoder and data are described where the results hold what ``evaluate`` adds.
     """
     k = headline_k(results)
     return render_page(
@@ -67,7 +67,7 @@ def headline_k(results: Mapping[str, Any]) -> str:
 
 
 def _headline(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
-    """The answer first: what pretraining gains where labels are few, and on what data."""
+    """The main result: accuracy of the pretrained arm and its gains at the headline's k."""
     row = results["few_shot"][k]
     arm = next((arm for arm in PRETRAINED_ARMS if arm in row), None)
     if arm is None:
@@ -166,5 +166,5 @@ def _percent(interval: Mapping[str, float], sign: str = "") -> dict[str, Any]:
 
 
 def _each(counts: Sequence[int]) -> str:
-    """The count of all columns, or those of each where they differ."""
+    """The count of all columns, or the counts of each column where they differ."""
     return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))

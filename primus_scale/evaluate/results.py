@@ -1,4 +1,4 @@
-"""Results of few-shot runs: one structure, whether of a single run or of many pooled."""
+"""Results of few-shot runs: the same structure for a single run and for pooled runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARMS = {  # by name, in the order of reports
     "features": "hand-crafted features",
 }
 PRETRAINED_ARMS = ("pretrained", "pretrained_finetuned")
-DESCRIPTIONS = ("encoder", "data", "augment")  # what ``evaluate`` adds
+DESCRIPTIONS = ("encoder", "data", "augment")  # fields that ``evaluate`` adds
 BASELINES = ("scratch", "random", "features")
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # least and greatest value of an accuracy, of a gain
@@ -45,13 +45,13 @@ def assemble(
     draws that both arms have, with its mean in each split under ``splits``; confusion
     {k: {arm: counts}} summed over draws.
 
-    Intervals are over people, the units of which others could have been tested
-    (``statistics.people_interval``). A person's answers are averaged over draws of labels and
-    pretraining seeds in each split, and added up over the splits that tested that person: draws and
-    seeds share their test windows and are no further people, and a person in two splits is still
-    one. So people are drawn from all splits together; accuracy is correct answers over windows of
-    the people drawn, and a difference is taken with the same people on both sides. The intervals
-    hold for the labels as drawn; what other labels would change is told by ``draw_sd``.
+    Intervals are over people: other people could have been tested (``statistics.people_interval``).
+    A person's answers are averaged over draws of labels and pretraining seeds in each split, and
+    summed over the splits that tested the person. For draws and seeds share their test windows and
+    are no additional people, and a person in two splits is one person. So people of all splits are
+    resampled together. Accuracy is correct answers over windows of the resampled people, and a
+    difference uses the same people on both sides. The intervals hold for the labels as drawn;
+    ``draw_sd`` shows the effect of other labels.
     """
     few_shot: dict[str, dict[str, Any]] = {}
     scores: dict[str, dict[str, Any]] = {}
@@ -88,10 +88,10 @@ def assemble(
 
 
 def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Results of several runs (splits of people, pretraining seeds) as those of one.
+    """Join the results of several runs (splits of people, pretraining seeds).
 
-    Encoder and data are described as in the first. Raises ValueError where classes, protocols or
-    encoder architectures differ, or a run occurs twice.
+    Encoder and data are described as in the first run. Raises ValueError where classes, protocols
+    or encoder architectures differ, or a run occurs twice.
     """
     if not results:
         raise ValueError("no results to pool")
@@ -115,9 +115,10 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """Accuracy and paired differences with their 95 % intervals, an arm or pair a line.
+    """A text table of accuracy and paired differences with 95 % intervals.
 
-    Each k has a column; draws of labels stand next to the arm, since trained arms may have fewer.
+    A line for each arm or pair, a column for each k, and one for the number of draws, since trained
+    arms may have fewer.
     """
     table, paired = results["few_shot"], results["paired"]
     columns = list(table)
@@ -163,9 +164,9 @@ def format_ends(interval: Mapping[str, float], sign: str = "") -> tuple[str, str
 
 
 def format_setting(setting: Mapping[str, Any]) -> str:
-    """What an arm chose: ``C 0.1, scaling none`` or ``0.003 x 345 steps``.
+    """The setting that an arm chose: ``C 0.1, scaling none`` or ``0.003 x 345 steps``.
 
-    A mark says that held-out accuracy was highest where ``few_shot.steps`` ended the training.
+    ``(the limit)`` is added where ``few_shot.steps`` steps were the best.
     """
     if "steps" in setting:
         limit = " (the limit)" if setting["at_limit"] else ""

@@ -39,13 +39,17 @@ def people_interval(statistic: Statistic, people: int, bounds: tuple[float, floa
     statistic: a measure of weighted people, ``(B, P)`` to ``(B,)``; a weight says how often a
     person is in a resample. bounds: least and greatest value that the measure can have.
 
-    People are drawn with replacement (``scipy.stats.bootstrap``), and the interval lies between
-    two quantiles of the resampled values, so it never leaves what the measure can be. The plain
-    2.5 and 97.5 % quantiles are too narrow where people are few: resamples of P people spread
-    as if divided by P, not P - 1, and the normal distribution stands for Student's t. Both are
-    made good by taking outer quantiles (the expanded percentile interval, Hesterberg 2015, "What
-    Teachers Should Know About the Bootstrap"). One person says nothing of others: the interval is
-    then ``bounds``.
+    People are drawn with replacement (``scipy.stats.bootstrap``). The interval is between two
+    quantiles of the resampled values, so it is always in the range of the measure. The 2.5 and
+    97.5 % quantiles would be too narrow for few people, for two reasons: the variance of resamples
+    divides by P, not by P - 1, and the normal distribution takes the place of Student's t. Outer
+    quantiles correct both (the expanded percentile interval, Hesterberg 2015, "What Teachers
+    Should Know About the Bootstrap"): with the distribution functions Phi of the normal and t of
+    Student's t with P - 1 degrees of freedom, the lower one is at
+
+        Phi( sqrt(P / (P - 1)) * t^-1(0.025) ).
+
+    One person says nothing about others: the interval is then ``bounds``.
     """
     if people == 0:
         raise ValueError("an interval over no people was asked for; test on at least one person")
@@ -73,7 +77,7 @@ def people_interval(statistic: Statistic, people: int, bounds: tuple[float, floa
 
 
 def expanded_tail(people: int) -> float:
-    """Share of resampled values that lies beyond each end of the interval over so many people."""
+    """Share of resampled values beyond each end of the interval; see ``people_interval``."""
     t = stats.t.ppf(0.5 - LEVEL / 2, people - 1)
     return float(stats.norm.cdf(np.sqrt(people / (people - 1)) * t))
 
@@ -90,7 +94,7 @@ def mean_macro_f1(confusions: np.ndarray) -> Statistic:
 
     def value(weights: np.ndarray) -> np.ndarray:
         counts = (weights @ flat).reshape(len(weights), tests, classes, classes)
-        # Where not all people were in all tests, a resample may leave some without a window.
+        # If not all people were in all tests, some tests of a resample may have no window.
         held = counts.any(axis=(2, 3))
         scores = np.where(held, macro_f1(counts), 0.0)
         return scores.sum(axis=1) / held.sum(axis=1)
@@ -125,9 +129,10 @@ def accuracy(counts: np.ndarray) -> float:
 
 
 def macro_f1(counts: np.ndarray) -> np.ndarray:
-    """Mean of the classes' F1 scores, over classes that occur as true or as predicted; 0 of none.
+    """Mean F1 score of the classes that occur as true or as predicted; 0 if none does.
 
-    counts ``(..., C, C)`` to ``(...,)``.
+    The F1 score of a class with h hits, n true and m predicted windows is 2 h / (n + m). counts
+    ``(..., C, C)`` to ``(...,)``.
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     occurrences = counts.sum(axis=-2) + counts.sum(axis=-1)

@@ -1,1 +1,1 @@
-"""What people look at: TensorBoard log, measures, pictures, pages, progress, provenance."""
+"""Output of a run for people: TensorBoard log, measures, pictures, pages, progress, provenance."""

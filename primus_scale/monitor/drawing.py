@@ -1,8 +1,8 @@
-"""Texts that come from data, in figures: shown as they are written, whatever is in them.
+"""Draw figures of matplotlib whose texts come from data and may hold any character.
 
-matplotlib reads a text between dollar signs as a formula, and knows the letters of one font. Names
-of labels, people and placements may hold any character. So every figure is drawn by ``as_svg`` or
-``as_pixels``, and names are put into it by ``shown``.
+matplotlib reads a text between dollar signs as a formula, and has the letters of one font only.
+Names of labels, people and placements may hold any character. So every figure is drawn by
+``as_svg`` or ``as_pixels``, and names are added to it by ``shown``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
-MOST_LETTERS = 40  # of a name in a figure; longer ones would leave no room for what is drawn
+MOST_LETTERS = 40  # of a name in a figure; longer names would leave no space for the curves
 
 
 def shown(text: object, most: int = MOST_LETTERS) -> str:
@@ -41,7 +41,7 @@ def shown(text: object, most: int = MOST_LETTERS) -> str:
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG. Equal figures give equal bytes."""
     with _as_written(figure):
-        # Letters that our font lacks are left to the reader's fonts.
+        # Letters that our font does not have are drawn with the reader's fonts.
         font_type = "none" if _has_foreign_letters(figure) else "path"
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "primus-scale", "svg.fonttype": font_type}):
@@ -59,12 +59,12 @@ def as_pixels(figure: Figure) -> np.ndarray:
 
 @contextmanager
 def _as_written(figure: Figure) -> Iterator[None]:
-    """No text of the figure is a formula, and a letter without a glyph is no reason to warn."""
+    """In the block no text of the figure is read as a formula, and missing letters do not warn."""
     for axis in _axes(figure):
         if isinstance(axis.get_major_formatter(), LogFormatter):  # it writes formulas
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
-    # Those that exist, and by the setting those that drawing will add, such as labels of ticks.
+    # Existing texts here; the setting is for texts that drawing will add, such as labels of ticks.
     for text in _texts(figure):
         text.set_parse_math(False)
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
@@ -83,7 +83,7 @@ def _texts(figure: Figure) -> list[Text]:
 
 
 def _has_foreign_letters(figure: Figure) -> bool:
-    """Whether our font lacks a letter of a text in the figure."""
+    """Whether a text of the figure has a letter that is not in our font."""
     letters = {letter for text in _texts(figure) for letter in text.get_text()}
     font = get_font(findfont(FontProperties()))
     return any(not one.isspace() and not font.get_char_index(ord(one)) for one in letters)

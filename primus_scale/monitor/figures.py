@@ -1,4 +1,4 @@
-"""What is logged of a step: figures by name, and what pictures compare.
+"""The figures (numbers by name) that are logged of a step, and the inputs of its pictures.
 
 Names are ``group/name``, as TensorBoard shows them.
 """
@@ -19,15 +19,15 @@ from primus_scale.support import Exclusion, Neighbours
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a rank knows of the step it has just done. Tensors need no gradient.
+    """The results of a step on a rank, for the log. Tensors need no gradient.
 
     total, terms: the rank's share of the weighted loss and of each unweighted term; their mean
-    over ranks is the loss on the global batch. rows: pairs of the global batch behind each term;
-    a term of none is left out of the log. temperatures by family (``mm``, ``ss``).
-    views: embeddings of view 0 and view 1 of the rank's rows. waited_s: seconds this rank has
-    waited for data since it started. retries: requests to its storage repeated so far.
-    support: figures of the support set, by name. skipped_steps: steps left out so far
-    because their loss was not finite.
+    over ranks is the loss on the global batch. rows: number of positive pairs of each term in the
+    global batch; a term without pairs is not logged. temperatures: by family (``mm``, ``ss``).
+    views: embeddings of view 0 and view 1 of the rank's rows. support: figures of the support set,
+    by name. waited_s: seconds that this rank has waited for data since it started. retries:
+    requests to its storage that were repeated so far. skipped_steps: steps that were skipped so
+    far because their loss was not finite.
     """
 
     total: torch.Tensor
@@ -74,7 +74,7 @@ def _mean_over_ranks(
 
 
 def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
-    """Score, age (in enqueued entries), and shares from the window's own recording and moment.
+    """Score, age (in entries added since), and shares of the window's own recording and moment.
 
     Means over the valid neighbours; 0 where there are none yet.
     """
@@ -95,7 +95,7 @@ def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
 
 
 def figures_of_first_rank(report: StepReport) -> dict[str, float]:
-    """Figures of a step that are the same on all ranks, or told of rank 0's own rows."""
+    """Figures of a step that are the same on all ranks, or computed from rank 0's rows."""
     return {
         **{f"temperature/{name}": float(t) for name, t in report.temperatures.items()},
         "optimizer/grad_norm": report.grad_norm,
@@ -109,7 +109,7 @@ def figures_of_first_rank(report: StepReport) -> dict[str, float]:
 def _collapse_figures(report: StepReport) -> dict[str, float]:
     """Alignment of the two views, uniformity and effective rank of view 0, on rank 0's rows.
 
-    None of it where a step has failed: a singular value decomposition refuses NaN.
+    Empty where the embeddings are not finite: a singular value decomposition refuses NaN.
     """
     first, second = (view.ss.detach().float() for view in report.views)
     if len(first) < 2 or not (first.isfinite().all() and second.isfinite().all()):
@@ -122,7 +122,7 @@ def _collapse_figures(report: StepReport) -> dict[str, float]:
 
 
 def similarity_pairs(report: StepReport) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """What similarity matrices compare: the views, and IMU with each teacher present."""
+    """The pairs of embeddings for similarity matrices: both views, and IMU with each teacher."""
     batch = report.batch
     first, second = report.views
     pairs = {"view0_view1": (first.ss, second.ss)}

@@ -21,60 +21,61 @@ _FIGURES = TypeAdapter(dict[str, bool | int | float])  # of a line of the metric
 
 
 class Log:
-    """TensorBoard and the metrics file of a run, written together; rank 0's."""
+    """TensorBoard and the metrics file of a run; rank 0 writes them."""
 
     def __init__(self, output: Path):
         self.records: list[dict[str, float]] = []
         self._metrics = output / METRICS_FILE
         self._folder = output / LOG_FOLDER
-        self._board: SummaryWriter | None = None
+        self._writer: SummaryWriter | None = None
 
     def open(self, start_step: int) -> None:
-        """Take over what was logged up to ``start_step``, and drop the rest."""
+        """Keep what was logged up to ``start_step``, and drop the rest."""
         earlier = read_metrics(self._metrics)
         self.records = [record for record in earlier if record["step"] <= start_step]
         lines = [json.dumps(record) + "\n" for record in self.records]
         write_atomically(self._metrics, "".join(lines))
         with explain_failed_write(self._folder):
-            self._board = SummaryWriter(str(self._folder), purge_step=start_step + 1)
+            self._writer = SummaryWriter(str(self._folder), purge_step=start_step + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log figures; JSON has no word for those that are not finite, TensorBoard has."""
+        """Log figures; those that are not finite go to TensorBoard only: JSON cannot hold them."""
         if not figures:
             return
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         self.records.append({"step": step, **finite})
-        # Opened anew each time: what a file held open could not write fails again at its close.
+        # Opened each time: an open file would fail again at its close after a write that failed.
         with explain_failed_write(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.records[-1]) + "\n")
-        with self._on_board() as board:
+        with self._writing() as writer:
             for name, value in figures.items():
-                board.add_scalar(name, value, step)
+                writer.add_scalar(name, value, step)
 
     def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
         """Log a picture, uint8 ``(height, width, 3)``."""
-        with self._on_board() as board:
-            board.add_image(tag, picture, step, dataformats="HWC")
+        with self._writing() as writer:
+            writer.add_image(tag, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """End the threads of TensorBoard's writer."""
-        if self._board is not None:
+        if self._writer is not None:
             with explain_failed_write(self._folder):
-                self._board.close()
+                self._writer.close()
 
     @contextmanager
-    def _on_board(self) -> Iterator[SummaryWriter]:
-        """The open TensorBoard writer; what the block gives it is on disk after."""
-        assert self._board is not None
+    def _writing(self) -> Iterator[SummaryWriter]:
+        """The open TensorBoard writer; it is flushed at the end of the block."""
+        assert self._writer is not None
         with explain_failed_write(self._folder):
-            yield self._board
-            self._board.flush()
+            yield self._writer
+            self._writer.flush()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Lines of a metrics file; a last line that a kill cut short is dropped.
+    """Records of a metrics file, without an incomplete last line, which a kill may leave.
 
-    So are lines that are damaged, and it is said how many: a run goes on without its log.
+    Damaged lines are dropped too, with a warning of their number: the run can continue without
+    them.
     """
     if not path.is_file():
         return []

@@ -1,6 +1,7 @@
-"""Measures of an embedding space: whether it collapses, and whether one side finds the other.
+"""Measures of an embedding space: collapse, and retrieval between two modalities.
 
-Pure functions without gradient; embeddings need not be normalised.
+Pure functions without gradient. Embeddings need not be normalised: in the formulas, x and y are
+the rows of the arguments after L2 normalisation.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ PAIRS_AT_ONCE = 2**24  # similarities held at a time, 64 MB
 
 @torch.no_grad()
 def alignment(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of positive pairs on the sphere, 0 to 4 (arXiv 2005.10242).
+    """Mean squared distance of positive pairs on the sphere, 0 to 4 (arXiv 2005.10242), 0-d.
 
-    first, second ``(B, D)``: row i of one belongs to row i of the other. 0-d.
+        1/B * sum over i of |x_i - y_i|^2
+
+    first, second ``(B, D)``: row i of one belongs to row i of the other.
     """
     return (_normalise(first) - _normalise(second)).square().sum(1).mean()
 
@@ -27,7 +30,10 @@ def alignment(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 def uniformity(embeddings: torch.Tensor, t: float = 2.0) -> torch.Tensor:
     """Log of the mean Gaussian potential over all pairs (arXiv 2005.10242), 0-d.
 
-    embeddings ``(B, D)``, B at least 2. 0 where all rows are the same; lower is more spread.
+        log( mean over i < j of exp(-t * |x_i - x_j|^2) )
+
+    embeddings ``(B, D)``, B at least 2. It is 0 where all rows are equal, and lower the more evenly
+    they are spread.
     """
     unit = _normalise(embeddings)
     rows, columns = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
@@ -37,10 +43,11 @@ def uniformity(embeddings: torch.Tensor, t: float = 2.0) -> torch.Tensor:
 
 @torch.no_grad()
 def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
-    """Number of directions the embeddings really use, 1 to min(B, D), 0-d.
+    """Number of directions that the embeddings ``(B, D)`` use, 1 to min(B, D), 0-d.
 
-    The exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007) of
-    the L2-normalised rows ``(B, D)``.
+    It is the exponential of the entropy of the singular values s (Roy and Vetterli, 2007):
+
+        exp( -sum over i of p_i * log(p_i) ),  p_i = s_i / sum over j of s_j.
     """
     singular = torch.linalg.svdvals(_normalise(embeddings))
     share = singular / singular.sum()
@@ -56,10 +63,10 @@ def recall_at_1(
 ) -> torch.Tensor:
     """Share of queries whose most similar key is their own, 0-d float64.
 
-    queries ``(b, D)``, keys ``(B, D)``; own ``(b,)`` int64: the key that belongs to each query, by
-    default the one of its number. groups ``(B,)`` int64: keys of equal number are as good an
-    answer as each other, such as those of windows with the same narration (``group_equal``).
-    Holds no more than PAIRS_AT_ONCE similarities at a time.
+    queries ``(b, D)``, keys ``(B, D)``. own ``(b,)`` int64: row of the key that belongs to each
+    query, by default the same row. groups ``(B,)`` int64: a key of the same group as a query's own
+    key is a correct answer too, such as that of a window with the same narration
+    (``group_equal``). At most PAIRS_AT_ONCE similarities are in memory.
     """
     own = torch.arange(len(queries), device=queries.device) if own is None else own
     best = torch.cat([similarity.argmax(1) for similarity in _similarities(queries, keys)])
@@ -70,10 +77,10 @@ def recall_at_1(
 
 @torch.no_grad()
 def group_equal(vectors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """The number of the first vector that equals each of those numbered ``own``, ``(b,)`` int64.
+    """For each of the vectors in the rows ``own``, the first row with an equal vector.
 
-    vectors ``(B, D)``, own ``(b,)`` int64; equal are those that point the same way, up to rounding.
-    Memory as ``recall_at_1``.
+    vectors ``(B, D)``, own ``(b,)`` int64, result ``(b,)`` int64. Vectors are equal if they have
+    the same direction, up to rounding. Memory as ``recall_at_1``.
     """
     firsts = [
         torch.where(alike.any(1), alike.to(torch.uint8).argmax(1), -1)
@@ -81,21 +88,23 @@ def group_equal(vectors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         for alike in [similarity > 1 - SAME_DIRECTION]
     ]
     first = torch.cat(firsts)
-    return torch.where(first < 0, own, first)  # a vector of zeros equals none
+    return torch.where(first < 0, own, first)  # a vector of zeros has no direction
 
 
 @torch.no_grad()
 def chance_of_recall(groups: torch.Tensor) -> torch.Tensor:
-    """Recall@1 of answers drawn at random, 0-d float64: 1/B where no two keys are equal.
+    """Recall@1 of random answers, 0-d float64.
 
-    groups ``(B,)`` int64, see ``recall_at_1``.
+        sum over groups g of (c_g / B)^2,  with c_g of the B keys in group g
+
+    It is 1/B where no two keys are equal. groups ``(B,)`` int64, see ``recall_at_1``.
     """
     _, counts = groups.unique(return_counts=True)
     return (counts.double() / len(groups)).square().sum()
 
 
 def _similarities(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Cosines of some of ``rows`` at a time with all ``columns``, in their order."""
+    """Cosines of ``rows`` with all ``columns``, for some rows at a time, in their order."""
     columns = _normalise(columns)
     for some in rows.split(max(1, PAIRS_AT_ONCE // len(columns))):
         yield _normalise(some) @ columns.T

@@ -1,8 +1,7 @@
-"""What the trainer tells of a run: TensorBoard figures and pictures, a metrics file, a line.
+"""The log of a run: figures and pictures in TensorBoard, a metrics file, a line of progress.
 
-The trainer builds one ``Monitor`` on every rank and calls it at the same steps everywhere, since
-figures are averaged over ranks; only rank 0 writes. Nothing here waits for the device except at
-the steps that are logged.
+The trainer makes a ``Monitor`` on every rank and calls it at the same steps on all ranks, since
+figures are averaged over ranks. Only rank 0 writes. Only steps that are logged wait for the device.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from primus_scale.monitor.summary import summarise
 class Monitor:
     """Logs a run into ``output/tensorboard`` and ``output/metrics.jsonl``.
 
-    ``start_step`` is the number of steps already done: what an interrupted run logged beyond it
-    is dropped, so that the curves of a resumed run join. ``stream`` takes the progress line.
-    Where rank 0 cannot write, every rank raises OSError naming the file.
+    start_step: number of steps already done. What an interrupted run logged after it is dropped,
+    so that the curves of a resumed run have no step twice. stream: for the progress line. Where
+    rank 0 cannot write, every rank raises OSError naming the file.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class Monitor:
     ) -> dict[str, float]:
         """Recall@1 between IMU and each teacher on fixed held-out windows, logged and returned.
 
-        Arguments and ranks as for ``measure_retrieval``. What chance would give is logged
-        with it. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
+        Arguments and ranks as for ``measure_retrieval``. The recall of random answers is logged
+        too. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
         """
         at_once = max(1, self._train.batch // world_size())
         found = measure_retrieval(encode, imu, embeddings, present, at_once)
@@ -111,17 +110,17 @@ class Monitor:
         self._on_log(draw)
 
     def summary(self) -> dict[str, Any]:
-        """Of the whole run, resumed or not; JSON-ready; rank 0 only (elsewhere empty).
+        """A summary of the whole run, resumed or not, for JSON; empty on ranks other than 0.
 
-        ``losses`` {term: {first, last}}, means over the first and last tenth of the logged steps
-        that have the term, and for ``total`` of those that have all terms; ``windows_per_s``, the
-        median over logged intervals of all ranks together; ``retrieval``, the last validation, and
-        ``retrieval_chance``, what chance gives there; ``steps``; ``skipped_steps``.
+        ``losses`` {term: {first, last}}: means over the first and last tenth of the logged steps
+        that have the term; for ``total`` of the steps that have all terms. ``windows_per_s``:
+        of all ranks together, median over logged intervals. ``retrieval``: of the last validation;
+        ``retrieval_chance``: the same of random answers. ``steps``, ``skipped_steps``: counts.
         """
         return summarise(self._log.records) if self._log is not None else {}
 
     def close(self) -> None:
-        """End the progress line and write out what is pending; safe to call twice."""
+        """End the progress line and close the log; may be called twice."""
         if self._log is not None:
             self._progress.end()
             self._log.close()

@@ -2,9 +2,9 @@
 
     render_page("shards.card", "card.html", urls=urls, rates=figure)
 
-A template extends ``page.html`` (the one next to this module) and says ``{{ rates | picture }}``
-where a figure of matplotlib is to stand, ``{{ hours | number(",.1f") }}`` for a number. What it is
-given is escaped, and a name that it is not given is an error.
+A template extends ``page.html`` (next to this module). It contains ``{{ rates | picture }}`` for a
+figure of matplotlib, and ``{{ hours | number(",.1f") }}`` for a number. Values are escaped, and a
+name without a value is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_REASON = 300  # letters of an error
 def render_page(package: str, template: str, **shown: Any) -> str:
     """The page of a template in ``package``, as HTML.
 
-    shown: what the template's names stand for. Errors are those of jinja2 and of matplotlib.
+    shown: values of the template's names. Errors are those of jinja2 and of matplotlib.
     """
     folders = [PackageLoader(package), PackageLoader("primus_scale.monitor")]
     environment = Environment(
@@ -42,9 +42,9 @@ def render_page(package: str, template: str, **shown: Any) -> str:
 
 @contextmanager
 def explain_failed_page(place: str, results: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a page is drawn into one ValueError.
+    """Turn any error of drawing a page into a ValueError.
 
-    It names the page's place, and that of the results, which were written before.
+    It names the path of the page, and that of the results, which were written before.
     """
     try:
         yield

@@ -33,7 +33,7 @@ def draw_views(view0: torch.Tensor, view1: torch.Tensor, rate_hz: float) -> np.n
             signals = view[row, 3 * sensor : 3 * sensor + 3].detach().float().cpu().numpy()
             axes[row, column].plot(time_s, signals.T, linewidth=0.8)
             axes[row, column].tick_params(labelsize=7)
-        for left in (0, 2):  # the view is judged against its original: same scale for the two
+        for left in (0, 2):  # the same scale for a window and its view, so that they compare
             axes[row, left].sharey(axes[row, left + 1])
             axes[row, left + 1].autoscale()
     titles = ("acceleration, m/s2", "acceleration, view 1", "rotation, rad/s", "rotation, view 1")

@@ -1,4 +1,4 @@
-"""The line that tells where a run is."""
+"""The line that shows the progress of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from primus_scale.monitor.log import group_of
 
 
 class ProgressLine:
-    """One line that tells where a run is: rewritten on a terminal, repeated in a log file."""
+    """One line with the progress of a run: rewritten on a terminal, repeated in a log file."""
 
     def __init__(self, total_steps: int, stream: TextIO):
         self._total_steps = total_steps
@@ -23,7 +23,7 @@ class ProgressLine:
         """Show ``step`` with its loss terms, windows/s and the time left."""
         now = time.monotonic()
         if self._started is None:
-            self._started = step, now  # the first step warms up, and tells nothing of the rest
+            self._started = step, now  # the first step includes warm-up, so it is not counted
         first_step, first_time = self._started
         done = step - first_step
         left = (now - first_time) / done * (self._total_steps - step) if done else None
@@ -41,18 +41,18 @@ class ProgressLine:
             self._write(line + "\n")
 
     def say(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write ``text`` as a separate line."""
         self.end()
         self._write(text + "\n")
 
     def end(self) -> None:
-        """Leave the line standing, and go to a new one."""
+        """Keep the line on the terminal, and start a new one."""
         if self._open:
             self._write("\n")
             self._open = False
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # who read it may be gone, and the run still has to be saved
+        with suppress(OSError):  # the reader of the stream may be gone; the run must still be saved
             self._stream.write(text)
             self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""What a run was: its configuration, the commit of the code, the packages."""
+"""The provenance of a run: its configuration, the commit of the code, versions of packages."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def write_provenance(config: Config, world: int) -> None:
 def describe_environment() -> dict[str, Any]:
     """Commit of the code, Python, and versions of packages, the program's own among them.
 
-    commit, uncommitted_changes: None where the code is of no git checkout, an installed package
-    within the checkout of something else included.
+    commit, uncommitted_changes: None where the code is not in its own git checkout, for example
+    where it is an installed package inside another project's checkout.
     """
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     changes = _git("status", "--porcelain", "--untracked-files=no") if tracked else None
@@ -59,7 +59,7 @@ def describe_environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    # Within a hook of git, variables name the repository that the hook is of.
+    # In a git hook, environment variables name the hook's repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

@@ -1,7 +1,7 @@
-"""Do IMU and teachers find each other on held-out windows? Recall, with what chance would give.
+"""Retrieval between IMU and teachers on held-out windows: recall@1, and that of random answers.
 
-The ranks share out the windows, and no rank holds a table of all pairs: memory grows with the
-windows, not with their square. V windows, n of them with a modality, D the width of its space.
+Each rank computes a part of the windows, and no rank holds a table of all pairs: memory grows with
+the number of windows, not with its square. Shapes: V windows, D width of a modality's embeddings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from primus_scale.sample import TEACHER_MODALITIES
 
 
 class Retrieval(NamedTuple):
-    """Recall@1 by its name, such as ``imu_to_video``, and what chance gives, by the same names."""
+    """Recall@1 by name, such as ``imu_to_video``, and that of random answers, by the same names."""
 
     recall: dict[str, float]
     chance: dict[str, float]
@@ -35,10 +35,10 @@ def measure_retrieval(
     """Recall@1 between IMU and each teacher; the same answer on every rank.
 
     imu ``(V, C, T)``; embeddings ``(V, D)`` and present ``(V,)`` bool by modality. All ranks call
-    this at the same time with the same of it: a model cut over ranks (ZeRO stage 3) computes on all
-    ranks or none. ``encode`` maps ``(B, C, T)`` to Embeddings and is given at most
-    ``at_once`` windows. Windows of equal embeddings (the same narration) are as good an answer as
-    one another.
+    this at the same time with the same arguments: a model that is partitioned over ranks (ZeRO
+    stage 3) can compute only on all ranks together. encode: maps ``(B, C, T)`` to Embeddings, B at
+    most ``at_once``. A window with an embedding equal to the right one (the same narration) is a
+    correct answer too.
     """
     own = _share(len(imu))
     parts = [encode(imu[rows]).mm for rows in own.split(at_once)]
@@ -46,7 +46,7 @@ def measure_retrieval(
     for modality in (name for name in TEACHER_MODALITIES if name in embeddings):
         rows = present[modality]
         if int(rows.sum()) < 2:
-            continue  # a lone window finds itself
+            continue  # a single window would always find itself
         ours = _join(torch.cat([part[modality].float() for part in parts]), len(imu))
         ours = ours[rows.to(ours.device)]
         theirs = embeddings[modality][rows].to(ours)
@@ -73,7 +73,7 @@ def describe_retrieval(found: Retrieval, windows: int) -> str:
 
 
 def _recall(queries: torch.Tensor, keys: torch.Tensor, groups: torch.Tensor) -> float:
-    """Recall@1 of all queries, of which each rank looks at some."""
+    """Recall@1 of all queries; each rank computes a part of them."""
     size = -(-len(queries) // world_size())
     own = torch.arange(len(queries), device=queries.device)[rank() * size : (rank() + 1) * size]
     share = recall_at_1(queries[own], keys, own, groups) if len(own) else queries.new_zeros(())
@@ -81,11 +81,11 @@ def _recall(queries: torch.Tensor, keys: torch.Tensor, groups: torch.Tensor) -> 
 
 
 def _share(count: int) -> torch.Tensor:
-    """The rank's rows of ``count``: as many on every rank, so that the last one may come again."""
+    """The rank's rows of ``count`` rows; equally many on every rank, so the last may repeat."""
     size = -(-count // world_size())
     return (torch.arange(size) + rank() * size).clamp(max=count - 1)
 
 
 def _join(share: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` rows of which the ranks hold the shares of ``_share``."""
+    """All ``count`` rows, from the parts of the ranks, which are divided by ``_share``."""
     return gather(share)[:count]

@@ -1,4 +1,4 @@
-"""The figures of a whole run, from what it logged."""
+"""The summary of a whole run, from its log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def summarise(records: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     terms = {name for losses in logged for name in losses}
     ends = {}
     for name in sorted(terms):
-        # A total without a term, as those of neighbours are at first, is not like the later ones.
+        # At first there are no neighbours, and the total lacks their terms: it cannot be compared
+        # with later totals.
         needed = terms if name == "total" else {name}
         values = [losses[name] for losses in logged if needed <= losses.keys()]
         values = values or [losses[name] for losses in logged if name in losses]

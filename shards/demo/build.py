@@ -20,7 +20,7 @@ import numpy as np
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import Window, WindowMeta, window_uid
-from primus_scale.stopping import deaf_children
+from primus_scale.stopping import ignore_interrupts_in_children
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
 from shards import placements
@@ -190,7 +190,7 @@ def _perform(
             context = multiprocessing.get_context("spawn")
             executor = ProcessPoolExecutor(min(workers, len(orders)), mp_context=context)
             stack.enter_context(executor)
-            with deaf_children():
+            with ignore_interrupts_in_children():
                 takes = executor.map(perform_take, orders, chunksize=2)
         return [w for take in _counted(takes, len(orders), report) for w in take]
 
