@@ -1,4 +1,4 @@
-"""Drafts of ``recording.yaml``: what files seem to hold, with every guess marked, to be corrected.
+"""Drafts of ``recording.yaml``, by the content of files, with every guess marked for correction.
 
 for path, text in draft(source): ...   # one for all that are laid out alike, or one a folder
 """
@@ -37,9 +37,9 @@ from shards.readers.name_patterns import RECORDING
 from shards.readers.table_yaml import TABLES
 from shards.readers.unread import may_be_data
 
-MOST_ROWS = 50_000  # looked at
+MOST_ROWS = 50_000  # that are read of a table
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
-_MOVIES = (".mp4", ".mov", ".mkv", ".avi")
+_VIDEOS = (".mp4", ".mov", ".mkv", ".avi")
 _DEFAULT_HZ = 50
 
 
@@ -51,7 +51,7 @@ class Draft(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A table, how it is written where it is text, and what it seems to hold."""
+    """A table, its form where it is text, and its guessed content."""
 
     name: str
     found: Sniffed | None
@@ -67,7 +67,7 @@ def draft(source: Source) -> list[Draft]:
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in source.find("**/*"):
-        if path.lower().endswith((*TABLES, *_MOVIES, ".srt", ".vtt")) and may_be_data(path):
+        if path.lower().endswith((*TABLES, *_VIDEOS, ".srt", ".vtt")) and may_be_data(path):
             folders[posixpath.dirname(path)].append(posixpath.basename(path))
     tables = {
         folder: names
@@ -105,7 +105,7 @@ def draft(source: Source) -> list[Draft]:
 
 
 def quote_yaml(text: str) -> str:
-    """A text as it stands in YAML, on one line and also between commas."""
+    """A text as YAML writes it, on one line and also between commas."""
     plain = re.fullmatch(r"[^\W\d_](?:[\w ./-]*\w)?", text)
     return text if plain else json.dumps(text, ensure_ascii=False)
 
@@ -162,8 +162,8 @@ def _of_layout(
     lines.append("devices:")
     lines += _device("device", _worn_by_name(layout), [one for one in files if one.guessed.sensors])
     folder, key = posixpath.split(recording)
-    beside = [name for name in folders.get(folder, []) if posixpath.splitext(name)[0] == key]
-    text = _text(lines, files, [RECORDING + posixpath.splitext(name)[1] for name in beside])
+    companions = [name for name in folders.get(folder, []) if posixpath.splitext(name)[0] == key]
+    text = _text(lines, files, [RECORDING + posixpath.splitext(name)[1] for name in companions])
     known = set(first.values())
     read = {p for own in layout.files.values() for p, name in own.items() if name in known}
     if left := [path for path in paths if path not in read]:
@@ -172,7 +172,7 @@ def _of_layout(
 
 
 def _text(lines: list[str], files: list[_File], names: list[str]) -> str:
-    """The whole text: what tells of it, ``lines``, labels, and what might be read besides."""
+    """The whole description: ``lines``, labels, and comments on other files."""
     lines = [
         "# Drafted by `primus-scale shards init folder`. Look at every guess and correct it, then",
         "# build: primus-scale shards build folder --src ... --out ...",
@@ -180,7 +180,7 @@ def _text(lines: list[str], files: list[_File], names: list[str]) -> str:
         *_labels(files, any(line.startswith("label:") for line in lines)),
     ]
     for name in sorted(names):
-        if name.lower().endswith(_MOVIES):
+        if name.lower().endswith(_VIDEOS):
             lines.append(
                 f"# video: {{file: {quote_yaml(name)}, start_s: 0}}  # when does it begin?"
             )

@@ -34,9 +34,9 @@ _LABEL = re.compile(
 _SLOWEST_HZ, _FASTEST_HZ = 4.0, 4000.0
 _GRAVITY = {"m/s2": 9.80665, "g": 1.0, "mg": 1000.0, "g/64": 64.0}
 _COUNTS = (*(2**power for power in range(7, 16)), 1000, 10_000)  # usual counts of a g
-_NEAR = 0.2  # of gravity, for a median over movements
-_TURN = 6.0  # rad/s: the median rotation of a body is slower, and faster in deg/s
-_FASTEST_TURN = 35.0  # rad/s, of usual sensors; 2,000 deg/s
+_UNIT_ERROR = 0.2  # of gravity, for a median over movements
+_USUAL_ROTATION = 6.0  # rad/s: the median rotation of a body is slower, and faster in deg/s
+_FASTEST_ROTATION = 35.0  # rad/s, of usual sensors; 2,000 deg/s
 _FORMATS = (
     "%d.%m.%Y %H:%M:%S.%f",
     "%d.%m.%Y %H:%M:%S,%f",
@@ -107,7 +107,7 @@ def guess_columns(table: Table) -> Guessed:
         for name, column in left.items()
         if name != label and isinstance(column, np.ndarray) and column.dtype.kind == "f"
     }
-    triples = _by_names(table.name, numbers) if table.named else _by_places(numbers)
+    triples = _by_names(table.name, numbers) if table.named else _by_positions(numbers)
     sensors = [
         _sensor(kind, columns, np.stack([numbers[name] for name in columns], axis=1))
         for kind, columns in triples.items()
@@ -118,7 +118,7 @@ def guess_columns(table: Table) -> Guessed:
 
 
 def _by_names(file: str, numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
-    """Three columns for each kind of sensor that the names tell of."""
+    """Three columns for each kind of sensor, by the names of columns."""
     heads: dict[str, dict[str, str]] = defaultdict(dict)
     for name in numbers:
         head, axis = _axis(name)
@@ -141,7 +141,7 @@ def _by_names(file: str, numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[s
 
 
 def _axis(name: str) -> tuple[str, str]:
-    """What stands around the axis in a column's name, and the axis; "" where there is none."""
+    """The rest of a column's name without its axis, and the axis; "" where there is none."""
     plain = re.sub(r"[\[(].*?[\])]", "", name)
     plain = re.sub(r"[^a-z]", "", plain.lower())
     if match := re.fullmatch(r"(.*?)([xyz])(?:axis|value|data|cal)?", plain):
@@ -152,7 +152,7 @@ def _axis(name: str) -> tuple[str, str]:
 
 
 def _kind(head: str) -> str:
-    """Which sensor a name tells of: acc, gyr, another word, or "" where it tells nothing."""
+    """The sensor that a name means: acc, gyr, another word, or "" where it means none."""
     if re.search(r"lin|user|body|grav", head):
         return "part of the acceleration"
     if "acc" in head or head in ("a", "axis"):
@@ -164,7 +164,7 @@ def _kind(head: str) -> str:
     return ""
 
 
-def _by_places(numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
+def _by_positions(numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
     """The first three columns and the next three, of a file that names none."""
     names = list(numbers)
     return {
@@ -182,22 +182,22 @@ def _sensor(kind: str, columns: Sequence[str], values: np.ndarray) -> GuessedSen
         unit = "m/s2" if kind == "acc" else "rad/s"
         return GuessedSensor(kind, named, unit, "it has no values")
     median = float(np.median(size))
-    unit, why = _of_gravity(median) if kind == "acc" else _of_turning(columns, size)
+    unit, why = _acc_unit(median) if kind == "acc" else _gyr_unit(columns, size)
     return GuessedSensor(kind, named, unit, why)
 
 
-def _of_gravity(median: float) -> tuple[str, str]:
+def _acc_unit(median: float) -> tuple[str, str]:
     evidence = f"median |a| is {median:.4g}"
     for unit, gravity in _GRAVITY.items():
-        if abs(median / gravity - 1) < _NEAR:
+        if abs(median / gravity - 1) < _UNIT_ERROR:
             return unit, f"{evidence}, and gravity {gravity:.4g} {unit}"
     near = min(_COUNTS, key=lambda count: abs(np.log(median / count)))
-    if abs(median / near - 1) < _NEAR:
+    if abs(median / near - 1) < _UNIT_ERROR:
         return f"{{lsb_per_g: {near}}}", f"{evidence}, so these seem to be counts"
     return "m/s2", f"{evidence}, which is gravity in no usual unit; without it, in m/s2?"
 
 
-def _of_turning(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
+def _gyr_unit(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
     median, high = float(np.median(size)), float(np.quantile(size, 0.99))
     evidence = f"median rotation is {median:.3g}, 99 % below {high:.3g}"
     name = columns[0].lower()
@@ -205,22 +205,22 @@ def _of_turning(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
         return "deg/s", f"by its name; {evidence}"
     if "rad" in name:
         return "rad/s", f"by its name; {evidence}"
-    if high > _FASTEST_TURN * 180 / np.pi:
+    if high > _FASTEST_ROTATION * 180 / np.pi:
         return "{lsb_per_deg_s: 131}", f"{evidence}, so these seem to be counts; see the data sheet"
-    if median > _TURN or high > _FASTEST_TURN:
+    if median > _USUAL_ROTATION or high > _FASTEST_ROTATION:
         return "deg/s", f"{evidence}: too fast for rad/s"
     return "rad/s", f"{evidence}; if nothing moved much it may be deg/s"
 
 
 def _time(table: Table) -> GuessedTime | None:
-    """The column of times: dates first, then numbers that go up and are called so."""
+    """The column of times: dates first, then rising numbers of such a name."""
     dated = [name for name, column in table.columns.items() if _is_dated(column)]
     if dated:
         return _dates(table, dated)
     for name, column in table.columns.items():
         if table.named and not _TIME.fullmatch(name.strip().split("(")[0].split("[")[0].strip()):
             continue
-        if isinstance(column, np.ndarray) and column.dtype.kind == "f" and _goes_up(column):
+        if isinstance(column, np.ndarray) and column.dtype.kind == "f" and _is_rising(column):
             return _numbered(name, column)
     return None
 
@@ -253,7 +253,7 @@ def _format(text: str) -> str | None:
 
 
 def _dates(table: Table, names: Sequence[str]) -> GuessedTime:
-    """The first column of dates, with the time of day where that stands next to it."""
+    """The first column of dates, with a time of day next to it, if any."""
     first = table.columns[names[0]]
     columns: tuple[str, ...] = (names[0],)
     form = None
@@ -279,7 +279,7 @@ def _dates(table: Table, names: Sequence[str]) -> GuessedTime:
     return GuessedTime(columns, "iso", why, form, rate_hz)
 
 
-def _goes_up(column: np.ndarray) -> bool:
+def _is_rising(column: np.ndarray) -> bool:
     steps = np.diff(column[np.isfinite(column)])
     return len(steps) > 0 and float(np.mean(steps >= 0)) > 0.9 and bool((steps > 0).any())
 

@@ -23,7 +23,7 @@ _PARTS = (
 # Of a word: no letter before or after it, or a capital that begins one.
 _CAMEL = "(?-i:(?<=[a-z])(?=[A-Z]))"
 _BEGIN, _END = rf"(?:(?<![A-Za-z])|{_CAMEL})", rf"(?:(?![A-Za-z])|{_CAMEL})"
-_PLACE = re.compile(
+_PLACEMENT = re.compile(
     rf"{_BEGIN}(?:(?P<side>left|right)[ _-]?)?(?P<part>{_PARTS})(?:[ _-]?(?P<after>left|right))?"
     rf"{_END}",
     re.I,
@@ -49,10 +49,10 @@ _GENERAL = re.compile(
 
 
 class NamedRecordings(NamedTuple):
-    """Recordings that are told apart by names of files.
+    """Recordings that differ by names of files.
 
     recordings: the pattern. files: of each recording (its path), those below the source, with their
-    names in the description. person: where the pattern says nothing of people. why: of the guess.
+    names in the description. person: where the pattern has no person. why: of the guess.
     placements: where recordings are worn, by pattern.
     """
 
@@ -64,7 +64,7 @@ class NamedRecordings(NamedTuple):
 
     @property
     def labelled(self) -> bool:
-        """Whether names say the activity."""
+        """Whether names have the activity."""
         return LABEL in self.recordings
 
     def first(self) -> tuple[str, Mapping[str, str]]:
@@ -73,15 +73,15 @@ class NamedRecordings(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A file as part of a recording: its path without what is of the file alone, and its name."""
+    """A file of a recording: the recording's path, and the file's name with a wildcard."""
 
     recording: str
     name: str
 
 
 def placement_in(text: str) -> str | None:
-    """Where a name says that a device is worn."""
-    match = _PLACE.search(text)
+    """The placement in a name; None where there is none."""
+    match = _PLACEMENT.search(text)
     if match is None:
         return None
     side = match["side"] or match["after"] or ""
@@ -128,7 +128,7 @@ def guess_layout(paths: Sequence[str], source: str) -> NamedRecordings | None:
 
 
 def _part(path: str) -> _Part:
-    """Which recording a file seems to be of: names of sensors in its own are of the file alone."""
+    """The recording that a file seems to belong to: without the sensor's name in the file's."""
     folder, file = posixpath.split(path)
     stem, suffix = posixpath.splitext(file)
     inner = posixpath.basename(folder)
@@ -145,15 +145,15 @@ def _part(path: str) -> _Part:
 
 
 def _are_apart(names: Sequence[str]) -> bool:
-    """Whether files side by side are recordings rather than devices of one."""
+    """Whether files of a folder are recordings, rather than devices of one recording."""
     if len(names) < 2:
         return False
     places = Counter(map(placement_in, names))
     if None in places:
-        return len(places) == 1  # where only some say it, nobody can tell
+        return len(places) == 1  # where only some have one, it is unknown
     if max(places.values()) > 1:
         return True
-    others = {_PLACE.sub("", name).strip(_BETWEEN) for name in names}
+    others = {_PLACEMENT.sub("", name).strip(_BETWEEN) for name in names}
     return "" not in others and len(others) > 1
 
 
@@ -175,7 +175,7 @@ def _pattern_of(folders: Sequence[str], keys: Sequence[str]) -> tuple[str, str]:
 
 
 def _meaning(names: Sequence[str]) -> str:
-    """What stands for the names of folders at one level: ``{person}`` if they may be people's."""
+    """The wildcard for folders of one level: ``{person}`` if they may be people's names."""
     if len(names) == 1:
         return names[0]
     if all(map(_ACTIVITIES.fullmatch, names)):
@@ -188,8 +188,8 @@ def _meaning(names: Sequence[str]) -> str:
 
 
 def _placements(keys: Sequence[str]) -> dict[str, str]:
-    """Pattern of names to placement, where all say one; one that holds another comes first."""
-    found = [_PLACE.search(key) for key in keys]
+    """Placement by pattern of names, where all have one; longer names come first."""
+    found = [_PLACEMENT.search(key) for key in keys]
     words = {match[0] for match in found if match}
     if None in found:
         return {}
@@ -197,7 +197,7 @@ def _placements(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
-    """A pattern for the names of the recordings. sure: only what is called so is a person."""
+    """A pattern for the names of the recordings. sure: only words that say so are people."""
     split = [list(_words(key)) for key in keys]
     shortest = min(map(len, split))
     words: list[list[str]] = []
@@ -208,14 +208,14 @@ def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
         if len(after) > 1 or after == {""}:
             break
         between.append(after.pop())
-    meant = _meanings(words, sure)
+    wildcards = _meanings(words, sure)
     whole = len(words) * 2 - 1 == shortest == max(map(len, split))
-    if not whole and meant[-1] not in (PERSON, "*"):  # what follows differs from name to name
-        meant[-1] = "*"
-    pattern = meant[0]
-    for sign, one in zip(between, meant[1:], strict=False):
+    if not whole and wildcards[-1] not in (PERSON, "*"):  # what follows differs from name to name
+        wildcards[-1] = "*"
+    pattern = wildcards[0]
+    for sign, one in zip(between, wildcards[1:], strict=False):
         pattern += sign + one
-    if len(between) == len(meant) and between:  # ends where some names go on
+    if len(between) == len(wildcards) and between:  # ends where some names go on
         pattern += between[-1] + "*"
     for sign in dict.fromkeys(between):
         while f"*{sign}*" in pattern:
@@ -224,33 +224,33 @@ def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
 
 
 def _words(key: str) -> Iterator[str]:
-    """Words and what stands between them, in turn; a placement of two words is one."""
-    inside = {index for match in _PLACE.finditer(key) for index in range(*match.span())}
+    """Words and separators, in turn; a placement of two words is one word."""
+    inside = {index for match in _PLACEMENT.finditer(key) for index in range(*match.span())}
     marks = [character in _BETWEEN and index not in inside for index, character in enumerate(key)]
     for _, run in groupby(range(len(key)), key=marks.__getitem__):
         yield "".join(key[index] for index in run)
 
 
 def _meanings(words: Sequence[Sequence[str]], sure: bool) -> list[str]:
-    """For each place in the names the word itself, or the wildcard of what differs there."""
-    meant: list[str] = []
+    """For each position in the names the word itself, or its wildcard where words differ."""
+    wildcards: list[str] = []
     before = ""  # the word before, where all have the same
     for place, values in enumerate(words):
         one = len(set(values)) == 1
-        if PERSON not in meant and _are_people(values, before, not place and not sure):
-            meant.append(PERSON)
-        elif not one and LABEL not in meant and all(map(_ACTIVITIES.fullmatch, values)):
-            meant.append(LABEL)
+        if PERSON not in wildcards and _are_people(values, before, not place and not sure):
+            wildcards.append(PERSON)
+        elif not one and LABEL not in wildcards and all(map(_ACTIVITIES.fullmatch, values)):
+            wildcards.append(LABEL)
         else:
-            meant.append(values[0] if one else "*")
+            wildcards.append(values[0] if one else "*")
         before = values[0] if one else ""
-    return meant
+    return wildcards
 
 
 def _are_people(values: Sequence[str], before: str, likely: bool) -> bool:
     """Whether words name people, by what they or the word before them are called.
 
-    likely: or by their looks, as of names and numbers.
+    likely: or by their form, such as names and numbers.
     """
     if all(re.fullmatch(rf"{_PERSON}\d+[a-z]?", value, re.I) for value in values):
         return True
@@ -265,7 +265,10 @@ def _are_people(values: Sequence[str], before: str, likely: bool) -> bool:
         return max(map(len, values)) <= 5 and not years  # more digits are dates
     heads = {re.sub(r"\d+[a-z]?$", "", value, flags=re.I) for value in values}
     if any(
-        not head or _ACTIVITIES.fullmatch(head) or _GENERAL.fullmatch(head) or _PLACE.search(head)
+        not head
+        or _ACTIVITIES.fullmatch(head)
+        or _GENERAL.fullmatch(head)
+        or _PLACEMENT.search(head)
         for head in heads
     ):
         return False

@@ -208,7 +208,7 @@ class FlatVideo:
             yield np.full((short_side, short_side, 3), 99, np.uint8)
 
 
-def test_of_long_film_little_is_decoded_where_the_device_turns_most() -> None:
+def test_of_long_video_little_is_decoded_where_the_device_turns_most() -> None:
     seconds = 360.0
     time_s = np.arange(0, seconds, 0.02)
     lively = np.floor(time_s / 20) % 3 == 1  # a third of each minute
@@ -224,7 +224,7 @@ def test_of_long_film_little_is_decoded_where_the_device_turns_most() -> None:
     assert np.mean(np.floor(asked_s / 20) % 3 == 1) > 0.98
 
 
-def test_the_same_film_gives_the_same_report(signal: Conditioned) -> None:
+def test_the_same_video_gives_the_same_report(signal: Conditioned) -> None:
     frames = replace(CAMERA, lag_s=0.3, stamps_s=STAMPS_S[:120])
     assert measured(signal, frames) == measured(signal, frames)
 
@@ -239,7 +239,7 @@ def test_a_video_file(tmp_path: Path, signal: Conditioned) -> None:
     assert report.confidence > 0.99 and report.flagged
 
 
-def test_real_film_that_its_camera_has_stabilised() -> None:
+def test_real_video_that_its_camera_has_stabilised() -> None:
     """GoPro MAX: its picture does not move as the camera did, so nothing may be claimed."""
     reader = create_reader("gopro", str(recording_path("gopro_max_hero.mp4")))
     (ref,) = reader.recordings()

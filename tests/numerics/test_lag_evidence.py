@@ -42,7 +42,7 @@ def test_confidence_is_the_share_of_right_lags(related: float) -> None:
         assert confidence.min() > 0.95
 
 
-def test_more_film_gives_more_confidence() -> None:
+def test_more_video_gives_more_confidence() -> None:
     def confidence(videos: int) -> float:
         found = find_lag([pair(np.random.default_rng(0), 0.8, seconds=10.0)] * videos)
         assert found

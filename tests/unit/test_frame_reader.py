@@ -57,11 +57,11 @@ def test_a_frame_that_is_nearest_to_two_parts_is_there_once() -> None:
 
 
 @pytest.mark.parametrize("start_s", [-1.0, 8.6, 30.0])
-def test_a_window_beyond_the_film_has_no_frames(start_s: float) -> None:
+def test_a_window_beyond_the_video_has_no_frames(start_s: float) -> None:
     assert video(np.arange(100) / 10)[0].choose(start_s) == ()
 
 
-def test_a_window_over_a_hole_in_the_film_has_no_frames() -> None:
+def test_a_window_over_a_hole_in_the_video_has_no_frames() -> None:
     times_s = np.concatenate([np.arange(50), np.arange(70, 120)]) / 10
     cut, _ = video(times_s)
     assert cut.choose(2.0)
@@ -69,7 +69,7 @@ def test_a_window_over_a_hole_in_the_film_has_no_frames() -> None:
     assert cut.choose(7.0)
 
 
-def test_an_empty_film_and_a_single_frame() -> None:
+def test_an_empty_video_and_a_single_frame() -> None:
     assert video(np.empty(0))[0].choose(0.0) == ()
     assert video(np.array([1.0]))[0].choose(0.0) == ()
     still, _ = video(np.array([1.0]), replace(SETTINGS, frames=1))

@@ -74,7 +74,7 @@ def test_the_last_block_has_the_rate_of_the_others(spill: int, tmp_path: Path) -
         np.testing.assert_allclose(times_of(track(path)), time_s, atol=3e-4)
 
 
-def test_samples_from_before_the_film_lie_before_it(tmp_path: Path) -> None:
+def test_samples_from_before_the_video_lie_before_it(tmp_path: Path) -> None:
     time_s = (np.arange(4010) - 10) / 200
     path = tmp_path / "early.mp4"
     write_gopro(path, dict.fromkeys(KEYS, time_s), even_blocks([210] + [200] * 19))

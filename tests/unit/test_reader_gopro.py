@@ -255,7 +255,7 @@ def test_rows_of_other_makers_files_that_lack_a_sensor(tmp_path: Path, sample: b
     read(path, use)
 
 
-def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: bytes) -> None:
+def test_other_makers_videos_that_are_not_in_real_time(tmp_path: Path, sample: bytes) -> None:
     """The pictures were slowed down: their track says that it lasts four times as long."""
     path = tmp_path / "C0001.MP4"
     header = sample.rindex(b"mdhd", 0, sample.index(b"vmhd"))
@@ -270,7 +270,7 @@ def test_other_makers_films_that_are_not_in_real_time(tmp_path: Path, sample: by
         read(path)
 
 
-def test_sonys_films_that_were_slowed_down(tmp_path: Path, sample: bytes) -> None:
+def test_sonys_videos_that_were_slowed_down(tmp_path: Path, sample: bytes) -> None:
     """Picture and telemetry last as long, at half the pace: only the camera's own text tells."""
     path = tmp_path / "C0001.MP4"
     text = b'<NonRealTimeMeta><VideoFrame captureFps="59.94p" formatFps="29.97p"/>'

@@ -75,7 +75,7 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
         assert spans(recording) == [(0.0, 5.1, "sitting")]
 
 
-def test_one_wrong_sample_of_one_channel_parts_a_stretch() -> None:
+def test_one_wrong_sample_of_one_channel_parts_a_segment() -> None:
     windows = cut(signal_of(5))
     codes = np.ones(5, dtype=int)
     (whole,) = put_together(windows, codes)

@@ -138,7 +138,7 @@ def test_gravity_in_any_unit_that_is_never_still() -> None:
     assert "never still" in texts(report_of(wild * 102, rotation(time_s), time_s))["gravity"]
 
 
-def test_the_rate_is_the_mean_over_the_stretches() -> None:
+def test_the_rate_is_the_mean_over_the_segments() -> None:
     """80 Hz in whole ms has spacings of 12 and 13 ms; a pause is no part of it."""
     time_s = np.round(sample_times(80.0, 60.0), 3)
     kept = (time_s < 20) | (time_s > 31)

@@ -20,7 +20,7 @@ def test_every_record_once_in_an_order_drawn_from_the_seed() -> None:
     assert order != shuffled_places(FILES, seed=2)
 
 
-def test_neighbours_come_apart_and_every_stretch_holds_all_files_alike() -> None:
+def test_neighbours_come_apart_and_every_segment_holds_all_files_alike() -> None:
     places = {place: number for number, place in enumerate(list_places(FILES))}
     order = [places[place] for place in shuffled_places(FILES, seed=3)]
     steps = np.abs(np.diff(order))

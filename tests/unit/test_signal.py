@@ -313,7 +313,7 @@ def test_two_sensors_for_one_channel_are_refused() -> None:
         conditioned(twice)
 
 
-def test_sensors_that_never_overlap_have_no_stretch() -> None:
+def test_sensors_that_never_overlap_have_no_segment() -> None:
     early, late = sample_times(100.0, 5.0), sample_times(100.0, 5.0, start_s=100.0)
     sensors = (
         make_sensor(ACCELEROMETER, "m/s2", early, acceleration(early)),

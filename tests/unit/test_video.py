@@ -276,7 +276,7 @@ def test_numbers_are_read_back() -> None:
     ("taken", "real"),
     [("240", False), ("2.0", False), ("30.1", True), ("29", True), ("0", True), ("odd", True)],
 )
-def test_films_that_say_they_are_not_in_real_time(taken: str, real: bool, tmp_path: Path) -> None:
+def test_videos_that_say_they_are_not_in_real_time(taken: str, real: bool, tmp_path: Path) -> None:
     """Android stores how many pictures a second it took of slow motion and time lapse."""
     path = tmp_path / "video.mp4"
     write_video(
@@ -331,7 +331,7 @@ def with_sony_text(path: Path, attributes: str) -> None:
         ('captureFps="p" formatFps="0p"', ""),
     ],
 )
-def test_sonys_films_say_how_many_pictures_were_taken(
+def test_sonys_videos_say_how_many_pictures_were_taken(
     attributes: str, told: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "C0001.MP4"
