@@ -3,8 +3,9 @@
 step_s = coarse_step(packets, 0.0025)
 fit = fit_coarse(packets, step_s, limits, tolerance_s=0.0025, where="device watch")
 
-A time that was cut tells that its first sample came at or after it, and the sample before it
-earlier. All these bounds together allow few even clocks, and none where samples were lost.
+A time that was cut bounds the true times: its first sample came at or after it, and the sample
+before came earlier. All these bounds together allow few even clocks, and none where samples were
+lost.
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ from shards.signal.packets import FEWEST_PACKETS, Packets, ambiguous_times, peri
 
 LONGEST_STEP_S = 1.0
 FINEST_STEP = 1.5  # tolerances; finer steps do no harm
-STEP_TOLERANCE, OFF_STEP_SHARE = (
-    0.05,
-    0.01,
-)  # of a step: distance to whole ones; share of times further off
+STEP_TOLERANCE = 0.05  # of a step, from whole ones
+OFF_STEP_SHARE = 0.01  # of times further off
 WRITTEN_ERROR_S = 0.0012  # of spacings that are written to the ms
 FIRST_TIMES = 4  # a step is tried on so many, then on twice as many, and so on
 MOST_PACKET_STEPS = 1.5  # samples that share a time over more steps were sent in packets

@@ -23,9 +23,7 @@ from shards.signal.sample_buffer import Column, spacings
 MOST_SHARED = 0.2  # share of rows with shared times; up to it each is put between its neighbours
 BURST_RATIO = 4.0  # mean over median spacing; above it samples came in bursts
 LONGEST_SPACING_S = 1.0  # longer spacings count as this in the mean
-PACKETS_SHARE = (
-    0.01  # of groups of one time with equal and different values; above it they are packets
-)
+PACKETS_SHARE = 0.01  # of groups with equal and different values; above it they are packets
 SAME_ROUGHNESS = 1.001  # ratio up to which two clocks explain a signal equally well
 FEWEST_SENT_TWICE = 4  # rows; a packet of so many, half of them repeats, was sent twice
 

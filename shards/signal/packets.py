@@ -13,9 +13,7 @@ import numpy as np
 
 from shards.settings import SHARED_TIMES, SensorLimits
 
-MOST_DEVIATIONS = (
-    4.0  # standard deviations of the times about the line; beyond it packets were lost
-)
+MOST_DEVIATIONS = 4.0  # standard, of the times about the line; beyond them packets were lost
 MOST_DEVIATION_EXTENTS = 0.75  # as the former, as a share of a packet's extent
 FEWEST_PACKETS = 3  # of a segment; shorter ones are left out
 COUNT_TOLERANCE = 0.1  # of the usual number of samples in a packet

@@ -157,9 +157,8 @@ class SampleBuffer:
         self._last_s = -math.inf
         self._steps = Median()
         self._increasing = True
-        self._overlapping_by_part: Counter[int] = (
-            Counter()
-        )  # rows of each part over time already recorded
+        # Rows of each part at times that are recorded already.
+        self._overlapping_by_part: Counter[int] = Counter()
 
     def add(self, rows: np.ndarray) -> None:
         """Append rows; their ``part`` is filled in."""
