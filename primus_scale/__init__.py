@@ -1,6 +1,6 @@
 """primus-scale: distributed pretraining of IMU encoders with the PRIMUS objective.
 
-What others use of it:
+What other programs use of it:
 
     from primus_scale import load_encoder
 
@@ -17,7 +17,7 @@ __all__ = ["load_encoder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: torch takes seconds, and a command hears Ctrl-C before that."""
+    """Import names at their first use: torch takes seconds, and a command first handles Ctrl-C."""
     if name != "load_encoder":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from primus_scale.encoders.export import load_encoder

@@ -4,11 +4,12 @@
 parameters for all N rows of the global batch and keeps those of this rank, so a window's view is
 a function of the seed, the step and its place in the global batch alone.
 
-Turning the device (``rotation``) and playing backwards (``time_flip``) give what the sensors would
-measure of another real motion. The others do not: ``time_warp`` leaves values as they are, though a
-quicker motion has a larger acceleration and rotation; ``permutation`` jumps at its cuts;
-``negation`` is of no turn of a device, and in a mirror angular velocity would keep its sign;
-``scaling``, ``jitter`` and ``channel_dropout`` are of sensors that measure badly.
+``rotation`` (another orientation of the device) and ``time_flip`` (backwards) give what the sensors
+would measure in another real motion. The other operations do not. ``time_warp`` does not change
+values, but a quicker motion has larger accelerations and rotations. ``permutation`` has jumps at
+its cuts. ``negation`` is neither an orientation of a device nor a mirror image, where angular
+velocity would keep its sign. ``scaling``, ``jitter`` and ``channel_dropout`` imitate errors of
+sensors.
 
 Shapes: B rows of this rank, N rows of the global batch, C channels, T samples.
 """
@@ -36,7 +37,7 @@ from primus_scale.config import (
 from primus_scale.sample import UNITS, hash64
 
 ANGULAR_VELOCITY = "rad/s"
-LARGE = 2.0**20  # magnitudes above it are made smaller before they are worked on
+LARGE = 2.0**20  # windows with larger magnitudes are scaled down before the operations
 
 
 def step_generator(seed: int, step: int, device: torch.device | str) -> torch.Generator:
@@ -82,10 +83,10 @@ class Augment:
     ) -> torch.Tensor:
         """The augmented view of imu ``(B, C, T)``: a new tensor of the same shape.
 
-        rows: where these B rows stand in the global batch of ``total`` rows. ``generator`` must
-        be in the same state on all ranks and live on ``imu``'s device (``step_generator``).
-        Finite samples, however large, give finite samples. Raises ValueError where a rotation is
-        asked of channels that are no xyz triplets, or a flip of channels without units.
+        rows: position of these B rows in the global batch of ``total`` rows. generator: in the same
+        state on all ranks, and on ``imu``'s device (``step_generator``). Finite samples of any size
+        give finite samples. Raises ValueError for a rotation of channels that are no xyz triplets,
+        and for a flip of channels without units.
         """
         draws = RowDraws(generator, rows, total)
         scale = _scale_of_large(imu)
@@ -110,8 +111,8 @@ def build_augment(ops: Sequence[AugmentOp], units: Sequence[str] = UNITS) -> Aug
 def _scale_of_large(imu: torch.Tensor) -> torch.Tensor:
     """A power of two for each row, ``(B, 1, 1)``: 1, or near the largest magnitude where LARGE.
 
-    All operations are homogeneous: they give the same of a row divided by it, without the squares
-    and sums that overflow. Division by a power of two is exact, and by 1 leaves all as it is.
+    All operations are homogeneous: f(x / s) * s = f(x). So a row can be divided by its scale s
+    before them, and squares and sums do not overflow. Division by a power of two is exact.
     """
     peak = imu.abs().amax(dim=(1, 2), keepdim=True)
     exponent = torch.frexp(peak).exponent - 1

@@ -5,9 +5,9 @@
     primus-scale evaluate                      an encoder to a few-shot report
     primus-scale export | import-weights       checkpoints to exported encoders
 
-This package may not import ``shards``, whose commands join by the entry-point group
-``primus_scale.commands``. A command is a function ``run(args) -> exit code``. What starts runs on
-many processes lies in ``launch``, as modules with commands of their own.
+This package may not import ``shards``, which adds its commands by the entry-point group
+``primus_scale.commands``. A command is a function ``run(args) -> exit code``. The modules of
+``launch`` start runs on many processes, and have commands of their own.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:  # these and others are imported once Ctrl-C is heard
 
 COMMAND_GROUP = "primus_scale.commands"
 GOES_ON = "what is done is kept, and the same command goes on"
-# A loss that stays not finite is the doing of a configuration, too; a missing module is a package
-# of an extra that was not installed.
+# FloatingPointError: a loss that stays not finite comes from the configuration too.
+# ModuleNotFoundError: a package of an extra is not installed.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 MOST_TOLD = 2000  # characters of an error: some quote what a file said
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a flag's default where there is one, and leaves texts of several lines as they are."""
+    """Shows a flag's default if it has one, and does not change texts of several lines."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         absent = action.default is None or action.default is False or action.default == []
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
     """The exit code of ``action()``, after one line where a user's error or Ctrl-C ended it.
 
-    interrupted: what is there after Ctrl-C, and how to go on. Where the program called
-    ``end_while_loading`` before, another Ctrl-C ends it without a word from then on.
+    interrupted: what Ctrl-C has left, and how to continue, for the message. If the program called
+    ``end_while_loading`` before, another Ctrl-C after ``action`` ends it without a message.
     """
     program = False
     try:
@@ -113,7 +113,7 @@ def _tell_interrupted(prog: str, interrupted: str) -> int:
 
 
 def _is_of_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: an import may turn it into one of its own."""
+    """Whether Ctrl-C caused an error: an import may turn it into an error of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -1,7 +1,7 @@
 """The configuration of a run: one tree of frozen, typed models.
 
-``config_file`` reads it from YAML. Every field below is read somewhere in the program (a test
-proves it); what a field means stands next to it and nowhere else.
+``config_file`` reads it from YAML. The program uses every field (a test proves it). The comment or
+description at a field is the place where its meaning is written.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class DataConfig(ConfigModel):
 
     train: tuple[Url, ...] = Field(description="shard folders (any fsspec URL); read as one set")
     validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
-    validation_windows: int = Field(4096, ge=2)  # at most so many of them, from all over
+    validation_windows: int = Field(4096, ge=2)  # at most so many of them, evenly spaced
     shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together
     reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
     timeout_s: float = Field(30.0, gt=0)  # of one request to object storage, for each 64 MiB
-    patience_s: float = Field(300.0, ge=0)  # how long one that fails is repeated
+    patience_s: float = Field(300.0, ge=0)  # how long a request that fails is repeated
 
     def patience(self) -> Patience:
         """How reads and writes of this run wait for storage; see ``Patience``."""
@@ -195,8 +195,8 @@ class NeighboursConfig(ConfigModel):
     k: int = Field(1, ge=1)
     query: Literal["video", "text", "imu"] = "video"
     combine: Literal["mean", "each"] = "mean"  # one averaged key, or k losses averaged
-    # entries that are no neighbours of a window: itself; all that overlap it in time in its
-    # recording, whatever device saw them; all of its recording
+    # entries that are no neighbours of a window. window: the window itself. moment: all windows of
+    # its recording, by any device, that overlap it in time. recording: all of its recording
     exclude: Literal["window", "moment", "recording"] = "moment"
 
 
@@ -207,15 +207,16 @@ class ObjectiveConfig(ConfigModel):
     temperature: TemperatureConfig = TemperatureConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     reduction: Literal["sum", "mean"] = "sum"  # of the two directions of a term (paper: sum)
-    # keys equal to the positive, and neighbours' IMU of the row's own moment, are no negatives
+    # True: keys equal to the positive, and neighbours' IMU keys of the row's own moment, are no
+    # negatives
     mask_duplicate_keys: bool = True
 
 
 class SupportConfig(ConfigModel):
     """The support set: a ring of past windows that all ranks share.
 
-    ``in_process``: each rank holds all of it. ``service``: Ray actors hold a part each, and answer
-    for the next step while this one computes.
+    ``in_process``: each rank holds all of it. ``service``: Ray actors hold a part each, and search
+    for the next step while the current step computes.
     """
 
     capacity: int = Field(8192, ge=2)
@@ -226,10 +227,10 @@ class SupportConfig(ConfigModel):
     home: Literal["in_process", "service"] = "in_process"
     actors: int = Field(2, ge=1)  # of the service, as all below
     cpus_per_actor: float = Field(0.0, ge=0)
-    gpus_per_actor: float = Field(0.0, ge=0)  # with some, the set lies in device memory
+    gpus_per_actor: float = Field(0.0, ge=0)  # above 0, the set is in device memory
     threads: int = Field(1, ge=1)  # CPU threads of an actor
-    timeout_s: float = Field(30.0, gt=0)  # then a step goes on without an actor that is silent
-    # True: neighbours are searched after the step before is added, and are the in-process ones
+    timeout_s: float = Field(30.0, gt=0)  # a step waits so long for an actor, then leaves it out
+    # True: a step's search starts after the batch before is added, with the result of in_process
     synchronous: bool = False
 
 
@@ -259,26 +260,25 @@ class TrainConfig(ConfigModel):
     pictures_every: int = Field(250, ge=1)
     checkpoint_every: int = Field(250, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
-    # any fsspec URL; checkpoints, logs and the encoder are copied to STORAGE/NAME, and a run goes
-    # on from there where its output lacks them, so that machines need not share the output
+    # any fsspec URL; checkpoints, logs and the encoder are copied to STORAGE/NAME, and a run
+    # continues from there if its output does not have them. So machines need not share the output
     storage: Url | None = None
-    # go on from what the run of another output has there, because that output is lost
+    # True: continue from the copy of a run with another output, because that output is lost
     take_over: bool = False
-    stuck_after_s: float = Field(600.0, gt=0)  # without progress; then all ranks end, and say why
+    stuck_after_s: float = Field(600.0, gt=0)  # without progress, then all ranks end with a reason
     max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
 
 
 class LaunchConfig(ConfigModel):
-    """How Ray starts the workers (``launch/ray_train.py``); other launchers bring their own."""
+    """How Ray starts the workers (``launch/ray_train.py``); other launchers have own arguments."""
 
-    # [MIN, MAX]: as many as the cluster has room for, fewer when it loses machines, more when it
-    # gains some
+    # [MIN, MAX]: as many as the cluster has resources for; the number changes with the machines
     workers: int | tuple[int, int] = 1
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     max_failures: int = Field(2, ge=0)  # restarts of the workers, each from the last checkpoint
-    resize_every_s: float = Field(60.0, gt=0)  # between looks whether there is room for more
-    # of the machines for workers, as Ray knows them: {ray.io/accelerator-type: H100}
+    resize_every_s: float = Field(60.0, gt=0)  # between checks for resources for more workers
+    # Ray's labels of the machines for workers: {ray.io/accelerator-type: H100}
     labels: dict[str, str] = {}
 
     @field_validator("workers")

@@ -1,4 +1,4 @@
-"""Configurations as files: YAML with ``key.sub=value`` overrides, and clear words for mistakes.
+"""Read configurations from YAML files with ``key.sub=value`` overrides; mistakes are explained.
 
     config = load_config("configs/demo.yaml", ["optimizer.lr=3e-4", "train.steps=100"])
 
@@ -8,8 +8,8 @@ A file may name another one as its base, by a path relative to itself, and holds
     name: mild
     train: {steps: 900}      # the other settings of train are the base's
 
-Mappings are merged, all else (lists, too) is replaced; a base may have a base. Overrides come last.
-What a run writes next to its checkpoints is the whole, without a base.
+Mappings are merged; all other values, lists too, are replaced. A base may have a base. Overrides
+are applied last. A run writes the complete configuration, without a base, next to its checkpoints.
 
 An unknown key is refused with the nearest known one.
 """
@@ -101,7 +101,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds; ValueError where that is no mapping."""
+    """The mapping in a YAML file; ValueError where it holds something else."""
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     try:
@@ -114,7 +114,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_config(model: type[ModelT], tree: Mapping[str, Any], source: str) -> ModelT:
-    """Validate ``tree`` as ``model``; errors are told as ``source: field: what is wrong``."""
+    """Validate ``tree`` as ``model``; errors have the form ``source: field: what is wrong``."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -174,7 +174,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1])
         return f"unknown key {quoted(redact(location))}{nearest(location, known, 'known key')}"
-    # Redacted before they are cut, for half a URL may not look like one.
+    # Secrets are removed before the text is shortened: half a URL may not look like one.
     got = _cut(redact(repr(problem.get("input"))), MOST_QUOTED)
     return f"{_cut(location, MOST_QUOTED)}: {_cut(redact(problem['msg']), 500)} (got {got})"
 
@@ -184,7 +184,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:
-    """Keys that may be meant in the place ``around``: those of an augmentation there, or all."""
+    """The known keys for a location: those of an augmentation inside of one, otherwise all."""
     if around and around[-1] in AUGMENT_OPS:
         return _all_keys(AUGMENT_OPS[str(around[-1])], f"{_dotted(around)}.")
     return [*_all_keys(model), BASE] if model is Config else _all_keys(model)

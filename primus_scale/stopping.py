@@ -85,10 +85,10 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> Iterator[Stop]:
+def stop_on_signals(stop: Stop, on_signal: Callable[[bool], None] | None = None) -> Iterator[Stop]:
     """``stop`` set by SIGTERM and SIGINT; a second SIGINT ends this process.
 
-    ask: called too, in another thread, with True for SIGINT. Does nothing outside of the main
+    on_signal: called too, in another thread, with True for SIGINT. Does nothing outside of the main
     thread, since only that can set signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -97,7 +97,7 @@ def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> It
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     listener = threading.Thread(
-        target=_listen, args=(receiver, stop, ask), name="primus-signals", daemon=True
+        target=_listen, args=(receiver, stop, on_signal), name="primus-signals", daemon=True
     )
     listener.start()
     # Handlers that do nothing: Python writes to the pipe only for signals that have a handler.
@@ -115,7 +115,7 @@ def stop_on_signals(stop: Stop, ask: Callable[[bool], None] | None = None) -> It
         os.close(receiver)
 
 
-def _listen(receiver: int, stop: Stop, ask: Callable[[bool], None] | None) -> None:
+def _listen(receiver: int, stop: Stop, on_signal: Callable[[bool], None] | None) -> None:
     interrupts = 0
     while (number := os.read(receiver, 1)[0]) != _END:
         interrupted = number == signal.SIGINT
@@ -127,8 +127,8 @@ def _listen(receiver: int, stop: Stop, ask: Callable[[bool], None] | None) -> No
             if interrupted:
                 say("interrupted: stopping after a checkpoint; Ctrl-C again ends at once")
             stop.set(interrupted=interrupted)
-            if ask is not None:
-                ask(interrupted)
+            if on_signal is not None:
+                on_signal(interrupted)
 
 
 def say(what: str) -> None:

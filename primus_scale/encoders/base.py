@@ -1,4 +1,4 @@
-"""What every IMU encoder is: a backbone, its heads, and the embeddings they give.
+"""The parts of every IMU encoder: a backbone, its heads, and the embeddings that they give.
 
 Shapes: B windows, C channels, T samples, D width of the features; see ``primus_scale.sample``.
 """
@@ -20,7 +20,7 @@ SHARED = "shared"  # name of the one head of teachers that share a space
 
 
 class Embeddings(NamedTuple):
-    """What an encoder says of B windows; no tensor is normalised.
+    """The output of an encoder for B windows; no tensor is normalised.
 
     features ``(B, D)``; ss ``(B, Ds)`` of the self-supervision head; mm ``(B, Dt)`` by teacher
     modality, the same tensor twice where video and text share a head.
@@ -42,7 +42,7 @@ class Embeddings(NamedTuple):
         )
 
     def chunk(self, parts: int) -> tuple[Embeddings, ...]:
-        """Cut along the batch into ``parts`` equal parts, such as the two stacked views.
+        """Split along the batch into ``parts`` equal parts, such as the two stacked views.
 
         Raises ValueError where B does not divide by ``parts``.
         """
@@ -65,10 +65,10 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Everything that fixes an encoder's architecture and the signal it takes.
+    """An encoder's architecture and its input.
 
-    samples of each of ``channels`` channels at ``rate_hz``; ``teacher_dims`` is the width of each
-    teacher's space by modality; ``shared_head`` says that one head serves all of them.
+    channels, samples, rate_hz: of a window. teacher_dims: width of each teacher's space by
+    modality. shared_head: one head is used for all teachers.
     """
 
     config: EncoderConfig
@@ -116,8 +116,8 @@ class Heads(nn.Module):
 class ImuEncoder(nn.Module):
     """A backbone with its heads: imu ``(B, C, T)`` float32 in SI units -> ``Embeddings``.
 
-    Takes float32 windows whatever the precision of its weights, since the input normalisation
-    needs it; the embeddings come in the weights' precision.
+    It takes float32 windows also if its weights have another precision, since the normalisation of
+    the input needs it. The embeddings have the precision of the weights.
     """
 
     def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
@@ -141,9 +141,9 @@ class ImuEncoder(nn.Module):
 class FiniteSamples:
     """A hook of ``encoder.register_forward_pre_hook(..., with_kwargs=True)``.
 
-    Refuses windows with samples that are not finite, for which an encoder gives NaN. Training has
-    its own way with those, and a program that is being compiled or exported cannot look at values:
-    nothing is checked then.
+    It refuses windows with samples that are not finite, for which an encoder gives NaN. It does
+    nothing in training, where such a step is skipped, and while the encoder is compiled or
+    exported, where values are not known.
     """
 
     def __init__(self, channels: Sequence[str]) -> None:
@@ -155,7 +155,7 @@ class FiniteSamples:
             return
         imu = args[0] if args else kwargs["imu"]
         if imu.is_meta or imu.ndim != 3 or imu.shape[1] != len(self.channels):
-            return  # the encoder says what is wrong with the shape
+            return  # the encoder raises an error that describes the shape
         bad = ~imu.isfinite()
         if bad.any():
             window, channel, sample = bad.nonzero()[0].tolist()

@@ -1,7 +1,7 @@
 """Exported encoders: a folder with ``encoder.safetensors`` and ``card.json``, free of DeepSpeed.
 
-``load_encoder`` is what users of a pretrained encoder call; the card says what signal the encoder
-takes, what it was trained on, and under which licence.
+Users of a pretrained encoder call ``load_encoder``. The card describes the input of the encoder,
+its training data and its licence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TeacherCard(ConfigModel):
 
 
 class EncoderCard(ConfigModel):
-    """What ``card.json`` says; made by ``describe_encoder``, read by ``read_card``.
+    """The content of ``card.json``; ``describe_encoder`` makes it, ``read_card`` reads it.
 
     ``data`` and ``objective`` are free JSON for people; all else is needed to use the encoder.
     """
@@ -98,9 +98,9 @@ def describe_encoder(
 def save_encoder(encoder: ImuEncoder, directory: str | Path, card: EncoderCard) -> None:
     """Write ``encoder`` (as float32) and its card into the local folder ``directory``.
 
-    An export that stands there is replaced once the new one is wholly written.
-    Raises ValueError where a weight is not finite, OSError naming the folder where it cannot be
-    written; an earlier export is then as it was.
+    An earlier export in the folder is replaced after the new one is completely written. Raises
+    ValueError where a weight is not finite, OSError naming the folder where it cannot be written;
+    an earlier export does not change then.
     """
     tensors = {}
     for name, tensor in encoder.state_dict().items():
@@ -199,10 +199,10 @@ def _existing(directory: Path, name: str) -> Path:
 
 
 def _replace_export(directory: Path, weights: bytes, card: bytes) -> None:
-    """Write both files under temporary names, then swap them in.
+    """Write both files under temporary names, then rename them.
 
-    The old card goes before the weights change and the new one comes last, so a kill at any
-    moment leaves a folder that loads or that says it is incomplete, never a mix.
+    The old card is deleted before the weights are replaced, and the new card is renamed last. So
+    after a kill at any moment the folder loads, or is reported as incomplete; it is never mixed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     content = {WEIGHTS_FILE: weights, CARD_FILE: card}

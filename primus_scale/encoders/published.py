@@ -1,8 +1,8 @@
 """Import of the paper's published weights (Zenodo record 15147513, ``best_model.ckpt``).
 
-The file is a Lightning checkpoint; its ``state_dict`` holds the IMU encoder under ``imu_encoder.``
-next to the frozen teachers, which stay where they are. Only tensors are read, never code: the file
-is opened with ``weights_only=True`` and mapped, so the teachers' half gigabyte is not loaded.
+The file is a Lightning checkpoint; its ``state_dict`` holds the IMU encoder under ``imu_encoder.``,
+and the frozen teachers, which are not imported. Only tensors are read, never code: the file is
+opened with ``weights_only=True`` and memory-mapped, so the teachers' half gigabyte is not loaded.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _published_architecture() -> ImuEncoder:
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:
-    """The ``state_dict`` of a Lightning checkpoint, its tensors still on disk."""
+    """The ``state_dict`` of a Lightning checkpoint, with memory-mapped tensors."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; download best_model.ckpt from {SOURCE}")
     _check_archive(path)
@@ -110,7 +110,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Find damage that torch does not: it checks no checksum of the tensors it maps."""
+    """Check the archive's checksums, which torch does not check for memory-mapped tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             # Torch stores members as they are; others could unpack to any size.
@@ -130,7 +130,7 @@ def _check_archive(path: Path) -> None:
 def _encoder_weights(
     state_dict: Mapping[str, Any], encoder: ImuEncoder, path: Path
 ) -> dict[str, torch.Tensor]:
-    """The encoder's entries under our names, each of the expected shape."""
+    """The encoder's weights by their names in ``ImuEncoder``, each of the expected shape."""
     found = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in state_dict.items()

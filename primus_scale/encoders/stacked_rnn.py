@@ -1,9 +1,9 @@
 """The paper's encoder, three dilated convolutions and a GRU, and a variant that scans time.
 
-``stacked_rnn`` is the encoder of PRIMUS (arXiv 2411.15127), exact to its published weights. Two of
-its properties look like slips and are kept for their sake: the GRU scans the 32 channels of the
-pooled tensor instead of its 32 time steps, and the norm on the input removes gravity's magnitude.
-``stacked_rnn_time`` does without both.
+``stacked_rnn`` is the encoder of PRIMUS (arXiv 2411.15127), exactly as its published weights need
+it. Two of its properties look like mistakes, but the weights depend on them: the GRU scans the 32
+channels of the pooled tensor instead of its 32 time steps, and the norm of the input removes the
+magnitude of gravity. ``stacked_rnn_time`` has neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POOL = 3
 class InputNorm(nn.GroupNorm):
     """Group norm of the window, one group a sensor triplet, computed in float32.
 
-    In bfloat16 the 9.8 m/s2 of gravity would leave only 0.03 m/s2 of resolution for what moves.
+    In bfloat16 values near gravity, 9.8 m/s2, have a resolution of 0.03 m/s2 only.
     """
 
     def __init__(self, channels: int) -> None:

@@ -38,8 +38,8 @@ SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16)}
 class NormalLinear(nn.Linear):
     """Linear map whose weights start normal with deviation ``std`` and whose bias starts at zero.
 
-    It starts so inside its own constructor, since DeepSpeed's ``zero.Init`` partitions a module's
-    weights right after it: what is set later is lost.
+    The constructor sets them, since DeepSpeed's ``zero.Init`` partitions a module's weights right
+    after its constructor; later values would be lost.
     """
 
     def __init__(self, inputs: int, outputs: int, std: float = INIT_STD) -> None:
@@ -71,10 +71,10 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and MLP, each added to what came in.
+    """Pre-norm attention and MLP, each with a residual connection.
 
-    What is added starts smaller the more layers there are, so that their sum does not grow with
-    depth (as in GPT-2).
+    The initial weights of the two outputs are smaller the more layers there are, so that the sum
+    over layers does not grow with depth (as in GPT-2).
     """
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
@@ -96,7 +96,7 @@ class Layer(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """One token for each ``patch`` samples of all channels, with its learned place in time.
+    """One token for each ``patch`` samples of all channels, with a learned position embedding.
 
     imu ``(B, C, T)`` -> tokens ``(B, T / patch, D)``.
     """

@@ -1,8 +1,7 @@
-"""What a teacher is, and how the frames and texts of windows become one embedding each.
+"""The base class of teachers, and the embedding of a window from its frames or texts.
 
-Both ways of training go through `embed_windows`: the embedding stage, which stores its result as
-float16 in packed shards, and live mode, which calls it in the step. So the two agree to float16
-precision by construction.
+The embedding stage, which stores embeddings as float16 in packed shards, and live mode, which
+computes them in the step, both call `embed_windows`. So they agree up to float16 rounding.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class Teacher(ABC):
     """A frozen encoder of one modality.
 
     name: as given in the configuration. modality: ``video`` or ``text``. dim: width D of an
-    embedding. key: digest of the weights and of the preprocessing; only embeddings of one key may
-    be mixed. space: digest of the weights alone; the two towers of one CLIP share it, since they
-    embed into one space. batch: units in one forward pass.
+    embedding. key: digest of weights and preprocessing; embeddings may be mixed only if their keys
+    are equal. space: digest of the weights only; both towers of a CLIP model have the same, since
+    they embed into one space. batch: units in one forward pass.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Teacher(ABC):
         self.batch = batch
 
     def units(self, items: tuple[Any, ...]) -> tuple[Hashable, ...]:
-        """What of a window is encoded as one: by default each frame or text by itself."""
+        """The units of a window that are encoded: by default each frame or each text."""
         return items
 
     @abstractmethod
@@ -65,7 +64,7 @@ class Teacher(ABC):
     def encode(self, units: Sequence[Any], run: Run = map) -> torch.Tensor:
         """Embeddings ``(len(units), D)`` float32 on the teacher's device, L2-normalised.
 
-        ``run`` maps a function over the forward passes; that of an executor makes them concurrent.
+        run: maps a function over the forward passes, such as ``map`` of an executor.
         """
         if not units:
             return torch.zeros(0, self.dim, device=self.device)
@@ -85,8 +84,8 @@ def embed_windows(
 
     ``items`` holds B tuples of JPEG frames (video) or of texts. Returns the embeddings ``(B, D)``
     float32, zero where a window has no item, and the mask ``(B,)`` bool of the windows that have
-    one, both on the teacher's device. Units that occur several times are encoded once: windows of
-    one moment, worn at several places, share their frames. ``run``: see `Teacher.encode`.
+    one, both on the teacher's device. A unit that occurs several times is encoded once: windows of
+    one moment from several devices have the same frames. ``run``: see `Teacher.encode`.
     """
     units = [teacher.units(window) if window else () for window in items]
     flat = [unit for window in units for unit in window]
@@ -103,10 +102,9 @@ def embed_windows(
 def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> Batch:
     """The batch with embeddings and masks in place of its frames and texts (live mode).
 
-    ``teachers`` by modality, as `build_teachers` gives them. The tensors come out on the device
-    of ``batch.imu``. Raises
-    ValueError where the batch was read without the frames or texts that a teacher needs, and
-    naming the window where a frame cannot be decoded.
+    teachers: by modality, from `build_teachers`. New tensors are on the device of ``batch.imu``.
+    Raises ValueError where the batch has no frames or texts that a teacher needs, and, naming the
+    window, where a frame cannot be decoded.
     """
     sources = {"video": batch.frames, "text": batch.texts}
     embeddings, present = dict(batch.embeddings), dict(batch.present)
@@ -131,7 +129,7 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
 
 
 class EmbeddingSpace(Protocol):
-    """What a shard index says of the embeddings of one modality."""
+    """The embeddings of one modality, as a shard index describes them."""
 
     @property
     def dim(self) -> int:
@@ -189,7 +187,7 @@ def decode_frame(frame: bytes) -> Image.Image:
 
 
 def digest_weights(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest of named tensors, whatever file layout they came in: 32 hexadecimal digits."""
+    """Digest of named tensors, independent of their file format: 32 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
