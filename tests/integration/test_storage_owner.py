@@ -70,20 +70,26 @@ def start(tmp_path: Path, storage: str) -> Start:
     return start
 
 
-def stored(storage: str) -> dict[str, bytes]:
-    """What lies at the run's storage, but for the lock."""
+def stored_names(storage: str) -> list[str]:
+    """Paths of the files at the run's storage."""
     server, root = fsspec.core.url_to_fs(f"{storage}/tiny")
     server.invalidate_cache()
-    files = server.find(root) if server.exists(root) else []
+    return list(server.find(root)) if server.exists(root) else []
+
+
+def stored(storage: str) -> dict[str, bytes]:
+    """What lies at the run's storage, but for the lock, while no run writes there."""
+    server, root = fsspec.core.url_to_fs(f"{storage}/tiny")
     return {
         path.removeprefix(root): server.cat_file(path)
-        for path in files
+        for path in stored_names(storage)
         if not path.endswith(LOCK_FILE)
     }
 
 
 def has_checkpoint(storage: str) -> bool:
-    return any(name.endswith("manifest.json") for name in stored(storage))
+    """Of names alone: a running run renames files after they were listed."""
+    return any(name.endswith("manifest.json") for name in stored_names(storage))
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
