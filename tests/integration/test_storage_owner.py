@@ -170,12 +170,12 @@ def test_holder_elsewhere_is_known_by_its_beats(
     folder = Folder(f"{bucket}/beats", Patience())
     holder = storage_lock.storage_lock(folder, instead="another")
     assert isinstance(holder, storage_lock.HeartbeatLock)
-    holder._me["process"] = ["another kernel", "another namespace", 1, 1]
+    holder._self["process"] = ["another kernel", "another namespace", 1, 1]
     holder.acquire()
     with pytest.raises(OSError, match=rf"{folder.url} is in use by .*choose another"):
         storage_lock.HeartbeatLock(folder, "another").acquire()
     holder._released.set()  # it is lost with its machine
-    holder._heart.join()
+    holder._heartbeat.join()
     start = time.monotonic()
     with storage_lock.held(folder.url, instead="another"):
         assert time.monotonic() - start > storage_lock.STALE_S
