@@ -1,5 +1,5 @@
-"""Signals as arrays, whatever file or device they come from.
+"""Functions of signals as arrays, independent of files and devices.
 
 ``units``: factors to SI units. ``resample``: from samples at any times to a uniform grid.
-``channels``: which arrays are no measurement.
+``channels``: find channels that hold no measurement.
 """

@@ -1,11 +1,11 @@
-"""Channels that are no measurement, as the samples of a window show."""
+"""Find channels that hold no measurement: constant channels, and copies of another channel."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Of a channel's largest value: resampling leaves a constant constant, and a copy a copy, up to the
-# rounding of float32.
+# Share of a channel's largest value. After resampling a constant channel is constant, and a copy
+# equal to its original, up to the rounding of float32.
 ROUNDING = 1e-6
 
 

@@ -1,14 +1,15 @@
 """Resampling of samples at any times onto a uniform grid, free of aliases and of delay.
 
-A cubic spline through the samples, whatever their jitter, is evaluated on a fine uniform grid and
-low-passed there by a windowed sinc of linear phase, centred on the output: nothing is shifted.
+A cubic spline through the samples, at regular or irregular times, is evaluated on a fine uniform
+grid. A windowed sinc of linear phase, centred on the output, then removes high frequencies there,
+so the signal is not delayed.
 
-With ``band`` the lower of native and new rate, the filter passes 0 to 0.4 band within 0.2 % and
-stops from 0.6 band on, by 60 dB there and by more than 40 dB everywhere; half amplitude lies at
-band / 2. At 50 Hz: flat to 20 Hz, down from 30 Hz on; what lies at 25 to 30 Hz, in the transition,
-folds to 20 to 25 Hz, attenuated by 6 to 60 dB. Times that jitter by a tenth of their spacing leave
-that true to 1 % and 40 dB for rates from 60 Hz on, save for content in the upper quarter below the
-native Nyquist rate, which no method can tell from noise.
+With ``band`` the lower of native and new rate, the filter passes 0 to 0.4 band within 0.2 %, has
+half amplitude at band / 2, and stops from 0.6 band on, by 60 dB there and by more than 40 dB
+everywhere. At 50 Hz it is flat to 20 Hz and stops from 30 Hz on; frequencies of 25 to 30 Hz, in the
+transition, fold to 20 to 25 Hz, attenuated by 6 to 60 dB. With a jitter of a tenth of the spacing
+this holds to 1 % and 40 dB for rates from 60 Hz on, except for the upper quarter below the native
+Nyquist rate, which no method can separate from noise.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from scipy.signal import upfirdn
 
 HALF_WIDTH = 10  # of the sinc, in periods of its band
 ATTENUATION_DB = 60.0
-OVERSAMPLED = 6.0  # native rates this many times the new one need no refinement
-SPLINE_REACH = 32  # samples after which a spline has forgotten its end (0.27 ** 32)
-LONGEST_SPACING = 2.5  # periods; the spline is led along a straight line over longer ones
-SHORTEST_SPACING = 0.25  # periods; closer samples are averaged, or the spline would swing
-TOLERANCE_S = 1e-6  # by which a grid point may lie outside the samples: rounding of epoch times
+OVERSAMPLED = 6.0  # native rates of at least so many times the new one need no refinement
+SPLINE_REACH = 32  # samples after which the end of a spline has no effect (0.27 ** 32)
+LONGEST_SPACING = 2.5  # periods; over longer ones the spline follows a straight line
+SHORTEST_SPACING = 0.25  # periods; closer samples are averaged, or the spline would overshoot
+TOLERANCE_S = 1e-6  # by which a grid point may be outside the samples: rounding of epoch times
 
 
 class Resampler:
-    """Resamples from samples about every ``period_s`` to ``k / rate_hz``, k whole.
+    """Resamples from samples about every ``period_s`` to times ``k / rate_hz``, k whole.
 
-    Where the native rate is below six times the new one a spline alone would lose the upper part
-    of the band, or fold jitter into it; so what it residual at the samples' own times is
-    interpolated and added, once or twice (iterative reconstruction from irregular samples).
+    If the native rate is below ``OVERSAMPLED`` times the new one, a spline alone would lose the
+    upper part of the band, or fold jitter into it. Then the residual, the difference between the
+    samples and the signal at their times, is interpolated and added, once or twice (iterative
+    reconstruction from irregular samples).
     """
 
     def __init__(self, period_s: float, rate_hz: float) -> None:
@@ -41,12 +43,12 @@ class Resampler:
         self.rate_hz = rate_hz
         ratio = 1.0 / (period_s * rate_hz)
         self._refinements = 0 if ratio >= OVERSAMPLED else 1 if ratio >= 1.5 else 2
-        # The fine grid is so fine that images of the spline do not fold into the band.
+        # On the fine grid, images of the spline do not fold into the band.
         self._factor = math.ceil(3 * ratio) if self._refinements else math.ceil(ratio) + 4
         self._taps = _low_pass(min(ratio, 1.0) / self._factor, self._factor)
         self._native_taps = _low_pass(ratio / self._factor, 1)
         reach = HALF_WIDTH * (max(ratio, 1.0) + self._refinements)
-        # Doubled for places where samples are denser than usual.
+        # Twice the reach, since samples may be denser than usual.
         self.margin = 2 * math.ceil(reach) + (1 + self._refinements) * SPLINE_REACH
 
     def first(self, time_s: float) -> int:
@@ -60,18 +62,18 @@ class Resampler:
     def __call__(self, time_s: np.ndarray, values: np.ndarray, grid: range) -> np.ndarray:
         """Values float64 ``(len(grid), c)`` at ``grid``, indices within the samples' span.
 
-        time_s ``(n,)`` increasing, values ``(n, c)``: a whole segment, or the part of it that
-        reaches ``margin`` samples beyond the grid on both sides. At the ends of a segment the
-        signal is continued by its point reflection; outputs nearer to them than the filter's
-        half-width, ``10 / band`` seconds, are less exact.
+        time_s ``(n,)`` increasing, values ``(n, c)``: a whole segment, or a part of it with
+        ``margin`` samples more than the grid on both sides. At the ends of a segment the signal is
+        continued by its point reflection. Outputs nearer to an end than half the filter's width,
+        ``10 / band`` seconds, are less exact.
         """
         if not len(grid):
             return np.empty((0, values.shape[1]))
-        # Times count from the first output, where float64 is finest.
+        # Times relative to the first output, where float64 has the best resolution.
         time_s, samples = time_s - grid[0] / self.rate_hz, np.asarray(values, dtype=np.float64)
         time_s, samples = _bridge(*_thin(time_s, samples, self.period_s), self.period_s)
         fine_hz = self._factor * self.rate_hz
-        # All outputs lie on the fine grid, whichever way their tolerance was rounded.
+        # With twice the tolerance all outputs are on the fine grid in spite of rounding.
         start = math.ceil((time_s[0] - 2 * TOLERANCE_S) * fine_hz)
         stop = math.floor((time_s[-1] + 2 * TOLERANCE_S) * fine_hz) + 1
         signal = self._interpolate(time_s, samples, np.arange(start, stop) / fine_hz)
@@ -123,9 +125,9 @@ def _spline(time_s: np.ndarray, values: np.ndarray, wanted_s: np.ndarray) -> np.
 
 
 def _thin(time_s: np.ndarray, values: np.ndarray, period_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Average samples in bursts, so that none are closer than a quarter of the period.
+    """Average samples that are closer than a quarter of the period.
 
-    First those of one half of a period, then the pairs that lie across two halves.
+    First those within the same half of a period, then pairs across two halves.
     """
     for half_s in (period_s / 2, math.inf):
         near = np.diff(time_s) < SHORTEST_SPACING * period_s
@@ -142,7 +144,7 @@ def _thin(time_s: np.ndarray, values: np.ndarray, period_s: float) -> tuple[np.n
 def _bridge(
     time_s: np.ndarray, values: np.ndarray, period_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lead the spline over missing samples (no gap yet) along straight lines."""
+    """Fill missing samples, too few for a gap, with points on straight lines, for the spline."""
     periods = np.diff(time_s) / period_s
     steps = np.where(periods > LONGEST_SPACING, np.rint(periods), 1).astype(np.int64)
     if (steps == 1).all():
@@ -156,8 +158,8 @@ def _bridge(
 def _extend(signal: np.ndarray, before: int, after: int, fitted: int) -> np.ndarray:
     """Continue a uniform signal ``(n, c)`` beyond its ends by point reflection.
 
-    The points reflected at come from straight lines through ``fitted + 1`` values, for noise in
-    the very last value would be doubled.
+    The points of reflection are on straight lines through ``fitted + 1`` values, since the noise of
+    a single value would be doubled.
     """
     count = min(fitted + 1, len(signal))
     # Weights by which a least-squares line through `count` values gives its value at the first.

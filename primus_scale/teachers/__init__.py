@@ -56,7 +56,7 @@ def build_teacher(
     """The teacher ``name`` of ``modality`` (``video`` or ``text``).
 
     ``name`` is one of the packaged teachers, a local folder of a ``transformers`` model, or a
-    model of the Hugging Face hub (``owner/model``). ``batch`` units go into one forward pass.
+    model of the Hugging Face hub (``owner/model``). ``batch``: units in one forward pass.
     Raises ValueError where there is no such teacher (naming the nearest), its package is absent,
     or its model is damaged or of a class that is not supported.
     """

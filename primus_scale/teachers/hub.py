@@ -22,12 +22,12 @@ from primus_scale.teachers.base import Teacher, decode_frame, digest_text, diges
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between the supported classes of models."""
+    """The differences between the supported classes of models."""
 
     model_class: str
     padding: Literal["longest", "max_length"]  # of texts, as the model was trained
-    masked: bool  # whether the text tower wants an attention mask
-    default_processor: str | None  # where a checkpoint comes without preprocessor_config.json
+    masked: bool  # whether the text tower takes an attention mask
+    default_processor: str | None  # for checkpoints without preprocessor_config.json
 
 
 _ADVICE = (
@@ -81,7 +81,7 @@ class Tokenizer:
         return {name: encoding[name].to(device) for name in ("input_ids", "attention_mask")}
 
     def describe(self) -> dict[str, Any]:
-        """What of it decides the embeddings, for the embedding key."""
+        """The properties of the tokenizer that change embeddings, for the embedding key."""
         vocabulary = map(str, sorted(self._tokenizer.get_vocab().items()))
         return {
             "tokenizer": type(self._tokenizer).__name__,
@@ -92,7 +92,7 @@ class Tokenizer:
 
 
 class TextTower(Teacher):
-    """The text tower: one text is one unit, cut to the model's longest."""
+    """The text tower: one text is one unit, cut to the model's greatest number of tokens."""
 
     def __init__(
         self, name: str, source: str, family: Family, device: torch.device | str, batch: int
@@ -153,8 +153,8 @@ class FrameTower(Teacher):
 class ClipTower(FrameTower):
     """The video tower of X-CLIP: a window's frames together are one unit.
 
-    The model takes a fixed number of frames; they are drawn evenly over the window's, with
-    repeats where it has fewer.
+    The model takes a fixed number of frames. They are evenly spaced over the window's frames, some
+    of them repeated if the window has fewer.
     """
 
     def units(self, items: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], ...]:
@@ -198,12 +198,12 @@ def _family(name: str, source: str) -> Family:
 
 
 def _image_processor(source: str, family: Family, pixels: int) -> Any:
-    """The model's own preprocessing, by Pillow everywhere, so that keys and pixels agree."""
+    """The model's preprocessing, always by Pillow, so that keys and pixels agree everywhere."""
     import transformers
     from transformers.models.auto.image_processing_auto import get_image_processor_config
 
     if family.default_processor and not get_image_processor_config(source):
-        # CLIP4Clip checkpoints come without; they were trained with CLIP's.
+        # CLIP4Clip checkpoints have none; they were trained with CLIP's.
         default = getattr(transformers, family.default_processor)
         return default(
             size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels}
@@ -234,7 +234,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 @contextmanager
 def explain_load_errors(name: str, advice: str) -> Iterator[None]:
-    """Turn what a library raises over a teacher's files into one ValueError that names it."""
+    """Turn any error of loading a teacher's files into a ValueError that names the teacher."""
     try:
         yield
     except Exception as error:  # of any kind: the files may be anybody's

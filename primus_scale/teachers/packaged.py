@@ -1,4 +1,4 @@
-"""The two teachers whose weights come inside Python packages; nothing is downloaded."""
+"""The two teachers whose weights are in Python packages; nothing is downloaded at run time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from primus_scale.teachers.base import Teacher, decode_frame, digest_weights
 from primus_scale.teachers.hub import Tokenizer, explain_load_errors, load_frozen
 
-# Frames in one pass on a CPU, few enough for the activations to stay in its cache: one core embeds
-# 60 images/s by 4 and 40 by 32 (fp32; the package's own network, 64 a pass, 9).
+# Frames in one pass on a CPU, so few that the activations stay in its cache. One core embeds
+# 60 images/s with 4 a pass, 40 with 32 (fp32; 9 with the package's own network and 64 a pass).
 CPU_FRAMES = 4
 
 
@@ -101,10 +101,10 @@ class MiniLM(Teacher):
 
 
 def _optimise(network: nn.Module) -> None:
-    """Rewrite the network in place to the same function with less memory traffic.
+    """Change the network in place so that it computes the same with less memory traffic.
 
-    Batch norms are folded into convolutions, activations overwrite their input, and padding by
-    copy goes where a convolution can pad by itself.
+    Batch norms are folded into convolutions, activations overwrite their input, and convolutions
+    pad by themselves where a separate layer would copy their input.
     """
     for block, convolution, norm in _convolution_norm_pairs(network):
         fused = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm))

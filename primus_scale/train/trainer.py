@@ -67,7 +67,8 @@ def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) ->
             watched(config.train.stuck_after_s, REQUEUE),  # ends the run where a rank is stuck
             stop_on_signals(stop or Stop()) as stopping,
             only_run(config.output),  # the lock of the output folder
-            owned_storage(storage_folder(config), storage_claimant(config)),  # of the copy
+            # The lock and the owner of the copy, where ``train.storage`` is set.
+            owned_storage(storage_folder(config), storage_claimant(config)),
         ):
             with pulse.long_work():
                 run = build_run(config, runtime, placement)
