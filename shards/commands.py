@@ -102,7 +102,7 @@ def _add_verify(steps: Any) -> None:
     parser = steps.add_parser(
         "verify",
         help="read a shard folder again against its index",
-        description="Read every file of a shard folder again and hold it against index.json: "
+        description="Read every file of a shard folder again and compare it with index.json: "
         "sizes, checksums, records, shapes, values and identities. Prints counts by data set, "
         "placement, modality and label, and every fault; exit code 1 where there is one.",
     )

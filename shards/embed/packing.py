@@ -1,7 +1,7 @@
 """Packed shards from embedded windows: blocks of windows, in an order that is planned before.
 
-Which window goes into which block of which shard is known before anything is read, so shards are
-written in any order by any number of workers, and come out the same. A worker holds one block.
+The block and shard of each window are planned before anything is read. So any number of workers
+write shards in any order, with the same bytes. A worker keeps one block in memory.
 """
 
 from __future__ import annotations

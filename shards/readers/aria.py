@@ -60,13 +60,13 @@ class AriaReader(Reader):
 
     def recordings(self) -> list[RecordingRef]:
         """All VRS files; opens none."""
-        beside = {path for kind in NARRATIONS for path in self.source.find(f"**/*{kind}")}
+        narration_files = {path for kind in NARRATIONS for path in self.source.find(f"**/*{kind}")}
         refs = []
         for path in self.source.find("**/*.vrs"):
             if PurePosixPath(path).name.startswith("._"):
                 continue  # what macOS writes next to files on foreign disks
             bare = str(PurePosixPath(path).with_suffix(""))
-            texts = (f"{bare}{kind}" for kind in NARRATIONS if f"{bare}{kind}" in beside)
+            texts = (f"{bare}{kind}" for kind in NARRATIONS if f"{bare}{kind}" in narration_files)
             refs.append(RecordingRef(bare.replace("/", "-"), (path, *texts)))
         return checked_listing(self.source, refs, "file called *.vrs")
 

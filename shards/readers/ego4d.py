@@ -198,7 +198,7 @@ class Ego4dReader(Reader):
 
 
 def _metadata(source: Source, path: str | None, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """What ego4d.json says of the videos wanted, as far as it matters here."""
+    """The needed fields of ego4d.json for the wanted videos."""
     assert path is not None
     found: dict[str, dict[str, Any]] = {}
     for member in find_members(source, path, inside="videos"):

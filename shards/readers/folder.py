@@ -157,8 +157,8 @@ class _Folder:
         path = posixpath.join(self.path, file)
         if not self.source.exists(path):
             folder = posixpath.dirname(path)
-            beside = self.source.find(posixpath.join(glob.escape(folder), "*"))
-            there = [posixpath.basename(other) for other in beside]
+            paths = self.source.find(posixpath.join(glob.escape(folder), "*"))
+            there = [posixpath.basename(other) for other in paths]
             raise FileNotFoundError(
                 f"{self.where}: {field}: no {self.source.locate(path)}"
                 f"{nearest(posixpath.basename(path), there)}; correct the name, or add the file"

@@ -64,7 +64,10 @@ class HaptReader(Reader):
 
     def recordings(self) -> list[RecordingRef]:
         """The experiments that have an accelerometer file; opens none."""
-        beside = {*self.source.find("**/gyro_exp*_user*.txt"), *self.source.find("**/labels.txt")}
+        other_paths = {
+            *self.source.find("**/gyro_exp*_user*.txt"),
+            *self.source.find("**/labels.txt"),
+        }
         refs = []
         for path in self.source.find("**/acc_exp*_user*.txt"):
             if match := _FILE.fullmatch(path):
@@ -73,10 +76,10 @@ class HaptReader(Reader):
                 details = {
                     "experiment": int(match["experiment"]),
                     "person": int(match["person"]),
-                    "gyroscope": gyroscope if gyroscope in beside else None,
+                    "gyroscope": gyroscope if gyroscope in other_paths else None,
                     "labels": labels,
                 }
-                files = (path, *sorted({gyroscope, labels} & beside))
+                files = (path, *sorted({gyroscope, labels} & other_paths))
                 refs.append(RecordingRef(f"exp{int(match['experiment']):02d}", files, details))
         return checked_listing(self.source, refs, "RawData/acc_exp01_user01.txt (nor of others)")
 

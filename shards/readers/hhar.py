@@ -10,7 +10,7 @@ of all people and devices, 13 million in the largest, with columns
 
 A recording is what one device measured of one person. Listing scans the files once, in blocks, and
 notes the blocks in which each pair occurs (they stand together), so that opening a recording reads
-its own blocks only, and memory holds one block at a time.
+its own blocks only, with one block in memory at a time.
 """
 
 from __future__ import annotations

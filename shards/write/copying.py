@@ -1,7 +1,7 @@
 """Records of many tars, read at once, and copied into the shards of a folder.
 
-Which record goes into which shard is known before anything is copied, so shards are written in any
-order by any number of workers, and come out the same.
+The shard of each record is planned before anything is copied. So any number of workers write shards
+in any order, with the same bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RecordReader:
 
     def __init__(self, url: str) -> None:
         self._folder = Folder(url)
-        # Kept as long as the reader: each thread has a connection of its own to an object store.
+        # Kept as long as the reader: each thread has its own connection to an object store.
         self._pool = ThreadPoolExecutor(READ_AHEAD)
 
     def read(self, places: Sequence[RecordPlace]) -> Iterator[dict[str, memoryview]]:
