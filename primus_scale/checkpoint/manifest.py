@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def check_size(size: int, place: str) -> None:
     """ValueError where the manifest at ``place`` is too large to be one."""
     if size > MOST_BYTES:
-        raise ValueError(f"{place} has {size:,} bytes, which no manifest has")
+        raise ValueError(f"{place} has {size:,} bytes, a manifest has at most {MOST_BYTES:,}")
 
 
 def file_entry(path: Path) -> dict[str, Any]:

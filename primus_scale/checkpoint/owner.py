@@ -147,7 +147,7 @@ def _read_owner(folder: Folder) -> Owner | None:
     names = [field.name for field in fields(Owner)]
     if not isinstance(tree, dict) or not all(_is_text(tree.get(name)) for name in names):
         raise ValueError(
-            f"{place} does not say whose the folder is; remove it, and start the run that it is of"
+            f"{place} does not name the run that owns the folder; remove it, and start that run"
         )
     return Owner(**{name: tree[name] for name in names})
 

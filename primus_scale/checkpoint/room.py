@@ -58,7 +58,7 @@ def check_room(folder: Path, sizes: Mapping[str, int], copies: int, instead: str
         ) from error
     if _free(folder) < copies * needed:
         log.warning(
-            "%s has %s free, %d checkpoints of %s are to come next to those that are there; free "
+            "%s has %s free, but the run adds %d checkpoints of %s to those in the folder; free "
             "some space, or lower train.keep_checkpoints",
             folder,
             _amount(_free(folder)),

@@ -57,7 +57,7 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
         members[extension] = view[start : start + info.size]
         position = start + -(-info.size // _TAR_BLOCK) * _TAR_BLOCK
     if position != len(data):
-        raise ValueError(f"its last member ends {position - len(data)} bytes behind it")
+        raise ValueError(f"its last member ends {position - len(data)} bytes after its end")
     if not keys:
         raise ValueError("it has no member")
     return keys.pop(), members
@@ -156,7 +156,7 @@ def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
         first, last = entry["data_offsets"]
         shape, dtype = entry["shape"], np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
         if any(type(number) is not int or number < 0 for number in (first, last, *shape)):
-            raise ValueError(f"tensor {quoted(name)} has an offset or a width that is none")
+            raise ValueError(f"tensor {quoted(name)} has an offset or a width that is no count")
         if first + math.prod(shape) * dtype.itemsize != last:
             raise ValueError(f"tensor {quoted(name)} {shape} is not {last - first} bytes long")
         taken.append((first, last))

@@ -89,7 +89,7 @@ def _problem(text: str) -> str | None:
         if slashes and not rest and link is last:
             return "names no place"
         if (found := _VARIABLE.match(rest)) and rest[found.end() :][:1] in ("", "/"):
-            return f"begins with {found[0]}, which nobody has filled in"
+            return f"begins with {found[0]}, which is not filled in"
     return None
 
 
@@ -100,7 +100,7 @@ def _host_problem(rest: str) -> str | None:
     if name in ("", ".", ".."):
         return "names no bucket or host"
     if found := _VARIABLE.search(host):
-        return f"has {found[0]} for a bucket or host, which nobody has filled in"
+        return f"has {found[0]} for a bucket or host, which is not filled in"
     if any(character.isspace() or character in "${}<>\\" for character in host):
         return f"has {host!r} for a bucket or host"
     return None

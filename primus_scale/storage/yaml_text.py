@@ -33,7 +33,7 @@ def read_yaml(data: bytes | str, *, texts_only: bool = False) -> Any:
     """
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
     if size > MOST_BYTES:
-        raise ValueError(f"longer than {MOST_BYTES:,} bytes, which no such file is")
+        raise ValueError(f"longer than {MOST_BYTES:,} bytes, the most that is read")
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         _check_depth(text)
@@ -65,7 +65,7 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MOST_DEPTH:
-                problem = f"more than {MOST_DEPTH} lists and mappings within each other"
+                problem = f"more than {MOST_DEPTH} nested lists and mappings"
                 raise yaml.YAMLError(_placed(problem, event.start_mark))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -81,7 +81,7 @@ def _check_size(root: yaml.Node) -> None:
             return 1 + len(node.value) // _TEXT_PER_VALUE
         key = id(node)
         if key in around:
-            raise yaml.YAMLError(_placed("an alias stands for what it stands in", node.start_mark))
+            raise yaml.YAMLError(_placed("an alias refers to its own value", node.start_mark))
         if key not in sizes:
             around.add(key)
             pairs = isinstance(node, yaml.MappingNode)

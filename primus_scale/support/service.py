@@ -137,7 +137,7 @@ class ServiceSupportSet:
             done = self._actors.ask_all("load", str(folder.absolute()), long_work=True)
             if not done:
                 raise ConnectionError(
-                    f"no support actor is there to take in {folder}; start again to go on"
+                    f"no support actor answers, to load {folder}; start again to go on"
                 )
             return max(status.added for status in done.values())
 

@@ -20,13 +20,13 @@ MERGE_BOMB = "m0: &m0 {a: 1, b: 2}\n" + "".join(
 )
 LONG_TEXTS = f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 200)}]\n"
 BAD = {
-    "deep lists": ("[" * 100_000, "within each other"),
-    "deep mappings": ("{a: " * 5000, "within each other"),
-    "deep blocks": ("\n".join(" " * n + "a:" for n in range(900)), "within each other"),
+    "deep lists": ("[" * 100_000, "nested lists and mappings"),
+    "deep mappings": ("{a: " * 5000, "nested lists and mappings"),
+    "deep blocks": ("\n".join(" " * n + "a:" for n in range(900)), "nested lists and mappings"),
     "aliases": (BOMB, "by its aliases"),
     "aliases of mappings": (MERGE_BOMB, "by its aliases"),
     "aliases of a long text": (LONG_TEXTS, "by its aliases"),
-    "a loop": ("a: &a [*a]", "stands for what it stands in"),
+    "a loop": ("a: &a [*a]", "an alias refers to its own value"),
     "a key twice": ("a: 1\nb: {c: 1, c: 2}\n", "line 2, column 11: the key c is there twice"),
     "a list as a key": ("? [a]\n: 1\n", "a list or a mapping"),
     "a long number": ("a: " + "9" * 100_000, "cannot be read"),
