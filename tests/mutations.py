@@ -325,19 +325,23 @@ def run(fault: Fault, checkout: Path) -> bool:
             f"{fault.file} holds {fault.old!r} {text.count(fault.old)} times, not once"
         )
     path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *fault.tests.split()],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_tests(fault.tests, checkout)
     finally:
         path.write_text(text, encoding="utf-8")
+
+
+def run_tests(tests: str, checkout: Path) -> bool:
+    """Whether some of the tests fail; RuntimeError where they cannot be run."""
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *sorted(set(tests.split()))],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode not in (0, 1):  # neither all passed nor some failed
         raise RuntimeError(done.stdout + done.stderr)
     return done.returncode == 1
@@ -357,6 +361,8 @@ def main() -> int:
                 ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__")
             )
         shutil.copy(ROOT / "pyproject.toml", checkout)
+        if run_tests(" ".join(each.tests for each in chosen), checkout):
+            raise RuntimeError("the tests fail without any fault; run them in the checkout first")
         for fault in chosen:
             start = time.monotonic()
             caught = run(fault, checkout)

@@ -119,10 +119,10 @@ def test_files_that_are_no_results_are_named(tmp_path):
 
 
 def test_evaluations_may_share_what_they_have_finished(task, tmp_path):
-    shared = tmp_path / "finished.jsonl"
-    first = evaluate(task / "encoder", str(task), CONFIG, tmp_path / "first", finished_file=shared)
+    shared, few = tmp_path / "finished.jsonl", CONFIG.model_copy(update={"draws": 1, "steps": 1})
+    first = evaluate(task / "encoder", str(task), few, tmp_path / "first", finished_file=shared)
     lines = shared.read_text().splitlines()
-    again = evaluate(task / "encoder", str(task), CONFIG, tmp_path / "again", finished_file=shared)
+    again = evaluate(task / "encoder", str(task), few, tmp_path / "again", finished_file=shared)
     assert again == first
     assert shared.read_text().splitlines() == lines
 
