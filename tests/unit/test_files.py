@@ -1,5 +1,7 @@
 """Files are written whole or not at all, and what fails says which file and what to do."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,24 @@ def test_folder_is_made_and_the_file_replaced(tmp_path: Path) -> None:
         write_atomically(path, text)
         assert path.read_text(encoding="utf-8") == text
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_content_is_on_disk_before_the_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def note(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def noted(*arguments: object) -> object:
+            done.append(name)
+            return call(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note("flushed", os.fsync))
+    monkeypatch.setattr(Path, "replace", note("renamed", Path.replace))
+    write_atomically(tmp_path / "file.json", "text")
+    assert done == ["flushed", "renamed"]
 
 
 def test_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
