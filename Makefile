@@ -35,9 +35,9 @@ $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 		--video efficientnet-lite0 --text minilm --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
-# The groups (tests/conftest.py) are dealt in their order: the longest is the first.
+# Files are dealt to the workers in their order (tests/conftest.py): those that take longest first.
 test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(SETUP) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for title, key in (
         ("folders", _folder),
         ("slowest files", _file),
-        ("slowest tests", lambda report: report.nodeid.rpartition("@")[0] or report.nodeid),
+        ("slowest tests", lambda report: report.nodeid),
     ):
         rows = _table(reports, key)
         if title != "folders":
