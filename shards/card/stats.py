@@ -105,7 +105,7 @@ def collect_statistics(
 
 
 def _sample(records: int, most: int, windows: int, seed: int) -> np.ndarray:
-    """Numbers of the records to read: one drawn from each of as many equal stretches.
+    """Numbers of the records to read: one drawn from each of as many equal parts.
 
     Devices of a moment stand side by side, so that every third record might be of one device.
     """
