@@ -330,10 +330,18 @@ def run(fault: Fault, checkout: Path) -> bool:
 def run_tests(tests: str, checkout: Path) -> bool:
     """Whether some of the tests fail; RuntimeError where they cannot be run."""
     options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+    shared = ROOT.parent / "shared"
+    env = {
+        "PRIMUS_RECORDINGS": str(shared / "recordings"),  # the copy lies elsewhere
+        "PRIMUS_CASES": str(shared / "cases"),
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *sorted(set(tests.split()))],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=env,
         capture_output=True,
         text=True,
         check=False,
