@@ -77,7 +77,7 @@ def evaluate(
         labelled(sides["label"], classes),
         labelled(sides["test"], classes),
         encoder,
-        lambda seed: fresh_encoder(encoder, card, seed),
+        lambda seed: untrained_copy(encoder, card, seed),
         build_augment(augment),
         config,
         split=int(sides["label"].shard_set.index.provenance.get("split", 0)),
@@ -180,7 +180,7 @@ def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows
     )
 
 
-def fresh_encoder(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
+def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
     """An encoder of the card's architecture with new weights.
 
     Its buffers, the mean and deviation of the data, are copied from the pretrained encoder.

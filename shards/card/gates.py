@@ -18,7 +18,9 @@ from pydantic import TypeAdapter
 from shards.recording import ACCELEROMETER, GYROSCOPE
 from shards.report import DeviceReport, Finding, IngestReport, SensorReport
 from shards.settings import SensorLimits
-from shards.signal.sensor_gates import DEVICE_GATES, LABEL_GATE, SENSOR_GATES, Gate, Subject
+from shards.signal.device_gates import DEVICE_GATES, LABEL_GATE
+from shards.signal.gate import Gate, Subject
+from shards.signal.sensor_gates import SENSOR_GATES
 
 REPORT = TypeAdapter(IngestReport)
 # Rows of a sensor, in the words of the card, and where its report counts them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import stat
 import tempfile
@@ -34,7 +33,6 @@ _VERSION_KEYS = (
     "created",
 )
 _COPY_BYTES = 8 * 2**20
-JSON_BYTES = 2**30  # longest JSON file that is read whole
 
 
 class Source:
@@ -112,17 +110,6 @@ class Source:
                 "check that it is the right one"
             )
         return data
-
-    def read_json(self, path: str) -> Any:
-        """The JSON file at ``path``; ValueError naming it where it is empty or damaged."""
-        data = self.read_whole(path, JSON_BYTES)
-        try:
-            return json.loads(data)
-        except RecursionError:
-            fault = "its objects and lists are nested too deeply"
-        except ValueError as error:
-            fault = str(error)
-        raise ValueError(f"{self.locate(path)} is no JSON ({fault:.200}); download it again")
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from shards.report import FLAG, REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
-from shards.signal.device_gates import DEVICE_GATES, LABEL_GATE
 from shards.signal.gate import Gate, Subject
 
 SENSIBLE_HZ = (15.0, 5000.0)  # rates that a body-worn sensor has
@@ -220,6 +219,3 @@ SENSOR_GATES = (
         _rotation_text,
     ),
 )
-
-
-GATES = (*SENSOR_GATES, *DEVICE_GATES, LABEL_GATE)

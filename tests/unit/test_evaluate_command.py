@@ -10,7 +10,7 @@ from primus_scale.config import EncoderConfig, FewShotConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
 from primus_scale.evaluate import evaluate, log_confusion, pool_reports, write_summary
-from primus_scale.evaluate.command import fresh_encoder
+from primus_scale.evaluate.command import untrained_copy
 from primus_scale.evaluate.results import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
@@ -156,10 +156,10 @@ def test_people_on_both_sides_are_refused(task, tmp_path):
         evaluate(task / "encoder", str(tmp_path), CONFIG, tmp_path / "out")
 
 
-def test_fresh_encoder_has_new_weights_and_the_datas_statistics(task):
+def test_untrained_copy_has_new_weights_and_the_datas_statistics(task):
     pretrained, card = load_encoder(task / "encoder"), read_card(task / "encoder")
-    first, again = (fresh_encoder(pretrained, card, seed=1) for _ in range(2))
-    other = fresh_encoder(pretrained, card, seed=2)
+    first, again = (untrained_copy(pretrained, card, seed=1) for _ in range(2))
+    other = untrained_copy(pretrained, card, seed=2)
     weights = [dict(encoder.named_parameters()) for encoder in (pretrained, first, again, other)]
     name = max(weights[0], key=lambda key: weights[0][key].numel())
     assert torch.equal(weights[1][name], weights[2][name])

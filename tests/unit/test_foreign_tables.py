@@ -30,8 +30,6 @@ def test_json_that_its_library_cannot_read_is_told(value: str, tmp_path: Path) -
     place = next(members).place
     with pytest.raises(ValueError, match=r"a\.json, byte \d+: "):
         list(members)
-    with pytest.raises(ValueError, match=r"a\.json is no JSON"):
-        source.read_json("a.json")
     (tmp_path / "a.json").write_text(value)
     with pytest.raises(ValueError, match=r"a\.json: its 9999 bytes from 0 on are no JSON"):
         read_member(source, "a.json", place._replace(offset=0, size=9999))

@@ -15,7 +15,8 @@ from shards.ingest.windows import RecordingWindows
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, LabelSpan, Recording
 from shards.report import DeviceReport
 from shards.settings import SensorLimits
-from shards.signal.sensor_gates import GATES
+from shards.signal.device_gates import DEVICE_GATES, LABEL_GATE
+from shards.signal.sensor_gates import SENSOR_GATES
 from tests.recording_factory import (
     acceleration,
     make_recording,
@@ -170,11 +171,12 @@ def test_refused_windows_are_told_by_label() -> None:
 
 
 def test_every_gate_has_a_setting_and_a_flag() -> None:
+    gates = (*SENSOR_GATES, *DEVICE_GATES, LABEL_GATE)
     parser = argparse.ArgumentParser()
     add_build(parser.add_subparsers())
     flags = {flag for flag, *_ in GATE_FLAGS} | {"--acc-range", "--shared-times"}
-    assert {gate.setting for gate in GATES} <= {one.name for one in fields(SensorLimits)}
-    assert {gate.flag for gate in GATES} <= flags
+    assert {gate.setting for gate in gates} <= {one.name for one in fields(SensorLimits)}
+    assert {gate.flag for gate in gates} <= flags
     assert {"--" + one.name.replace("_", "-") for one in fields(SensorLimits)} == flags
 
 
