@@ -60,7 +60,7 @@ class ClusteredKeys:
 
     def write(self, places: torch.Tensor) -> None:
         """Put new entries at ``places`` ``(n,)``."""
-        self.keys.reach(int(places.max()) + 1)
+        self.keys.raise_used(int(places.max()) + 1)
         padded = functional.pad(self.fresh(len(places)), (0, 1))  # 0: all of them answer
         self.keys.matrix[places] = padded.to(self.keys.matrix.dtype)
 

@@ -50,7 +50,7 @@ from launch.ray_cluster import (
     connected,
     driver_actor,
     first_cause,
-    support_placement,
+    support_placement_group,
     worker_trainer,
 )
 from primus_scale.cli import Parser, add_config_arguments, answer
@@ -102,11 +102,11 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bool:
+def check_as_rank(config: Config, publish: Publish, placement_group: Any = None) -> bool:
     """Run all checks as one rank of those that were started; whether none failed.
 
     publish: called with findings on rank 0; also on a rank that fails alone, before it raises
-    ``GroupBrokenError``. placement: as ``pretrain`` takes it.
+    ``GroupBrokenError``. placement_group: as ``pretrain`` takes it.
     """
     missing_device = ""
     try:
@@ -117,7 +117,7 @@ def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bo
         runtime = join_group(config.train.model_copy(update={"device": "cpu"}))
     try:
         with Watch(config.train.stuck_after_s) as watch:
-            context = Context(config, runtime, watch, missing_device, placement)
+            context = Context(config, runtime, watch, missing_device, placement_group)
             with storage.files_removed(context):
                 return run_checks(CHECKS, context, publish)
     except GroupBrokenError as error:
@@ -130,17 +130,17 @@ def check_as_rank(config: Config, publish: Publish, placement: Any = None) -> bo
 def check_with_ray(config: Config, publish: Publish) -> bool:
     """Run all checks in workers that Ray starts as for the run; whether none failed.
 
-    ValueError where there is no room for them.
+    ValueError where it has no resources for them.
     """
     with (
         connected(config),
-        support_placement(config) as placement,
+        support_placement_group(config) as placement_group,
         _ray_storage(config) as storage_path,
     ):
         findings = driver_actor(FindingStore)
         run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
         trainer = worker_trainer(
-            _work, config, {"findings": findings, "placement": placement}, run_config
+            _work, config, {"findings": findings, "placement_group": placement_group}, run_config
         )
         try:
             with _published(findings, publish) as found:
@@ -202,7 +202,9 @@ def _work(settings: dict[str, Any]) -> None:
     config = parse_config(Config, settings["config"], source="the driver")
     findings = settings["findings"]
     try:
-        check_as_rank(config, lambda new: ray.get(findings.put.remote(new)), settings["placement"])
+        check_as_rank(
+            config, lambda new: ray.get(findings.put.remote(new)), settings["placement_group"]
+        )
     except GroupBrokenError:
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or Ray logs a traceback
         raise

@@ -1,8 +1,8 @@
 """What a run needs of a Ray cluster: the connection, and room for workers and support actors.
 
     with connected(config):
-        with support_placement(config) as placement:
-            trainer = worker_trainer(work, config, {"placement": placement}, RunConfig(...))
+        with support_placement_group(config) as group:
+            trainer = worker_trainer(work, config, {"placement_group": group}, RunConfig(...))
             trainer.fit()
 
 Ray Train reserves the workers' places itself; those of support actors that ask for cores or devices
@@ -140,22 +140,26 @@ def support_bundles(config: Config) -> list[dict[str, float]]:
 
 
 @contextmanager
-def support_placement(config: Config) -> Iterator[PlacementGroup | None]:
-    """Reserved room for the support actors, spread over the machines; None where none is needed.
+def support_placement_group(config: Config) -> Iterator[PlacementGroup | None]:
+    """Reserved resources for the support actors, spread over the machines.
 
-    Waits until the cluster has room.
+    None where the run has no such actors, or they need no resources. Waits until the cluster has
+    them.
     """
     bundles = support_bundles(config)
     if not bundles:
         yield None
         return
-    placement = placement_group(bundles, strategy="SPREAD")
+    group = placement_group(bundles, strategy="SPREAD")
     try:
-        while not placement.wait(PATIENCE_S):
-            print(f"no room for {len(bundles)} support actors yet: waiting", file=sys.stderr)
-        yield placement
+        while not group.wait(PATIENCE_S):
+            print(
+                f"the cluster has no resources for {len(bundles)} support actors yet; waiting",
+                file=sys.stderr,
+            )
+        yield group
     finally:
-        remove_placement_group(placement)
+        remove_placement_group(group)
 
 
 def driver_actor(kind: type) -> Any:

@@ -39,7 +39,7 @@ from launch.ray_cluster import (
     connected,
     driver_actor,
     first_cause,
-    support_placement,
+    support_placement_group,
     worker_trainer,
 )
 from primus_scale.cli import GOES_ON, USER_ERRORS, Parser, add_config_arguments, answer, explain
@@ -87,10 +87,10 @@ def train_with_ray(config: Config) -> int:
     """
     check_workers(config)
     open_data(config, config.launch.worker_counts[-1])
-    with connected(config), support_placement(config) as placement:
+    with connected(config), support_placement_group(config) as placement_group:
         channel = driver_actor(DriverChannel)
         check_writable(Path(config.output))  # Ray keeps its own records there
-        settings = {"channel": channel, "placement": placement}
+        settings = {"channel": channel, "placement_group": placement_group}
         run_config = RunConfig(
             name=config.name,
             storage_path=str((Path(config.output) / "ray").absolute()),
@@ -184,7 +184,7 @@ def _work(settings: dict[str, Any]) -> Any:
     config = parse_config(Config, settings["config"], source="the driver")
     with _stop_when_asked(channel) as stop:
         try:
-            return pretrain(config, stop, settings["placement"])
+            return pretrain(config, stop, settings["placement_group"])
         except (ConnectionError, TimeoutError):
             raise  # the network may work again when the workers restart
         except USER_ERRORS as error:

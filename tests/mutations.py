@@ -148,7 +148,7 @@ FAULTS = (
     Fault(
         "step: gradients of passes count twice",
         STEP,
-        "share = _gradient(self.output.temperatures[name]) / len(self._parts)",
+        "share = _gradient(self.output.temperatures[name]) / len(self._chunks)",
         "share = _gradient(self.output.temperatures[name])",
         f"{NUMERICS}accumulation.py",
     ),

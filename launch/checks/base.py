@@ -89,10 +89,10 @@ class Watch:
 class Context:
     """The run that is to start, as checks see it. Every rank makes one at the same time.
 
-    watch: entered already. missing_device: why this rank lacks its device; then it
-    computes on the CPU. placement: as ``pretrain`` takes it. nodes: of each rank. scratch: folder
-    in the output. shared: folder through which ranks share, as the run will: at ``train.storage``,
-    or scratch.
+    watch: entered already. missing_device: why this rank lacks its device; then it computes on the
+    CPU. placement_group: as ``pretrain`` takes it. nodes: of each rank. scratch: folder in the
+    output. shared: folder through which ranks share, as the run will: at ``train.storage``, or
+    scratch.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Context:
         runtime: Runtime,
         watch: Watch,
         missing_device: str = "",
-        placement: Any = None,
+        placement_group: Any = None,
     ) -> None:
         self.config = config
         self.runtime = runtime
         self.watch = watch
         self.missing_device = missing_device
-        self.placement = placement
+        self.placement_group = placement_group
         ranks = gather_json({"node": node_name(), "scratch": str(new_scratch(config.output))})
         self.nodes: list[str] = [rank["node"] for rank in ranks]
         self.scratch = Path(ranks[0]["scratch"])

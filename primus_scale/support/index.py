@@ -9,7 +9,7 @@ from primus_scale.support.segments import SegmentIndex
 
 
 def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bool) -> KeyIndex:
-    """The index ``kind`` over ``keys``, which lie on a CPU or a CUDA device.
+    """The index ``kind`` over ``keys``, which are in the memory of a CPU or a CUDA device.
 
     wait: approximate indexes are built before a search continues, so that the same calls give the
     same answers. Otherwise they are built in a thread, and searches use brute force until then.

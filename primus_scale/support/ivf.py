@@ -25,15 +25,15 @@ FLAT_BELOW = 2**15  # keys; up to this number brute force is as quick
 POINTS_PER_LIST = 40  # keys that k-means uses for each list
 ITERATIONS = 10  # of k-means
 SEED = 0
-ROWS_AT_ONCE = 2**14  # keys put into lists at a time
-FEW = 2**10  # rows written meanwhile that are added only when new lists come into use
+PUT_AT_ONCE = 2**14  # keys put into lists at a time
+SMALL_REST = 2**10  # rows written while lists are built: so few are added when these come into use
 
 
 class InvertedLists:
     """FAISS's inverted lists over vectors with numbers, in main memory."""
 
     def __init__(self, sample: torch.Tensor, count: int) -> None:
-        """As many as ``count`` lists, learned from ``sample`` ``(n, D)`` float32, n >= count."""
+        """``count`` empty lists, with centroids of ``sample`` ``(n, D)`` float32, n >= count."""
         faiss = import_faiss()
         dim = sample.shape[1]
         means = faiss.Kmeans(
@@ -131,15 +131,16 @@ class IvfIndex:
 
         def make() -> InvertedLists:
             faiss.omp_set_num_threads(threads)  # OpenMP has a setting for each thread
-            return self._make(places)
+            return self._build(places)
 
         self._building = run_in_thread(make, wait=self._wait)
 
-    def _make(self, places: torch.Tensor) -> InvertedLists:
+    def _build(self, places: torch.Tensor) -> InvertedLists:
+        """Lists of the keys at ``places``; in the thread that builds, unless ``wait``."""
         count = lists_for(len(places))
         lists = InvertedLists(self._keys.unit(sample_of(places, count)), count)
         # A row that is written while it is read here is added again from ``_written_meanwhile``.
-        while len(places) > FEW and still_needed():
+        while len(places) > SMALL_REST and still_needed():
             self._put(lists, places)
             places = self._take_written()
         self._put(lists, places)
@@ -153,6 +154,7 @@ class IvfIndex:
         self._put(self._lists, self._take_written())
 
     def _take_written(self) -> torch.Tensor:
+        """The places that were written while the lists were being built, once each."""
         some = [torch.empty(0, dtype=torch.int64)]
         while self._written_meanwhile:
             some.append(self._written_meanwhile.popleft())
@@ -160,7 +162,7 @@ class IvfIndex:
 
     def _put(self, lists: InvertedLists, places: torch.Tensor) -> None:
         """Update lists with the rows at ``places``."""
-        for some in places.split(ROWS_AT_ONCE):
+        for some in places.split(PUT_AT_ONCE):
             lists.remove(some)
             some = some[self._keys.answers(some)]
             lists.put(some, self._keys.unit(some))

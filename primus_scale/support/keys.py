@@ -20,13 +20,13 @@ IndexKind = Literal["flat", "ivf", "cagra"]
 # From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
 ExclusionTest = Callable[[torch.Tensor], torch.Tensor]
 
-# A row of keys is an embedding and one more element: 0 where the entry answers queries of that
-# modality, ABSENT where it does not. Queries have a 1 there. So the inner product with an entry
-# that does not answer is below that with any that does (cosines are at least -1), and the ring is
-# searched without copying the entries that answer.
+# A key is the embedding of an entry, by which queries find it. A row of keys has one more element:
+# 0 where the entry answers queries of that modality, ABSENT where it does not. Queries have a 1
+# there. So the inner product with an entry that does not answer is below that with any that does
+# (cosines are at least -1), and the ring is searched without copying the entries that answer.
 ABSENT = -4.0
 STORAGE = {"float32": torch.float32, "float16": torch.float16}  # of keys, by support.storage
-NO_PLACE = -1
+NO_PLACE = -1  # instead of a place, where a search found nothing
 # Candidates in addition to the k best. An index may score a little wrong (float16 on a GPU, equal
 # keys in another order), so the candidates are ranked again in float32.
 SURPLUS = 16
@@ -55,8 +55,8 @@ class Keys:
         """Width of an embedding."""
         return self.matrix.shape[1] - 1
 
-    def reach(self, end: int) -> None:
-        """Raise ``used`` to ``end``. Places below it that are not written answer no query."""
+    def raise_used(self, end: int) -> None:
+        """Raise ``used`` to at least ``end``. Places below it, if not written, answer no query."""
         if end > self.used:
             self.matrix[self.used : end, self.dim] = ABSENT
             self.used = end

@@ -1,10 +1,14 @@
 """One part of the ring of past windows: all of it in one process, or what one actor holds.
 
-Entries are numbered in the order in which they are added. Entry ``s`` is stored in slot
-``s % capacity`` of the whole ring. The slots are divided over the parts in turn: slot ``i`` is
-place ``i // parts`` of part ``i % parts``. So every part knows by itself which entry overwrites
-which, and an entry is dropped exactly when ``capacity`` later entries have been added, also if
-some of those were lost.
+Three numbers say where an entry is:
+
+    number   counts all entries in the order in which they are added, from 0
+    slot     its row in the whole ring: ``number % capacity``
+    place    its row in the part that holds it: slot ``i`` is place ``i // parts`` of part
+             ``i % parts``
+
+So every part knows by itself which entry overwrites which, and an entry is dropped exactly when
+``capacity`` later entries have been added, also if some of those were lost.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from primus_scale.support.keys import (
 )
 
 MOST_CANDIDATES = 2048  # of one query: FAISS finds no more on a GPU
-CANDIDATES_SHARE = 16  # for more candidates than a sixteenth of the keys, brute force is quicker
+KEYS_PER_CANDIDATE = 16  # with fewer keys for each candidate, brute force is quicker
 LOADED_AT_ONCE = 2**16  # entries of a snapshot that are loaded at a time
 # Columns of a snapshot, in addition to the keys.
 COLUMNS = {
@@ -124,7 +128,7 @@ class RingPart:
         numbers ``(n,)`` int64: of the entries. added: entries ever added to the whole ring, these
         included. Embeddings are stored L2-normalised.
         """
-        mine = self._belongs(numbers) & (numbers >= self._oldest(added))
+        mine = self._is_own(numbers) & (numbers >= self._oldest(added))
         self._write(numbers[mine], entries.at(mine))
         self._added = max(self._added, added)
 
@@ -138,7 +142,7 @@ class RingPart:
         """
         keys, index = self._keys[modality], self._index[modality]
         if keys.used == 0:
-            return self._none(len(queries), k)
+            return self._no_candidates(len(queries), k)
         oldest = self._oldest(max(added, self._added))
         is_excluded, wanted = self._exclusion_test(exclude, oldest), k + SURPLUS
         first = index.search(queries, min(wanted, max(keys.used, k)))
@@ -148,7 +152,7 @@ class RingPart:
         while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
             wanted *= 4
             some, is_excluded = queries[rows], self._exclusion_test(exclude.at(rows), oldest)
-            if wanted > MOST_CANDIDATES or wanted * CANDIDATES_SHARE > keys.used:
+            if wanted > MOST_CANDIDATES or wanted * KEYS_PER_CANDIDATE > keys.used:
                 scores[rows], places[rows] = search_allowed(some, keys, k, is_excluded)
                 break
             more = index.search(some, wanted)
@@ -201,12 +205,13 @@ class RingPart:
         """
         files = snapshot_files(folder)
         for path in files:
-            _check_widths(path, self.spec.dims)
+            _check_dims(path, self.spec.dims)
         for path in files:
             with safe_open(path, framework="pt") as file:
-                self._take(file)
+                self._load_file(file)
 
-    def _take(self, file: safe_open) -> None:
+    def _load_file(self, file: safe_open) -> None:
+        """Load the entries of a snapshot's file that are of this part and newer than those held."""
         self._added = max(self._added, int(file.get_tensor("added")))
         all_numbers = file.get_tensor("number")
         columns = {name: file.get_slice(name) for name in file.keys() if name != "added"}  # noqa: SIM118
@@ -216,7 +221,7 @@ class RingPart:
                 for name, column in columns.items()
             }
             numbers = some["number"]
-            mine = (numbers >= self._oldest(self._added)) & self._belongs(numbers)
+            mine = (numbers >= self._oldest(self._added)) & self._is_own(numbers)
             mine &= numbers > self._number[self._places(numbers).clamp(max=len(self._number) - 1)]
             entries = SupportEntries(
                 some["uid"],
@@ -230,6 +235,7 @@ class RingPart:
     def _write(
         self, numbers: torch.Tensor, entries: SupportEntries, normalise: bool = True
     ) -> None:
+        """Write entries to their places. Those of a snapshot are of unit length already."""
         if not len(numbers):
             return
         places = self._places(numbers)
@@ -247,7 +253,7 @@ class RingPart:
                 vectors = functional.normalize(vectors, dim=1)
             penalty = torch.where(self._answers(name, entries), 0.0, ABSENT)
             padded = torch.cat([vectors, penalty[:, None]], dim=1)
-            keys.reach(end)
+            keys.raise_used(end)
             keys.matrix[places] = padded.to(keys.matrix.dtype)
             if name in self._index:
                 self._index[name].written(places)
@@ -272,17 +278,19 @@ class RingPart:
             answers = answers & torch.stack(teachers).any(dim=0)
         return answers
 
-    def _belongs(self, numbers: torch.Tensor) -> torch.Tensor:
+    def _is_own(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Which of the entries ``numbers`` belong to this part."""
         return part_of(numbers, self.spec.capacity, self.parts) == self.part
 
     def _places(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where this part stores its entries ``numbers``."""
         return numbers % self.spec.capacity // self.parts
 
     def _oldest(self, added: int) -> int:
         """The lowest number that is in the ring after ``added`` entries were added."""
         return max(0, added - self.spec.capacity)
 
-    def _none(self, rows: int, k: int) -> Candidates:
+    def _no_candidates(self, rows: int, k: int) -> Candidates:
         nothing = torch.full((rows, k), NO_NEIGHBOUR, device=self._number.device)
         place = torch.zeros_like(nothing)
         return Candidates(
@@ -339,7 +347,7 @@ def snapshot_files(folder: Path) -> list[Path]:
     return files
 
 
-def _check_widths(path: Path, dims: Mapping[str, int]) -> None:
+def _check_dims(path: Path, dims: Mapping[str, int]) -> None:
     with safe_open(path, framework="pt") as file:
         theirs = {
             name.removeprefix("keys."): file.get_slice(name).get_shape()[1]

@@ -30,7 +30,7 @@ class RingSupportSet:
     def start_search(
         self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str
     ) -> Callable[[], Neighbours]:
-        """Search only when the result is called, so that it is the same as that of ``search``."""
+        """Search when the result is called, not before: it then finds what ``search`` finds."""
         return lambda: self.search(queries, k, exclude, modality)
 
     def search(

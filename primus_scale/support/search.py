@@ -14,7 +14,7 @@ import torch
 SearchBackend = Literal["faiss", "torch"]
 Search = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
-SCORES_AT_ONCE = 2**27  # elements of a score matrix, 512 MB; larger batches go in pieces
+SCORES_AT_ONCE = 2**27  # elements of a score matrix, 512 MB; larger batches are split
 
 
 def make_search(backend: SearchBackend, device: torch.device) -> Search:
@@ -44,7 +44,7 @@ def search_with_torch(
 
 
 def set_threads(threads: int) -> None:
-    """Have FAISS search with so many CPU threads in this process."""
+    """Let FAISS use ``threads`` CPU threads in this process."""
     import_faiss().omp_set_num_threads(threads)
 
 

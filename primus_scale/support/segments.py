@@ -22,15 +22,15 @@ from primus_scale.support.ivf import PROBES, InvertedLists, answering, lists_for
 from primus_scale.support.keys import NO_PLACE, FlatIndex, IndexKind, Keys, rank_again
 from primus_scale.support.search import import_faiss
 
-# Given (n, D) float32 vectors, a function (queries (B, D) float32, k) -> scores and row numbers of
-# the best k, or of as many as the index can find: (B, k') each, row -1 where there are fewer.
+# The search of one index: (queries (B, D) float32, k) -> scores and row numbers of the best k, or
+# of as many as the index can find: (B, k') each, row -1 where there are fewer.
 Find = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
-Build = Callable[[torch.Tensor], Find]
+Build = Callable[[torch.Tensor], Find]  # from vectors (n, D) float32 to the search among them
 
 SEGMENTS = 16  # of a large set: one of them is searched by brute force at any time
-SMALLEST = 2**17  # least number of places in a segment
-FEWEST = 2**12  # least number of answering entries for which an index is built
-SCRATCH = 2**28  # bytes of device memory that FAISS may keep for each segment
+LEAST_PLACES = 2**17  # in a segment
+LEAST_INDEXED = 2**12  # answering entries; for fewer no index is built
+SCRATCH_BYTES = 2**28  # of device memory, which FAISS may keep for each segment
 CAGRA_FINDS = 64  # candidates that a search of a graph keeps, with FAISS's default settings
 
 
@@ -65,7 +65,7 @@ class SegmentIndex:
         self._build = choose_build(kind, keys.matrix.device)
         self._flat = FlatIndex(keys, "faiss")
         places = len(keys.matrix)
-        self._size = max(-(-places // SEGMENTS), SMALLEST)
+        self._size = max(-(-places // SEGMENTS), LEAST_PLACES)
         self._segments = [
             _Segment(first, min(first + self._size, places))
             for first in range(0, places, self._size)
@@ -106,7 +106,10 @@ class SegmentIndex:
         return rank_again(queries, self._keys, places.gather(1, best), k)
 
     def _advance(self) -> None:
-        """Use an index that is ready, and start to build the next one."""
+        """Use an index that is ready, and start to build the next one.
+
+        With ``wait`` an index is ready at once: the loop builds all that are due.
+        """
         while True:
             if self._building is not None:
                 segment, writes, made = self._building
@@ -127,7 +130,7 @@ class SegmentIndex:
         places = answering(self._keys, segment.first, min(segment.end, self._keys.used))
 
         def make() -> _Indexed | None:
-            if len(places) < FEWEST:
+            if len(places) < LEAST_INDEXED:
                 return None
             with torch.cuda.device_of(places):  # a new thread starts with the default device
                 return _Indexed(places, self._build(self._keys.unit(places)))
@@ -229,5 +232,5 @@ def _faiss_on_gpu(vectors: torch.Tensor) -> tuple[Any, Any, int]:
     import faiss.contrib.torch_utils  # noqa: F811 - lets indexes take torch tensors
 
     resources = faiss.StandardGpuResources()
-    resources.setTempMemory(SCRATCH)
+    resources.setTempMemory(SCRATCH_BYTES)
     return faiss, resources, vectors.device.index

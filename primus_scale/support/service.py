@@ -1,8 +1,8 @@
 """A support set in Ray actors, each with a part of the ring, in device memory or on a CPU.
 
-Rank 0 starts the actors, and they end with it. Entries are divided over the parts in turn. A query
-goes to all parts, and the best of their candidates are its neighbours. A search that is started
-ahead runs while the step computes.
+Rank 0 starts the actors, and they end with it. Actor ``i`` holds part ``i``. Entries are divided
+over the parts in turn. A query goes to all parts, and the best of their candidates are its
+neighbours. A search that is started ahead runs while the step computes.
 
 An actor that dies or does not answer is *out*: its entries are not found until Ray has started it
 again and it is filled from the newest checkpoint and from new entries. Until then a query finds a
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class ServiceSupportSet:
     """Implements ``SupportSet``; every rank makes one, at the same time.
 
-    device: of the neighbours. placement: a Ray placement group with a bundle for each actor; None
+    device: of the neighbours. placement_group: of Ray, with a bundle for each actor; None
     lets Ray spread them. ValueError where there is no Ray cluster, RuntimeError where it has no
     resources for the actors.
     """
@@ -53,16 +53,16 @@ class ServiceSupportSet:
         spec: SupportSpec,
         config: SupportConfig,
         device: torch.device | str = "cpu",
-        placement: Any = None,
+        placement_group: Any = None,
     ) -> None:
         self.spec, self._device = spec, device
         self._synchronous = config.synchronous
         connect_to_ray()
-        self._own: list[Any] = []  # handles of rank 0: the actors live as long as these
+        self._started: list[Any] = []  # handles of rank 0: the actors live as long as these
 
         def start() -> str:
             prefix = f"primus-support-{uuid.uuid4().hex[:8]}"
-            self._own = start_actors(spec, config, prefix, placement)
+            self._started = start_actors(spec, config, prefix, placement_group)
             return prefix
 
         prefix = on_first_rank(start)
@@ -71,7 +71,7 @@ class ServiceSupportSet:
         self._added = 0
         self._snapshot: Path | None = None
         self._waited_s = 0.0
-        self._sent: dict[int, deque[Any]] = {part: deque() for part in self._my_parts()}
+        self._sent: dict[int, deque[Any]] = {part: deque() for part in self._own_parts()}
         self._lookups = ThreadPoolExecutor(1, "primus-lookup")
 
     def start_search(
@@ -96,7 +96,7 @@ class ServiceSupportSet:
         """
         first, self._added = self._added, self._added + len(entries)
         numbers = torch.arange(first, self._added, device=entries.uid.device)
-        for part in self._my_parts():
+        for part in self._own_parts():
             mine = part_of(numbers, self.spec.capacity, len(self._actors)) == part
             message = pack_entries(entries.at(mine)), to_array(numbers[mine]), self._added
             sent = self._actors.call(part, "enqueue", *message)
@@ -152,15 +152,15 @@ class ServiceSupportSet:
     def close(self) -> None:
         """End the lookup thread, and on rank 0 the actors."""
         self._lookups.shutdown(cancel_futures=True)
-        for actor in self._own:
+        for actor in self._started:
             ray.kill(actor)
 
-    def _my_parts(self) -> range:
+    def _own_parts(self) -> range:
         """The parts to which this rank sends. One sender for each part keeps entries in order."""
         return range(rank(), len(self._actors), world_size())
 
     def _wait_for_sent(self, most: int) -> None:
-        """Wait until each actor has added all but at most ``most`` of the batches sent to it."""
+        """Wait until, for each actor, at most ``most`` of the batches sent to it are not added."""
         while any(len(sent) > most for sent in self._sent.values()):
             oldest = {p: sent.popleft() for p, sent in self._sent.items() if len(sent) > most}
             for part in oldest.keys() - self._actors.results(oldest).keys():

@@ -40,7 +40,7 @@ def connect_to_ray() -> None:
 
 
 def start_actors(
-    spec: SupportSpec, config: SupportConfig, prefix: str, placement: Any
+    spec: SupportSpec, config: SupportConfig, prefix: str, placement_group: Any
 ) -> list[Any]:
     """Start ``config.actors`` actors, named ``prefix-0`` and so on; they end with this process.
 
@@ -54,7 +54,7 @@ def start_actors(
             num_cpus=config.cpus_per_actor,
             num_gpus=config.gpus_per_actor,
             max_restarts=-1,
-            scheduling_strategy=_strategy(placement, part),
+            scheduling_strategy=_strategy(placement_group, part),
         )
         .remote(
             spec, part, config.actors, config.threads, "cuda" if config.gpus_per_actor else "cpu"
@@ -70,10 +70,10 @@ def find_actors(prefix: str, count: int) -> list[Any]:
     return [ray.get_actor(f"{prefix}-{part}", NAMESPACE) for part in range(count)]
 
 
-def _strategy(placement: Any, part: int) -> Any:
-    if placement is None:
+def _strategy(placement_group: Any, part: int) -> Any:
+    if placement_group is None:
         return "SPREAD"
-    return PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=part)
+    return PlacementGroupSchedulingStrategy(placement_group, placement_group_bundle_index=part)
 
 
 def _wait_for(actors: Sequence[Any]) -> None:
@@ -89,17 +89,17 @@ def _wait_for(actors: Sequence[Any]) -> None:
         if time.monotonic() - start > START_S:
             raise RuntimeError(
                 f"{problem} in {START_S:.0f} s; lower support.actors, support.cpus_per_actor or "
-                "support.gpus_per_actor, or give the cluster more room"
+                "support.gpus_per_actor, or add machines to the cluster"
             )
-        print(f"{problem}: waiting for room in the cluster", file=sys.stderr, flush=True)
+        print(f"{problem}; waiting for resources of the cluster", file=sys.stderr, flush=True)
 
 
 class ActorGroup:
     """Calls to the actors, which continue without those that are out.
 
-    An actor is out after a call to it failed or took longer than ``timeout_s``, until it answers a
-    ping. on_restart: called with the number of an actor that was restarted and so has lost its
-    entries. Several threads may use a group.
+    An actor is named by the number of its part. It is out after a call to it failed or took longer
+    than ``timeout_s``, until it answers a ping. on_restart: called with the number of an actor that
+    was restarted and so has lost its entries. Several threads may use a group.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ActorGroup:
         self._status: dict[int, Status] = {}
         self._lock = threading.RLock()
         for part, actor in enumerate(self._actors):
-            self._note(part, ray.get(actor.status.remote(), timeout=START_S))
+            self._keep_status(part, ray.get(actor.status.remote(), timeout=START_S))
 
     def __len__(self) -> int:
         return len(self._actors)
@@ -161,9 +161,10 @@ class ActorGroup:
                 self._mark_out(part, "dead")
             else:
                 answers[part] = answer
+                # Most calls return a Status, by itself or in a pair with their result.
                 for item in answer if type(answer) is tuple else (answer,):
                     if isinstance(item, Status):
-                        self._note(part, item)
+                        self._keep_status(part, item)
         self._report_unwaited()
         return answers
 
@@ -204,7 +205,7 @@ class ActorGroup:
                 return False
             del self._pings[part]
             log.warning("support actor %d is back (%s)", part, status.where)
-            self._note(part, status)
+            self._keep_status(part, status)
             return True
 
     def _mark_out(self, part: int, why: str) -> None:
@@ -237,8 +238,8 @@ class ActorGroup:
                 except RayError:
                     pass  # the actor died again; its next call reports that
 
-    def _note(self, part: int, status: Status) -> None:
-        """Keep the state of an actor; call ``on_restart`` if it is another instance."""
+    def _keep_status(self, part: int, status: Status) -> None:
+        """Keep the newest state of an actor; call ``on_restart`` if it is another instance."""
         with self._lock:
             before = self._status.get(part)
             self._status[part] = status

@@ -1,4 +1,4 @@
-"""The parts of a training run, built from its configuration and checked before the first step."""
+"""The components of a training run: built from its configuration, checked before the first step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from primus_scale.teachers import (
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a run on this rank; ``build_run`` makes them.
+    """The components of a run on this rank; ``build_run`` makes them.
 
     teachers: teachers that run in the step (live mode), by modality; empty where the shards hold
     embeddings. support: None where the objective has no neighbour term. storage: the copy at
@@ -58,7 +58,7 @@ class Run:
     validation: Batch | None
 
     def close(self) -> None:
-        """Free what the parts hold: processes, connections, hooks."""
+        """Free what the components hold: processes, connections, hooks."""
         self.engine.close()
         if self.support is not None:
             self.support.close()
@@ -80,8 +80,8 @@ class Run:
     def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, PendingNeighbours | None]]:
         """Each batch on the device, with the searches for its neighbours already started.
 
-        The searches of the next batch start before the current batch is given out, so that they
-        run while its step computes. They are None without a support set.
+        The searches of the next batch start before the current batch is yielded, so that they run
+        while the current step computes. They are None without a support set.
         """
         ahead: tuple[Batch, PendingNeighbours | None] | None = None
         for loaded in loader:
@@ -128,12 +128,12 @@ def check_embeddings(config: Config, data: ShardSet) -> None:
     ValueError as ``open_data``.
     """
     if config.teachers.mode == "embedded":
-        _check_named_teachers(config.teachers, data)
+        _check_teacher_names(config.teachers, data)
         check_objective(config.objective, data.teachers)
 
 
-def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
-    """Embedded mode needs no name of a teacher; if one is given, it must be that of the shards."""
+def _check_teacher_names(named: TeachersConfig, data: ShardSet) -> None:
+    """In embedded mode a teacher need not be named; a name that is given must be the shards'."""
     for modality, wanted in (("video", named.video), ("text", named.text)):
         space = data.teachers.get(modality)
         if wanted and (space is None or space.teacher != wanted):
@@ -145,12 +145,12 @@ def _check_named_teachers(named: TeachersConfig, data: ShardSet) -> None:
             )
 
 
-def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
-    """Open the data and build the parts of the run.
+def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> Run:
+    """Open the data and build the components of the run.
 
-    placement: the Ray placement group that is reserved for the actors of the support service, or
-    None. Raises ValueError, FileNotFoundError or OSError, before the first step, where
-    configuration, data or machine would break the run later.
+    placement_group: the one of Ray that is reserved for the actors of the support service, or None.
+    Raises ValueError, FileNotFoundError or OSError, before the first step, where configuration,
+    data or machine would break the run later.
     """
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world)
@@ -169,13 +169,14 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
     validation = _load_validation(config, data, teachers, spaces)
 
     encoder = fresh_encoder(config, data, spaces)
-    exported = copy.deepcopy(encoder)  # DeepSpeed may partition the parameters of the other
-    card = _describe_for_card(config, data, spaces, exported)
+    # Checkpoints export this copy: DeepSpeed may partition the parameters of the trained encoder.
+    exported = copy.deepcopy(encoder)
+    card = _encoder_card(config, data, spaces, exported)
     model = PrimusModel(encoder, config.objective.temperature)
     folder = storage_folder(config)
     storage = RunStorage(folder.url, folder.patience) if folder is not None else None
     identity = run_identity(config, data, card)
-    announce(_describe(data, spaces, exported))
+    announce(_run_summary(data, spaces, exported))
     return Run(
         config=config,
         runtime=runtime,
@@ -183,7 +184,7 @@ def build_run(config: Config, runtime: Runtime, placement: Any = None) -> Run:
         teachers=teachers,
         augment=build_augment(config.augment, data.index.units),
         engine=Engine(model, config.train, config.optimizer, runtime),
-        support=_build_support(config, exported.spec.dims, runtime, placement),
+        support=_build_support(config, exported.spec.dims, runtime, placement_group),
         checkpoints=Checkpoints(
             config.output, config.train, runtime, identity, exported, card, storage
         ),
@@ -204,7 +205,7 @@ def storage_claimant(config: Config) -> Claimant:
 
 
 def _build_support(
-    config: Config, dims: Mapping[str, int], runtime: Runtime, placement: Any
+    config: Config, dims: Mapping[str, int], runtime: Runtime, placement_group: Any
 ) -> SupportSet | None:
     """The empty support set, in this process or in Ray actors; None where no term needs it."""
     spec = support_spec(config.objective, config.support, dims)
@@ -212,7 +213,7 @@ def _build_support(
         return RingSupportSet(spec, runtime.device) if spec is not None else None
     from primus_scale.support.service import ServiceSupportSet
 
-    return ServiceSupportSet(spec, config.support, runtime.device, placement)
+    return ServiceSupportSet(spec, config.support, runtime.device, placement_group)
 
 
 def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
@@ -277,7 +278,7 @@ def _check_same_teachers(
             )
 
 
-def _describe(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder) -> str:
+def _run_summary(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder) -> str:
     index = data.index
     teachers = ", ".join(f"{name} {space.teacher} ({space.dim})" for name, space in spaces.items())
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -288,7 +289,7 @@ def _describe(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEn
     )
 
 
-def _describe_for_card(
+def _encoder_card(
     config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder
 ) -> EncoderCard:
     train = [

@@ -1,12 +1,12 @@
 """One training step, with the encoder run over the batch at once or in several passes.
 
-A contrastive loss of a batch is not the sum of the losses of its parts: each part would have only
-its own negatives. So with ``train.accumulation`` > 1 the step works as GradCache does
-(arXiv 2101.06983):
+A contrastive loss of a batch is not the sum of the losses of its chunks: each chunk would have
+only its own negatives. So with ``train.accumulation`` (the number of chunks) > 1 the step works as
+GradCache does (arXiv 2101.06983):
 
-1. embed all parts without a graph;
+1. embed all chunks without a graph;
 2. compute the loss L of the whole global batch and its gradient g = dL/dz at the embeddings z;
-3. embed each part again, with a graph, and differentiate sum(g * z), whose gradient in the weights
+3. embed each chunk again, with a graph, and differentiate sum(g * z), whose gradient in the weights
    is that of L.
 
 It costs one more forward pass, and gives the gradient of the whole batch exactly.
@@ -29,14 +29,19 @@ from primus_scale.objective.neighbours import PendingNeighbours, find_neighbours
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, SupportSet
 
+# The squares of larger samples overflow float32. After normalisation the loss may still be finite,
+# but its gradients are NaN. So a batch with such a sample counts as one of non-finite loss.
+LARGEST_SAMPLE = 1e18
+
 
 @dataclass(frozen=True)
 class StepResult:
     """The result of a step on this rank's rows; tensors carry no gradient.
 
-    views: embeddings of view 0 and view 1. neighbours: None without a support set. finite: the
-    loss was finite on every rank; otherwise the step was skipped, weights and support set did not
-    change, and grad_norm is NaN. grad_norm: norm of the global gradient, before clipping.
+    temperatures: by family of terms. views: embeddings of view 0 and view 1. neighbours: None
+    without a support set. finite: the loss was finite on every rank; otherwise the step was
+    skipped, weights and support set did not change, and grad_norm is NaN. grad_norm: norm of the
+    global gradient, before clipping.
     """
 
     loss: LossOutput
@@ -45,11 +50,6 @@ class StepResult:
     neighbours: Neighbours | None
     finite: bool
     grad_norm: float
-
-
-# The squares of larger samples overflow float32. After normalisation the loss may still be finite,
-# but its gradients are NaN. So a batch with such a sample counts as one of non-finite loss.
-LARGEST_SAMPLE = 1e18
 
 
 def train_step(
@@ -63,9 +63,10 @@ def train_step(
 ) -> StepResult:
     """Find neighbours, compute the loss, update the weights, add the batch to the support set.
 
-    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. lr: learning rate of the
-    update. pending: searches that were started before, see ``find_neighbours``. Every rank calls
-    this at the same time. FloatingPointError as ``Engine.step``.
+    views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. support: None where the
+    objective has no neighbour term. lr: learning rate of the update. pending: searches that were
+    started before, see ``find_neighbours``; None where none were. Every rank calls this at the same
+    time. FloatingPointError as ``Engine.step``.
     """
     imu = torch.cat(views)
     encoding = OnePass(engine, imu) if engine.passes == 1 else SeveralPasses(engine, imu)
@@ -108,13 +109,14 @@ class OnePass:
 
 
 class SeveralPasses:
-    """The same output and gradient, with the graph of only one part of the batch in memory."""
+    """The same output and gradient, with the graph of only one chunk of the batch in memory."""
 
     def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
         self._engine = engine
-        self._parts = imu.chunk(engine.passes)
+        # A chunk may hold rows of either view: the encoder treats each row by itself.
+        self._chunks = imu.chunk(engine.passes)
         with torch.no_grad():
-            outputs = [engine(part) for part in self._parts]
+            outputs = [engine(chunk) for chunk in self._chunks]
         embeddings = Embeddings.cat([output.embeddings for output in outputs])
         temperatures = outputs[0].temperatures
         self.output = ModelOutput(
@@ -124,16 +126,16 @@ class SeveralPasses:
     def backward(self, loss: torch.Tensor) -> None:
         """Differentiate ``loss``, a function of ``output``, down to the weights."""
         loss.backward()
-        gradients = self.output.embeddings.map(_gradient).chunk(len(self._parts))
-        for part, gradient in zip(self._parts, gradients, strict=True):
-            output = self._engine(part)
+        gradients = self.output.embeddings.map(_gradient).chunk(len(self._chunks))
+        for chunk, gradient in zip(self._chunks, gradients, strict=True):
+            output = self._engine(chunk)
             surrogate = _inner_product(output.embeddings.features, gradient.features)
             surrogate = surrogate + _inner_product(output.embeddings.ss, gradient.ss)
             for modality, embedding in output.embeddings.mm.items():
                 surrogate = surrogate + _inner_product(embedding, gradient.mm[modality])
             for name, temperature in output.temperatures.items():
                 # Every pass computes the same temperatures, so each gets a share of the gradient.
-                share = _gradient(self.output.temperatures[name]) / len(self._parts)
+                share = _gradient(self.output.temperatures[name]) / len(self._chunks)
                 surrogate = surrogate + _inner_product(temperature, share)
             self._engine.backward(surrogate)
 

@@ -1,7 +1,11 @@
 """The training loop: batch -> views -> objective -> step -> monitor -> checkpoint.
 
-Start reading here. Every launcher calls ``pretrain`` on every rank. ``train.run`` builds the parts
-of a run, ``train.step`` does one step, and ``monitor`` logs it.
+Start reading here. Every launcher calls ``pretrain`` on every rank, and ``train`` is the loop.
+``train.run`` builds the components of a run (data, engine, support set, checkpoints),
+``train.step`` does one step, and ``monitor`` logs it.
+
+Most calls here wait for the other ranks. So an error of one rank is carried to all
+(``raise_together``), and all ranks stop after the same step (``_on_any_rank``).
 """
 
 from __future__ import annotations
@@ -50,11 +54,11 @@ LOGS = (METRICS_FILE, LOG_FOLDER)
 RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 
 
-def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) -> int:
+def pretrain(config: Config, stop: Stop | None = None, placement_group: Any = None) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: a launcher sets it to end the run after a checkpoint. SIGTERM and Ctrl-C set it too.
-    placement: see ``build_run``.
+    placement_group: see ``build_run``.
 
     Returns the exit code: 0 when all steps are done, REQUEUE when the run was stopped before,
     INTERRUPTED when Ctrl-C on some rank stopped it. Raises ValueError, FileNotFoundError or
@@ -70,8 +74,8 @@ def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) ->
             # The lock and the owner of the copy, where ``train.storage`` is set.
             owned_storage(storage_folder(config), storage_claimant(config)),
         ):
-            with pulse.long_work():
-                run = build_run(config, runtime, placement)
+            with pulse.long_work():  # the watchdog waits longer: this may take minutes
+                run = build_run(config, runtime, placement_group)
             with closing(run):
                 finished = train(run, stopping)
                 code = 0 if finished else _stopped(run, stopping)
@@ -83,19 +87,19 @@ def pretrain(config: Config, stop: Stop | None = None, placement: Any = None) ->
 
 def train(run: Run, stop: Stop) -> bool:
     """The loop. Returns True when all steps are done, False when some rank stopped it before."""
-    config, train = run.config, run.config.train
+    config, settings = run.config, run.config.train
     counts = run.checkpoints.resume(run.engine, run.support)
     start_step = counts.step
-    if start_step < train.steps:
+    if start_step < settings.steps:
         run.checkpoints.check_room(run.support)
-    # After ``resume``, which refuses the folder of another run: its records must stay as they are.
-    on_first_rank(lambda: _begin_records(run, start_step))
+    # After ``resume``, which refuses the folder of another run: its files must stay as they are.
+    on_first_rank(lambda: _begin_output(run, start_step))
     output, rate_hz = Path(config.output), run.data.index.rate_hz
-    monitor = Monitor(output, train, rate_hz=rate_hz, start_step=start_step)
+    monitor = Monitor(output, settings, rate_hz=rate_hz, start_step=start_step)
 
     with closing(monitor), run.batches(start_step) as loader:
         inputs = run.inputs(loader)
-        for step in range(start_step + 1, train.steps + 1):
+        for step in range(start_step + 1, settings.steps + 1):
             batch, pending, error = _next_input(inputs, step)
             # A run that is stopped at every start still advances by one step each time. Ctrl-C
             # does not wait for that step.
@@ -105,21 +109,21 @@ def train(run: Run, stop: Stop) -> bool:
                 raise_together(error)
                 return False
             views = run.views(batch, step)
-            lr = learning_rate(step - 1, config.optimizer, train.steps)
+            lr = learning_rate(step - 1, config.optimizer, settings.steps)
             result = train_step(
                 run.engine, views, batch, run.support, config.objective, lr, pending
             )
-            counts = _count(counts, result, train.max_nonfinite)
-            last = step == train.steps
+            counts = _count(counts, result, settings.max_nonfinite)
+            last = step == settings.steps
 
             report = _report(run, result, batch, counts, lr, loader)
             monitor.step(step, report)
-            if last or step % train.validate_every == 0:
+            if last or step % settings.validate_every == 0:
                 _validate(run, monitor, step)
-            if step % train.pictures_every == 0:
+            if step % settings.pictures_every == 0:
                 monitor.pictures(step, views, report)
 
-            if last or step % train.checkpoint_every == 0:
+            if last or step % settings.checkpoint_every == 0:
                 _save(run, counts)
     on_first_rank(lambda: _finish(output, monitor))
     _copy_results(run)
@@ -137,25 +141,30 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     return Path(out)
 
 
-def _stopped(run: Run, stop: Stop) -> int:
-    """The exit code of a stopped run, the same on all ranks. Prints how to continue the run."""
-    if _on_any_rank(stop.interrupted, run):
-        stop.set(interrupted=True)
-    if run.runtime.rank == 0:
-        checkpoints = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
-        kept = "what is done is in its checkpoint" if checkpoints else "before its first step"
-        print(f"{run.config.output}: stopped, {kept}; the same command goes on", file=sys.stderr)
-    return stop.exit_code
+def _begin_output(run: Run, start_step: int) -> None:
+    """Write configuration and versions; fetch earlier logs from storage if they are not here."""
+    output = Path(run.config.output)
+    if run.storage is not None and start_step and not (output / METRICS_FILE).exists():
+        run.storage.fetch_results(output, LOGS)
+    write_provenance(run.config, run.runtime.world)
 
 
 def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Any, Exception | None]:
-    """The batch of ``step`` and its pending neighbours, or the error of reading them."""
+    """The batch of ``step`` and the started searches for its neighbours, or the error.
+
+    An error is returned, not raised: a rank that ends alone leaves the others waiting.
+    """
     pulse.step = step
     pulse.at("waiting for data")
     try:
         return *next(inputs), None
-    except Exception as error:  # of any kind: a rank that ends alone leaves the others waiting
+    except Exception as error:
         return None, None, error
+
+
+def _on_any_rank(flag: bool, run: Run) -> bool:
+    """Whether ``flag`` is set on some rank. All ranks must stop after the same step."""
+    return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))
 
 
 def _save(run: Run, counts: StepCounts) -> None:
@@ -165,6 +174,14 @@ def _save(run: Run, counts: StepCounts) -> None:
     # checkpoint, but it could not restore lines that are missing before it.
     _copy_results(run)
     run.checkpoints.copy()
+
+
+def _copy_results(run: Run) -> None:
+    """Copy logs, encoder and summary to ``train.storage``, where that is set."""
+    storage, output = run.storage, Path(run.config.output)
+    if storage is not None:
+        is_first = run.runtime.rank == 0
+        on_all_ranks(lambda: storage.put_results(output, RESULTS) if is_first else None)
 
 
 def _count(counts: StepCounts, result: StepResult, max_in_a_row: int) -> StepCounts:
@@ -203,27 +220,12 @@ def _report(
 
 
 def _validate(run: Run, monitor: Monitor, step: int) -> None:
+    """Log retrieval on the validation windows, where the run has some."""
     held_out = run.validation
     if held_out is not None:
         monitor.validate(
             step, run.engine.embed, held_out.imu, held_out.embeddings, held_out.present
         )
-
-
-def _begin_records(run: Run, start_step: int) -> None:
-    """Write configuration and versions; fetch earlier logs from storage if they are not here."""
-    output = Path(run.config.output)
-    if run.storage is not None and start_step and not (output / METRICS_FILE).exists():
-        run.storage.fetch_results(output, LOGS)
-    write_provenance(run.config, run.runtime.world)
-
-
-def _copy_results(run: Run) -> None:
-    """Copy logs, encoder and summary to ``train.storage``, where that is set."""
-    storage, output = run.storage, Path(run.config.output)
-    if storage is not None:
-        is_first = run.runtime.rank == 0
-        on_all_ranks(lambda: storage.put_results(output, RESULTS) if is_first else None)
 
 
 def _finish(output: Path, monitor: Monitor) -> None:
@@ -232,6 +234,12 @@ def _finish(output: Path, monitor: Monitor) -> None:
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
 
 
-def _on_any_rank(flag: bool, run: Run) -> bool:
-    """Whether ``flag`` is set on some rank. All ranks must stop after the same step."""
-    return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))
+def _stopped(run: Run, stop: Stop) -> int:
+    """The exit code of a stopped run, the same on all ranks. Prints how to continue the run."""
+    if _on_any_rank(stop.interrupted, run):
+        stop.set(interrupted=True)
+    if run.runtime.rank == 0:
+        checkpoints = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
+        kept = "what is done is in its checkpoint" if checkpoints else "before its first step"
+        print(f"{run.config.output}: stopped, {kept}; the same command goes on", file=sys.stderr)
+    return stop.exit_code

@@ -131,7 +131,7 @@ def test_equals_the_ring_in_the_process_over_200_steps_and_a_resume(tmp_path: Pa
 
 def actor_processes(served: ServiceSupportSet) -> list[int]:
     """Process numbers of the actors."""
-    statuses = ray.get([actor.status.remote() for actor in served._own])
+    statuses = ray.get([actor.status.remote() for actor in served._started])
     return [int(status.where.rpartition(" ")[2]) for status in statuses]
 
 

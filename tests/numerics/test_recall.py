@@ -50,7 +50,7 @@ def test_inverted_lists_find_the_nearest_also_when_the_ring_has_drifted(data):
 
 
 def test_segments_find_the_nearest(data, monkeypatch):
-    monkeypatch.setattr(segments, "SMALLEST", ENTRIES // 5)
+    monkeypatch.setattr(segments, "LEAST_PLACES", ENTRIES // 5)
     index = SegmentIndex(data.keys, "ivf", wait=True)
     index.written(torch.arange(ENTRIES))
     before = searched_by_lists()

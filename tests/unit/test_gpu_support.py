@@ -78,7 +78,7 @@ def test_ring_on_a_gpu_equals_torch_on_a_cpu(storage):
 @pytest.mark.parametrize("kind", ["ivf", "cagra"])
 def test_segments_on_a_gpu_find_the_nearest_and_follow_the_ring(kind, monkeypatch):
     require_kind(kind)
-    monkeypatch.setattr(segments, "SMALLEST", 2**15)
+    monkeypatch.setattr(segments, "LEAST_PLACES", 2**15)
     data = ClusteredKeys(2**18, 256, device="cuda")
     index = SegmentIndex(data.keys, kind, wait=True)
     everything = torch.arange(2**18, device="cuda")
@@ -99,7 +99,7 @@ def test_segments_on_a_gpu_find_the_nearest_and_follow_the_ring(kind, monkeypatc
 @pytest.mark.parametrize("kind", ["ivf", "cagra"])
 def test_segments_learn_in_the_background_on_a_gpu(kind, monkeypatch):
     require_kind(kind)
-    monkeypatch.setattr(segments, "SMALLEST", 2**15)
+    monkeypatch.setattr(segments, "LEAST_PLACES", 2**15)
     data = ClusteredKeys(2**17, 128, device="cuda")
     index = SegmentIndex(data.keys, kind, wait=False)
     index.written(torch.arange(2**17, device="cuda"))

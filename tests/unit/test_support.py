@@ -195,7 +195,7 @@ def test_places_that_were_jumped_over_answer_nothing():
     assert found.number[0].tolist()[3:] == [-1, -1]
     assert sorted(found.number[0].tolist()[:3]) == [150, 151, 152]
     keys = Keys.empty(8, 2, torch.float32, "cpu")
-    keys.reach(3)
+    keys.raise_used(3)
     assert not keys.answers(torch.arange(3)).any()
 
 

@@ -30,8 +30,8 @@ def small_indexes(monkeypatch):
     """Indexes of some hundred keys, all of whose lists are searched."""
     monkeypatch.setattr(ivf, "FLAT_BELOW", 500)
     monkeypatch.setattr(ivf, "PROBES", 10_000)
-    monkeypatch.setattr(segments, "SMALLEST", 400)
-    monkeypatch.setattr(segments, "FEWEST", 100)
+    monkeypatch.setattr(segments, "LEAST_PLACES", 400)
+    monkeypatch.setattr(segments, "LEAST_INDEXED", 100)
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ def test_a_query_of_nan_finds_nothing_and_harms_no_other(make):
 def test_no_row_is_lost_that_is_written_while_the_index_learns(make, monkeypatch):
     monkeypatch.setattr(ivf, "FLAT_BELOW", 6_000)
     monkeypatch.setattr(ivf, "ITERATIONS", 60)  # so that learning takes its time
-    monkeypatch.setattr(segments, "SMALLEST", 3_000)
+    monkeypatch.setattr(segments, "LEAST_PLACES", 3_000)
     rows = Rows(make, wait=False, places=12_000)
     rows.go_on(10_000)
     assert not rows.index.learning
