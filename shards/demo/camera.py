@@ -1,4 +1,4 @@
-"""Where the pictures are taken from: the wearer's eyes, or somebody who walks next to."""
+"""The cameras of the pictures: at the wearer's eyes, or held by a person next to the wearer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Camera:
 
 
 def head_camera(pose: Pose, size: float, rng: np.random.Generator) -> Camera:
-    """Glasses on the head, looking ahead and down, so that hands and ground come into view."""
+    """A camera in glasses. It looks ahead and down, so that hands and ground are in the picture."""
     head = pose.rotation["neck"]
     eye = pose.position["neck"] + size * head @ np.array([0.11, 0.19, 0.0])
     # In the head's frame x is forward and z to the right; a negative turn about z looks down.
@@ -39,7 +39,7 @@ def head_camera(pose: Pose, size: float, rng: np.random.Generator) -> Camera:
 
 
 def follow_camera(pose: Pose, size: float, azimuth: float, rng: np.random.Generator) -> Camera:
-    """Somebody at eye height or lower, at ``azimuth`` (rad) from the body, who looks at it."""
+    """A camera at eye height or lower, at ``azimuth`` (rad) from the body, directed at it."""
     target = pose.position["root"] + [0.0, 0.0, 0.08 * size]
     distance = rng.uniform(2.3, 3.2)
     azimuth = azimuth + rng.uniform(-0.3, 0.3)

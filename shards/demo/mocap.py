@@ -1,9 +1,9 @@
 """Motion-capture clips of ``pybullet_data``, performed by bodies of varied size, tempo and style.
 
-A clip lasts one to four seconds. A performance repeats it for as long as is asked: clips that loop
-go on from where they ended, others are played there and back with a rest at both ends. Captured
-joint angles are splines at 16 to 60 frames a second whose derivatives are spikes; a zero-phase
-low-pass filter makes them fit to be differentiated.
+A clip lasts one to four seconds. A performance repeats it for the requested time. Clips that loop
+continue from their end; others are played forwards and backwards, with a rest at both ends.
+Captured joint angles are splines at 16 to 60 frames a second, with spikes in their derivatives. So
+a zero-phase low-pass filter is applied before the sensors differentiate them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from scipy.spatial.transform import Rotation
 from shards.demo.postures import POSTURES, posed_frames
 from shards.demo.skeleton import HINGES, JOINTS, BodyMotion, data_path, forward_kinematics
 
-STYLE_SD_DEG = 4.0  # by how much a performer holds each joint differently, about each axis
+STYLE_SD_DEG = 4.0  # of the constant turn by which a performer holds each joint differently
 CUTOFF_HZ = 8.0  # above it the clips hold more spline noise than motion
-MOTION_RATE_HZ = 200.0  # so dense that central differences are exact to 0.5 % at the cut-off
+MOTION_RATE_HZ = 200.0  # at which central differences are exact to 0.5 % at the cut-off
+
+_HORIZONTAL = np.array([1.0, 0.0, 1.0])  # of the model's axes, of which y is up
 
 TRAIN_CLIPS = (
     "backflip",
@@ -51,7 +53,7 @@ class Clip:
     """One captured motion in the model's y-up frame.
 
     time_s ``(n,)`` from 0; root ``(n, 3)`` m; quaternions ``(n, len(JOINTS), 4)``, xyzw, without
-    changes of sign from frame to frame; loops: its end leads over to its start.
+    changes of sign from frame to frame. loops: the motion of its start continues that of its end.
     """
 
     name: str
@@ -96,7 +98,7 @@ def perform(
     size: scale of the body. Joints are held differently each time (STYLE_SD_DEG). The result has
     MOTION_RATE_HZ and is low-passed at CUTOFF_HZ.
     """
-    margin_s = 1.0  # in which the filter's edge effects die away
+    margin_s = 1.0  # cut off at both ends: edge effects of the filter
     clip = _restyled(clip, rng)
     if not clip.loops:
         clip = _there_and_back(clip, rest_s=rng.uniform(0.3, 1.0))
@@ -114,7 +116,7 @@ def perform(
 
 
 def _joint_quaternions(joint: str, columns: Iterator[np.ndarray]) -> np.ndarray:
-    """Take a joint's columns off the front: one angle of a hinge, or a quaternion wxyz."""
+    """Read a joint from the next columns: one angle of a hinge, or a quaternion wxyz."""
     if joint in HINGES:
         angle = next(columns)
         return Rotation.from_rotvec(angle[:, None] * [0.0, 0.0, 1.0]).as_quat()
@@ -147,24 +149,24 @@ def _there_and_back(clip: Clip, rest_s: float) -> Clip:
 
 
 def _repeat(clip: Clip, duration_s: float, tempo: float, rng: np.random.Generator) -> Clip:
-    """Repetitions of a looping clip, each begun at the place and heading where the last ended."""
-    bridge_s = _bridge_s(clip)
+    """Repetitions of a looping clip, each from the position and heading where the last ended."""
+    transition_s = _transition_s(clip)
     start_heading, end_heading = _heading(clip.quaternions[[0, -1], 0])
-    velocity = _bridge_velocity(clip)
+    velocity = _transition_velocity(clip)
     times, roots, quaternions = [], [], []
-    time_s, heading, place = 0.0, 0.0, np.zeros(3)
+    time_s, heading, offset = 0.0, 0.0, np.zeros(3)
     while time_s < duration_s:
         pace = tempo * rng.uniform(0.95, 1.05)
         turn = Rotation.from_euler("y", heading)
         times.append(time_s + clip.time_s / pace)
-        roots.append(turn.apply(clip.root) + place)
+        roots.append(turn.apply(clip.root) + offset)
         turned = clip.quaternions.copy()
         turned[:, 0] = (turn * Rotation.from_quat(turned[:, 0])).as_quat()
         quaternions.append(turned)
-        time_s = float(times[-1][-1]) + bridge_s / pace
+        time_s = float(times[-1][-1]) + transition_s / pace
         heading += end_heading - start_heading
-        aim = roots[-1][-1] + turn.apply(velocity) * bridge_s
-        place = (aim - Rotation.from_euler("y", heading).apply(clip.root[0])) * _HORIZONTAL
+        target = roots[-1][-1] + turn.apply(velocity) * transition_s
+        offset = (target - Rotation.from_euler("y", heading).apply(clip.root[0])) * _HORIZONTAL
     return replace(
         clip,
         time_s=np.concatenate(times),
@@ -173,18 +175,15 @@ def _repeat(clip: Clip, duration_s: float, tempo: float, rng: np.random.Generato
     )
 
 
-_HORIZONTAL = np.array([1.0, 0.0, 1.0])
-
-
-def _bridge_s(clip: Clip) -> float:
-    """Time to get from the last pose to the first at the speed at which this clip moves."""
-    joints = clip.quaternions[:, 1:]  # the root's turn is taken over by the next repetition
+def _transition_s(clip: Clip) -> float:
+    """Time from the last pose of a repetition to the first of the next, at the clip's own speed."""
+    joints = clip.quaternions[:, 1:]  # without the root: the next repetition begins with its turn
     speed = _angle(joints[1:], joints[:-1]).max(axis=1) / np.diff(clip.time_s)
     gap = _angle(joints[-1], joints[0]).max()
     return max(float(gap / np.quantile(speed, 0.8)), float(np.diff(clip.time_s).min()))
 
 
-def _bridge_velocity(clip: Clip) -> np.ndarray:
+def _transition_velocity(clip: Clip) -> np.ndarray:
     """Mean of the root's horizontal velocities at the clip's two ends, m/s."""
     ends = [
         (clip.root[last] - clip.root[first]) / (clip.time_s[last] - clip.time_s[first])

@@ -1,4 +1,4 @@
-"""What a narrator would write of a clip, in several wordings; the wearer is "C", as in Ego4D."""
+"""Narrations of a clip, in several wordings; the wearer is "C", as in Ego4D."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "walks, bearing right",
     ),
 }
-PLACES = {
+GROUND_PHRASES = {
     "tiles": "on a tiled floor",
     "planks": "on a wooden floor",
     "grass": "on the grass",
     "concrete": "on concrete",
 }
-SLOW, FAST = 0.9, 1.1  # tempo at which a narrator would remark on it
+SLOW, FAST = 0.9, 1.1  # tempos below and above which a narration mentions the tempo
 
 
 def narrate(
@@ -92,13 +92,13 @@ def narrate(
 ) -> tuple[str, ...]:
     """``count`` sentences of different wording about a clip performed at ``tempo``.
 
-    Every other sentence, on average, also tells the ground.
+    On average every second sentence also names the ground.
     """
     pace = " slowly" if tempo < SLOW else " quickly" if tempo > FAST else ""
     if clip in STILL_CLIPS:
         pace = ""
     chosen = rng.choice(np.array(WORDINGS[clip]), size=count, replace=False)
-    places = [f" {PLACES[ground]}" if rng.random() < 0.5 else "" for _ in chosen]
+    phrases = [f" {GROUND_PHRASES[ground]}" if rng.random() < 0.5 else "" for _ in chosen]
     return tuple(
-        f"C{pace} {wording}{place}." for wording, place in zip(chosen, places, strict=True)
+        f"C{pace} {wording}{phrase}." for wording, phrase in zip(chosen, phrases, strict=True)
     )

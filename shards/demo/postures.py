@@ -1,7 +1,7 @@
-"""Bodies that keep still: standing, sitting and lying, posed by hand, since no clip holds them.
+"""Still postures: standing, sitting and lying, posed by hand, since no clip has them.
 
-Without them the synthetic part would know only people in action, and the real windows of quiet
-people would have no counterpart among the triplets.
+Without them all synthetic people would move, and the real windows of still people would have no
+counterpart among the synthetic ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from shards.demo.skeleton import JOINTS
 
 SEAT_M = 0.42  # height of the stool that the sitting posture needs, for a body of size 1
-SWAY_DEG = 1.5  # how far each joint sways about its posed angle
+SWAY_DEG = 1.5  # largest deviation of a joint from its posed angle, about each axis
 _LOOP_S, _LOOP_RATE_HZ = 12.0, 10.0
 
 
@@ -77,7 +77,7 @@ def posed_frames(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _sway(time_s: np.ndarray, rng: np.random.Generator) -> Rotation:
-    """Small turns about all axes: sines that fit the loop, of 0.1 to 0.4 Hz."""
+    """Small turns about all axes: sines of 0.1 to 0.4 Hz with whole periods in the loop."""
     cycles = rng.integers(1, 6, size=3)
     phase = rng.uniform(0, 2 * np.pi, size=3)
     angle = SWAY_DEG * np.sin(2 * np.pi * cycles * time_s[:, None] / _LOOP_S + phase)

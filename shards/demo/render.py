@@ -9,12 +9,12 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from shards.demo.camera import Camera
-from shards.demo.ground import Stroke, paint_background
+from shards.demo.ground import Capsule, paint_background
 from shards.demo.scene import BodyColours, Colour, Prop, Scene
 from shards.demo.skeleton import BodySegment, Pose, segments
 
 JPEG_QUALITY = 88
-_SUPERSAMPLING = 2  # rendered so many times larger, then averaged: smooth edges
+_SUPERSAMPLING = 2  # pictures are rendered this many times larger, and averaged: smooth edges
 _NEAR_M, _FAR_M = 0.05, 60.0
 _TRUNK_RADIUS_M = 0.095  # the model leaves a gap between its pelvis and its chest
 
@@ -22,26 +22,26 @@ _TRUNK_RADIUS_M = 0.095  # the model leaves a gap between its pelvis and its che
 class Renderer:
     """Draws one body in one scene at a time, in pictures of ``pixels`` x ``pixels``.
 
-    Make one and stage scenes in it: setting up pybullet's world costs as much as two pictures.
+    Use one renderer for many scenes: to set up pybullet's world takes as long as two pictures.
     """
 
     def __init__(self, pixels: int) -> None:
-        # Imported here: only who renders needs it, and importing it prints a line.
+        # Imported here, since the import prints a line, and only rendering needs it.
         import pybullet
 
         self._bullet = pybullet
         self._pixels = pixels
         self._client = pybullet.connect(pybullet.DIRECT)
 
-    def stage(self, scene: Scene, colours: BodyColours, size: float) -> None:
-        """Set up a scene, and in it a body of ``size`` that wears ``colours``."""
+    def set_scene(self, scene: Scene, colours: BodyColours, size: float) -> None:
+        """Replace the scene, and the body in it: of ``size``, with clothes of ``colours``."""
         self._scene = scene
         self._size = size
         self._bullet.resetSimulation(physicsClientId=self._client)
         for prop in scene.props:
             self._add_prop(prop)
-        self._parts = [
-            self._add_segment(segment, _part_colour(segment.name, colours))
+        self._segments = [
+            self._add_segment(segment, _segment_colour(segment.name, colours))
             for segment in segments()
         ]
         self._trunk = self._add(
@@ -52,12 +52,12 @@ class Renderer:
         )
 
     def picture(self, pose: Pose, camera: Camera) -> np.ndarray:
-        """RGB picture ``(pixels, pixels, 3)`` uint8 of the staged body in ``pose``."""
+        """RGB picture ``(pixels, pixels, 3)`` uint8 of the scene, with the body in ``pose``."""
         self._move_body(pose)
         colour, coverage = self._draw_bodies(camera)
-        strokes = [self._stroke(segment, pose) for segment in segments()]
-        strokes += [_prop_stroke(prop) for prop in self._scene.props]
-        background = paint_background(self._scene, camera, self._pixels, strokes)
+        bodies = [self._segment_capsule(segment, pose) for segment in segments()]
+        bodies += [_prop_capsule(prop) for prop in self._scene.props]
+        background = paint_background(self._scene, camera, self._pixels, bodies)
         picture = colour + (1 - coverage) * background
         return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
@@ -86,13 +86,13 @@ class Renderer:
         return _average(colour), _average(covered)
 
     def _move_body(self, pose: Pose) -> None:
-        strokes = [self._stroke(segment, pose) for segment in segments()]
-        centres = [(start + end) / 2 for start, end, _ in strokes]
+        capsules = [self._segment_capsule(segment, pose) for segment in segments()]
+        centres = [(start + end) / 2 for start, end, _ in capsules]
         rotations = [pose.rotation[segment.name] @ segment.turn for segment in segments()]
         pelvis, chest = centres[0], centres[1]
         upwards = Rotation.align_vectors([chest - pelvis], [[0.0, 0.0, 1.0]])[0].as_matrix()
         self._place(
-            [*self._parts, self._trunk],
+            [*self._segments, self._trunk],
             [*centres, (pelvis + chest) / 2],
             [*rotations, upwards],
         )
@@ -106,8 +106,8 @@ class Renderer:
                 body, position.tolist(), quaternion.tolist(), physicsClientId=self._client
             )
 
-    def _stroke(self, segment: BodySegment, pose: Pose) -> Stroke:
-        """A segment as a capsule, for its shadow."""
+    def _segment_capsule(self, segment: BodySegment, pose: Pose) -> Capsule:
+        """A segment as a capsule: for its shadow, and for its centre."""
         rotation = pose.rotation[segment.name]
         centre = pose.position[segment.name] + self._size * rotation @ segment.centre
         half = segment.size[1] / 2 if segment.shape == "capsule" else 0.0
@@ -135,7 +135,7 @@ class Renderer:
         else:
             body = self._add(self._bullet.GEOM_SPHERE, prop.colour, radius=radius)
         heading = Rotation.from_euler("z", prop.heading).as_matrix()
-        self._place([body], [np.array([*prop.place, prop.height / 2])], [heading])
+        self._place([body], [np.array([*prop.position, prop.height / 2])], [heading])
 
     def _add(self, geometry: int, colour: Colour, **shape: object) -> int:
         visual = self._bullet.createVisualShape(
@@ -153,8 +153,8 @@ def encode_jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _part_colour(segment: str, colours: BodyColours) -> Colour:
-    part = segment.removeprefix("left_").removeprefix("right_")
+def _segment_colour(segment: str, colours: BodyColours) -> Colour:
+    name = segment.removeprefix("left_").removeprefix("right_")
     return {
         "root": colours.trousers,
         "hip": colours.trousers,
@@ -162,12 +162,13 @@ def _part_colour(segment: str, colours: BodyColours) -> Colour:
         "ankle": colours.shoes,
         "chest": colours.shirt,
         "shoulder": colours.shirt,
-    }.get(part, colours.skin)
+    }.get(name, colours.skin)
 
 
-def _prop_stroke(prop: Prop) -> Stroke:
-    foot = np.array([*prop.place, 0.0])
-    top = np.array([*prop.place, prop.height])
+def _prop_capsule(prop: Prop) -> Capsule:
+    """An object as an upright capsule, for its shadow."""
+    foot = np.array([*prop.position, 0.0])
+    top = np.array([*prop.position, prop.height])
     return foot, top, prop.width / 2
 
 

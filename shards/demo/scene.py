@@ -1,4 +1,4 @@
-"""What stands around the body: ground, light, objects on the way, and what the body wears."""
+"""The scene of a take: ground, light and objects around the body, and the body's clothes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOTHES = (
     (0.20, 0.21, 0.25),
     (0.88, 0.48, 0.20),
 )
-CLEARANCE_M = 1.4  # kept free on both sides of the way walked
+CLEARANCE_M = 1.4  # least distance of objects from the body's path
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class BodyColours:
 
 @dataclass(frozen=True)
 class Prop:
-    """An object standing on the ground at ``place``: its width and height, m."""
+    """An object on the ground at ``position``, with its width and height, all in m."""
 
     shape: Literal["box", "cylinder", "ball"]
-    place: tuple[float, float]
+    position: tuple[float, float]
     width: float
     height: float
     heading: float
@@ -48,7 +48,7 @@ class Prop:
 
 @dataclass(frozen=True)
 class Scene:
-    """The surroundings of one performance. ``sun``: unit vector that points to the light."""
+    """The surroundings of one take. ``sun``: unit vector that points to the light."""
 
     ground: str
     tint: Colour
@@ -58,25 +58,25 @@ class Scene:
 
 
 def random_outfit(rng: np.random.Generator) -> BodyColours:
-    """Colours whose shirt and trousers differ."""
+    """Random clothes; shirt, trousers and shoes differ in colour."""
     shirt, trousers, shoes = rng.choice(len(CLOTHES), size=3, replace=False)
     skin = SKIN[rng.integers(len(SKIN))]
     return BodyColours(skin, CLOTHES[shirt], CLOTHES[trousers], CLOTHES[shoes])
 
 
 def random_scene(
-    rng: np.random.Generator, way: np.ndarray, seat_m: float = 0.0, props: int = 14
+    rng: np.random.Generator, path: np.ndarray, seat_m: float = 0.0, props: int = 14
 ) -> Scene:
-    """Surroundings of a body that moves along ``way (n, 2)``, m; objects stand next to it.
+    """Surroundings of a body that moves along ``path (n, 2)``, m, with objects next to the path.
 
-    seat_m: height of a stool at the start of the way; 0 for none.
+    seat_m: height of a stool at the start of the path; 0 for none.
     """
     azimuth = rng.uniform(0, 2 * np.pi)
     elevation = np.deg2rad(rng.uniform(40, 70))
     sun = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth), np.tan(elevation)])
-    objects = [_random_prop(rng, place) for place in _free_places(rng, way, props)]
+    objects = [_random_prop(rng, position) for position in _free_positions(rng, path, props)]
     if seat_m > 0:
-        x, y = way[0].tolist()
+        x, y = path[0].tolist()
         objects.append(Prop("cylinder", (x, y), 0.36, seat_m, 0.0, CLOTHES[0]))
     return Scene(
         ground=str(rng.choice(GROUNDS)),
@@ -87,12 +87,12 @@ def random_scene(
     )
 
 
-def _random_prop(rng: np.random.Generator, place: np.ndarray) -> Prop:
+def _random_prop(rng: np.random.Generator, position: np.ndarray) -> Prop:
     shape = rng.choice(np.array(["box", "cylinder", "ball"]), p=[0.5, 0.35, 0.15])
     width = rng.uniform(0.15, 0.7)
     return Prop(
         shape=shape.item(),
-        place=(float(place[0]), float(place[1])),
+        position=(float(position[0]), float(position[1])),
         width=width,
         height=width if shape == "ball" else rng.uniform(0.2, 1.3),
         heading=rng.uniform(0, np.pi),
@@ -100,17 +100,17 @@ def _random_prop(rng: np.random.Generator, place: np.ndarray) -> Prop:
     )
 
 
-def _free_places(rng: np.random.Generator, way: np.ndarray, count: int) -> list[np.ndarray]:
-    """Places up to some metres off the way, none within CLEARANCE_M of it."""
-    places: list[np.ndarray] = []
-    while len(places) < count:
-        near = way[rng.integers(len(way))]
+def _free_positions(rng: np.random.Generator, path: np.ndarray, count: int) -> list[np.ndarray]:
+    """Positions at most 6 m from a point of the path, and at least CLEARANCE_M from all of it."""
+    positions: list[np.ndarray] = []
+    while len(positions) < count:
+        near = path[rng.integers(len(path))]
         direction = rng.uniform(0, 2 * np.pi)
         distance = rng.uniform(CLEARANCE_M, 6.0)
-        place = near + distance * np.array([np.cos(direction), np.sin(direction)])
-        if np.linalg.norm(way - place, axis=1).min() >= CLEARANCE_M:
-            places.append(place)
-    return places
+        position = near + distance * np.array([np.cos(direction), np.sin(direction)])
+        if np.linalg.norm(path - position, axis=1).min() >= CLEARANCE_M:
+            positions.append(position)
+    return positions
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""What an inertial sensor on the body reads: exact physics, then the faults of a phone's chip."""
+"""Readings of an inertial sensor on the body: exact physics, then the errors of a phone's chip."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from shards.demo.skeleton import BodyMotion
 
 GRAVITY = np.array([0.0, 0.0, -9.80665])  # m/s2, in a world with z up
 
-# Deviations over chips and within a chip's signal, of the order of the data sheets of phone parts
-# (Bosch BMI160, InvenSense ICM-20602: 10 to 40 mg and 0.5 to 3 deg/s of bias, 100 to 200 ug/rtHz
-# and 0.005 to 0.01 deg/s/rtHz of noise, 1 % of sensitivity), over the 25 Hz that 50 Hz can hold.
+# Standard deviations between chips and within a chip's signal, of the order of data sheets of
+# phones (Bosch BMI160, InvenSense ICM-20602: 10 to 40 mg and 0.5 to 3 deg/s of bias, 100 to 200
+# ug/rtHz and 0.005 to 0.01 deg/s/rtHz of noise, 1 % of sensitivity), over the 25 Hz that 50 Hz can
+# hold.
 ACCELEROMETER_BIAS_SD = 0.1  # m/s2
 ACCELEROMETER_NOISE_SD = 0.02  # m/s2
 GYROSCOPE_BIAS_SD = 0.01  # rad/s
@@ -22,14 +23,14 @@ GYROSCOPE_NOISE_SD = 0.002  # rad/s
 SENSITIVITY_SD = 0.01
 ACCELEROMETER_RANGE = 16 * 9.80665  # m/s2, beyond which readings saturate
 GYROSCOPE_RANGE = np.deg2rad(2000)  # rad/s
-MOUNTING_MAX_DEG = 30.0  # how far a sensor is worn from its nominal orientation
+MOUNTING_MAX_DEG = 30.0  # largest deviation of a worn sensor from its nominal orientation
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a sensor is worn: its segment, and the place on it in the segment's frame (m).
+    """Where a sensor is worn: a segment of the body, and the offset in the segment's frame (m).
 
-    name: one of ``shards.placements``. device: what the sensor there is called.
+    name: one of ``shards.placements``. device: name of the sensor there.
     """
 
     name: str
@@ -93,10 +94,10 @@ def random_mounting(rng: np.random.Generator) -> np.ndarray:
     return Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix() @ NOMINAL_MOUNTING
 
 
-def add_faults(imu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Faults of one chip on ``imu (6, n)``.
+def add_sensor_errors(imu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``imu (6, n)`` with the errors of one chip.
 
-    Sensitivity errors and biases, constant over the signal, then white noise and saturation.
+    Errors of sensitivity and biases are constant over the signal; then white noise and saturation.
     """
     bias_sd = _by_channel(ACCELEROMETER_BIAS_SD, GYROSCOPE_BIAS_SD)
     noise_sd = _by_channel(ACCELEROMETER_NOISE_SD, GYROSCOPE_NOISE_SD)

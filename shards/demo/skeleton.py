@@ -1,7 +1,7 @@
 """The humanoid of ``pybullet_data``: its segments, and where they are in a given pose.
 
-The model is the one the motion clips were made for (Peng et al., "DeepMimic", ACM TOG 2018). Its
-own frame has x forward, y up, z to the right; at zero pose all segment frames are parallel to it.
+The motion clips were made for this model (Peng et al., "DeepMimic", ACM TOG 2018). Its own frame
+has x forward, y up, z to the right. In the zero pose all segment frames are parallel to it.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ JOINTS = (
 HINGES = frozenset({"right_knee", "right_elbow", "left_knee", "left_elbow"})
 HEIGHT_M = 1.62  # of the model at size 1, sole to crown
 
-_METRES_PER_UNIT = 0.25  # the model is drawn four times as large as life
+_METRES_PER_UNIT = 0.25  # the model's file is four times as large as a person
+_TO_Z_UP = Rotation.from_euler("x", 90, degrees=True).as_matrix()  # from the model's frame
 
 
 @dataclass(frozen=True)
 class BodySegment:
-    """A rigid part of the body; its frame sits at the joint to its parent.
+    """A rigid segment of the body; the origin of its frame is the joint to its parent.
 
-    offset: joint in the parent's frame, m. centre, turn: placing of the shape in the own frame, m
-    and rotation matrix. size: radius; radius and length; or the three edges, m.
+    offset: that joint in the parent's frame, m. centre, turn: position (m) and rotation matrix of
+    the shape in the segment's own frame. size: radius; radius and length; or the three edges, m.
     """
 
     name: str
@@ -87,7 +88,7 @@ class BodyMotion:
 
 def data_path(name: str) -> Path:
     """A file or folder of ``pybullet_data``; FileNotFoundError where that is not installed."""
-    spec = importlib.util.find_spec("pybullet_data")  # importing it would print its place
+    spec = importlib.util.find_spec("pybullet_data")  # importing it would print its path
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("package pybullet_data is not installed; pip install '.[demo]'")
     path = Path(spec.submodule_search_locations[0]) / name
@@ -115,8 +116,8 @@ def forward_kinematics(
     """Segment frames of a moving body.
 
     root ``(n, 3)`` m and rotations ``(n, len(JOINTS), 3, 3)`` (joint frames in their parents'; the
-    first is the root's) stand in the model's y-up frame, as clips have them, at size 1; ``size``
-    scales all lengths, the way walked included.
+    first is the root's) are in the model's y-up frame, as in clips, at size 1. ``size`` scales all
+    lengths, also the path of the root.
     """
     position = {"root": size * root @ _TO_Z_UP.T}
     rotation = {"root": _TO_Z_UP @ rotations[:, 0]}
@@ -130,9 +131,6 @@ def forward_kinematics(
         else:  # wrists are fixed to their forearms
             rotation[segment.name] = parent
     return BodyMotion(rate_hz, position, rotation)
-
-
-_TO_Z_UP = Rotation.from_euler("x", 90, degrees=True).as_matrix()
 
 
 def _read_segment(link: ET.Element, joint: ET.Element | None) -> BodySegment:

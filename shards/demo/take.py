@@ -1,7 +1,7 @@
-"""One take: a synthetic person performs a clip, seen by cameras and felt by sensors.
+"""One take: a synthetic person performs a clip, recorded by cameras and sensors.
 
-Everything drawn in it comes from a generator keyed by (seed, number of the take), so takes may be
-made in any order and in any process.
+All random numbers of a take come from a generator with the key (seed, number of the take). So takes
+may be made in any order and in any process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shards.demo.narrate import narrate
 from shards.demo.postures import SEAT_M
 from shards.demo.render import Renderer, encode_jpeg
 from shards.demo.scene import BodyColours, random_outfit, random_scene
-from shards.demo.sensor import PLACEMENTS, Placement, add_faults, random_mounting, worn_imu
+from shards.demo.sensor import PLACEMENTS, Placement, add_sensor_errors, random_mounting, worn_imu
 from shards.demo.skeleton import BodyMotion, Pose
 
 DATASET = "demo-mocap"
@@ -27,14 +27,14 @@ RATE_HZ = 50.0
 WINDOW_S = 5.0
 MOMENTS = 4  # of one take: its windows follow one another without overlap
 PERFORMERS = 12
-TEMPO = (0.8, 1.25)
-SIZE = (0.88, 1.12)
+TEMPO_RANGE = (0.8, 1.25)
+SIZE_RANGE = (0.88, 1.12)  # of bodies; 1 is the model's
 SYNC = "synthetic: IMU, frames and narration come from one simulated clock"
 
 
 @dataclass(frozen=True)
 class TakeRequest:
-    """What one take shall hold: its number, clip, and how many moments, placements and frames.
+    """The content of one take: its number, clip, and how many moments, placements and frames.
 
     frames: pictures of a moment; the first, third… are first-person, the others third-person.
     """
@@ -69,7 +69,7 @@ def perform_take(request: TakeRequest) -> list[Window]:
     """The windows of a take: each of its moments at each of its placements."""
     rng = _generator(request.seed, 1, request.number)
     performer = _performer(request.seed, int(rng.integers(PERFORMERS)))
-    tempo = rng.uniform(*TEMPO)
+    tempo = rng.uniform(*TEMPO_RANGE)
     duration_s = request.moments * WINDOW_S
     motion = perform(load_clip(request.clip), duration_s, rng, tempo=tempo, size=performer.size)
     seat_m = SEAT_M * performer.size if request.clip == "sit" else 0.0
@@ -80,7 +80,7 @@ def perform_take(request: TakeRequest) -> list[Window]:
     windows: list[Window] = []
     if request.frames:
         renderer = _renderer(request.pixels)
-        renderer.stage(scene, performer.colours, performer.size)
+        renderer.set_scene(scene, performer.colours, performer.size)
     for moment in range(request.moments):
         start_s = moment * WINDOW_S
         frame_times_s, frames = [], []
@@ -101,7 +101,7 @@ def perform_take(request: TakeRequest) -> list[Window]:
 
 @functools.cache
 def _renderer(pixels: int) -> Renderer:
-    """One renderer a process."""
+    """The renderer of this process, made once."""
     return Renderer(pixels)
 
 
@@ -111,7 +111,7 @@ def _generator(*key: int) -> np.random.Generator:
 
 def _performer(seed: int, number: int) -> _Person:
     rng = _generator(seed, 0, number)
-    return _Person(f"synthetic-{number:02d}", rng.uniform(*SIZE), random_outfit(rng))
+    return _Person(f"synthetic-{number:02d}", rng.uniform(*SIZE_RANGE), random_outfit(rng))
 
 
 def _signal(
@@ -120,7 +120,7 @@ def _signal(
     """What a worn sensor records, float32 ``(6, n)`` at RATE_HZ."""
     step = round(MOTION_RATE_HZ / RATE_HZ)
     ideal = worn_imu(motion, placement, size, random_mounting(rng))[:, ::step]
-    return add_faults(ideal, rng).astype(np.float32)
+    return add_sensor_errors(ideal, rng).astype(np.float32)
 
 
 def _frame_times(frames: int, rng: np.random.Generator) -> Iterator[float]:
@@ -139,7 +139,7 @@ def _camera(i: int, pose: Pose, size: float, azimuth: float, rng: np.random.Gene
 def _windows(
     request: TakeRequest, person: str, signals: dict[Placement, np.ndarray], moment: _Moment
 ) -> Iterator[Window]:
-    """One moment as each of the sensors felt it."""
+    """The windows of one moment, one for each sensor."""
     recording = f"seed{request.seed}-{request.number:05d}-{request.clip}"
     first = round(moment.start_s * RATE_HZ)
     inside = slice(first, first + round(WINDOW_S * RATE_HZ))

@@ -23,7 +23,7 @@ from shards.demo.sensor import (
     MOUNTING_MAX_DEG,
     NOMINAL_MOUNTING,
     PLACEMENTS,
-    add_faults,
+    add_sensor_errors,
     ideal_imu,
     random_mounting,
     worn_imu,
@@ -229,8 +229,8 @@ def test_mountings_are_rotations_near_the_nominal_one(rng: np.random.Generator) 
 
 def test_faults_are_bias_noise_and_saturation(rng: np.random.Generator) -> None:
     still = np.zeros((6, 5000))
-    faulty = add_faults(still, rng)
+    faulty = add_sensor_errors(still, rng)
     noise = np.repeat([ACCELEROMETER_NOISE_SD, GYROSCOPE_NOISE_SD], 3)
     np.testing.assert_allclose(faulty.std(axis=1), noise, rtol=0.1)
     assert (np.abs(faulty.mean(axis=1)) > 0).all()
-    assert add_faults(still + 1000, rng)[:3].max() <= ACCELEROMETER_RANGE
+    assert add_sensor_errors(still + 1000, rng)[:3].max() <= ACCELEROMETER_RANGE

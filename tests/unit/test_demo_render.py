@@ -7,7 +7,7 @@ from PIL import Image
 from shards.demo.camera import Camera, follow_camera, head_camera
 from shards.demo.ground import paint_background
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS, load_clip, perform
-from shards.demo.narrate import PLACES, WORDINGS, narrate
+from shards.demo.narrate import GROUND_PHRASES, WORDINGS, narrate
 from shards.demo.render import Renderer, encode_jpeg
 from shards.demo.scene import CLEARANCE_M, GROUNDS, BodyColours, Scene, random_scene
 from shards.demo.skeleton import HEIGHT_M, Pose
@@ -45,7 +45,7 @@ def test_third_person_shows_the_dressed_body_in_the_middle(
 ) -> None:
     pytest.importorskip("pybullet")
     renderer = Renderer(128)
-    renderer.stage(EMPTY, OUTFIT, size=1.0)
+    renderer.set_scene(EMPTY, OUTFIT, size=1.0)
     camera = follow_camera(pose, 1.0, 0.8, rng)
     picture = renderer.picture(pose, camera)
     again = renderer.picture(pose, camera)
@@ -63,7 +63,7 @@ def test_third_person_shows_the_dressed_body_in_the_middle(
 def test_first_person_shows_the_own_limbs_and_no_head(pose: Pose, rng: np.random.Generator) -> None:
     pytest.importorskip("pybullet")
     renderer = Renderer(128)
-    renderer.stage(EMPTY, OUTFIT, size=1.0)
+    renderer.set_scene(EMPTY, OUTFIT, size=1.0)
     down = Camera(
         eye=head_camera(pose, 1.0, rng).eye,
         forward=np.array([0.0, 0.0, -1.0]),
@@ -107,7 +107,7 @@ def test_a_shadow_lies_where_the_sun_throws_it(ground: str) -> None:
 def test_objects_keep_off_the_way(rng: np.random.Generator) -> None:
     way = np.stack([np.linspace(0, 20, 50), np.zeros(50)], axis=1)
     for prop in random_scene(rng, way).props:
-        assert np.linalg.norm(way - prop.place, axis=1).min() >= CLEARANCE_M
+        assert np.linalg.norm(way - prop.position, axis=1).min() >= CLEARANCE_M
 
 
 def test_jpeg_keeps_the_picture() -> None:
@@ -123,7 +123,7 @@ def test_every_clip_is_narrated_in_several_wordings(clip: str, rng: np.random.Ge
     assert len(WORDINGS[clip]) >= 3
     assert len(sentences) >= 5
     assert all(text.startswith("C ") and text.endswith(".") for text in sentences)
-    assert any(PLACES["grass"] in text for text in sentences)
+    assert any(GROUND_PHRASES["grass"] in text for text in sentences)
 
 
 def test_narrations_tell_the_tempo(rng: np.random.Generator) -> None:
