@@ -2,21 +2,21 @@
 
 lag_s, correlation, confidence = find_lag([MotionPair(time_s, motion, grid_s, angle), ...])
 
-Where the device sits against the camera is unknown. So at every lag the picture's motion is
-regressed on all three axes of the gyroscope, a multiple correlation that no mounting changes (Mair
-et al., ROBIO 2011, and Qiu et al., IEEE T-RO 2021, align cameras and IMUs by such correlations).
-The picture moved *between* two frames; it is compared with the mean of the gyroscope over the very
-same interval, so no bias of half an interval arises, whatever the frame rate does. One filter takes
-slow changes from both (walking ahead, drift). Errors grow with the motion: times of much motion
-weigh less, so that no single jerk decides.
+The orientation of the device to the camera is unknown. So at every lag the picture's motion is
+regressed on all three axes of the gyroscope: a multiple correlation, which does not depend on the
+orientation (Mair et al., ROBIO 2011, and Qiu et al., IEEE T-RO 2021, align cameras and IMUs by such
+correlations). The motion of the picture is that *between* two frames. It is compared with the mean
+of the gyroscope over the same interval, so there is no bias of half an interval at any frame rate.
+One filter removes slow changes from both (walking ahead, drift). Errors grow with the motion, so
+times of much motion have less weight, and no single jerk decides.
 
 Confidence is the probability, given the data, that the true lag lies within 0.1 s of the one found.
-Each lag is a hypothesis, and so is "the picture does not show this device's motion", which has the
-prior probability 1/2; the lags share the other half. Bayes factors are those of a regression under
-the g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008, section 2), with
-the number of samples that two autocorrelated series are worth (Bartlett, JRSS 1935: n over the sum
-of the products of their autocorrelations). So one figure accounts for short video, for noise, and
-for the side peaks of periodic motion, which share the probability.
+Each lag is a hypothesis, and so is "the picture does not show this device's motion". The latter has
+the prior probability 1/2, and the lags share the other half. Bayes factors are those of a
+regression under the g-prior of unit information (Liang et al., "Mixtures of g Priors", JASA 2008,
+section 2). The number of samples is the effective one of two autocorrelated series (Bartlett, JRSS
+1935: n over the sum of the products of their autocorrelations). So this one number accounts for
+short video, for noise, and for the side peaks of periodic motion, which share the probability.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ _CONFIDENCE_S = 0.1  # error of the lag that the confidence allows
 _SMOOTHING_S = 2.0  # slower changes are filtered out
 _ENERGY_S = 1.0  # over which the energy of motion is averaged
 _LEAST_ENERGY = 0.1  # in weights, as a share of the mean
-_AXES = 3  # of the gyroscope; they come first in what follows
+_AXES = 3  # of the gyroscope: the first three columns below, before those of the picture
 _SINGULAR_RATIO = 1e-9
 
 
 class MeasuredLag(NamedTuple):
-    """lag_s: the picture is later by it. correlation: multiple, of all motion as weighted, 0..1."""
+    """lag_s: how much later the picture is. correlation: multiple, of the weighted motion, 0..1.
+
+    confidence: see the module.
+    """
 
     lag_s: float
     correlation: float
@@ -53,26 +56,27 @@ class MeasuredLag(NamedTuple):
 class MotionPair:
     """A clip of the video, and a gyroscope around it.
 
-    time_s ``(n + 1,)`` of the frames. motion ``(n, 3)``: of the picture from each frame to the next
-    in any unit, NaN where unknown. angle ``(m, 4)``: the gyroscope's integral in rad at ``grid_s``
-    ``(m,)``, and a count that rises where samples are missing; ``REACH_S`` longer at either end.
+    time_s ``(n + 1,)``: of the frames. motion ``(n, 3)``: of the picture from each frame to the
+    next, in any unit, NaN where it was not measured. angle ``(m, 4)``: the gyroscope's integral in
+    rad at ``grid_s`` ``(m,)``, and as its last column a count that rises where samples are missing.
+    The grid is ``REACH_S`` longer than the clip at either end.
     """
 
     time_s: np.ndarray
     motion: np.ndarray
     grid_s: np.ndarray
     angle: np.ndarray
-    _known: np.ndarray = field(init=False, repr=False)
+    _measured: np.ndarray = field(init=False, repr=False)
     _rate: np.ndarray = field(init=False, repr=False)
     _weights: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        known = ~np.isnan(self.motion).any(axis=1)
-        rate = np.where(known[:, None], self.motion, 0.0) / np.diff(self.time_s)[:, None]
-        energy = np.square(rate - _smooth(rate, known, _SMOOTHING_S / self.interval_s))
+        measured = ~np.isnan(self.motion).any(axis=1)
+        rate = np.where(measured[:, None], self.motion, 0.0) / np.diff(self.time_s)[:, None]
+        energy = np.square(rate - _smooth(rate, measured, _SMOOTHING_S / self.interval_s))
         energy = (energy / np.maximum(energy.mean(axis=0), 1e-12)).mean(axis=1)
-        local_energy = _smooth(energy[:, None], known, _ENERGY_S / self.interval_s)[:, 0]
-        object.__setattr__(self, "_known", known)
+        local_energy = _smooth(energy[:, None], measured, _ENERGY_S / self.interval_s)[:, 0]
+        object.__setattr__(self, "_measured", measured)
         object.__setattr__(self, "_rate", rate)
         object.__setattr__(self, "_weights", 1 / np.sqrt(local_energy + _LEAST_ENERGY))
 
@@ -82,18 +86,18 @@ class MotionPair:
         return float(np.median(np.diff(self.time_s)))
 
     @property
-    def known_s(self) -> float:
-        """Length of the video whose motion is known."""
-        return float(np.diff(self.time_s)[self._known].sum())
+    def measured_s(self) -> float:
+        """Seconds of video whose motion was measured."""
+        return float(np.diff(self.time_s)[self._measured].sum())
 
     def aligned(self, lag_s: float) -> tuple[np.ndarray, int]:
-        """Gyroscope and picture at this lag ``(n, 6)``, filtered and weighted; how many rows count.
+        """Gyroscope and picture at this lag ``(n, 6)``, filtered and weighted, and rows compared.
 
-        The others are 0.
+        Rows that lack the gyroscope or the picture are 0, and are not among the rows compared.
         """
         edges_s = self.time_s - lag_s
         turned = np.diff([np.interp(edges_s, self.grid_s, each) for each in self.angle.T]).T
-        counts = self._known & (turned[:, _AXES] == 0)
+        counts = self._measured & (turned[:, _AXES] == 0)
         both = np.hstack([turned[:, :_AXES] / np.diff(self.time_s)[:, None], self._rate])
         filtered = both - _smooth(both, counts, _SMOOTHING_S / self.interval_s)
         return filtered * (counts * self._weights)[:, None], int(counts.sum())
@@ -102,8 +106,8 @@ class MotionPair:
 def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
     """The lag of all pairs together; None where nothing moves in the video or in the gyroscope.
 
-    Tried are lags at which at least half as much can be compared as at the best one. Confidence is
-    0 where the best is the last of them: the true one may lie beyond.
+    Only lags count at which at least half as many rows can be compared as at the one with most
+    rows. Confidence is 0 where the best is the first or last of them: the true one may lie beyond.
     """
     moments, counts = _moments(pairs)
     compared = counts >= counts.max() / 2
@@ -121,7 +125,7 @@ def find_lag(pairs: Sequence[MotionPair]) -> MeasuredLag | None:
         near = np.abs(_LAGS_S - lag_s) <= _CONFIDENCE_S
         related, unrelated = logsumexp(evidence), np.log(compared.sum())
         confidence = float(np.exp(logsumexp(evidence[near]) - np.logaddexp(related, unrelated)))
-        bend = 2 * at - before - after  # of the parabola through the three
+        bend = 2 * at - before - after  # curvature of the parabola through the three
         lag_s += _STEP_S * float((after - before) / (2 * bend)) if bend > 0 else 0.0
     return MeasuredLag(lag_s, float(correlation[best]), confidence)
 
@@ -135,21 +139,22 @@ def _smooth(values: np.ndarray, counts: np.ndarray, width: float) -> np.ndarray:
 
 
 def _moments(pairs: Sequence[MotionPair]) -> tuple[np.ndarray, np.ndarray]:
-    """Products of gyroscope and picture ``(lags, 6, 6)``, and the rows that they are sums of."""
+    """Sums of products of gyroscope and picture ``(lags, 6, 6)``, and rows in each ``(lags,)``."""
     moments = np.zeros((len(_LAGS_S), 2 * _AXES, 2 * _AXES))
     counts = np.zeros(len(_LAGS_S))
     for pair in pairs:
-        for place, lag_s in enumerate(_LAGS_S.tolist()):
+        for number, lag_s in enumerate(_LAGS_S.tolist()):
             both, count = pair.aligned(lag_s)
-            moments[place] += both.T @ both
-            counts[place] += count
+            moments[number] += both.T @ both
+            counts[number] += count
     return moments, counts
 
 
 def _explained(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared multiple correlation of each direction of motion ``(lags, 3)``; that of all, rooted.
+    """Squared multiple correlation of each direction of motion ``(lags, 3)``, and correlation.
 
-    A direction in which nothing moves has 0.
+    The correlation ``(lags,)`` is that of all directions together, not squared. A direction
+    without motion has 0.
     """
     inverse = np.linalg.pinv(moments[:, :_AXES, :_AXES], rcond=_SINGULAR_RATIO, hermitian=True)
     cross = moments[:, :_AXES, _AXES:]
@@ -162,10 +167,11 @@ def _explained(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows_per_sample(pairs: Sequence[MotionPair], lag_s: float, moments: np.ndarray) -> np.ndarray:
-    """How many rows are worth one independent sample, for each direction of motion ``(3,)``.
+    """Number of rows for one independent sample, for each direction of motion ``(3,)``.
 
-    Bartlett's sum over products of autocorrelations, that of the gyroscope being the mean over its
-    three axes after decorrelation: what raises R^2 of series that have nothing in common.
+    It is Bartlett's sum over products of autocorrelations. That of the gyroscope is the mean over
+    its three axes after decorrelation. Autocorrelation raises R^2 of series that have nothing in
+    common.
     """
     rows = [pair.aligned(lag_s)[0] for pair in pairs]
     inverse = np.linalg.pinv(moments[:_AXES, :_AXES], rcond=_SINGULAR_RATIO, hermitian=True)
@@ -184,6 +190,6 @@ def _rows_per_sample(pairs: Sequence[MotionPair], lag_s: float, moments: np.ndar
 
 
 def _evidence(shares: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Logarithm of the Bayes factor of a regression with these R^2 against none, with g = n."""
+    """Log Bayes factor of a regression with R^2 ``shares`` against none, with g = n."""
     gain = (samples - 1 - _AXES) / 2 * np.log1p(samples)
     return np.asarray(gain - (samples - 1) / 2 * np.log1p(samples * (1 - shares)))

@@ -5,12 +5,13 @@ if isinstance(outcome, LagReport) and outcome.flagged:
     frames = shift_frames(recording.frames, outcome.lag_s)
 
 The motion of the picture (``shards.lag.picture_motion``) is compared with the rotation that the
-gyroscope felt, at all lags up to 5 s; ``shards.lag.evidence`` says how, and what confidence means.
+gyroscope measured, at all lags up to 5 s. ``shards.lag.evidence`` says how, and what confidence
+means.
 
-Some ms stay unknown. Cameras stamp a frame anywhere from the beginning of its first row to the end
-of its last (exposure, rolling shutter): a lag of -20 to 0 ms is none. One lag is taken to hold for
-the whole recording; clocks that drift apart lower the confidence. So does video that the camera
-has stabilised, since its picture does not move as the camera did.
+The time stamp of a frame may lie anywhere from the beginning of its first row to the end of its
+last (exposure, rolling shutter). So a measured lag of -20 to 0 ms means no lag. One lag is assumed
+for the whole recording; if the clocks drift apart, the confidence is lower. It is lower, too, for
+video that the camera has stabilised, since its picture does not move as the camera did.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from shards.signal.condition import Conditioned
 
 _CLIPS = 6  # of the video that are decoded
 _CLIP_S = 20.0
-_FEWEST_S = 5.0  # of video, for a lag to be measured
+_LEAST_S = 5.0  # of video, for a lag to be measured
 _RATE_HZ = 30.0  # about that of the frames decoded
-_LONGEST_S = 0.25  # between frames; over longer times motion cannot be followed
+_LONGEST_S = 0.25  # between frames; motion over a longer time is not measured
 
 
 def measure_lag(
@@ -42,21 +43,21 @@ def measure_lag(
 ) -> LagReport | str:
     """How much later the picture shows a motion than the gyroscope among ``signal.channels``.
 
-    A string says why nothing can be compared (no gyroscope, too little video or motion), for the
-    notes on the recording. Flagged are lags above ``settings.max_lag_s`` with a confidence of
-    ``CONFIDENT`` or more.
+    Where nothing can be compared (no gyroscope, too little video or motion), a string says why, for
+    the notes on the recording. A lag is flagged if it is above ``settings.max_lag_s`` and its
+    confidence is at least ``CONFIDENT``.
 
-    At most six clips of 20 s are decoded, small, at some 30 frames/s: where the device turns
-    most in each sixth of the time that video and gyroscope have in common. Errors of decoding are
-    those of ``frames``.
+    At most six clips of 20 s are decoded, in small pictures at about 30 frames/s. The time that
+    video and gyroscope have in common is divided into six spans; of each, the clip is taken in
+    which the device turns most. Errors of decoding are those of ``frames``.
     """
     unknown = f"lag of the picture behind {device} not measured: "
     if not set(GYROSCOPE) <= set(signal.channels) or not signal.segments:
         return unknown + "no signal of a gyroscope"
     gyroscope = _Gyroscope(signal)
     pairs = list(_pairs(frames, gyroscope))
-    seconds = sum(pair.known_s for pair in pairs)
-    if seconds < _FEWEST_S:
+    seconds = sum(pair.measured_s for pair in pairs)
+    if seconds < _LEAST_S:
         return unknown + f"motion can be followed in {seconds:.1f} s of video only"
     found = find_lag(pairs)
     if found is None:
@@ -86,12 +87,12 @@ class _ShiftedFrames:
 
 
 def shift_frames(frames: FrameSource, lag_s: float) -> FrameSource:
-    """The same frames, each ``lag_s`` earlier: in step with the IMU where that is their lag."""
+    """The same frames, each ``lag_s`` earlier; so they agree with the IMU if that is their lag."""
     return _ShiftedFrames(frames, lag_s)
 
 
 class _Gyroscope:
-    """The rotation of a signal, read by parts. start_s, end_s: of its first and last sample."""
+    """The rotation in a signal, read span by span. start_s, end_s: of its first and last sample."""
 
     def __init__(self, signal: Conditioned) -> None:
         self._rate_hz = signal.rate_hz
@@ -101,10 +102,10 @@ class _Gyroscope:
         self.end_s = (signal.segments[-1].stop - 1) / signal.rate_hz
 
     def energy(self, start_s: float, end_s: float) -> float:
-        """Sum of squared deviations from the mean rate; gaps count as nothing."""
+        """Sum of squared deviations from the mean rate, without gaps."""
         _, rates = self._rates(start_s, end_s)
-        known = rates[~np.isnan(rates[:, 0])]
-        return float(np.square(known - known.mean(axis=0)).sum()) if len(known) else 0.0
+        held = rates[~np.isnan(rates[:, 0])]
+        return float(np.square(held - held.mean(axis=0)).sum()) if len(held) else 0.0
 
     def angle(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
         """``grid_s`` and ``angle`` of a `MotionPair`, over this span."""
@@ -121,37 +122,37 @@ class _Gyroscope:
         first = math.floor(start_s * self._rate_hz)
         stop = math.ceil(end_s * self._rate_hz) + 1
         rates = np.full((stop - first, 3), np.nan)
-        place = bisect.bisect_right(self._segments, first, key=lambda segment: segment.stop)
-        for segment in itertools.islice(self._segments, place, None):
+        number = bisect.bisect_right(self._segments, first, key=lambda segment: segment.stop)
+        for segment in itertools.islice(self._segments, number, None):
             if segment.start >= stop:
                 break
             low, high = max(first, segment.start), min(stop, segment.stop)
-            part = segment.values[self._rows, low - segment.start : high - segment.start]
-            rates[low - first : high - first] = part.T
+            values = segment.values[self._rows, low - segment.start : high - segment.start]
+            rates[low - first : high - first] = values.T
         return np.arange(first, stop) / self._rate_hz, rates
 
 
-def _spans(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, float]]:
-    """The clips to decode: in each part of the common time, the one with the most rotation."""
+def _clips(times_s: np.ndarray, gyroscope: _Gyroscope) -> Iterator[tuple[float, float]]:
+    """The clips to decode; see ``measure_lag``."""
     if not len(times_s):
         return
     start_s = max(float(times_s[0]), gyroscope.start_s)
     end_s = min(float(times_s[-1]), gyroscope.end_s)
     if end_s <= start_s:
         return
-    parts = min(_CLIPS, math.ceil((end_s - start_s) / _CLIP_S))
-    for low_s, high_s in itertools.pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
+    spans = min(_CLIPS, math.ceil((end_s - start_s) / _CLIP_S))
+    for low_s, high_s in itertools.pairwise(np.linspace(start_s, end_s, spans + 1).tolist()):
         count = max(1, math.floor((high_s - low_s) / _CLIP_S))
         starts = [low_s + number * _CLIP_S for number in range(count)]
-        spans = [(start, min(start + _CLIP_S, high_s)) for start in starts]
-        yield max(spans, key=lambda span: gyroscope.energy(*span))
+        clips = [(start, min(start + _CLIP_S, high_s)) for start in starts]
+        yield max(clips, key=lambda clip: gyroscope.energy(*clip))
 
 
 def _pairs(frames: FrameSource, gyroscope: _Gyroscope) -> Iterator[MotionPair]:
-    """The clips of the video, decoded one after another, next to the gyroscope."""
+    """The clips of the video, decoded one after another, with the gyroscope of the same time."""
     times_s = frames.times_s()
-    for span in _spans(times_s, gyroscope):
-        first, stop = np.searchsorted(times_s, span).tolist()
+    for clip in _clips(times_s, gyroscope):
+        first, stop = np.searchsorted(times_s, clip).tolist()
         spacings_s = np.diff(times_s[first:stop])
         every = max(1, round(1 / (_RATE_HZ * np.median(spacings_s)))) if len(spacings_s) else 1
         numbers = range(first, stop, every)

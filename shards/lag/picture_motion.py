@@ -1,12 +1,13 @@
 """Motion of a video's whole picture from one frame to the next, for any scene.
 
 motion = picture_motion(frames.pictures(range(600), short_side=SHORT_SIDE))
-    # (599, 3): to the right, down, and clockwise about the middle; NaN where nothing was followed
+    # (599, 3): to the right, down, and clockwise about the middle; NaN where too little was tracked
 
-Corners are followed by pyramidal Lucas-Kanade optical flow; those that do not come back when
-followed backwards are left out, and medians over the rest stand for the picture. This is the
-Median-Flow tracker with its forward-backward error (Kalal, Mikolajczyk and Matas, ICPR 2010) on the
-whole picture. Medians ignore hands and passers-by that cover less than half of it.
+Corners are tracked by pyramidal Lucas-Kanade optical flow from one frame to the next, and back
+again. Those that do not return to where they began are left out. The motion of the picture is the
+median over the others. This is the Median-Flow tracker with its forward-backward error (Kalal,
+Mikolajczyk and Matas, ICPR 2010) on the whole picture. Medians ignore hands and passers-by that
+cover less than half of it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ SHORT_SIDE = 120  # pixels: enough for the motion of the whole picture, and fast
 _CORNERS = 200
 _SPACING = 7  # pixels between corners, so that they spread over the picture
 _WINDOW = (15, 15)
-_LEVELS = 3  # of the pyramid: follows up to about a sixth of the short side a frame
-_RETURN_ERROR = 1.0  # pixels by which a point followed there and back may miss its place
-_FEWEST_POINTS = 12  # points that a motion is read from
-_ITERATIONS = 3  # of shift and turn, each the median of what the other leaves
+_LEVELS = 3  # of the pyramid: tracks up to about a sixth of the short side in a frame
+_RETURN_ERROR = 1.0  # pixels by which a point tracked there and back may miss where it began
+_FEWEST_POINTS = 12  # for a motion to be measured
+_ITERATIONS = 3  # of shift and turn, each estimated after the other was subtracted
 
 
 def picture_motion(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Motion of what is seen between each picture and the next, float64 ``(pictures - 1, 3)``.
 
-    In pixels: to the right, down, and clockwise as the way of a point half the short side from the
-    middle. Pictures are uint8 RGB of one size, best with ``SHORT_SIDE``; memory holds two.
-    NaN where less than a dozen corners could be followed. The same input gives the same bytes.
+    In pixels: to the right, down, and clockwise, as the motion of a point half the short side from
+    the middle. Pictures are uint8 RGB of one size, best with ``SHORT_SIDE``; memory holds two. NaN
+    where less than a dozen corners could be tracked. The same input gives the same bytes.
     """
     motion = []
     with _one_thread():
@@ -48,7 +49,7 @@ def picture_motion(pictures: Iterable[np.ndarray]) -> np.ndarray:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Workers use all cores already; threads within each would only compete."""
+    """Let OpenCV use one thread: workers use all cores already, and more threads would compete."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -61,20 +62,20 @@ def _motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]
     points, moved = _follow(before, after)
     if len(points) < _FEWEST_POINTS:
         return np.nan, np.nan, np.nan
-    way = moved - points
+    shifts = moved - points
     height, width = before.shape
     arm = points - ((width - 1) / 2, (height - 1) / 2)
-    across = arm[:, ::-1] * (-1, 1)  # way of a point that a clockwise turn by 1 rad takes it
+    across = arm[:, ::-1] * (-1, 1)  # shift of each point by a clockwise turn of 1 rad
     shift, turn = np.zeros(2), 0.0
     for _ in range(_ITERATIONS):
-        shift = np.median(way - turn * across, axis=0)
-        turns = ((way - shift) * across).sum(axis=1) / np.square(arm).sum(axis=1).clip(1)
+        shift = np.median(shifts - turn * across, axis=0)
+        turns = ((shifts - shift) * across).sum(axis=1) / np.square(arm).sum(axis=1).clip(1)
         turn = float(np.median(turns))
     return float(shift[0]), float(shift[1]), turn * min(height, width) / 2
 
 
 def _follow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places ``(n, 2)`` of corners in one picture and in the next, those that were not lost."""
+    """Positions ``(n, 2)`` of the tracked corners in one picture and in the next."""
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, 0.01, _SPACING)
     if corners is None:
         return np.empty((0, 2)), np.empty((0, 2))
@@ -86,7 +87,7 @@ def _follow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Where points ``(n, 2)`` have gone, and whether they were found."""
+    """Positions of ``points (n, 2)`` in the picture after, and whether they were found."""
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
         before, after, points, np.empty_like(points), winSize=_WINDOW, maxLevel=_LEVELS
     )
