@@ -5,12 +5,12 @@ Schemas", "Annotation Guidelines"). Point --src at what ``ego4d --datasets imu v
 annotations`` downloads: ``ego4d.json``, ``imu/<uid>.csv``, ``video_540ss/<uid>.mp4`` or
 ``full_scale/<uid>.mp4``, ``annotations/narration.json``.
 
-An IMU file has a row for each sample: component_idx (of the files the camera wrote, which were
-joined to one video), component_timestamp_ms, canonical_timestamp_ms (in the joined video; it may
-be empty), gyro_x..z in rad/s, accl_x..z in m/s2. Known of these files: rows out of order, absurd
-times, components without IMU, files without acceleration, no calibration.
+An IMU file has a row for each sample: component_idx (number of the file that the camera wrote; its
+files were joined to one video), component_timestamp_ms, canonical_timestamp_ms (in the joined
+video; it may be empty), gyro_x..z in rad/s, accl_x..z in m/s2. Some of these files have rows out of
+order, impossible times, components without IMU, or no acceleration; none has a calibration.
 
-Videos that took place in one scenario are labelled with it, in small letters as all activities are.
+Videos of one scenario are labelled with it, in small letters as all activities are.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _LAG = "video and IMU may be off by 0.5 to 1 s in some videos"
 class Ego4dReader(Reader):
     """One recording for each video with IMU, named by its uid.
 
-    passes: which of the two narrations of each video, by different annotators, to take ("1,2").
-    full_scale: decode ``full_scale/`` where the smaller ``video_540ss/`` is there too.
+    passes: each video was narrated by two annotators; the passes to use ("1,2"). full_scale: decode
+    ``full_scale/`` also where the smaller ``video_540ss/`` is there.
     """
 
     name: ClassVar[str] = "ego4d"
@@ -84,7 +84,7 @@ class Ego4dReader(Reader):
     def recordings(self) -> list[RecordingRef]:
         """The videos that have an IMU file here, or a video that should have one; opens none.
 
-        ego4d.json and narration.json are gone over once, in pieces.
+        ego4d.json and narration.json are read once, in pieces.
         """
         imu = self._files("csv")
         videos = self._files("mp4")
@@ -112,7 +112,7 @@ class Ego4dReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording. Its IMU file is read once here, for what its components have."""
+        """The recording. Its IMU file is read once here, to find what each component has."""
         details = ref.details
         if "fault" in details:
             raise ValueError(details["fault"])
@@ -164,13 +164,13 @@ class Ego4dReader(Reader):
         return " and ".join(self.source.locate(path) for path in paths)
 
     def _video(self, paths: Sequence[str]) -> str | None:
-        """The one to decode of the same video's files."""
+        """Of the files of one video, the one to decode."""
         folder = "full_scale" if self._full_scale else "video_540ss"
         ranked = sorted(paths, key=lambda path: (f"/{folder}/" not in f"/{path}", path))
         return ranked[0] if ranked else None
 
     def _narrations(self, ref: RecordingRef, notes: list[str]) -> tuple[Narration, ...]:
-        """Those of all passes asked for, by time."""
+        """The narrations of all chosen passes, by time."""
         path, place = ref.details["narrations"], ref.details["place"]
         if place is None:
             notes.append("no narrations: not in narration.json" if path else "no narration.json")
@@ -182,7 +182,7 @@ class Ego4dReader(Reader):
             of_pass = optional_field(entry, f"narration_pass_{number}", where, dict) or {}
             for narration in optional_field(of_pass, "narrations", where, list) or []:
                 time_s = field_of(narration, "timestamp_sec", where)
-                field_of(narration, "narration_text", where)  # it has to be there, if only as null
+                field_of(narration, "narration_text", where)  # required, but it may be null
                 text = optional_field(narration, "narration_text", where, str) or ""
                 if isinstance(time_s, int | float) and math.isfinite(time_s):
                     raw.append(Narration(float(time_s), float(time_s), text))
@@ -210,7 +210,7 @@ def _metadata(source: Source, path: str | None, wanted: set[str]) -> dict[str, d
             found[uid] = {"metadata": True, "has_imu": bool(video.get("has_imu"))}
             try:
                 found[uid] |= _described(video, f"{source.locate(path)}: video {uid}")
-            except ValueError as error:  # reported when it is opened, so that others are read
+            except ValueError as error:  # reported when it is opened, so the others are read
                 found[uid]["fault"] = str(error)
     return found
 
@@ -237,7 +237,7 @@ def _described(video: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _places(source: Source, path: str, wanted: set[str]) -> dict[str, Place]:
-    """Where the narrations of the videos wanted lie in narration.json."""
+    """Place of the narrations of each wanted video in narration.json."""
     places = {}
     for member in find_members(source, path, inside="videos"):
         if (uid := str(member.keys[-1])) in wanted:
@@ -246,7 +246,7 @@ def _places(source: Source, path: str, wanted: set[str]) -> dict[str, Place]:
 
 
 def _notes(details: Mapping[str, Any]) -> list[str]:
-    """On what ego4d.json says of the video."""
+    """Notes on what ego4d.json says of the video."""
     if not details["metadata"]:
         return ["not in ego4d.json: person, scenario and components unknown"]
     notes = []
@@ -258,7 +258,7 @@ def _notes(details: Mapping[str, Any]) -> list[str]:
 
 
 def _labels(details: Mapping[str, Any], notes: list[str]) -> tuple[LabelSpan, ...]:
-    """The scenario where there is only one: which of several holds when, nobody wrote down."""
+    """The scenario, if there is one only: the times of several are not in the data."""
     scenarios, duration_s = details.get("scenarios", ()), details.get("duration_s")
     if len(scenarios) == 1 and duration_s:
         return (LabelSpan(0.0, float(duration_s), scenarios[0]),)
@@ -270,7 +270,7 @@ def _labels(details: Mapping[str, Any], notes: list[str]) -> tuple[LabelSpan, ..
 def _devices(
     source: Source, details: Mapping[str, Any], notes: list[str]
 ) -> tuple[tuple[Device, ...], str]:
-    """The camera's IMU, if it can be placed in the video; and how that was done."""
+    """The camera's IMU, if its times in the video are known; and how they were found."""
     path = details["imu"]
     if path is None:
         notes.append("no IMU file; download it with --datasets imu")
@@ -303,7 +303,7 @@ def _devices(
 
 
 def _survey(source: Source, path: str) -> tuple[dict[int, int], set[int], list[str]]:
-    """Rows of each component, the components with canonical times, sensors without any value."""
+    """Rows of each component, the components with canonical times, the sensors without values."""
     rows: dict[int, int] = defaultdict(int)
     timed: set[int] = set()
     firsts = {name: columns[0] for name, (_, _, columns) in _SENSORS.items()}

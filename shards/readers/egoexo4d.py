@@ -4,15 +4,16 @@ Source: Grauman et al., CVPR 2024; documentation at docs.ego-exo4d-data.org ("Me
 "Downscaled Takes", "Atomic Action Descriptions", tutorials). Point --src at what ``egoexo --parts
 metadata annotations captures take_vrs_noimagestream downscaled_takes/448`` downloads.
 
-- ``takes.json``: a list; whose a take is, of which task and capture, and its timesync rows.
+- ``takes.json``: a list of takes, each with its person, task, capture and timesync rows.
 - ``takes/<take>/aria0N.vrs``, ``aria0N_noimagestreams.vrs``: two IMUs, in device time.
-- ``takes/<take>/frame_aligned_videos/aria0N_214-1.mp4``, smaller in ``downscaled/448/`` there: the
-  RGB camera at 30 fps. It is turned by 90 degrees against the sensor (tutorial "Undistort
-  frames" turns it back to use the sensor's calibration), and that is upright.
-- ``captures/<capture>/timesync.csv``: a row for each moment, with the device times of all cameras.
+- ``takes/<take>/frame_aligned_videos/aria0N_214-1.mp4``, and smaller in ``downscaled/448/``
+  below: the RGB camera at 30 fps. The video is upright. It was turned by 90 degrees from the sensor
+  (tutorial "Undistort frames" turns it back to use the sensor's calibration).
+- ``captures/<capture>/timesync.csv``: a row for each time step, with the device times of all
+cameras.
   Frame i of a take is row timesync_start_idx + 1 + i, up to timesync_end_idx (excluded).
-- ``annotations/atomic_descriptions_{train,val}.json``: what people do, by several annotators for
-  each take, at seconds of the video, right to 1 or 2 s.
+- ``annotations/atomic_descriptions_{train,val}.json``: what people do, written by several
+  annotators for each take; times are seconds of the video, with errors of 1 or 2 s.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ _VIDEO = re.compile(
 
 
 class EgoExo4dReader(Reader):
-    """One recording for each take of which IMU or video is here, named as the take is.
+    """One recording for each take with IMU or video below the source, with the name of the take.
 
     timesync_offset: rows from timesync_start_idx to that of the first frame. full_scale: decode the
-    video as it was recorded where the downscaled one is there too. quarter_turns: how often
-    pictures are turned by 90 degrees anticlockwise, should they not be upright. only_visible: leave
-    out descriptions of what the wearer's camera does not see, by their mark (``ego_visible``).
+    video in full size also where the downscaled one is there. quarter_turns: turns of 90 degrees
+    anticlockwise that make pictures upright, if they are not. only_visible: leave out descriptions
+    of what the wearer's camera does not see (field ``ego_visible``).
     """
 
     name: ClassVar[str] = "egoexo4d"
@@ -100,9 +101,9 @@ class EgoExo4dReader(Reader):
         self._only_visible = only_visible
 
     def recordings(self) -> list[RecordingRef]:
-        """The takes, but those dropped; opens none.
+        """The takes, without those that takes.json marks as dropped; opens none.
 
-        takes.json and the descriptions are read once, piece by piece.
+        takes.json and the descriptions are read once, in pieces.
         """
         if not self.source.exists("takes.json"):
             raise FileNotFoundError(
@@ -123,7 +124,7 @@ class EgoExo4dReader(Reader):
             try:
                 found = cameras.get(field_of(take, "root_dir", where, str))
                 details = _described(take, found, where) if found else None
-            except ValueError as error:  # reported when it is opened, so that others are read
+            except ValueError as error:  # reported when it is opened, so the others are read
                 refs.append(RecordingRef(name, ("takes.json",), {"fault": str(error)}))
                 continue
             if details is None:
@@ -184,7 +185,7 @@ class EgoExo4dReader(Reader):
             )
 
     def _cameras(self) -> dict[str, dict[str, dict[str, str]]]:
-        """The files to use, "vrs" and "video", by the take's folder and the glasses' name."""
+        """The files to use, "vrs" and "video", by the take's folder and the name of the glasses."""
         found: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
         scale = "" if self._full_scale else "downscaled/448/"
         for pattern in ("*_214-1.mp4", "downscaled/448/*_214-1.mp4"):
@@ -196,13 +197,13 @@ class EgoExo4dReader(Reader):
         for path in self.source.find("takes/*/aria*.vrs"):
             if match := _VRS.fullmatch(path):
                 files = found[match["take"]][match["camera"]]
-                # The smaller file will do, unless pictures have to come out of it.
+                # The file without pictures is enough, unless there is no video.
                 if "vrs" not in files or bool(match["kind"]) == ("video" in files):
                     files["vrs"] = path
         return {take: dict(cameras) for take, cameras in found.items()}
 
     def _descriptions(self) -> dict[str, list[tuple[str, int, int]]] | None:
-        """File and place of each take's descriptions, by its uid; None where there is no file."""
+        """File of each take's descriptions and place in it, by uid; None where there is no file."""
         paths = [f"annotations/atomic_descriptions_{split}.json" for split in _SPLITS]
         present = [path for path in paths if self.source.exists(path)]
         found = defaultdict(list)
@@ -212,7 +213,7 @@ class EgoExo4dReader(Reader):
         return found if present else None
 
     def _frame_times(self, ref: RecordingRef, camera: str, notes: list[str]) -> np.ndarray | None:
-        """Device times of the take's frames, s, NaN where unusable; None where there are none."""
+        """Device times of the frames, s, NaN where there is none; None if no frame has one."""
         path, (start, end) = ref.details["timesync"], ref.details["rows"]
         if path is None or start is None or end is None:
             what = "timesync.csv of its capture" if path is None else "timesync rows in takes.json"
@@ -249,7 +250,7 @@ class EgoExo4dReader(Reader):
     def _narrations(
         self, ref: RecordingRef, times_s: np.ndarray | None, notes: list[str]
     ) -> tuple[Narration, ...]:
-        """What the wearer does, in device time, by time; of all annotators."""
+        """What the wearer does, by all annotators, sorted by device time."""
         places = ref.details["descriptions"]
         if places is None:
             notes.append("no atomic descriptions; download them with --parts annotations")
@@ -302,7 +303,7 @@ class EgoExo4dReader(Reader):
 def _described(
     take: Mapping[str, Any], found: Mapping[str, dict[str, str]], where: str
 ) -> dict[str, Any]:
-    """The details of a take, by its entry; ValueError naming a field of another type.
+    """The details of a take, from its entry; ValueError naming a field of another type.
 
     found: the files that are here, by camera.
     """
@@ -314,7 +315,7 @@ def _described(
         "person": take.get("participant_uid"),
         "task": optional_field(take, "parent_task_id", where, int),
         "capture": optional_field(capture, "capture_name", where, str),
-        # The wearer's glasses, where others recorded too.
+        # The wearer's glasses, if other people's glasses recorded the take as well.
         "cameras": named or dict(found),
         "rows": [
             optional_field(take, f"timesync_{end}_idx", where, int) for end in ("start", "end")
@@ -323,7 +324,7 @@ def _described(
 
 
 def _is_set(flag: Any) -> bool:
-    """Flags are true and false, 1 and 0, or text of these."""
+    """Whether a flag is true. Flags are true and false, 1 and 0, or these as text."""
     return str(flag).lower() in ("1", "true")
 
 
@@ -335,7 +336,7 @@ def _is_unset(flag: Any) -> bool:
 def _fault(entry: Any, where: str) -> str | None:
     """Why a description is not used; None if it is used."""
     text, time_s = field_of(entry, "text", where), field_of(entry, "timestamp", where)
-    subject = entry.get("subject", entry.get("narration_subject"))  # the name in the documentation
+    subject = entry.get("subject", entry.get("narration_subject"))  # as the documentation calls it
     if _is_set(entry.get("unsure")):
         return "unsure"
     if subject != "C":
@@ -350,7 +351,7 @@ def _fault(entry: Any, where: str) -> str | None:
 def _labels(
     ref: RecordingRef, devices: tuple[Device, ...], times_s: np.ndarray | None, notes: list[str]
 ) -> tuple[LabelSpan, ...]:
-    """The task over the whole take: its frames, or its IMU records where frames have no times."""
+    """The task, from the first frame to the last, or over the IMU where frames have no times."""
     task = ref.details["task"]
     if task not in TASKS:
         notes.append(f"no label: parent_task_id is {task}, known are {', '.join(map(str, TASKS))}")

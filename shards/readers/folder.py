@@ -1,4 +1,4 @@
-"""Your own recordings: every ``recording.yaml`` describes files that lie next to it.
+"""Your own recordings: a ``recording.yaml`` describes the files next to it.
 
 Sensors come from CSV, Parquet or npy files, the video from any file that FFmpeg reads, narrations
 from CSV, SRT, VTT or JSON, labels from CSV or Parquet. ``docs/folder.md`` says what to write.
@@ -55,9 +55,9 @@ from shards.recording import (
 
 
 class FolderReader(Reader):
-    """One recording for each ``recording.yaml``, or each folder or file that one describes.
+    """One recording for each ``recording.yaml``, or for each folder or file that it describes.
 
-    follow_links: also those that lead out of the source; others are skipped and named.
+    follow_links: follow links out of the source as well; otherwise these are skipped and listed.
     """
 
     name: ClassVar[str] = "folder"
@@ -84,7 +84,7 @@ class FolderReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; the first rows of its tables are read already here, to be checked."""
+        """The recording; the first rows of its tables are read here, to check them early."""
         if "error" in ref.details:
             raise ValueError(ref.details["error"])
         folder = _Folder(self.source, ref.files[0], ref.details["folder"], ref.details["recording"])
@@ -109,15 +109,15 @@ class FolderReader(Reader):
     def _devices(
         self, folder: _Folder, described: RecordingFile, ref: RecordingRef, stack: ExitStack
     ) -> tuple[tuple[Device, ...], ClockOrigin, list[str]]:
-        """The devices, their files found and open as long as ``stack``; their clock; and notes."""
+        """The devices, whose files are open as long as ``stack``; their clock; and notes."""
         schema = self.schema()
         units = dict(zip(schema.channels, schema.units, strict=True))
-        places, starts, notes = {}, {}, []
+        paths, starts, notes = {}, {}, []
         for field, sensor in described.sensors().items():
             where = f"{folder.where}: {field}"
             notes += _check_channels(sensor, units, where)
-            places[field] = folder.find(f"{field}.file", sensor.file)
-            starts[field] = read_first_time(self.source, places[field], sensor, where)
+            paths[field] = folder.find(f"{field}.file", sensor.file)
+            starts[field] = read_first_time(self.source, paths[field], sensor, where)
         origin = folder.origin(described, starts)
         devices = []
         for d, device in enumerate(described.devices):
@@ -126,7 +126,7 @@ class FolderReader(Reader):
             for s, sensor in enumerate(device.sensors):
                 field = f"devices.{d}.sensors.{s}"
                 where, clock = f"{folder.where}: {field}", (starts[field], origin)
-                sensors.append(open_sensor(self.source, places[field], sensor, where, clock, stack))
+                sensors.append(open_sensor(self.source, paths[field], sensor, where, clock, stack))
             devices.append(Device(device.name, worn, tuple(sensors), device.rate_hz))
         return tuple(devices), origin, notes
 
@@ -135,7 +135,7 @@ class FolderReader(Reader):
 class _Folder:
     """The folder of a recording's files, and the description that names them.
 
-    recording: its path; that of the folder, or the beginning of those of its files.
+    recording: its path: that of the folder, or what the paths of its files begin with.
     """
 
     source: Source
@@ -153,7 +153,7 @@ class _Folder:
         return posixpath.relpath(self.recording or ".", posixpath.dirname(self.description) or ".")
 
     def find(self, field: str, file: str) -> str:
-        """Path of a file below the source; FileNotFoundError naming what is there instead."""
+        """Path of a file below the source; FileNotFoundError naming the nearest one that exists."""
         path = posixpath.join(self.path, file)
         if not self.source.exists(path):
             folder = posixpath.dirname(path)
@@ -166,14 +166,14 @@ class _Folder:
         return path
 
     def origin(self, described: RecordingFile, starts: Mapping[str, FirstTime]) -> ClockOrigin:
-        """Where the recording's clock begins on that of its files."""
+        """The time of the files' clock at which the recording's clock begins."""
         sensors = described.sensors()
         with prefix_errors(self.where):
             return common_origin([(sensors[field].file, start) for field, start in starts.items()])
 
 
 def _check_channels(sensor: SensorFile, units: Mapping[str, str], where: str) -> list[str]:
-    """A note on channels that the windows lack; ValueError for a unit that cannot be theirs."""
+    """A note on channels that windows do not have; ValueError where a unit does not fit windows."""
     kept, _ = UNIT_FACTORS[sensor.unit.unit]
     for channel in sensor.columns:
         if units.get(channel, kept) != kept:
@@ -215,7 +215,7 @@ def _narrations(
 def _labels(
     folder: _Folder, described: RecordingFile, name_label: str | None, origin: ClockOrigin
 ) -> tuple[LabelSpan, ...]:
-    """The label spans on the recording's clock, by time. name_label: the label in its name."""
+    """The label spans on the recording's clock, by time. name_label: from the recording's name."""
     if (label := label_of(described, folder.inner, name_label, folder.where)) is not None:
         return (LabelSpan(-FARTHEST_S, FARTHEST_S, label),)
     if (file := described.labels) is None:
@@ -225,7 +225,7 @@ def _labels(
 
 
 def _sync(described: RecordingFile, origin: ClockOrigin) -> str:
-    """How the description puts all on one clock."""
+    """How the description puts sensors, video, narrations and labels on one clock."""
     parts = [sensor.clock() for sensor in described.sensors().values()]
     if origin.clock is not None:
         parts.append(f"0 s is {origin.text()}, the first row ({origin.clock.value})")

@@ -35,8 +35,8 @@ def read_labels(
 ) -> tuple[LabelSpan, ...]:
     """The spans on the recording's clock, by time.
 
-    origin: of that clock, for dates, of which the file may have some as well. ValueError
-    naming ``where``, the file and its rows for a span that is none, and for two at one time.
+    origin: of that clock, for files with dates. ValueError naming ``where``, the file and its rows
+    where a span has no label or no length, and where two overlap.
     """
     spans = _of_rows(source, path, file, where, origin) if file.column else None
     if spans is None:
@@ -49,7 +49,7 @@ def read_labels(
 def _of_rows(
     source: Source, path: str, file: LabelsFile, where: str, origin: ClockOrigin
 ) -> tuple[LabelSpan, ...]:
-    """Spans of rows with one label; rows without one are of none."""
+    """Spans of rows with the same label; rows without a label are in no span."""
     assert file.column is not None
     start = read_first_time(source, path, file, where)
     with prefix_errors(where):
@@ -95,8 +95,8 @@ def _segments(
 def _are_dates(cells: Any) -> bool:
     kind = cells.type
     if pa.types.is_string(kind):
-        known = (cell for cell in cells.to_pylist() if (cell or "").strip() not in NULLS)
-        return looks_like_time(next(known, ""))
+        filled = (cell for cell in cells.to_pylist() if (cell or "").strip() not in NULLS)
+        return looks_like_time(next(filled, ""))
     return not (
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     )
@@ -113,7 +113,7 @@ def _seconds(cells: Any, reader: TimeReader, origin: ClockOrigin) -> np.ndarray:
 
 
 def _checked(rows: list[tuple[float, float, str]], where: str) -> tuple[LabelSpan, ...]:
-    """The spans by time; ValueError naming the rows of one that is none, and of two at once."""
+    """The spans by time; ValueError naming rows as ``read_labels`` does."""
     spans: list[tuple[LabelSpan, int]] = []
     for row, cells in enumerate(rows, start=1):
         span = LabelSpan(*cells)

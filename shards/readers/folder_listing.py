@@ -1,7 +1,7 @@
-"""Which recordings the ``recording.yaml`` files of a source describe, and what they leave aside.
+"""Which recordings the ``recording.yaml`` files of a source describe, and what they leave out.
 
 listing = list_recordings(source)
-listing.refs  # one for each folder described; a wrong description is one that fails when opened
+listing.refs  # the recordings; one with a wrong description fails when it is opened
 listing.left_out  # "ben/monday: it holds none of w.csv; the nearest is 'W.csv'"
 """
 
@@ -27,26 +27,26 @@ _MOST_NAMED = 3  # files of a folder
 
 
 class Listing(NamedTuple):
-    """refs: by name. left_out: lines on folders that a pattern fits, and that are no recording."""
+    """refs: by name. left_out: a line on each folder that fits a pattern, but is no recording."""
 
     refs: list[RecordingRef]
     left_out: list[str]
 
 
 def list_recordings(source: Source) -> Listing:
-    """All that is described below the source; FileNotFoundError where nothing is."""
+    """All recordings described below the source; FileNotFoundError where there are none."""
     files = source.find("**/*")
     described = [path for path in files if posixpath.basename(path) == DESCRIPTION]
     refs: list[RecordingRef] = []
     left_out: list[str] = []
     for path in described:
-        found, without = _described(source, path, files)
+        found, lines = _recordings_of(source, path, files)
         refs += found
-        left_out += without
+        left_out += lines
     if not refs:
-        aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
+        skipped = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
-            f"no {DESCRIPTION} below {source.url}{f' ({aside})' if aside else ''}; write one "
+            f"no {DESCRIPTION} below {source.url}{f' ({skipped})' if skipped else ''}; write one "
             "next to your files, as docs/folder.md shows, or have one drafted by `primus-scale "
             f"shards init folder --src {source.url}`"
         )
@@ -54,8 +54,8 @@ def list_recordings(source: Source) -> Listing:
 
 
 def placement_of(device: DeviceFile, recording: str, placement: str | None, where: str) -> str:
-    """Where a device is worn in a recording, see ``_meant``."""
-    worn = _meant(device.placement, recording, PLACEMENT, placement)
+    """Where a device is worn in a recording, see ``_chosen``."""
+    worn = _chosen(device.placement, recording, PLACEMENT, placement)
     if worn is None:
         raise ValueError(
             f"{where}: device {quoted(device.name)} has no placement in {quoted(recording)}: none "
@@ -65,25 +65,26 @@ def placement_of(device: DeviceFile, recording: str, placement: str | None, wher
 
 
 def label_of(described: RecordingFile, recording: str, label: str | None, where: str) -> str | None:
-    """The label of a whole recording, see ``_meant``; None where the description has none."""
+    """The label of a whole recording, see ``_chosen``; None where the description has none."""
     if described.label is None:
         return None
-    meant = _meant(described.label, recording, LABEL, label)
-    if meant is None:
+    chosen = _chosen(described.label, recording, LABEL, label)
+    if chosen is None:
         raise ValueError(
             f"{where}: label: {quoted(recording)} has none: none of "
             f"{', '.join(map(quoted, described.label))} fits; add a pattern that does"
         )
-    return meant
+    return chosen
 
 
-def _meant(
+def _chosen(
     given: str | Mapping[str, str], recording: str, wildcard: str, word: str | None
 ) -> str | None:
-    """A text of the description, by the name of a recording; None where no pattern of it fits.
+    """The text of a description for one recording; None where none of its patterns fits.
 
-    given: the text, or texts by pattern. recording: its path below the description. word: what its
-    name says, where ``recordings`` has the wildcard.
+    given: a text for all recordings, or texts by pattern. recording: its path below the
+    description. word: the part of that path which fits ``wildcard``; None where the pattern
+    ``recordings`` does not have this wildcard.
     """
     if isinstance(given, str):
         plain = " ".join(re.split(r"[_\-\s]+", word or "")).strip().lower()
@@ -94,14 +95,14 @@ def _meant(
     return None
 
 
-def _described(
+def _recordings_of(
     source: Source, path: str, files: Sequence[str]
 ) -> tuple[list[RecordingRef], list[str]]:
     """The recordings of the description at ``path``, and lines on folders that hold none."""
     top = posixpath.dirname(path)
     try:
         described = load_yaml(RecordingFile, source, path)
-    except (ValueError, OSError) as error:  # reported when it is opened; others are read
+    except (ValueError, OSError) as error:  # reported when it is opened, so the others are read
         return [_failed(source, path, str(error))], []
     if described.recordings is None:
         return [_ref(source, described, path, Named(top, {}), described.name)], []
@@ -124,7 +125,7 @@ def _described(
 def _by_folder(
     described: RecordingFile, pattern: NamePattern, files: Sequence[str]
 ) -> tuple[list[Named], list[str]]:
-    """Folders that fit and hold a file that is described; lines on those that hold none."""
+    """Folders that fit the pattern and hold a described file; lines on those without such files."""
     named = sorted(set(described.files().values()))
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
@@ -145,7 +146,7 @@ def _by_folder(
 def _by_file(
     described: RecordingFile, pattern: NamePattern, files: Sequence[str]
 ) -> tuple[list[Named], list[str]]:
-    """Recordings of which a file is there; a file is of the one whose name explains most of it."""
+    """Recordings with at least one file; see ``NamePattern.recording_of``."""
     names = list(dict.fromkeys(described.files().values()))
     found: dict[str, Named] = {}
     for file in files:
@@ -157,7 +158,7 @@ def _by_file(
 def _ref(
     source: Source, described: RecordingFile, path: str, named: Named, name: str | None = None
 ) -> RecordingRef:
-    """A recording as it is listed. details: its path, the folder of its files, what it says."""
+    """A recording as it is listed. details: path, folder of the files, fields of the name."""
     folder, own = named.path, described
     if described.by_file:
         folder, _, last = named.path.rpartition("/")
@@ -173,12 +174,12 @@ def _failed(source: Source, path: str, error: str) -> RecordingRef:
 
 
 def _name(source: Source, path: str) -> str:
-    """Of a recording that has none of its own: its path below the source."""
+    """The name of a recording without a name of its own: its path below the source."""
     return path.replace("/", "-") or source.url.rpartition("/")[2] or "folder"
 
 
 def _named_once(source: Source, refs: list[RecordingRef]) -> list[RecordingRef]:
-    """By name; those of one name fail, each under a name with its description's path."""
+    """The recordings by name. Those that share a name fail, each listed with its path."""
     by_name: dict[str, list[RecordingRef]] = defaultdict(list)
     for ref in refs:
         by_name[ref.name].append(ref)

@@ -1,13 +1,13 @@
-"""Action cameras whose MP4 holds its own IMU: GoPro, Sony, Insta360; one recording a file.
+"""Action cameras whose MP4 holds the IMU as well: GoPro, Sony, Insta360; one recording a file.
 
-GoPro's telemetry is read here (`shards.readers.gopro_track`): it gives a time to each block of
+The telemetry of a GoPro is read by `shards.readers.gopro_track`. It has a time for each block of
 samples, and is read block by block, also from remote files, so memory is bounded.
 
 That of Sony and Insta360 is read by the ``telemetry-parser`` library. Source: its documentation:
 accelerometer in m/s2, gyroscope in deg/s, axes turned so that those of one maker agree, times in ms
 from the beginning of the video. A row has both sensors, or an empty cell for one. The library opens
-local paths only, and gives a file's telemetry whole: some 1.3 kB a sample while it is read, 0.9 GB
-for an hour at 200 Hz. Cameras cut longer recordings into files.
+local paths only, and returns the telemetry of a file as a whole. That takes about 1.3 kB a sample
+while it is read, 0.9 GB for an hour at 200 Hz. Cameras split longer recordings into files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NARRATIONS = (".csv", ".srt", ".vtt", ".json")
 
 
 class _SensorKind(NamedTuple):
-    """A sensor, its key in a GoPro's track, and its name and unit in the library's rows."""
+    """A kind of sensor. gpmf_key: in a GoPro's track. key, unit: in the library's rows."""
 
     channels: tuple[str, ...]
     called: str
@@ -87,15 +87,15 @@ class _CameraData(NamedTuple):
 class GoProReader(Reader):
     """One recording for each video file, named by its path below the source.
 
-    placement: where the camera was worn. person: who wore it (empty: the first folder below the
-    source that the file lies in; files outside all folders are of one unknown person, since a
-    camera cuts a ride into several files). A file of the same name that ends in .csv, .srt,
-    .vtt or .json holds narrations, in the video's time; it is found where the source is a folder,
-    not where it is one video.
+    placement: where the camera was worn. person: who wore it. Empty: the first folder below the
+    source that holds the file; files outside all folders are of one unknown person, since a camera
+    splits a recording into several files. A file of the same name that ends in .csv, .srt, .vtt or
+    .json holds narrations, in the video's time. It is used if the source is a folder, not if the
+    source is one video.
     """
 
     name: ClassVar[str] = "gopro"
-    # Previews, photos, sound and the camera's own notes, as they lie on memory cards.
+    # Previews, photos, sound and files of the camera's own, as they are on memory cards.
     other_files: ClassVar[tuple[str, ...]] = (
         *("*.lrv", "*.lrf", "*.thm", "*.gpr", "*.dng", "*.jpg", "*.jpeg", "*.insp", "*.wav"),
         *("MISC/*", "leinfo.sav", "version.txt", "Get_started_with_GoPro*", "fileinfo_list.list"),
@@ -124,10 +124,10 @@ class GoProReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; its telemetry is read here, its pictures when they are asked for.
+        """The recording; its telemetry is read here, its pictures are decoded when they are needed.
 
-        ValueError naming the file and the next step where it is no video, has no IMU, or its
-        telemetry is damaged.
+        ValueError naming the file and the next step where it is no video, it has no IMU,
+        or its telemetry is damaged.
         """
         path, *narration_paths = ref.files
         narrations, left_out = self._narrations(narration_paths)
@@ -135,7 +135,7 @@ class GoProReader(Reader):
         try:
             camera = self._camera(path)
         except ValueError:
-            frames.times_s()  # gives a better error where the whole file is damaged
+            frames.times_s()  # raises a better error where the whole file is damaged
             raise
         sensors = tuple(camera.sensors.values())
         notes = [*camera.notes, *_missing(camera), *left_out]
@@ -185,7 +185,7 @@ def _gopro(telemetry: Telemetry) -> _CameraData:
             kind: Sensor(kind.channels, one.unit, one.read, limit=one.limit)
             for kind, one in present.items()
         },
-        # None where blocks do not show it, or sensors differ by over 1 %.
+        # None where blocks do not show the rate, or sensors differ by more than 1 %.
         rates_hz[0] if 0 < max(rates_hz) < 1.01 * min(rates_hz) else None,
         _SYNC_BLOCKS,
         _GOPRO_AXES,
@@ -194,12 +194,12 @@ def _gopro(telemetry: Telemetry) -> _CameraData:
 
 
 def _other_maker(path: Path, where: str) -> _CameraData:
-    """What the library reads; ValueError naming a file that it does not read."""
+    """Telemetry read by the library; ValueError naming a file that it cannot read."""
     try:
         parser = telemetry_parser.Parser(str(path))
         names = [parser.camera, *(parser.model or "").removeprefix(parser.camera).split()]
         rows = parser.normalized_imu()
-    except Exception as error:  # the library's own classes; the file's content is at fault
+    except Exception as error:  # of the library's own classes, for what is wrong in the file
         raise ValueError(
             f"{where} has no telemetry that can be read ({reason(error)}); take the file as the "
             "camera wrote it: cutting or converting a video loses its telemetry"

@@ -3,15 +3,15 @@
 clock = read_clock(blocks, starts_s=(0.0,), ends_s=(10.51,))
 clock.times(numbers)  # s in the video, of samples by their number since the recording began
 
-A camera writes its samples about once a second, at no exact time: the block of a sample says little
-of when it was taken. But the sensor itself is steady. So a straight line is fitted to the points
-where a number and a time of the video are both known: the borders of blocks or, where the telemetry
-has them, the stamps of their first samples (STMP). Source: GoPro, "GPMF
+A camera writes its samples about once a second, at no exact time. So the time of a block says
+little about when its samples were taken. But the sensor itself is steady. So a straight line is
+fitted to points with a known sample number and a known time in the video: the borders of blocks or,
+where the telemetry has them, the stamps of their first samples (STMP). Source: GoPro, "GPMF
 Introduction", "GPMF Timing and Clocks" and "Sample Jitter".
 
-A line ends where the points step aside permanently, as where recording was paused. It bends where
-the sensor's clock drifts against the video's. Samples have no time where it is not known on which
-side of a step they lie.
+A line ends where the points step to another line for good, as where recording was paused. It bends
+where the sensor's clock drifts against the video's. Samples get no time where it is unknown on
+which side of a step they are.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 from shards.readers.clock_line import EVEN_SPREAD, MOST_SPREADS, Line, fit_line
 
 STEP_S = 0.06  # least step of a clock, where blocks are even
-STEP_SPREADS = 5.0  # the same, in spreads of the points, where they are not
-NEAR_POINTS = 5  # before and after a step, that are compared
-RATE_TOLERANCE = 0.02  # of the rate of stamps, against the video's
+STEP_SPREADS = 5.0  # least step in spreads of the points, where blocks are uneven
+NEAR_POINTS = 5  # points before and after a step that are compared
+RATE_TOLERANCE = 0.02  # between the rate of stamps and that of the video
 
 
 class SensorBlocks(NamedTuple):
@@ -78,7 +78,7 @@ class SampleClock(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Numbers and times that are both known. exact: they are stamps, not borders of blocks."""
+    """Sample numbers with known times. exact: these are stamps, not borders of blocks."""
 
     number: np.ndarray
     time_s: np.ndarray
@@ -90,9 +90,9 @@ def read_clock(
 ) -> SampleClock:
     """The clock of a sensor.
 
-    starts_s, ends_s: other possible times of its first sample and of its last, besides the start of
-    its first block and the end of its last (which may have a nominal duration): beginning and end
-    of the video. They count where they lie on the line of the other points.
+    starts_s, ends_s: possible times of its first sample and of its last: beginning and end of the
+    video. The start of its first block and the end of its last (which may be nominal) are tried as
+    well. A time is used if it is on the line of the other points.
     """
     starts_s = (float(blocks.start_s[0]), *starts_s)
     ends_s = (float(blocks.end_s[-1]), *ends_s)
@@ -122,7 +122,7 @@ def read_clock(
 
 
 def _single_block_clock(blocks: SensorBlocks, ends_s: Sequence[float]) -> SampleClock:
-    """The clock of the only block: its samples are spread over it, up to the video's end."""
+    """The clock of a single block: its samples are evenly spaced in it, up to the video's end."""
     first, start_s, end_s = int(blocks.first[0]), float(blocks.start_s[0]), ends_s[0]
     if ends_s[-1] < end_s - STEP_S:  # the video is shorter than the block is said to be
         end_s = ends_s[-1]
@@ -138,16 +138,16 @@ def _no_clock(blocks: SensorBlocks) -> SampleClock:
 
 
 def _points(blocks: SensorBlocks) -> _Points:
-    """Stamps where all blocks have them and they run with the video, else the borders of blocks.
+    """Stamps, if all blocks have one and their rate is the video's; else the borders of blocks.
 
-    Of the borders after the same sample the earliest counts: later blocks hold no new samples.
+    If several borders follow the same sample, the earliest counts: later blocks were empty.
     """
     starts, ends = blocks.first, (blocks.first + blocks.counts)[:-1]
     number = np.concatenate([starts, ends])
     time_s = np.concatenate([blocks.start_s, blocks.end_s[:-1]])
     order = np.lexsort((time_s, number))
-    number, places = np.unique(number[order], return_index=True)
-    borders = _Points(number.astype(np.float64), time_s[order][places], exact=False)
+    number, rows = np.unique(number[order], return_index=True)
+    borders = _Points(number.astype(np.float64), time_s[order][rows], exact=False)
     if len(blocks.first) < 3 or not np.isfinite(blocks.stamp_s).all():
         return borders
     stamps = _Points(blocks.first.astype(np.float64), blocks.stamp_s, exact=True)
@@ -158,8 +158,8 @@ def _points(blocks: SensorBlocks) -> _Points:
     spread_s = _spread(borders, period_s)
     if _spread(stamps, stamped_s) > max(spread_s, EVEN_SPREAD * period_s):
         return borders
-    # Stamps count from some moment of the camera's. The first sample is the video's first, unless
-    # the borders of all blocks say otherwise.
+    # Stamps count from an unknown time. The first sample is put at its block's start, unless the
+    # borders of all blocks together disagree.
     _, border_rows, stamp_rows = np.intersect1d(borders.number, stamps.number, return_indices=True)
     shifts_s = borders.time_s[border_rows] - stamps.time_s[stamp_rows]
     usual_s, first_s = float(np.median(shifts_s)), float(shifts_s[0])
@@ -170,7 +170,7 @@ def _points(blocks: SensorBlocks) -> _Points:
 
 
 def _period(number: np.ndarray, time_s: np.ndarray) -> float:
-    """Seconds a sample: the median over points so far apart that single errors do not matter."""
+    """Seconds a sample: median over points several blocks apart, so single errors are small."""
     apart = min(NEAR_POINTS, len(number) - 1)
     return float(np.median((time_s[apart:] - time_s[:-apart]) / (number[apart:] - number[:-apart])))
 
@@ -182,21 +182,21 @@ def _spread(points: _Points, period_s: float) -> float:
 
 
 def _find_steps(points: _Points, period_s: float, least_s: float) -> list[int]:
-    """The points at which the clock stepped permanently, at least two from either end."""
+    """Numbers of the points at which the clock stepped for good, at least two from either end."""
     off_s = points.time_s - period_s * points.number
-    places = range(2, len(off_s) - 1)
+    rows = range(2, len(off_s) - 1)
     step_s = np.array(
         [
-            np.median(off_s[place : place + NEAR_POINTS])
-            - np.median(off_s[max(place - NEAR_POINTS, 0) : place])
-            for place in places
+            np.median(off_s[row : row + NEAR_POINTS])
+            - np.median(off_s[max(row - NEAR_POINTS, 0) : row])
+            for row in rows
         ]
     )
     wide = np.flatnonzero(np.abs(step_s) > least_s)
     found: list[int] = []
     for group in np.split(wide, np.flatnonzero(np.diff(wide) > 1) + 1):
         if len(group):
-            here = group + places.start
+            here = group + rows.start
             found.append(int(here[np.argmax(np.abs(off_s[here] - off_s[here - 1]))]))
     return found
 
@@ -204,10 +204,10 @@ def _find_steps(points: _Points, period_s: float, least_s: float) -> list[int]:
 def _assign_samples(
     lines: list[Line], blocks: SensorBlocks, spill_s: float, period_s: float
 ) -> list[Line]:
-    """The lines, with samples between two of them given to the one that fits their blocks.
+    """The lines; samples between two of them are added to the line that fits their blocks.
 
-    Where both fit, as in a block during which recording was paused, or neither does, samples have
-    no time. Nor do samples next to a step, which may belong to its other side.
+    If both lines fit, as in a block during which recording was paused, or neither does, the samples
+    get no time. Samples next to a step get none either, since they may belong to its other side.
     """
     assigned, late_s, spilled = lines[:1], max(STEP_S, spill_s), round(spill_s / period_s)
     for line in lines[1:]:
@@ -222,7 +222,7 @@ def _assign_samples(
 
 
 def _fits_blocks(line: Line, blocks: SensorBlocks, which: np.ndarray, late_s: float) -> bool:
-    """Whether these blocks lie, by the line, at their times in the video."""
+    """Whether the line puts the samples of these blocks within the blocks' times in the video."""
     return all(
         start_s - late_s <= line.at(first) and line.at(first + count - 1) <= end_s + late_s
         for start_s, end_s, first, count in zip(

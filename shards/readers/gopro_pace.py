@@ -2,10 +2,10 @@
 
 notes = check_pace("GX01.MP4", {"ACCL": (2082, 197.5)}, {"TICK": ticks}, video)
 
-In such a video a second of video is not a second of real time. Its telemetry has the video's times:
-the samples of 5 s of video may be those of 75 s. In time lapse
-and TimeWarp a camera stores one averaged sample for each picture (the author of GPMF-parser, its
-issue 118). The evidence is other clocks in the file, and the number of samples.
+In such a video a second of video is not a second of real time. Its telemetry has the video's times,
+so 5 s of video may hold the samples of 75 s. In time lapse and TimeWarp a camera stores one
+averaged sample for each picture (the author of GPMF-parser, in its issue 118). Such a video is
+detected by other clocks in the file, and by the number of samples.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # All GoPros sample at 200 Hz, the gyroscopes of HERO5 and Fusion at 400 and 3200 Hz ("GPMF
-# Introduction"), to about 1 %. So the accelerometer shows a video sped up by two.
+# Introduction"), to about 1 %. So a video sped up by two shows in the rate of the accelerometer.
 USUAL_HZ = {"ACCL": (200.0,), "GYRO": (200.0, 400.0, 3200.0)}
 USUAL_ERROR = 0.1  # of a rate, as a share of a usual one
 LOWEST_HZ = 90.0  # of an IMU in real time
 HIGHEST_HZ = 4000.0
-FRAMES_HZ = 65.0  # up to this rate, one sample for each picture is no coincidence
+FRAMES_HZ = 65.0  # up to this rate of pictures, one sample for each picture is no coincidence
 # Error allowed to each clock's rate, and the least length of video to judge it. GPSU steps.
 _CLOCK_ERRORS = {"STMP": (0.1, 4.0), "TICK": (0.1, 4.0), "GPSU": (0.25, 10.0), "GPS9": (0.25, 10.0)}
 LENGTH_ERROR = 0.25  # of the telemetry's length, as a share of the video's
-_LEAST_S = 4.0  # the length of shorter videos is no evidence
-_RATE_BLOCKS = 5  # over which a clock's rate is measured
-_LARGEST_RATIO = 50.0  # larger ratios, or smaller than its inverse, come from an unknown unit
+_LEAST_S = 4.0  # of video; the length of a shorter one shows nothing
+_RATE_BLOCKS = 5  # distance of the blocks by which a clock's rate is measured
+_LARGEST_RATIO = 50.0  # a larger ratio, or one below 1/50, is due to an unknown unit
 
 
 class VideoLength(NamedTuple):
@@ -51,7 +51,7 @@ def check_pace(
     clocks: Mapping[str, Sequence[tuple[float, float]]],
     video: VideoLength,
 ) -> list[str]:
-    """Notes on unusual rates; ValueError naming file and figure where it is not in real time.
+    """Notes on unusual rates; ValueError naming file and rate where it is not in real time.
 
     sensors: samples, and samples a second of video (0: not known), by key. clocks: times of blocks
     in the video, and of the same moments by another clock, both in s, by name.
@@ -89,7 +89,7 @@ def check_pace(
 
 
 def check_span(where: str, span_s: float, video: VideoLength) -> None:
-    """ValueError where telemetry with times of its own does not last as long as the video.
+    """ValueError where telemetry that has its own times is not as long as the video.
 
     span_s: from its first sample to its last.
     """
@@ -112,9 +112,9 @@ def _not_real_time(where: str, evidence: str) -> ValueError:
 
 
 def _ratio(times: Sequence[tuple[float, float]], least_s: float) -> float | None:
-    """Seconds of the other clock in a second of video: median over the file; None if too few.
+    """Seconds of the other clock in a second of video: median over the file; None if too short.
 
-    A clock may restart within the file, where several recordings were joined.
+    A median, since a clock restarts within a file that was joined from several recordings.
     """
     video_s, other_s = np.array(times, np.float64).T
     if len(times) < 3 or video_s[-1] - video_s[0] < least_s:

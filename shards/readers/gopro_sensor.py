@@ -20,11 +20,11 @@ from shards.readers.rows import CHUNK_ROWS
 from shards.recording import Samples
 from shards.signal.sample_buffer import Column
 
-APART_S = 0.25  # left out where a file was joined from two; longer than any gap that is bridged
+APART_S = 0.25  # left out where a file was joined from two; longer than what is filled in
 
 
 class TrackSensor:
-    """A sensor's samples; ``unit`` is theirs, ``limit`` their full scale in it, if known."""
+    """A sensor's samples. unit: of the samples. limit: their full scale in it, None if unknown."""
 
     def __init__(self, key: str, unit: str) -> None:
         self.key = key
@@ -35,7 +35,7 @@ class TrackSensor:
         self._totals: list[int | None] = []
         self._column = Column(np.dtype(("f8", (3,))))
         self._first = np.empty(0, np.int64)  # number of the first sample of each block
-        self._clocks: list[tuple[int, SampleClock]] = []  # each from this number on
+        self._clocks: list[tuple[int, SampleClock]] = []  # each with the number it begins at
 
     def add(self, series: Series, start_s: float, end_s: float) -> None:
         """Append a block's samples, possibly none; ValueError where their unit is another."""
@@ -53,24 +53,24 @@ class TrackSensor:
 
     @property
     def stamps(self) -> list[tuple[float, float]]:
-        """Beginnings of blocks in the video, and by STMP, s; empty where a block has none."""
+        """Start of each block in the video, and by STMP, s; empty where some block has no STMP."""
         stamps = [(start_s, stamp_s) for start_s, _, _, stamp_s in self._blocks]
         return stamps if np.isfinite([stamp_s for _, stamp_s in stamps]).all() else []
 
     def finish(self, blocks: int, first_s: float, video_s: float | None) -> list[str]:
-        """Find the clock, after all blocks were added; notes on what is missing or odd.
+        """Find the clock, after all blocks were added; returns notes on what is missing or unusual.
 
         blocks: number in the track. first_s: beginning of the first. video_s: end of the video
         (None: unknown).
         """
         starts_s, ends_s, counts, stamps_s = (np.array(c) for c in zip(*self._blocks, strict=True))
-        self._first, parts, notes = self._numbers(counts)
-        bounds = [*parts, len(counts)]
+        self._first, restarts, notes = self._numbers(counts)
+        bounds = [*restarts, len(counts)]
         for begin, stop in itertools.pairwise(bounds):
-            part = slice(begin, stop)
+            here = slice(begin, stop)
             clock = read_clock(
                 SensorBlocks(
-                    starts_s[part], ends_s[part], self._first[part], counts[part], stamps_s[part]
+                    starts_s[here], ends_s[here], self._first[here], counts[here], stamps_s[here]
                 ),
                 starts_s=() if begin else (first_s,),
                 ends_s=() if stop < len(counts) or video_s is None else (video_s,),
@@ -89,11 +89,11 @@ class TrackSensor:
         return notes
 
     def _numbers(self, counts: np.ndarray) -> tuple[np.ndarray, list[int], list[str]]:
-        """Number of each block's first sample, the blocks where counting restarts, and notes."""
+        """Number of each block's first sample, blocks at which counting starts anew, and notes."""
         counted = np.cumsum(counts) - counts
         if any(total is None for total in self._totals):
             return counted, [0], []
-        # By how much TSMP is ahead of the samples that there are, before each block.
+        # By how much TSMP is above the number of samples that are there, before each block.
         ahead = np.array(self._totals, np.int64) - counts - counted
         for k in range(1, len(ahead) - 1):
             if ahead[k] != ahead[k - 1] == ahead[k + 1]:
@@ -142,9 +142,9 @@ class TrackSensor:
 
     def _times(self, numbers: np.ndarray) -> np.ndarray:
         time_s = np.full(len(numbers), np.nan)
-        for place, (first, clock) in enumerate(self._clocks):
-            late = round(APART_S * clock.rate_hz) if place else 0
-            stop = self._clocks[place + 1][0] if place + 1 < len(self._clocks) else np.inf
+        for row, (first, clock) in enumerate(self._clocks):
+            late = round(APART_S * clock.rate_hz) if row else 0
+            stop = self._clocks[row + 1][0] if row + 1 < len(self._clocks) else np.inf
             here = (numbers >= first + late) & (numbers < stop)
             time_s[here] = clock.times(numbers[here])
         return time_s

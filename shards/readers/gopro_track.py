@@ -4,12 +4,12 @@ telemetry = read_track(partial(source.open, "GX01.MP4"), source.locate("GX01.MP4
 for samples in telemetry.sensors["ACCL"].read(): ...
 
 Source: GoPro, "GPMF Introduction" (github.com/gopro/gpmf-parser, docs/README.md): the MP4 track
-``gpmd`` has about a block a second (`shards.readers.gpmf`). Samples have no times of their own:
-TSMP counts all samples up to the end of a block, and a block may hold none, or those of the one
-before as well (`shards.readers.gopro_clock`).
+``gpmd`` has about one block a second (`shards.readers.gpmf`). Samples have no times of their own.
+TSMP counts all samples up to the end of a block. A block may be empty, and the next one may then
+hold the samples of both (`shards.readers.gopro_clock`).
 
-Only the track is read, not the pictures. Samples wait in temporary files (in ``TMPDIR``), so memory
-is bounded however long the recording is.
+Only the track is read, not the pictures. Samples are kept in temporary files (in ``TMPDIR``), so
+memory is bounded for recordings of any length.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Packet(NamedTuple):
 
 
 def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
-    """The IMU samples of the file; None where it has no such track (it is not a GoPro's).
+    """The IMU samples of the file; None where it has no such track, so is not a GoPro's.
 
-    opener: opens the file at each call, seekable. ValueError naming the file (``where``), the time
+    opener: opens the file, seekable, at each call. ValueError naming the file (``where``), the time
     and the next step where blocks are damaged or do not describe their samples, and where the video
     is not in real time.
     """
@@ -62,8 +62,8 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
             continue
         first_s = first_s if blocks else item.start_s
         blocks += 1
-        place = f"the telemetry block at {item.start_s:.3f} s"
-        with decoding(where, f"{place} cannot be read", advice=_AGAIN, in_memory=True):
+        block_name = f"the telemetry block at {item.start_s:.3f} s"
+        with decoding(where, f"{block_name} cannot be read", advice=_AGAIN, in_memory=True):
             block = parse_telemetry_block(item.data)
         device = device or block.device
         for name, time_s in block.clocks.items():
@@ -73,7 +73,7 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
                 notes[series.note] = None
             if key not in sensors:
                 sensors[key] = TrackSensor(key, series.unit)
-            with decoding(where, f"{place} does not go on with {key}", advice=_AGAIN):
+            with decoding(where, f"{block_name} does not go on with {key}", advice=_AGAIN):
                 sensors[key].add(series, item.start_s, item.end_s)
     if not blocks:
         return None
@@ -97,7 +97,7 @@ def read_video_length(path: Path, where: str) -> VideoLength:
 
 
 def _packets(opener: Callable[[], BinaryIO], where: str) -> Iterator[VideoLength | _Packet]:
-    """The video, then the track's blocks; nothing where the track is not GoPro's."""
+    """The length of the video, then the track's blocks; nothing if the track is not GoPro's."""
     with opener() as file:
         try:
             with av.open(file, "r", metadata_errors="replace") as container:
@@ -115,7 +115,7 @@ def _demuxed(container: Any, where: str) -> Iterator[VideoLength | _Packet]:
     named = [t for t in tracks if "GoPro MET" in t.metadata.get("handler_name", "")]
     if not tracks:
         return
-    track, known = (named or tracks)[0], bool(named)
+    track, is_gopro = (named or tracks)[0], bool(named)
     for other in container.streams:
         if other.index != track.index:
             other.discard = Discard.all
@@ -128,9 +128,9 @@ def _demuxed(container: Any, where: str) -> Iterator[VideoLength | _Packet]:
         if not packet.size:  # the end of the track
             continue
         data = bytes(packet)
-        if not known and not data.startswith(b"DEVC"):
+        if not is_gopro and not data.startswith(b"DEVC"):
             return
-        known = True
-        assert packet.pts is not None and packet.duration is not None  # of any MP4
+        is_gopro = True
+        assert packet.pts is not None and packet.duration is not None  # as in any MP4
         start, end = packet.pts, packet.pts + packet.duration
         yield _Packet(float(start * packet.time_base), float(end * packet.time_base), data)

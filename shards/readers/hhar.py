@@ -8,9 +8,9 @@ of all people and devices, 13 million in the largest, with columns
     sensor clock: Unix time or time since it was switched on), x, y, z (m/s2, rad/s), User, Model,
     Device, gt (activity)
 
-A recording is what one device measured of one person. Listing scans the files once, in blocks, and
-notes the blocks in which each pair occurs (they stand together), so that opening a recording reads
-its own blocks only, with one block in memory at a time.
+A recording is what one device measured of one person. Listing scans the files once, in blocks of
+lines, and records the blocks in which each pair occurs; rows of a pair are close together. So
+opening a recording reads its own blocks only, one at a time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ACTIVITIES: dict[str, str | None] = {
     "null": None,
     "": None,
 }
-# Highest rate of each model, at which the data were taken.
+# Rate of the data: the highest one of each model.
 RATES_HZ = {
     "nexus4": 200.0,
     "s3": 150.0,
@@ -67,11 +67,11 @@ RATES_HZ = {
 _PLACEMENTS = {"Phones": placements.WAIST, "Watch": placements.WRIST}
 _SENSORS = {"accelerometer": (ACCELEROMETER, "m/s2"), "gyroscope": (GYROSCOPE, "rad/s")}
 _BLOCK_BYTES = 4 * 2**20
-_SAME_CLOCK_S = 1.0  # Arrival_Time comes at most some tenths of a second after Creation_Time
+_SAME_CLOCK_S = 1.0  # Arrival_Time is at most some tenths of a second after Creation_Time
 
 
 class _Blocks(NamedTuple):
-    """Where a recording's rows of one sensor lie: byte ranges of a file, each of whole lines."""
+    """Where a recording's rows of one sensor are: byte ranges of a file, each of whole lines."""
 
     path: str
     ranges: Sequence[Sequence[int]]
@@ -83,10 +83,12 @@ class HharReader(Reader):
     """One recording for each person and device, named ``a-nexus4_1``."""
 
     name: ClassVar[str] = "hhar"
-    other_files: ClassVar[tuple[str, ...]] = ("Still exp*",)  # devices at rest, another experiment
+    other_files: ClassVar[tuple[str, ...]] = (
+        "Still exp*",
+    )  # another experiment, with devices at rest
 
     def recordings(self) -> list[RecordingRef]:
-        """All pairs of person and device, from one scan over the files (3 GB in all)."""
+        """All pairs of person and device, from one scan of the files (3 GB in all)."""
         found: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(dict)
         for group in _PLACEMENTS:
             for sensor in _SENSORS:
@@ -112,7 +114,7 @@ class HharReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; ValueError where it has no accelerometer rows, which are labelled."""
+        """The recording; ValueError where it has no accelerometer rows, which hold the labels."""
         user, device = ref.details["user"], ref.details["device"]
         blocks = {
             sensor: _Blocks(entry["path"], entry["ranges"], user, device)
@@ -152,7 +154,7 @@ class HharReader(Reader):
 
 
 class _Survey(NamedTuple):
-    """Creation_Time (s) and activity of a sensor ``(n,)``; median of arrival less creation (s)."""
+    """Creation_Time (s) and activity of a sensor ``(n,)``; median of arrival minus creation (s)."""
 
     time_s: np.ndarray
     activity: np.ndarray
@@ -160,7 +162,7 @@ class _Survey(NamedTuple):
 
 
 def _scan(source: Source, path: str) -> dict[tuple[str, str], list[list[int]]]:
-    """Byte ranges of the blocks in which each pair of user and device occurs, ends excluded."""
+    """Byte ranges (ends excluded) of the blocks in which each pair of user and device occurs."""
     found: dict[tuple[str, str], list[list[int]]] = defaultdict(list)
     with source.open(path) as stream:
         header = stream.readline()
@@ -211,7 +213,7 @@ def _parse(block: bytes, columns: Sequence[str], where: str) -> tuple[pa.Table, 
 
 
 def _blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]], where: str) -> Iterator[bytes]:
-    """The ranges in pieces of whole lines; ValueError where the file ends before them."""
+    """The ranges in pieces of whole lines; ValueError where the file ends too early."""
     for start, stop in ranges:
         stream.seek(start)
         while stream.tell() < stop:
@@ -229,8 +231,8 @@ def _rows(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The recording's rows in chunks: numbers as float64, activity as text.
 
-    ValueError naming file, row and column where a number is none. Lines that end early have no
-    user, so they are left out and noted, if notes are given.
+    ValueError naming file, row and column where a cell is not a number. Lines that end early have
+    no user: they are left out, and counted in ``notes`` if these are given.
     """
     where = source.locate(blocks.path)
     malformed = 0
@@ -276,7 +278,7 @@ def _is_number(text: str) -> bool:
 
 
 def _survey(source: Source, blocks: _Blocks, notes: list[str]) -> _Survey:
-    """One pass over a sensor's rows; notes where its clock and that of arrival disagree."""
+    """One pass over a sensor's rows; adds a note where its clock and that of arrival disagree."""
     created, arrived, activities = [np.empty(0)], [np.empty(0)], [np.empty(0, dtype=object)]
     for rows in _rows(source, blocks, ("Arrival_Time", "Creation_Time", "gt"), notes):
         arrived.append(rows["Arrival_Time"] / 1e3)
@@ -302,8 +304,8 @@ def _survey(source: Source, blocks: _Blocks, notes: list[str]) -> _Survey:
 def _shift(accelerometer_s: float, gyroscope_s: float, notes: list[str]) -> float:
     """Seconds that put the gyroscope's clock on the accelerometer's.
 
-    On some devices the two sensors count from different moments; both arrive at one application,
-    so the difference of their delays is the difference of their clocks.
+    On some devices the two sensors count from different times. One application receives both, so
+    the difference of their delays is the difference of their clocks.
     """
     apart_s = gyroscope_s - accelerometer_s
     if abs(apart_s) <= _SAME_CLOCK_S:

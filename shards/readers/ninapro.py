@@ -2,14 +2,15 @@
 
 Source: https://ninapro.hevs.ch, Atzori et al. 2014 (DB2: 40 people, 12 Delsys Trigno electrodes,
 2 kHz, volts) and Pizzolato et al. 2017 (DB5: 10 people, two Thalmic Myo armbands with 16 electrodes
-in all, 200 Hz, signed 8-bit counts). A file ``S<person>_E<exercise>_A1.mat`` is a recording; its
-variables used here are
+in all, 200 Hz, signed 8-bit counts). A file ``S<person>_E<exercise>_A1.mat`` is a recording. These
+of its variables are used:
 
     emg (n, channels)     restimulus (n, 1): movement, relabelled to fit the muscle; 0 is rest
     subject: the person's number, as in the file's name
 
-A movement is named with its exercise ("exercise 2 movement 05"), because DB5 numbers them anew in
-each. Rest fills the pauses after every movement, so it gets no label span: it is the null class.
+The name of a movement has its exercise ("exercise 2 movement 05"), because DB5 numbers movements
+from 1 in each exercise. The pause after every movement is rest. It gets no label: it is the null
+class.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from shards.recording import Device, Recording, RecordingRef, Sensor, WindowSche
 
 
 class _Database(NamedTuple):
-    """channels, unit and rate as documented; limit: full scale in unit, where it is known."""
+    """channels, unit and rate as documented. limit: full scale in ``unit``, None if unknown."""
 
     channels: int
     unit: str
@@ -51,7 +52,7 @@ _FILE = re.compile(r"(?:.*/)?(S(\d+)_E(\d+)_A\d+)\.mat")
 class NinaproReader(Reader):
     """One recording a file; the device is the set of electrodes on the forearm.
 
-    database: "db2" or "db5". It decides channels, unit and rate, which no file states.
+    database: "db2" or "db5". It determines channels, unit and rate, which the files do not state.
     """
 
     name: ClassVar[str] = "ninapro"
@@ -118,14 +119,16 @@ class NinaproReader(Reader):
     def _load(self, path: str) -> dict[str, Any]:
         where = self.source.locate(path)
         with self.source.open(path) as stream:
-            content = io.BytesIO(stream.read())  # first, so that a failing storage is told apart
+            content = io.BytesIO(
+                stream.read()
+            )  # here, so an error of storage is not one of the file
         try:
             return dict(scipy.io.loadmat(content, variable_names=_VARIABLES))
         except NotImplementedError:
             raise ValueError(
                 f"{where} is a MATLAB 7.3 file (HDF5); save it again with `save -v7`"
             ) from None
-        except Exception as error:  # scipy raises almost anything over damaged bytes
+        except Exception as error:  # scipy raises errors of any kind for damaged bytes
             raise ValueError(
                 f"{where} is no whole MATLAB file ({type(error).__name__}: {error}); "
                 "download it again"
@@ -136,7 +139,7 @@ class NinaproReader(Reader):
         expected = _DATABASES[self.database].channels
         if emg.ndim != 2 or emg.shape[1] != expected or not len(emg):
             fits = [
-                name for name, known in _DATABASES.items() if emg.shape[1:] == (known.channels,)
+                name for name, other in _DATABASES.items() if emg.shape[1:] == (other.channels,)
             ]
             step = f"use --option database={fits[0]}" if fits and len(emg) else "check the file"
             raise ValueError(
@@ -147,7 +150,7 @@ class NinaproReader(Reader):
 
 
 def _check_person(variables: dict[str, Any], person: int, where: str) -> None:
-    """ValueError naming both where the file says that it is of another person than its name."""
+    """ValueError where the file states another person than its name does; it names both."""
     if "subject" in variables:
         inside = _variable(variables, "subject", where).ravel().tolist()
         if inside != [person]:
@@ -170,7 +173,7 @@ def _variable(variables: dict[str, Any], name: str, where: str) -> np.ndarray:
 
 
 def _column(variables: dict[str, Any], name: str, rows: int, where: str) -> np.ndarray:
-    """A variable of one whole number a row, as int64."""
+    """A variable with one whole number in each row, as int64."""
     values = _variable(variables, name, where)
     if values.size != rows:
         raise ValueError(

@@ -3,9 +3,9 @@
 Source: Ma et al., "Nymeria: A Massive Collection of Multimodal Egocentric Daily Motion in the
 Wild", ECCV 2024, and the README of its repository. A sequence is a folder
 ``<date>_<session>_<person>_<act>_<uid>`` with ``recording_{head,lwrist,rwrist}/data/motion.vrs``
-(IMUs), ``recording_head/data/data.vrs`` (pictures), and ``narration/*.csv``, whose times are the
-head's device time. Each unit has a clock of its own; time code ties them. ``recording_observer`` is
-worn by somebody else and not read.
+(IMUs), ``recording_head/data/data.vrs`` (pictures), and ``narration/*.csv``, with times of the
+head's device clock. Each unit has its own clock; time code relates them. ``recording_observer`` was
+worn by another person, and is not read.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _SEQUENCE = re.compile(r"\d{8}_[^_]+_(?P<person>.+)_act\d+_[^_]+")
 
 
 class NymeriaReader(Reader):
-    """One recording for each sequence, named as its folder.
+    """One recording for each sequence, with the name of its folder.
 
-    imu: both, left or right, of the head and of each wrist.
+    imu: which IMUs of each unit to read: both, left or right.
     """
 
     name: ClassVar[str] = "nymeria"
@@ -94,7 +94,7 @@ class NymeriaReader(Reader):
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
         """The recording; FileNotFoundError where the head's IMUs are missing.
 
-        Wrists that are missing, or cannot be put on the head's clock, are left out with a note.
+        A wrist that is missing, or cannot be put on the head's clock, is left out with a note.
         """
         match = _SEQUENCE.fullmatch(ref.name)
         if match is None:
@@ -119,7 +119,7 @@ class NymeriaReader(Reader):
             )
 
     def _devices(self, ref: RecordingRef, stack: ExitStack) -> tuple[tuple[Device, ...], list[str]]:
-        """IMUs of the head and of those wrists that can be put on its clock; and notes."""
+        """IMUs of the head, and of the wrists that can be put on its clock; and notes."""
         devices: list[Device] = []
         notes: list[str] = []
         head: VrsFile | None = None

@@ -3,10 +3,10 @@
 Source: Sztyler and Stuckenschmidt, PerCom 2016; University of Mannheim, "RealWorld (HAR)" data set.
 ``proband<person>/data/{acc,gyr}_<activity>_csv.zip`` holds a file a placement,
 ``acc_<activity>_<placement>.csv`` and ``Gyroscope_<activity>_<placement>.csv``, with columns id,
-attr_time (Unix, ms), attr_x, attr_y, attr_z in m/s2 and rad/s. An activity recorded in several
-parts has files numbered ``_2_``, or zips of one part each within the zip, and the numbers of the
-two sensors do not always agree. So all parts are one recording here, and times tell what belongs
-together.
+attr_time (Unix, ms), attr_x, attr_y, attr_z in m/s2 and rad/s. An activity that was recorded in
+several parts has files numbered ``_2_``, or one zip for each part within the zip. The numbers of
+the two sensors do not always agree. So here all parts are one recording, whose samples are matched
+by their times.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ _COLUMNS = ("attr_time", "attr_x", "attr_y", "attr_z")
 
 
 class RealWorldReader(Reader):
-    """One recording for each person and activity, of as many devices as placements were worn."""
+    """One recording for each person and activity, with a device for each placement."""
 
     name: ClassVar[str] = "realworld"
-    # Other sensors, other forms of the same, and pictures of the people.
+    # Other sensors, the same data in other formats, and pictures of the people.
     other_files: ClassVar[tuple[str, ...]] = (
         *(f"data/{sensor}_*_csv.zip" for sensor in ("gps", "lig", "mag", "mic")),
         *("data/???_*_sqlite.zip", "image*/*", "video*/*"),
@@ -96,7 +96,7 @@ class RealWorldReader(Reader):
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; its files are read inside their zips, in pieces."""
+        """The recording; its files are read from their zips, in pieces, without extracting them."""
         activity = ref.details["activity"]
         if activity not in ACTIVITIES:
             raise ValueError(
@@ -124,15 +124,15 @@ class RealWorldReader(Reader):
 
 
 class ZipSource(Source):
-    """A source whose paths go on inside zips, and zips within: ``a.zip/b.zip/file.csv``.
+    """A source whose paths may lead into zips, and into zips within zips: ``a.zip/b.zip/file.csv``.
 
-    Nothing is extracted: members are streams, decompressed as they are read.
+    Nothing is extracted: a member is a stream that is decompressed while it is read.
     """
 
     def members(self, path: str) -> list[str]:
-        """Paths of all files in the zip at ``path``, those of zips within it in their place.
+        """Paths of all files in the zip at ``path``, and in the zips within it.
 
-        ValueError naming the zip where it is none or truncated.
+        ValueError naming a zip that is truncated, or is not a zip.
         """
         if len(_zips(path)) > _MOST_ZIPS:
             raise ValueError(f"{self.locate(path)}: more than {_MOST_ZIPS} zips within each other")
@@ -149,7 +149,7 @@ class ZipSource(Source):
         return found
 
     def open(self, path: str) -> BinaryIO:
-        """A stream over the file at ``path``; closing it closes the zips around it."""
+        """A stream of the file at ``path``; closing it also closes the zips around it."""
         *zips, last = _zips(path)
         if not zips:
             return super().open(path)
@@ -162,14 +162,14 @@ class ZipSource(Source):
 
 
 class _Member(io.BufferedReader):
-    """A member of a zip that closes all it was opened through."""
+    """A member of a zip, which also closes the zips around it."""
 
     def __init__(self, stream: Any, opened: ExitStack) -> None:
         super().__init__(stream)
         self._opened = opened
 
     def close(self) -> None:
-        """Close the member, then all it was opened through."""
+        """Close the member, then the zips around it."""
         super().close()
         self._opened.close()
 
@@ -217,20 +217,20 @@ def _samples(zips: ZipSource, paths: list[str]) -> Iterator[Samples]:
 def _labels(
     zips: ZipSource, placements: dict[str, dict[str, list[str]]], label: str
 ) -> tuple[LabelSpan, ...]:
-    """A span for each part: wherever any accelerometer has samples."""
+    """A span of ``label`` for each time in which some accelerometer has samples."""
     paths = [path for sensors in placements.values() for path in sensors.get("acc", ())]
     time_s = np.concatenate([np.empty(0), *(chunk.time_s for chunk in _samples(zips, paths))])
     return label_spans(time_s, np.zeros(len(time_s), dtype=np.int64), {0: label}, paths[0])
 
 
 def _zips(path: str) -> list[str]:
-    """The zips on the way to a member, each within the one before, and the member."""
+    """The zips around a member, each within the one before, and the member."""
     return re.split(r"(?<=\.zip)/", path)
 
 
 @contextmanager
 def _unzipping(where: str) -> Iterator[None]:
-    """What a damaged, encrypted or forged zip raises becomes a ValueError that names it."""
+    """Turn errors of a damaged, encrypted or forged zip into a ValueError that names it."""
     try:
         yield
     except OSError:

@@ -1,17 +1,17 @@
 """UCI HAR: a phone at the waist, 30 people, 6 activities, 50 Hz, cut in windows of 2.56 s.
 
 Source: Anguita et al., "A Public Domain Dataset for Human Activity Recognition Using Smartphones",
-ESANN 2013; UCI repository, README.txt and features_info.txt. Under ``train`` and ``test`` (other
-people), ``subject_train.txt`` and ``y_train.txt`` give person and activity of each window, and
-``Inertial Signals/{total_acc,body_gyro}_{x,y,z}_train.txt`` its 128 samples in a row, in g and
-rad/s, with noise above 20 Hz filtered out.
+ESANN 2013; UCI repository, README.txt and features_info.txt. The folders ``train`` and ``test``
+have different people. ``subject_train.txt`` and ``y_train.txt`` give person and activity of each
+window. ``Inertial Signals/{total_acc,body_gyro}_{x,y,z}_train.txt`` have its 128 samples in a row,
+in g and rad/s, with noise above 20 Hz filtered out.
 
 A window begins with the second half of the one before, unless something was left out between them.
-So the signal is put together again where halves agree exactly in all six channels, and windows of
-any length can be cut. The files tell no times: segments follow each other in the files' order, far
-enough apart that no window reaches over two. Half a window has an activity where both windows that
-it belongs to agree on it. The people, and what they did, are those of HAPT, whose names they have
-here: never test on one of the two what was trained on the other.
+So windows whose halves agree exactly in all six channels are joined again, and windows of any
+length can be cut. The files have no times: segments follow each other in the files' order, so far
+apart that no window spans two. Half a window has an activity if both windows that it belongs to
+agree. People and activities are those of HAPT, so people have the same names here: never test on
+one of the two what was trained on the other.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from shards.recording import (
 RATE_HZ = 50.0
 WINDOW = 128  # samples
 HOP = WINDOW // 2
-BETWEEN_S = 10.0  # from a segment to the next, by our choice
+BETWEEN_S = 10.0  # from a segment to the next; chosen here, not in the data
 _MIXED = 0  # code of halves on which two windows do not agree
 _FILE = re.compile(r"(?P<folder>(?:.*/)?)subject_(?P<split>train|test)\.txt")
 _SIGNALS = tuple(f"{kind}_{axis}" for kind in ("total_acc", "body_gyro") for axis in "xyz")
 
 
 class JoinedWindows(NamedTuple):
-    """Windows put together: values ``(n, 6)``, codes of activities ``(n,)``."""
+    """Joined windows: values ``(n, 6)``, codes of activities ``(n,)``."""
 
     values: np.ndarray
     codes: np.ndarray
@@ -65,15 +65,15 @@ class UciHarReader(Reader):
     )
 
     def recordings(self) -> list[RecordingRef]:
-        """The people of both parts; reads ``subject_train.txt`` and ``subject_test.txt``."""
+        """The people of train and test; reads ``subject_train.txt`` and ``subject_test.txt``."""
         refs = []
         for path in self.source.find("**/subject_*.txt"):
             if not (match := _FILE.fullmatch(path)):
                 continue
             folder, split = match["folder"], match["split"]
-            beside = [f"{folder}Inertial Signals/{name}_{split}.txt" for name in _SIGNALS]
-            beside.append(f"{folder}y_{split}.txt")
-            there = [file for file in beside if self.source.exists(file)]
+            others = [f"{folder}Inertial Signals/{name}_{split}.txt" for name in _SIGNALS]
+            others.append(f"{folder}y_{split}.txt")
+            there = [file for file in others if self.source.exists(file)]
             people = read_matrix(self.source, path, 1)[:, 0]
             wrong = np.flatnonzero(~((people >= 1) & (people == np.rint(people))))
             if len(wrong):
@@ -84,16 +84,16 @@ class UciHarReader(Reader):
             for person in np.unique(people).astype(int).tolist():
                 rows = np.flatnonzero(people == person)
                 first, count = int(rows[0]), int(rows[-1] - rows[0] + 1)
-                details = {"person": person, "first": first, "rows": count, "beside": beside}
+                details = {"person": person, "first": first, "rows": count, "beside": others}
                 name = f"{split}-subject{person:02d}"
                 refs.append(RecordingRef(name, (path, *there), details))
         return checked_listing(self.source, refs, "train/subject_train.txt (nor of test)")
 
     @contextmanager
     def open(self, ref: RecordingRef) -> Iterator[Recording]:
-        """The recording; FileNotFoundError naming the first file of its part that is missing."""
+        """The recording; FileNotFoundError naming the first missing file of train or test."""
         windows, codes = self._windows(ref)
-        segments = put_together(windows, codes)
+        segments = join_windows(windows, codes)
         counts = [len(segment.codes) for segment in segments]
         starts = np.cumsum([0, *(count + round(BETWEEN_S * RATE_HZ) for count in counts[:-1])])
         times = [
@@ -145,7 +145,7 @@ class UciHarReader(Reader):
         return windows[own], codes[own].astype(np.int64)
 
 
-def put_together(windows: np.ndarray, codes: np.ndarray) -> list[JoinedWindows]:
+def join_windows(windows: np.ndarray, codes: np.ndarray) -> list[JoinedWindows]:
     """Windows ``(n, 128, c)`` in order, each joined to the one before where halves are equal.
 
     codes: activity of each window ``(n,)``. Half a window that belongs to two of different
@@ -153,9 +153,9 @@ def put_together(windows: np.ndarray, codes: np.ndarray) -> list[JoinedWindows]:
     """
     joined = (windows[:-1, HOP:] == windows[1:, :HOP]).all(axis=(1, 2))
     segments = []
-    for part in np.split(np.arange(len(windows)), np.flatnonzero(~joined) + 1):
-        values = np.concatenate([windows[part[0], :HOP], *windows[part, HOP:]])
-        before, after = codes[[part[0], *part]], codes[[*part, part[-1]]]
+    for rows in np.split(np.arange(len(windows)), np.flatnonzero(~joined) + 1):
+        values = np.concatenate([windows[rows[0], :HOP], *windows[rows, HOP:]])
+        before, after = codes[[rows[0], *rows]], codes[[*rows, rows[-1]]]
         halves = np.where(before == after, before, _MIXED)
         segments.append(JoinedWindows(values, np.repeat(halves, HOP)))
     return segments

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shards.readers import create_reader
-from shards.readers.uci_har import put_together
+from shards.readers.uci_har import join_windows
 from tests.reading import find_ref, read_sensor, spans
 
 RNG = np.random.default_rng(19)
@@ -78,10 +78,10 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
 def test_one_wrong_sample_of_one_channel_parts_a_segment() -> None:
     windows = cut(signal_of(5))
     codes = np.ones(5, dtype=int)
-    (whole,) = put_together(windows, codes)
+    (whole,) = join_windows(windows, codes)
     assert whole.values.shape == (6 * 64, 6)
     windows[2, 63, 4] += 1e-7
-    first, second = put_together(windows, codes)
+    first, second = join_windows(windows, codes)
     np.testing.assert_array_equal(first.values, whole.values[: 3 * 64])
     np.testing.assert_array_equal(second.values[64:], whole.values[3 * 64 :])
     assert second.values[63, 4] != whole.values[2 * 64 + 63, 4]
