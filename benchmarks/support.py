@@ -1,6 +1,6 @@
 """What the support service costs against the training step.
 
-    python -m benchmarks.support --entries 8192 65536 --ranks 1 2 --json FILE --figure FILE
+    python -m benchmarks.support --entries 8192 65536 --ranks 1 2 --json FILE --chart FILE
 
 Real ranks under Ray Train step on random windows, with the service full. A lookup and an insert
 are timed by themselves, while nothing else runs; then steps that ask one step ahead and steps that
@@ -80,7 +80,9 @@ def build_parser() -> Parser:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind of step")
     parser.add_argument("--steps", type=int, default=4, help="steps in a round")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
-    parser.add_argument("--figure", metavar="FILE", help="draw cost against size there (.svg)")
+    parser.add_argument(
+        "--chart", metavar="FILE", help="draw a chart of cost against size there (.svg)"
+    )
     return parser
 
 
@@ -107,8 +109,8 @@ def _measure_all(args: argparse.Namespace) -> int:
                 )
     settings = {name: getattr(args, name) for name in ("batch", "actors", "rounds", "steps")}
     write_figures(args.json, args.threads, {**settings, "rows": rows})
-    if args.figure:
-        _draw(rows, Path(args.figure))
+    if args.chart:
+        _draw(rows, Path(args.chart))
     return 0
 
 
@@ -151,7 +153,7 @@ def _measure(folder: Path, entries: int, ranks: int, args: argparse.Namespace) -
 
 
 def _work(settings: dict[str, Any]) -> Any:
-    """One rank's part; rank 0's figures are those that are told."""
+    """The benchmark on one rank; the figures of rank 0 are reported."""
     config = parse_config(Config, settings["config"], source="bench")
     runtime = start_runtime(config.train)
     try:
@@ -247,7 +249,7 @@ def _round(run: Run, loader: Iterator[Batch], steps: int, ahead: bool) -> list[_
     for _ in range(steps + 1):
         coming = run.prepare(next(loader))
         support.inserted = 0.0
-        support.figures()  # counts the waiting from here on
+        support.figures()  # resets ``waited_s``
         start = time.perf_counter()
         pending_next = prefetch_neighbours(coming, support, neighbours) if ahead else None
         asking = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The figures of the few-shot report, drawn by matplotlib as SVG without a display."""
+"""The charts of the few-shot report, drawn by matplotlib as SVG without a display."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ CHART_BASELINES = ("scratch", "features")
 ARM_OFFSET = 0.045  # horizontal distance of the arms at one k, so that their bars do not overlap
 
 
-def accuracy_figure(results: Mapping[str, Any]) -> Figure:
+def accuracy_chart(results: Mapping[str, Any]) -> Figure:
     """Accuracy over labels a class, one line an arm, bars the 95 % intervals."""
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     axis = figure.subplots()
     columns = list(results["few_shot"])
     arms = arms_of(results)
     for number, arm in enumerate(arms):
-        place = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
+        positions = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
         rows = [results["few_shot"][k].get(arm) for k in columns]
-        _draw_intervals(axis, place, rows, arm, label=ARMS[arm])
+        _draw_intervals(axis, positions, rows, arm, label=ARMS[arm])
     axis.set_ylabel("accuracy on unseen people, %")
     _style(axis, columns)
     axis.legend(fontsize=8.5, frameon=False, loc="lower right")
     return figure
 
 
-def paired_figure(results: Mapping[str, Any], arm: str) -> Figure:
+def paired_chart(results: Mapping[str, Any], arm: str) -> Figure:
     """Gains of ``arm`` over the main baselines, on the same labels, in points of accuracy.
 
     Random weights are in the table only: they are so far below that the chart could show nothing
@@ -55,9 +55,9 @@ def paired_figure(results: Mapping[str, Any], arm: str) -> Figure:
     axis = figure.subplots()
     columns = list(results["paired"])
     for number, baseline in enumerate(CHART_BASELINES):
-        place = np.arange(len(columns)) + 0.09 * (number - (len(CHART_BASELINES) - 1) / 2)
+        positions = np.arange(len(columns)) + 0.09 * (number - (len(CHART_BASELINES) - 1) / 2)
         rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
-        _draw_intervals(axis, place, rows, baseline, label=f"over {ARMS[baseline]}", line="")
+        _draw_intervals(axis, positions, rows, baseline, label=f"over {ARMS[baseline]}", line="")
     axis.axhline(0, color="#495057", linewidth=1)
     axis.set_ylabel("difference, points")
     _style(axis, columns)
@@ -68,13 +68,13 @@ def paired_figure(results: Mapping[str, Any], arm: str) -> Figure:
 
 def _draw_intervals(
     axis: Axes,
-    place: np.ndarray,
+    positions: np.ndarray,
     rows: list[Mapping[str, float] | None],
     arm: str,
     label: str,
     line: str = "-",
 ) -> None:
-    held = [(x, row) for x, row in zip(place, rows, strict=True) if row is not None]
+    held = [(x, row) for x, row in zip(positions, rows, strict=True) if row is not None]
     if not held:
         return
     mean = np.array([100 * row["mean"] for _, row in held])

@@ -27,7 +27,7 @@ from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
 from primus_scale.monitor.drawing import as_pixels
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
-from primus_scale.monitor.pictures import confusion_figure
+from primus_scale.monitor.pictures import confusion_chart
 from primus_scale.sample import NO_LABEL
 from primus_scale.storage.files import check_writable, explain_failed_write, write_atomically
 from primus_scale.storage.foreign import parse_json
@@ -153,7 +153,7 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
     with explain_failed_write(folder), SummaryWriter(str(folder)) as writer:
         for arm, counts in results["confusion"][k].items():
             title = f"{ARMS[arm]}, k = {k}"
-            picture = as_pixels(confusion_figure(np.array(counts), results["classes"], title))
+            picture = as_pixels(confusion_chart(np.array(counts), results["classes"], title))
             writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
 

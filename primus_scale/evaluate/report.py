@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from primus_scale.evaluate.arms import FINETUNE_LR_SHARE, PROBE_STRENGTHS
-from primus_scale.evaluate.charts import COLOURS, accuracy_figure, paired_figure
+from primus_scale.evaluate.charts import COLOURS, accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.results import (
     ARMS,
@@ -22,7 +22,7 @@ from primus_scale.evaluate.results import (
     format_setting,
 )
 from primus_scale.monitor.page import render_page
-from primus_scale.monitor.pictures import confusion_figure
+from primus_scale.monitor.pictures import confusion_chart
 
 HEADLINE_K = "5"
 
@@ -42,12 +42,12 @@ def render_report(results: Mapping[str, Any]) -> str:
         encoder=results.get("encoder"),
         data=results.get("data"),
         classes=results["classes"],
-        accuracy_chart=accuracy_figure(results),
+        accuracy_chart=accuracy_chart(results),
         accuracy=_arm_rows(results, "few_shot"),
         macro_f1=_arm_rows(results, "macro_f1"),
         paired=list(_paired(results)),
         confusion={
-            ARMS[arm]: confusion_figure(np.array(counts), results["classes"], ARMS[arm])
+            ARMS[arm]: confusion_chart(np.array(counts), results["classes"], ARMS[arm])
             for arm, counts in results["confusion"][k].items()
         },
         protocol=results["protocol"],
@@ -108,7 +108,7 @@ def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if columns:
             yield {
                 "arm": ARMS[arm],
-                "chart": paired_figure(results, arm),
+                "chart": paired_chart(results, arm),
                 "columns": list(columns),
                 "rows": [_gain_row(name, list(columns.values())) for name in BASELINES],
             }

@@ -1,7 +1,7 @@
-"""Draw figures of matplotlib whose texts come from data and may hold any character.
+"""Draw charts of matplotlib whose texts come from data and may hold any character.
 
 matplotlib reads a text between dollar signs as a formula, and has the letters of one font only.
-Names of labels, people and placements may hold any character. So every figure is drawn by
+Names of labels, people and placements may hold any character. So every chart is drawn by
 ``as_svg`` or ``as_pixels``, and names are added to it by ``shown``.
 """
 
@@ -23,7 +23,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
-MOST_LETTERS = 40  # of a name in a figure; longer names would leave no space for the curves
+MOST_LETTERS = 40  # of a name in a chart; longer names would leave no space for the curves
 
 
 def shown(text: object, most: int = MOST_LETTERS) -> str:
@@ -38,34 +38,34 @@ def shown(text: object, most: int = MOST_LETTERS) -> str:
     return f"{line[: sum(end < most for end in ends)].rstrip()}…"
 
 
-def as_svg(figure: Figure) -> bytes:
-    """The figure as SVG. Equal figures give equal bytes."""
-    with _as_written(figure):
+def as_svg(chart: Figure) -> bytes:
+    """The chart as SVG. Equal charts give equal bytes."""
+    with _as_written(chart):
         # Letters that our font does not have are drawn with the reader's fonts.
-        font_type = "none" if _has_foreign_letters(figure) else "path"
+        font_type = "none" if _has_foreign_letters(chart) else "path"
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "primus-scale", "svg.fonttype": font_type}):
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
+            chart.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def as_pixels(figure: Figure) -> np.ndarray:
-    """The figure as uint8 ``(height, width, 3)``; a letter that the font lacks is a box."""
-    with _as_written(figure):
-        canvas = FigureCanvasAgg(figure)
+def as_pixels(chart: Figure) -> np.ndarray:
+    """The chart as uint8 ``(height, width, 3)``; a letter that the font lacks is a box."""
+    with _as_written(chart):
+        canvas = FigureCanvasAgg(chart)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 @contextmanager
-def _as_written(figure: Figure) -> Iterator[None]:
-    """In the block no text of the figure is read as a formula, and missing letters do not warn."""
-    for axis in _axes(figure):
+def _as_written(chart: Figure) -> Iterator[None]:
+    """In the block no text of the chart is read as a formula, and missing letters do not warn."""
+    for axis in _axes(chart):
         if isinstance(axis.get_major_formatter(), LogFormatter):  # it writes formulas
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
     # Existing texts here; the setting is for texts that drawing will add, such as labels of ticks.
-    for text in _texts(figure):
+    for text in _texts(chart):
         text.set_parse_math(False)
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
@@ -73,17 +73,17 @@ def _as_written(figure: Figure) -> Iterator[None]:
         yield
 
 
-def _axes(figure: Figure) -> list[Axis]:
-    return [one for one in figure.findobj(Axis) if isinstance(one, Axis)]
+def _axes(chart: Figure) -> list[Axis]:
+    return [one for one in chart.findobj(Axis) if isinstance(one, Axis)]
 
 
-def _texts(figure: Figure) -> list[Text]:
-    labels = [label for axis in _axes(figure) for label in axis.get_ticklabels(which="both")]
-    return [one for one in figure.findobj(Text) if isinstance(one, Text)] + labels
+def _texts(chart: Figure) -> list[Text]:
+    labels = [label for axis in _axes(chart) for label in axis.get_ticklabels(which="both")]
+    return [one for one in chart.findobj(Text) if isinstance(one, Text)] + labels
 
 
-def _has_foreign_letters(figure: Figure) -> bool:
-    """Whether a text of the figure has a letter that is not in our font."""
-    letters = {letter for text in _texts(figure) for letter in text.get_text()}
+def _has_foreign_letters(chart: Figure) -> bool:
+    """Whether a text of the chart has a letter that is not in our font."""
+    letters = {letter for text in _texts(chart) for letter in text.get_text()}
     font = get_font(findfont(FontProperties()))
     return any(not one.isspace() and not font.get_char_index(ord(one)) for one in letters)

@@ -1,9 +1,9 @@
 """HTML pages that need no other file, from the templates in the folders ``templates``.
 
-    render_page("shards.card", "card.html", urls=urls, rates=figure)
+    render_page("shards.card", "card.html", urls=urls, rates=chart)
 
 A template extends ``page.html`` (next to this module). It contains ``{{ rates | picture }}`` for a
-figure of matplotlib, and ``{{ hours | number(",.1f") }}`` for a number. Values are escaped, and a
+chart of matplotlib, and ``{{ hours | number(",.1f") }}`` for a number. Values are escaped, and a
 name without a value is an error.
 """
 
@@ -60,5 +60,5 @@ def data_url(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _picture(figure: Figure) -> str:
-    return data_url(as_svg(figure), "image/svg+xml")
+def _picture(chart: Figure) -> str:
+    return data_url(as_svg(chart), "image/svg+xml")

@@ -61,7 +61,7 @@ def draw_similarity(rows: torch.Tensor, columns: torch.Tensor, title: str) -> np
     return as_pixels(figure)
 
 
-def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def confusion_chart(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """A confusion matrix: true classes down, predicted across, each row in percent of its windows.
 
     counts ``(classes, classes)``.

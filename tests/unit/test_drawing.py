@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from primus_scale.monitor.drawing import as_pixels, as_svg, shown
 from primus_scale.monitor.page import explain_failed_page
-from primus_scale.monitor.pictures import confusion_figure, draw_similarity
+from primus_scale.monitor.pictures import confusion_chart, draw_similarity
 from tests.odd_names import ODD_NAMES
 
 
@@ -42,7 +42,7 @@ def test_any_name_gives_a_picture_and_valid_xml_without_a_warning(name: str) -> 
     assert as_pixels(figure_of(shown(name) or "none")).std() > 0
     ElementTree.fromstring(as_svg(figure_of(shown(name) or "none")))
     classes = [name, "walking"]
-    ElementTree.fromstring(as_svg(confusion_figure(np.eye(2), classes, shown(name))))
+    ElementTree.fromstring(as_svg(confusion_chart(np.eye(2), classes, shown(name))))
 
 
 def test_letters_that_the_font_lacks_are_left_to_the_readers_fonts() -> None:
