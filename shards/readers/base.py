@@ -43,10 +43,10 @@ class Reader(ABC):
         """
 
     def unread(self, refs: Sequence[RecordingRef]) -> list[str]:
-        """Lines on what lies in the source and belongs to none of ``refs``, once they are listed.
+        """Lines on files of the source that belong to none of ``refs``; call ``recordings`` before.
 
-        Links that lead nowhere, pipes and the like, and files that are neither of a recording nor
-        known (``other_files``): they may be misnamed.
+        These are broken links, pipes and the like, and files that are neither of a recording nor in
+        ``other_files``: they may be misnamed.
         """
         used = {path for ref in refs for path in ref.files}
         files = self.source.find("**/*")

@@ -1,11 +1,12 @@
-"""A line through points of a sensor's clock: numbers of samples, and when they were taken.
+"""A line through points of a sensor's clock: numbers of samples, and their times.
 
 line = fit_line(number, time_s, last=2082, period_s=0.005, starts=[(0, 0.0)],
                 ends=[(2082, 10.51)])
 line.at(100)  # s
 
-The points are the times at which a camera wrote its samples: late by a few samples, or by a second
-where it was busy. Beginning and end of a video are exact, where they lie on the line of the others.
+The times of points are those at which a camera wrote its samples: a few samples late, or a second
+if it was busy. Beginning and end of the video are exact, if they are on the line of the other
+points.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solveh_banded
 
-FEWEST_POINTS = 4  # that a line is fitted to
-END_TOLERANCE_S = 0.06  # of an end's distance from the line of fewer points
-MOST_SPREADS = 5.0  # of the points, of an end's distance from their line
-OUTLIER_SPREADS = 4.0  # points further off are of blocks that were written late
-LATE_S = 0.03  # least distance of such points
+FEWEST_POINTS = 4  # to fit a line
+END_TOLERANCE_S = 0.06  # distance of the end from the line, if there are fewer points
+MOST_SPREADS = 5.0  # distance of an end from the line, in spreads of the points
+OUTLIER_SPREADS = 4.0  # a point further from the line is of a block that was written late
+LATE_S = 0.03  # least distance of such a point
 LATE_FEW_S = 0.25  # the same, with fewer points than ``FEWEST_FOR_SPREAD``
-EVEN_SPREAD = 0.45  # samples; up to it points are exact but for rounding to whole samples
-FEWEST_FOR_SPREAD = 10  # points, for a spread to be known
-EXACT_SPREAD = 0.02  # samples; given to the video's beginning and end
+EVEN_SPREAD = 0.45  # samples; up to it points are exact, except for rounding to whole samples
+FEWEST_FOR_SPREAD = 10  # points, to estimate their spread
+EXACT_SPREAD = 0.02  # samples; assumed for the video's beginning and end
 PIECE_POINTS = 120  # points between knots of a clock that drifts
-DRIFT_RATIO = 10.0  # of variances; from it on the clock drifts
+DRIFT_RATIO = 10.0  # of variances; above it the clock drifts
 
 
 class Line(NamedTuple):
-    """Times of the samples ``first`` to ``stop`` (excluded): straight between the knots."""
+    """Times of the samples ``first`` to ``stop`` (excluded): linear between the knots."""
 
     first: int
     stop: int
@@ -39,9 +40,9 @@ class Line(NamedTuple):
 
     def at(self, number: float) -> float:
         """Time of a sample, s, also beyond the knots."""
-        place = int(np.clip(np.searchsorted(self.knots, number), 1, len(self.knots) - 1))
-        before, after = self.knots[place - 1 : place + 1]
-        before_s, after_s = self.knots_s[place - 1 : place + 1]
+        right = int(np.clip(np.searchsorted(self.knots, number), 1, len(self.knots) - 1))
+        before, after = self.knots[right - 1 : right + 1]
+        before_s, after_s = self.knots_s[right - 1 : right + 1]
         return float(before_s + (number - before) * (after_s - before_s) / (after - before))
 
 
@@ -56,9 +57,9 @@ def fit_line(
 ) -> Line:
     """The line through points ``number``, ``time_s`` ``(n,)``, float64 and ascending.
 
-    last: number after its last sample. period_s: seconds to a sample, roughly. starts,
-    ends: numbers and times, one of which may be the video's beginning, or its end. Where starts are
-    given, the first point is one of them, and none of the others.
+    last: number after its last sample. period_s: approximate seconds between samples. starts, ends:
+    numbers and times, one of which may be the video's beginning, or its end. If starts are given,
+    the first point is one of them, and is not used as a point.
     """
     first = int(number[0])
     knots = np.array([first, max(last, first + 1)], np.float64)
@@ -80,7 +81,7 @@ def fit_line(
     even = spread_s <= EVEN_SPREAD * period_s and len(number) >= FEWEST_FOR_SPREAD
     weight = 1.0 if even else (spread_s / (EXACT_SPREAD * period_s)) ** 2
     weights = np.append(np.ones(len(number)), [weight] * len(confirmed))
-    number = np.append(number, [place for place, _ in confirmed])
+    number = np.append(number, [at for at, _ in confirmed])
     time_s = np.append(time_s, [at_s for _, at_s in confirmed])
     knots_s = _fit(number, time_s, weights, knots)
     knots, knots_s = _with_knots(
@@ -97,7 +98,7 @@ def _line_of_few(
     knots: np.ndarray,
     ends: Sequence[tuple[float, float]],
 ) -> np.ndarray:
-    """Times of the knots from the start on, with the end that fits the period."""
+    """Times of the knots by start and period; the last is the end that fits, if one does."""
     line_s = start[1] + period_s * (knots - start[0])
     near = [(abs(line_s[1] - end_s), end_s) for _, end_s in ends]
     if near and min(near)[0] < END_TOLERANCE_S:
@@ -106,7 +107,7 @@ def _line_of_few(
 
 
 class _Fit(NamedTuple):
-    """A line through points at these numbers, and how far they spread about it."""
+    """A line through points at these numbers, and their spread about it."""
 
     number: np.ndarray
     knots: np.ndarray
@@ -114,7 +115,7 @@ class _Fit(NamedTuple):
     spread_s: float
 
     def error_s(self, number: float) -> float:
-        """Possible error of the line at a sample, s, by the points' spread."""
+        """Possible error of the line at a sample, s, from the spread of the points."""
         apart = self.number - self.number.mean()
         lever = (number - self.number.mean()) ** 2 / (apart**2).sum()
         few = 1 + FEWEST_POINTS / len(apart)  # the spread of few points is itself uncertain
@@ -127,10 +128,10 @@ def _confirmed_ends(
     starts: Sequence[tuple[float, float]],
     ends: Sequence[tuple[float, float]],
 ) -> list[tuple[float, float]]:
-    """The best of the starts, and of the ends, where they lie on the line within its error.
+    """The best of the starts, and of the ends, if they are on the line within its error.
 
     Recording begins and ends with the video, so these two are more exact than blocks. But some
-    cameras keep samples from before, or state a last block longer than it is.
+    cameras keep samples from before, or state too long a last block.
     """
     confirmed = []
     for candidates in (starts, ends):
@@ -146,7 +147,7 @@ def _confirmed_ends(
 
 
 def _inliers(number: np.ndarray, time_s: np.ndarray) -> np.ndarray:
-    """Points that are not late, by a line that is right with up to a quarter of late points."""
+    """Which points are not late, by a line that is right with up to a quarter of late points."""
     apart = len(number) // 2
     slopes = (time_s[apart:] - time_s[:-apart]) / (number[apart:] - number[:-apart])
     period_s = float(np.median(slopes))
@@ -164,7 +165,7 @@ def _with_knots(
     knots_s: np.ndarray,
     exact_s: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The line with a knot every ``PIECE_POINTS`` points, where that fits much better."""
+    """The line with a knot every ``PIECE_POINTS`` points, if that fits much better."""
     pieces = len(number) // PIECE_POINTS
     if pieces < 2:
         return knots, knots_s
@@ -182,18 +183,18 @@ def _with_knots(
 def _fit(
     number: np.ndarray, time_s: np.ndarray, weights: np.ndarray, knots: np.ndarray
 ) -> np.ndarray:
-    """Times at the knots of the weighted least-squares line, straight between them."""
-    place = np.clip(np.searchsorted(knots, number, side="right") - 1, 0, len(knots) - 2)
-    after = (number - knots[place]) / np.diff(knots)[place]
-    middle_s = float(time_s.mean())  # times count from it, for float64 precision
+    """Times at the knots of the weighted least-squares line, linear between them."""
+    left = np.clip(np.searchsorted(knots, number, side="right") - 1, 0, len(knots) - 2)
+    after = (number - knots[left]) / np.diff(knots)[left]
+    middle_s = float(time_s.mean())  # subtracted from times, for float64 precision
     size = len(knots)
 
     def summed(values: np.ndarray, at: np.ndarray) -> np.ndarray:
         return np.bincount(at, values, minlength=size)
 
     bands = np.zeros((2, size))
-    bands[1] = summed(weights * (1 - after) ** 2, place) + summed(weights * after**2, place + 1)
-    bands[0, 1:] = summed(weights * after * (1 - after), place)[:-1]
+    bands[1] = summed(weights * (1 - after) ** 2, left) + summed(weights * after**2, left + 1)
+    bands[0, 1:] = summed(weights * after * (1 - after), left)[:-1]
     apart_s = weights * (time_s - middle_s)
-    right = summed(apart_s * (1 - after), place) + summed(apart_s * after, place + 1)
+    right = summed(apart_s * (1 - after), left) + summed(apart_s * after, left + 1)
     return np.asarray(solveh_banded(bands, right)) + middle_s

@@ -1,6 +1,6 @@
-"""Drafts of ``recording.yaml``, by the content of files, with every guess marked for correction.
+"""Drafts of ``recording.yaml`` from the content of files; each guess is marked, to be checked.
 
-for path, text in draft(source): ...   # one for all that are laid out alike, or one a folder
+for path, text in draft(source): ...   # one for all folders of one layout, or one for each folder
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from shards.readers.name_patterns import RECORDING
 from shards.readers.table_yaml import TABLES
 from shards.readers.unread import may_be_data
 
-MOST_ROWS = 50_000  # that are read of a table
+MOST_ROWS = 50_000  # read of a table
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
 _VIDEOS = (".mp4", ".mov", ".mkv", ".avi")
 _DEFAULT_HZ = 50
@@ -51,7 +51,7 @@ class Draft(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A table, its form where it is text, and its guessed content."""
+    """A table, how it is written (None: not as text), and its guessed content."""
 
     name: str
     found: Sniffed | None
@@ -105,7 +105,7 @@ def draft(source: Source) -> list[Draft]:
 
 
 def quote_yaml(text: str) -> str:
-    """A text as YAML writes it, on one line and also between commas."""
+    """A text as a YAML value on one line, also within a list or a mapping."""
     plain = re.fullmatch(r"[^\W\d_](?:[\w ./-]*\w)?", text)
     return text if plain else json.dumps(text, ensure_ascii=False)
 
@@ -120,7 +120,7 @@ def _tables(names: list[str]) -> list[str]:
 
 
 def _pattern(folder: str, folders: list[str]) -> str:
-    """The line that names all folders: the outermost is a person's."""
+    """The line ``recordings`` for all folders; the outermost are people's."""
     depth = len(folder.split("/"))
     parts = ["{person}", *["*"] * (depth - 1)]
     last = {one.rpartition("/")[2] for one in folders}
@@ -131,8 +131,8 @@ def _pattern(folder: str, folders: list[str]) -> str:
 
 
 def _of_folder(source: Source, folder: str, names: list[str], head: str, around: str) -> str:
-    """The text for the tables of one folder. around: the folder's name, for placements."""
-    files = [_look(source, posixpath.join(folder, name)) for name in sorted(_tables(names))]
+    """The description of one folder's tables. around: its name, which may hold a placement."""
+    files = [_read_head(source, posixpath.join(folder, name)) for name in sorted(_tables(names))]
     devices: dict[str, list[_File]] = defaultdict(list)
     for file in files:
         if file.guessed.sensors:
@@ -149,9 +149,9 @@ def _of_folder(source: Source, folder: str, names: list[str], head: str, around:
 def _of_layout(
     source: Source, layout: NamedRecordings, paths: list[str], folders: Mapping[str, list[str]]
 ) -> str:
-    """The text for recordings that are files side by side. folders: all their files."""
+    """The description of recordings that are files in one folder. folders: files by folder."""
     recording, first = layout.first()
-    files = [_look(source, path)._replace(name=name) for path, name in first.items()]
+    files = [_read_head(source, path)._replace(name=name) for path, name in first.items()]
     _check_sensors(source, posixpath.dirname(recording), files)
     lines = [f'recordings: "{layout.recordings}"  # guess: {layout.why}']
     if layout.person is not None:
@@ -164,8 +164,8 @@ def _of_layout(
     folder, key = posixpath.split(recording)
     companions = [name for name in folders.get(folder, []) if posixpath.splitext(name)[0] == key]
     text = _text(lines, files, [RECORDING + posixpath.splitext(name)[1] for name in companions])
-    known = set(first.values())
-    read = {p for own in layout.files.values() for p, name in own.items() if name in known}
+    described = set(first.values())
+    read = {p for own in layout.files.values() for p, name in own.items() if name in described}
     if left := [path for path in paths if path not in read]:
         text += f"# not described, for they are called otherwise: {_comment(left)}\n"
     return text
@@ -207,7 +207,7 @@ def _check_sensors(source: Source, folder: str, files: list[_File]) -> None:
 def _check_devices(
     source: Source, folder: str, devices: Mapping[str, list[_File]], around: str
 ) -> None:
-    """ValueError where several files may as well be several people's."""
+    """ValueError where several files may be recordings of several people."""
     unplaced = [key for key in devices if placement_in(key) is None]
     if len(unplaced) > 1:
         names = [own[0].name for own in devices.values()]
@@ -231,7 +231,7 @@ def _worn_by_name(layout: NamedRecordings) -> str:
     worn = layout.placements
     if len(worn) < 2:
         return _worn(next(iter(worn.values()), None))
-    pairs = ", ".join(f"{json.dumps(pattern)}: {place}" for pattern, place in worn.items())
+    pairs = ", ".join(f"{json.dumps(pattern)}: {name}" for pattern, name in worn.items())
     return f"{{{pairs}}}  # guess: by the names"
 
 
@@ -285,14 +285,14 @@ def _measured(time: GuessedTime) -> str:
 
 
 def _is_spans(file: _File) -> bool:
-    """Whether it lists spans of activities."""
+    """Whether a file lists spans of activities."""
     return file.guessed.label == "label" and {"start_s", "end_s"} <= set(file.guessed.others)
 
 
-def _labels(files: list[_File], known: bool) -> Iterator[str]:
-    """The labels of the first file that has some. known: whether names say them already."""
+def _labels(files: list[_File], by_name: bool) -> Iterator[str]:
+    """The labels of the first file that has some; none where names have the labels (by_name)."""
     for file in files:
-        if file.guessed.label is None or known:
+        if file.guessed.label is None or by_name:
             continue
         if _is_spans(file):
             yield f"labels: {{file: {quote_yaml(file.name)}}}  # guess: by the columns' names"
@@ -308,7 +308,7 @@ def _labels(files: list[_File], known: bool) -> Iterator[str]:
         return
 
 
-def _look(source: Source, path: str) -> _File:
+def _read_head(source: Source, path: str) -> _File:
     """What a table seems to hold, by its first rows."""
     name = posixpath.basename(path)
     if name.lower().endswith(".npy"):
@@ -368,4 +368,4 @@ def _array(source: Source, path: str) -> dict[str, np.ndarray]:
         rows = np.lib.format.open_memmap(local, mode="r")[:MOST_ROWS]
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":
         raise ValueError(f"{where} holds {quoted(str(rows.dtype))} of shape {rows.shape}")
-    return {str(place): rows[:, place].astype(np.float64) for place in range(rows.shape[1])}
+    return {str(column): rows[:, column].astype(np.float64) for column in range(rows.shape[1])}

@@ -1,10 +1,10 @@
-"""What the columns of a table seem to hold, by their names and their numbers: for a draft.
+"""Guesses of what the columns of a table hold, by their names and numbers, for a draft.
 
 found = guess_columns(table)   # Table: names and the first rows, as text or numbers
 found.sensors   # [GuessedSensor("acc", {"acc_x": "ax", ...}, unit="g", why="median |a| is 1.01")]
 found.time      # GuessedTime("t", "ms", why="20 between rows makes 50 Hz")
 
-Every guess has its reason, which the draft writes next to it for the person who corrects it.
+Every guess has its reason, which the draft writes next to it for the person who checks it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _LABEL = re.compile(
 )
 _SLOWEST_HZ, _FASTEST_HZ = 4.0, 4000.0
 _GRAVITY = {"m/s2": 9.80665, "g": 1.0, "mg": 1000.0, "g/64": 64.0}
-_COUNTS = (*(2**power for power in range(7, 16)), 1000, 10_000)  # usual counts of a g
+_COUNTS = (*(2**power for power in range(7, 16)), 1000, 10_000)  # usual numbers of counts in 1 g
 _UNIT_ERROR = 0.2  # of gravity, for a median over movements
-_USUAL_ROTATION = 6.0  # rad/s: the median rotation of a body is slower, and faster in deg/s
+_USUAL_ROTATION = 6.0  # the median rotation of a body is below it in rad/s, above it in deg/s
 _FASTEST_ROTATION = 35.0  # rad/s, of usual sensors; 2,000 deg/s
 _FORMATS = (
     "%d.%m.%Y %H:%M:%S.%f",
@@ -54,7 +54,7 @@ _FORMATS = (
 class Table:
     """The first rows of a file. columns: by name, float64 ``(n,)``, or texts, or Arrow's times.
 
-    named: whether a line of the file names them; otherwise they are numbered.
+    named: whether a line of the file names the columns; otherwise these are numbered.
     """
 
     name: str
@@ -141,7 +141,7 @@ def _by_names(file: str, numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[s
 
 
 def _axis(name: str) -> tuple[str, str]:
-    """The rest of a column's name without its axis, and the axis; "" where there is none."""
+    """A column's name without its axis, and the axis, "" if it names none."""
     plain = re.sub(r"[\[(].*?[\])]", "", name)
     plain = re.sub(r"[^a-z]", "", plain.lower())
     if match := re.fullmatch(r"(.*?)([xyz])(?:axis|value|data|cal)?", plain):
@@ -152,7 +152,7 @@ def _axis(name: str) -> tuple[str, str]:
 
 
 def _kind(head: str) -> str:
-    """The sensor that a name means: acc, gyr, another word, or "" where it means none."""
+    """The sensor that a name means: acc, gyr, a description of another one, or "" if none."""
     if re.search(r"lin|user|body|grav", head):
         return "part of the acceleration"
     if "acc" in head or head in ("a", "axis"):
@@ -165,7 +165,7 @@ def _kind(head: str) -> str:
 
 
 def _by_positions(numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
-    """The first three columns and the next three, of a file that names none."""
+    """The first three columns and the next three, for files without names of columns."""
     names = list(numbers)
     return {
         kind: tuple(names[first : first + 3])
@@ -213,7 +213,7 @@ def _gyr_unit(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
 
 
 def _time(table: Table) -> GuessedTime | None:
-    """The column of times: dates first, then rising numbers of such a name."""
+    """The column of times: dates, or else rising numbers in a column with a name for times."""
     dated = [name for name, column in table.columns.items() if _is_dated(column)]
     if dated:
         return _dates(table, dated)
@@ -242,7 +242,7 @@ def _first(texts: Sequence[str]) -> str:
 
 
 def _format(text: str) -> str | None:
-    """The first usual spelling of dates that fits a text."""
+    """The first usual format of dates that fits a text."""
     for one in _FORMATS:
         try:
             datetime.strptime(text, one)
@@ -296,16 +296,16 @@ def _numbered(name: str, column: np.ndarray) -> GuessedTime:
 
 
 def _rate(times: np.ndarray) -> float | None:
-    """Rows for each unit of time; several rows of one time count."""
+    """Rows for each unit of time, also if several rows share a time."""
     times = times[np.isfinite(times)]
     span = float(times.max() - times.min()) if len(times) else 0.0
     return (len(times) - 1) / span if span > 0 else None
 
 
 def typed(texts: list[str], decimal: str) -> np.ndarray | list[str]:
-    """A column of text as numbers where most of its cells are, otherwise as it is."""
-    known = [text for text in texts if text.strip() not in NULLS]
-    if sum(is_number(text, decimal) for text in known) < 0.9 * max(len(known), 1):
+    """A column of text as numbers, if most of its cells are numbers; otherwise unchanged."""
+    filled = [text for text in texts if text.strip() not in NULLS]
+    if sum(is_number(text, decimal) for text in filled) < 0.9 * max(len(filled), 1):
         return texts
     return np.array(
         [

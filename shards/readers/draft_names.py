@@ -1,4 +1,4 @@
-"""What names of files seem to say, for a draft: which are one recording, whose, and worn where.
+"""Guesses from names of files, for a draft: recordings, people and placements.
 
 layout = guess_layout(["p01_acc.csv", "p01_gyro.csv", "p02_acc.csv", "p02_gyro.csv"], "study")
 layout.recordings    # "{person}"
@@ -20,7 +20,7 @@ _PARTS = (
     "head|chest|back|waist|hip|pocket|upper[ _-]?arm|forearm|wrist|hand|thigh|shin|ankle|foot|arm|"
     "leg|belt|glasses|ear"
 )
-# Of a word: no letter before or after it, or a capital that begins one.
+# Begin and end of a word: no letter before or after it, or a capital that begins the next word.
 _CAMEL = "(?-i:(?<=[a-z])(?=[A-Z]))"
 _BEGIN, _END = rf"(?:(?<![A-Za-z])|{_CAMEL})", rf"(?:(?![A-Za-z])|{_CAMEL})"
 _PLACEMENT = re.compile(
@@ -51,9 +51,9 @@ _GENERAL = re.compile(
 class NamedRecordings(NamedTuple):
     """Recordings that differ by names of files.
 
-    recordings: the pattern. files: of each recording (its path), those below the source, with their
-    names in the description. person: where the pattern has no person. why: of the guess.
-    placements: where recordings are worn, by pattern.
+    recordings: the pattern. files: by path of a recording: its files below the source, each with
+    its name in the description. person: of all, where the pattern has no person. why: reason of the
+    guess. placements: by pattern of names.
     """
 
     recordings: str
@@ -64,11 +64,11 @@ class NamedRecordings(NamedTuple):
 
     @property
     def labelled(self) -> bool:
-        """Whether names have the activity."""
+        """Whether names hold the activity."""
         return LABEL in self.recordings
 
     def first(self) -> tuple[str, Mapping[str, str]]:
-        """The first recording of those that have most files, and these."""
+        """The recording with most files (the first, if several have as many), and its files."""
         return max(self.files.items(), key=lambda item: len(item[1]))
 
 
@@ -90,9 +90,9 @@ def placement_in(text: str) -> str | None:
 
 
 def guess_layout(paths: Sequence[str], source: str) -> NamedRecordings | None:
-    """How tables at one depth are recordings of their own; None where those of a folder are one.
+    """The layout, if each table at one depth may be a recording; None if those of a folder are one.
 
-    source: name of the folder that they lie below.
+    source: name of the folder that holds them.
     """
     parts = {path: _part(path) for path in paths}
     files: dict[str, dict[str, str]] = defaultdict(dict)
@@ -109,7 +109,7 @@ def guess_layout(paths: Sequence[str], source: str) -> NamedRecordings | None:
     pattern, why = _pattern_of(sorted(folders), sorted(set(keys)))
     try:
         found = NamePattern("", check_pattern(pattern))
-    except ValueError:  # names have characters that patterns have a meaning for
+    except ValueError:  # names hold characters with a meaning in patterns
         return None
     fitting = {
         recording: names
@@ -128,7 +128,7 @@ def guess_layout(paths: Sequence[str], source: str) -> NamedRecordings | None:
 
 
 def _part(path: str) -> _Part:
-    """The recording that a file seems to belong to: without the sensor's name in the file's."""
+    """The recording that a file seems to belong to: its name without that of the sensor."""
     folder, file = posixpath.split(path)
     stem, suffix = posixpath.splitext(file)
     inner = posixpath.basename(folder)
@@ -145,20 +145,20 @@ def _part(path: str) -> _Part:
 
 
 def _are_apart(names: Sequence[str]) -> bool:
-    """Whether files of a folder are recordings, rather than devices of one recording."""
+    """Whether files of a folder are several recordings, not devices of one recording."""
     if len(names) < 2:
         return False
-    places = Counter(map(placement_in, names))
-    if None in places:
-        return len(places) == 1  # where only some have one, it is unknown
-    if max(places.values()) > 1:
+    placements = Counter(map(placement_in, names))
+    if None in placements:
+        return len(placements) == 1  # if only some have one, it is not clear
+    if max(placements.values()) > 1:
         return True
     others = {_PLACEMENT.sub("", name).strip(_BETWEEN) for name in names}
     return "" not in others and len(others) > 1
 
 
 def _pattern_of(folders: Sequence[str], keys: Sequence[str]) -> tuple[str, str]:
-    """A pattern for recordings by the names of their folders and their own, and why."""
+    """A pattern for recordings by names of folders and files, and the reason."""
     levels = [
         sorted(set(level)) for level in zip(*(one.split("/") for one in folders), strict=True)
     ]
@@ -188,7 +188,7 @@ def _meaning(names: Sequence[str]) -> str:
 
 
 def _placements(keys: Sequence[str]) -> dict[str, str]:
-    """Placement by pattern of names, where all have one; longer names come first."""
+    """Placement by pattern of names, if all names have one; longer patterns come first."""
     found = [_PLACEMENT.search(key) for key in keys]
     words = {match[0] for match in found if match}
     if None in found:
@@ -197,25 +197,25 @@ def _placements(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
-    """A pattern for the names of the recordings. sure: only words that say so are people."""
+    """A pattern for the names of the recordings. sure: only words such as ``p01`` are people."""
     split = [list(_words(key)) for key in keys]
     shortest = min(map(len, split))
     words: list[list[str]] = []
     between: list[str] = []
-    for place in range(0, shortest, 2):
-        words.append([one[place] for one in split])
-        after = {one[place + 1] if place + 1 < len(one) else "" for one in split}
+    for index in range(0, shortest, 2):
+        words.append([one[index] for one in split])
+        after = {one[index + 1] if index + 1 < len(one) else "" for one in split}
         if len(after) > 1 or after == {""}:
             break
         between.append(after.pop())
     wildcards = _meanings(words, sure)
     whole = len(words) * 2 - 1 == shortest == max(map(len, split))
-    if not whole and wildcards[-1] not in (PERSON, "*"):  # what follows differs from name to name
+    if not whole and wildcards[-1] not in (PERSON, "*"):  # the rest differs between names
         wildcards[-1] = "*"
     pattern = wildcards[0]
     for sign, one in zip(between, wildcards[1:], strict=False):
         pattern += sign + one
-    if len(between) == len(wildcards) and between:  # ends where some names go on
+    if len(between) == len(wildcards) and between:  # some names are longer
         pattern += between[-1] + "*"
     for sign in dict.fromkeys(between):
         while f"*{sign}*" in pattern:
@@ -224,7 +224,7 @@ def _pattern_of_names(keys: Sequence[str], sure: bool) -> str:
 
 
 def _words(key: str) -> Iterator[str]:
-    """Words and separators, in turn; a placement of two words is one word."""
+    """Words and separators, alternating; a placement of two words is one word."""
     inside = {index for match in _PLACEMENT.finditer(key) for index in range(*match.span())}
     marks = [character in _BETWEEN and index not in inside for index, character in enumerate(key)]
     for _, run in groupby(range(len(key)), key=marks.__getitem__):
@@ -232,12 +232,12 @@ def _words(key: str) -> Iterator[str]:
 
 
 def _meanings(words: Sequence[Sequence[str]], sure: bool) -> list[str]:
-    """For each position in the names the word itself, or its wildcard where words differ."""
+    """For each position in the names: the word, or a wildcard where words differ."""
     wildcards: list[str] = []
-    before = ""  # the word before, where all have the same
-    for place, values in enumerate(words):
+    before = ""  # the word before, if it is the same in all names
+    for index, values in enumerate(words):
         one = len(set(values)) == 1
-        if PERSON not in wildcards and _are_people(values, before, not place and not sure):
+        if PERSON not in wildcards and _are_people(values, before, not index and not sure):
             wildcards.append(PERSON)
         elif not one and LABEL not in wildcards and all(map(_ACTIVITIES.fullmatch, values)):
             wildcards.append(LABEL)
@@ -248,9 +248,9 @@ def _meanings(words: Sequence[Sequence[str]], sure: bool) -> list[str]:
 
 
 def _are_people(values: Sequence[str], before: str, likely: bool) -> bool:
-    """Whether words name people, by what they or the word before them are called.
+    """Whether words name people: by the words themselves, or by the word before them.
 
-    likely: or by their form, such as names and numbers.
+    likely: any word that looks like a name or a number counts as well.
     """
     if all(re.fullmatch(rf"{_PERSON}\d+[a-z]?", value, re.I) for value in values):
         return True

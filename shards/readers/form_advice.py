@@ -1,4 +1,4 @@
-"""Advice on a ``recording.yaml`` whose text table has another form than described."""
+"""Advice on a ``recording.yaml`` that does not describe how its text table is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = {"\t": "tab", " ": "space"}
 
 
 def advise(source: Source, path: str, file: TableFile) -> str:
-    """The end of a message: keys that fit the file at ``path`` better; nothing where all fit."""
+    """The end of a message: keys that fit the file at ``path`` better; empty where all fit."""
     try:
         found = sniff(source, path)
     except (OSError, ValueError):
@@ -31,7 +31,7 @@ def advise(source: Source, path: str, file: TableFile) -> str:
 
 
 def differing(found: Sniffed, form: TextForm, *, header: bool) -> list[tuple[str, str]]:
-    """Keys and values of a table as it was found, where they are others than the form has."""
+    """Keys of ``form`` that do not fit the table found, each with the value that does."""
     delimiter = form.delimiter or (found.form.delimiter if found.stated else ",")
     keys = []
     if found.form.delimiter != delimiter:
@@ -50,5 +50,5 @@ def differing(found: Sniffed, form: TextForm, *, header: bool) -> list[tuple[str
 
 
 def spell_separator(delimiter: str) -> str:
-    """A separator as it stands in YAML."""
+    """A separator as a YAML value."""
     return WORDS.get(delimiter, quoted(delimiter).replace("'", '"'))

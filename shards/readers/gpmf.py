@@ -1,18 +1,20 @@
 """A block of GoPro's telemetry (GPMF), as it is in an MP4 file: samples of the IMU in SI units.
 
-block = parse_block(packet)
+block = parse_telemetry_block(packet)
 block.sensors["ACCL"].values  # (n, 3)
 
 Source: GoPro, "GPMF Introduction" (github.com/gopro/gpmf-parser, docs/README.md); for the order of
-axes the answers of its author there (issues 56, 132 and 165). A block is nested entries of a key of
-four letters, a type, the size of a sample and the number of samples, 8 bytes in all, then the
-samples, big-endian, padded to 4 bytes. Entries describe those that follow them in the same nest:
-SCAL (a divisor), SIUN or UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro
-means them to be used) and MTRX (a matrix from the former to the latter).
+axes also the answers of its author there (issues 56, 132 and 165). A block holds entries, which may
+hold entries themselves. An entry begins with 8 bytes: a key of four letters, a type, the size of a
+sample and the number of samples. The samples follow, big-endian, padded to 4 bytes. An entry may
+describe those that follow it at the same level, and those within them: SCAL (a divisor), SIUN or
+UNIT, ORIN (axes as stored, small letters reversed), ORIO (axes as GoPro means them to be used) and
+MTRX (a matrix from the former to the latter).
 
-Whatever a camera stores, values come out in the order Z, X, Y of the axes in that document, which
-all GoPro cameras recommend and HERO5 stores: right-handed, Z up (it reads 9.81 m/s2 at rest), X
-along the camera's width, Y along its line of sight. These are x, y, z of the windows.
+From any order that a camera stores, values are put into the order Z, X, Y of the axes in that
+document. All GoPro cameras recommend this order, and HERO5 stores it: right-handed, Z up (it reads
+9.81 m/s2 at rest), X along the camera's width, Y along its line of sight. These become x, y, z of
+the windows.
 """
 
 from __future__ import annotations
@@ -29,27 +31,27 @@ SENSORS = ("ACCL", "GYRO")
 CLOCKS = ("TICK", "GPSU", "GPS9")
 
 _NESTED = "\0"
-_DEEPEST = 8  # nests; cameras use two
+_MOST_LEVELS = 8  # of nested entries; cameras use two
 _TYPES = {"b": "i1", "B": "u1", "s": ">i2", "S": ">u2", "l": ">i4", "L": ">u4"}
 _TYPES |= {"j": ">i8", "J": ">u8"}
 _SIGNED = "bsl"
 _FLOATS = {"f": ">f4", "d": ">f8"}
 _UNITS = {"m/s²": "m/s2", "rad/s": "rad/s"}
 _AXES = "ZXY"
-# The orders that the document gives for models that need not state theirs, by the beginning of the
-# device's name. "Camera" is what HERO5 is called there.
+# Orders of axes that the document gives for models that do not state theirs, by the beginning of
+# the device's name. HERO5 is called "Camera" there.
 _ORDERS = {"CAMERA": "ZXY", "HERO5": "ZXY", "HERO6": "YxZ", "FUSION": "yXZ"}
 _UTC = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d(?:\.\d+)?)")  # yymmddhhmmss.sss
 _GPS9 = struct.Struct(">5l2l2H")  # of HERO11 on: five, days since 2000, thousandths, two
-_FIXED = 2  # GPSF, and the last of GPS9: satellites enough for a place
-_CALIBRATION = 0.1  # how far a matrix may turn axes away from those stated
+_FIXED = 2  # GPSF, and the last of GPS9: enough satellites for a position
+_CALIBRATION = 0.1  # largest difference between a matrix and the stated axes
 
 
 class Series(NamedTuple):
     """A sensor's samples in a block.
 
-    values: float64 ``(n, 3)`` in ``unit``. total: samples delivered since the recording began, with
-    these (TSMP; None: not stated). note: what was assumed of the axes, or empty. stamp_s: when the
+    values: float64 ``(n, 3)`` in ``unit``. total: samples since the recording began, these included
+    (TSMP; None: not stated). note: what was assumed of the axes, or empty. stamp_s: when the
     first was taken, on the camera's clock (STMP, in microseconds; None: not stated). limit: the
     largest value that its integers can hold, which is full scale (None: not known).
     """
@@ -90,19 +92,19 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     """
     device, sensors, clocks = "", dict[str, Series](), dict[str, float]()
     devices = list(_entries(memoryview(data)))
-    for part in devices:
-        if (part.key, part.kind) != ("DEVC", _NESTED):
-            raise ValueError(f"{part.key} stands where a device (DEVC) should begin")
+    for item in devices:
+        if (item.key, item.kind) != ("DEVC", _NESTED):
+            raise ValueError(f"{item.key} stands where a device (DEVC) should begin")
         own_sensors = dict[str, Series]()
-        for entry, known in _walk(part.data, {}):
+        for entry, context in _walk(item.data, {}):
             if entry.key in CLOCKS:
-                if (time_s := _clock_s(entry, known)) is not None:
+                if (time_s := _clock_s(entry, context)) is not None:
                     clocks.setdefault(entry.key, time_s)
                 continue
             if entry.key in own_sensors:
                 raise ValueError(f"a device has {entry.key} twice")
-            name = _text(known, "DVNM")
-            own_sensors[entry.key] = _series(entry, known, name)
+            name = _text(context, "DVNM")
+            own_sensors[entry.key] = _series(entry, context, name)
             device = device or name
         sensors = own_sensors | sensors
     if not devices:
@@ -111,9 +113,9 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
 
 
 def _entries(data: memoryview) -> Iterator[_Entry]:
-    """The entries of a nest."""
+    """The entries in ``data``, without those within them."""
     position = 0
-    while any(data[position:]):  # zeros may fill it up
+    while any(data[position:]):  # zeros may pad the end
         if position + 8 > len(data):
             raise ValueError(f"{len(data) - position} bytes are left over")
         letters, kind, size, repeat = struct.unpack_from(">4scBH", data, position)
@@ -130,46 +132,49 @@ def _entries(data: memoryview) -> Iterator[_Entry]:
 def _walk(
     data: memoryview, above: Mapping[str, _Entry], depth: int = 1
 ) -> Iterator[tuple[_Entry, dict[str, _Entry]]]:
-    """The sensors' entries, each with what is known of it: the entries before it and above it."""
-    if depth > _DEEPEST:
-        raise ValueError(f"its entries are nested more than {_DEEPEST} deep")
-    known = dict(above)
+    """The entries of sensors and clocks, each with its context.
+
+    The context of an entry: those before it at its level, and those above it, by key.
+    """
+    if depth > _MOST_LEVELS:
+        raise ValueError(f"its entries are nested more than {_MOST_LEVELS} deep")
+    context = dict(above)
     for entry in _entries(data):
         if entry.kind == _NESTED:
-            yield from _walk(entry.data, known, depth + 1)
+            yield from _walk(entry.data, context, depth + 1)
         elif entry.key in SENSORS or entry.key in CLOCKS:
-            yield entry, known
+            yield entry, context
         else:
-            known[entry.key] = entry
+            context[entry.key] = entry
 
 
-def _series(entry: _Entry, known: Mapping[str, _Entry], device: str) -> Series:
+def _series(entry: _Entry, context: Mapping[str, _Entry], device: str) -> Series:
     stored = _numbers(entry)
     if stored.shape[1] != 3:
         raise ValueError(f"{entry.key} has {stored.shape[1]} axes instead of 3")
-    if scale := known.get("SCAL"):
+    if scale := context.get("SCAL"):
         divisor = _numbers(scale).ravel()
         if len(divisor) not in (1, 3) or not divisor.all():
             raise ValueError(f"SCAL of {entry.key} is {divisor.tolist()}")
         stored = stored / divisor
     elif entry.kind not in _FLOATS:
         raise ValueError(f"{entry.key} has no scale (SCAL)")
-    turn, note = _turn(known, device)
-    total = int(_numbers(known["TSMP"]).max(initial=0)) if "TSMP" in known else None
-    stamp_s = _first(known["STMP"]) * 1e-6 if "STMP" in known else None
+    turn, note = _turn(context, device)
+    total = int(_numbers(context["TSMP"]).max(initial=0)) if "TSMP" in context else None
+    stamp_s = _first(context["STMP"]) * 1e-6 if "STMP" in context else None
     limit = None
-    # A scale for each axis, or a turn by other than quarters, leaves no one full scale.
+    # With a scale for each axis, or a turn that is not by quarters, axes have no common full scale.
     if entry.kind in _SIGNED and scale and divisor.size == 1 and np.isin(turn, (-1, 0, 1)).all():
         limit = float(np.iinfo(_TYPES[entry.kind]).max / abs(divisor[0]))
-    return Series(stored @ turn.T, _unit(entry, known), total, note, stamp_s, limit)
+    return Series(stored @ turn.T, _unit(entry, context), total, note, stamp_s, limit)
 
 
-def _clock_s(entry: _Entry, known: Mapping[str, _Entry]) -> float | None:
-    """Seconds on the clock of the entry; None where it has none, as without satellites."""
+def _clock_s(entry: _Entry, context: Mapping[str, _Entry]) -> float | None:
+    """Seconds on the clock of the entry; None where it has no time, as without satellites."""
     if entry.key == "TICK":
         return _first(entry) * 1e-3
     if entry.key == "GPSU":
-        fixed = "GPSF" not in known or _numbers(known["GPSF"]).max(initial=0) >= _FIXED
+        fixed = "GPSF" not in context or _numbers(context["GPSF"]).max(initial=0) >= _FIXED
         text = bytes(entry.data).decode("latin-1").strip("\0 ")
         match = _UTC.fullmatch(text) if fixed else None
         return _seconds(match) if match else None
@@ -189,9 +194,9 @@ def _seconds(match: re.Match[str]) -> float | None:
     return days * 86400.0 + hour * 3600 + minute * 60 + float(match[6])
 
 
-def _unit(entry: _Entry, known: Mapping[str, _Entry]) -> str:
-    """The one unit of all axes."""
-    stated = known.get("SIUN") or known.get("UNIT")
+def _unit(entry: _Entry, context: Mapping[str, _Entry]) -> str:
+    """The unit, which all axes share."""
+    stated = context.get("SIUN") or context.get("UNIT")
     if stated is None:
         raise ValueError(f"{entry.key} has no unit (SIUN or UNIT)")
     text = bytes(stated.data).decode("latin-1")
@@ -202,10 +207,10 @@ def _unit(entry: _Entry, known: Mapping[str, _Entry]) -> str:
     return _UNITS[units.pop()]
 
 
-def _turn(known: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
+def _turn(context: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
     """The matrix ``(3, 3)`` from the stored axes to ``_AXES``, and a note where none is stated."""
-    order, note = _text(known, "ORIN"), ""
-    if not order and "MTRX" not in known:
+    order, note = _text(context, "ORIN"), ""
+    if not order and "MTRX" not in context:
         model = device.upper().removeprefix("GOPRO").strip()
         order = next((o for name, o in _ORDERS.items() if model.startswith(name)), "")
         if not order:
@@ -215,11 +220,11 @@ def _turn(known: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
             )
         note = f"order of axes not in its telemetry: {order}, as documented for {device} by GoPro"
     turn = _axes(order).T if order else None
-    if "MTRX" in known:
-        matrix = _numbers(known["MTRX"]).ravel()
+    if "MTRX" in context:
+        matrix = _numbers(context["MTRX"]).ravel()
         if matrix.size != 9:
             raise ValueError(f"MTRX has {matrix.size} numbers instead of 9")
-        given = _axes(_text(known, "ORIO") or _AXES).T @ matrix.reshape(3, 3)
+        given = _axes(_text(context, "ORIO") or _AXES).T @ matrix.reshape(3, 3)
         apart = given @ given.T - np.eye(3) if turn is None else given - turn
         if not (np.abs(apart) < _CALIBRATION).all():
             raise ValueError(f"MTRX {matrix.tolist()} is no rotation, or not that of ORIN {order}")
@@ -253,6 +258,6 @@ def _first(entry: _Entry) -> float:
     return float(numbers.flat[0])
 
 
-def _text(known: Mapping[str, _Entry], key: str) -> str:
+def _text(context: Mapping[str, _Entry], key: str) -> str:
     """The text of an entry; empty where there is none."""
-    return bytes(known[key].data).decode("latin-1").strip("\0 ") if key in known else ""
+    return bytes(context[key].data).decode("latin-1").strip("\0 ") if key in context else ""

@@ -1,11 +1,12 @@
-"""Patterns of names: which folders or files are recordings, and what their names say of each.
+"""Patterns of names: which folders or files are recordings, and what their names state.
 
     pattern = NamePattern("study", "{person}_*")
     pattern.of_folder("study/p01_monday")                     # person p01, recording p01_monday
     pattern.of_file("study/p01_monday_acc.csv", "{recording}_acc.csv")         # the same recording
 
-A wildcard stands for characters of one name, for as few as fit, from the left. One that is followed
-by text takes the first place of that text, so that matching takes time in proportion to the name.
+A wildcard stands for characters of one name. From left to right, each takes as few as possible: up
+to the first occurrence of the text that follows it. So the time of matching is proportional to the
+length of the name.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ RECORDING = "{recording}"
 PERSON = "{person}"
 PLACEMENT = "{placement}"
 LABEL = "{label}"
-NAME_FIELDS = (PERSON, PLACEMENT, LABEL)  # wildcards of a name that are kept
+NAME_FIELDS = (PERSON, PLACEMENT, LABEL)  # wildcards whose text is used
 _MOST_WILDCARDS = 8
 _WILDCARD = re.compile(r"(\*|\{person\}|\{placement\}|\{label\})")
 _ADJACENT = re.compile(rf"({_WILDCARD.pattern})({_WILDCARD.pattern})")
 
 
 class Named(NamedTuple):
-    """A recording by its name. path: that of its folder, or the beginning of those of its files.
+    """A recording found by its name. path: of its folder, or what its files' paths begin with.
 
     fields: "person", "placement" and "label" of the name, where the pattern has them.
     """
@@ -47,12 +48,12 @@ class NamePattern:
         self._depth = posixpath.join(top, pattern).count("/")
 
     def of_folder(self, path: str) -> Named | None:
-        """The recording that a folder is; None where it is none."""
+        """The recording in the folder ``path``; None where the pattern does not fit."""
         match = _compiled(self.top, self.pattern, None).fullmatch(path)
         return None if match is None else Named(path, _fields_of(match))
 
     def of_file(self, path: str, file: str) -> Named | None:
-        """The recording that a file is of, where files are called as ``file`` says; or None."""
+        """The recording of the file ``path``; None where the name ``file`` does not fit it."""
         match = _compiled(self.top, self.pattern, file).fullmatch(path)
         if match is None:
             return None
@@ -60,13 +61,13 @@ class NamePattern:
         return Named("/".join([*around, match["recording"]]), _fields_of(match))
 
     def recording_of(self, path: str, files: Iterable[str]) -> Named | None:
-        """As ``of_file``, of the name in ``files`` that explains most of the path."""
+        """As ``of_file``, with the name in ``files`` of which most of the path is fixed text."""
         found = [named for file in files if (named := self.of_file(path, file))]
         return min(found, key=lambda named: len(named.path), default=None)
 
 
 def check_pattern(pattern: str) -> str:
-    """The pattern, where it is one; ValueError with the next step otherwise."""
+    """The pattern, if it is a valid one; ValueError with the next step otherwise."""
     names = _WILDCARD.sub("", pattern)
     twice = any(pattern.count(field) > 1 for field in NAME_FIELDS)
     many = pattern.count("*") > _MOST_WILDCARDS
@@ -84,7 +85,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def check_file_name(file: str) -> str:
-    """The name of a file in a description; ValueError for what only ``recordings`` may say."""
+    """The name of a file in a description; ValueError for wildcards of ``recordings`` only."""
     if field := next((field for field in NAME_FIELDS if field in file), None):
         raise ValueError(
             f"{quoted(file)}: write {RECORDING} for the part of the name that differs, and "
@@ -99,7 +100,7 @@ def _fields_of(match: re.Match[str]) -> dict[str, str]:
 
 @cache
 def _compiled(top: str, pattern: str, file: str | None) -> re.Pattern[str]:
-    """Matches a folder by the pattern, or a file whose name holds that of its recording."""
+    """Matches folders that fit the pattern, or, with ``file``, files of such recordings."""
     start = re.escape(posixpath.join(top, ""))
     *around, last = [_of_name(name) for name in pattern.split("/")]
     if file is None:
@@ -110,7 +111,7 @@ def _compiled(top: str, pattern: str, file: str | None) -> re.Pattern[str]:
 
 
 def _of_name(name: str) -> str:
-    """A regular expression for one name. Only the end of its last wildcard is searched for."""
+    """A regular expression for one name. Wildcards before the last one do not backtrack."""
     texts = _WILDCARD.split(name)
     before, pairs = texts[0], list(zip(texts[1::2], texts[2::2], strict=True))
     parts = [_of_wildcard(wildcard) + re.escape(text) for wildcard, text in pairs]

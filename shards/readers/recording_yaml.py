@@ -157,7 +157,7 @@ class RecordingFile(ConfigModel):
 
     @property
     def by_file(self) -> bool:
-        """Whether files that lie side by side are recordings of their own."""
+        """Whether the files of one folder are several recordings."""
         return any(RECORDING in file for file in self.files().values())
 
     def of(self, recording: str) -> RecordingFile:
@@ -179,7 +179,7 @@ class RecordingFile(ConfigModel):
         return self.model_copy(update={"devices": devices, **others})
 
     def sensors(self) -> dict[str, SensorFile]:
-        """All sensors, by the dotted field that each stands at."""
+        """All sensors, each by the dotted name of its field."""
         return {
             f"devices.{d}.sensors.{s}": sensor
             for d, device in enumerate(self.devices)

@@ -1,4 +1,4 @@
-"""What readers of labelled data sets share: checked listings, rows at a fixed rate, label spans."""
+"""Functions for readers of labelled data sets: listings, rows at a fixed rate, label spans."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def checked_listing(
 ) -> list[RecordingRef]:
     """The recordings sorted by name.
 
-    FileNotFoundError naming what was looked for where there is none; ValueError naming the files
-    where two recordings have one name, as where two data sets lie below the source.
+    FileNotFoundError naming ``looked_for`` where there are none; ValueError naming the files where
+    two recordings have the same name, for example if two data sets are below the source.
     """
     ordered = sorted(refs, key=lambda ref: ref.name)
     if not ordered:
-        aside = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
+        skipped = "; ".join(f"{path} {why}" for path, why in sorted(source.skipped.items())[:3])
         raise FileNotFoundError(
-            f"no {looked_for} below {source.url}{f' ({aside})' if aside else ''}; point --src at "
-            "the folder of the data set as its authors lay it out"
+            f"no {looked_for} below {source.url}{f' ({skipped})' if skipped else ''}; point --src "
+            "at the folder of the data set as its authors lay it out"
         )
     for one, other in itertools.pairwise(ordered):
         if one.name == other.name:
@@ -60,17 +60,17 @@ def label_spans(
 ) -> tuple[LabelSpan, ...]:
     """Spans of one activity, from the times and activity codes ``(n,)`` of a file's rows.
 
-    names: of all codes, None for those that are no activity (null, transient). Rows are taken in
-    order of time, those without a time are left out. A span goes from its first row to its last; a
-    row that comes more than ``longest_gap_s`` after the one before begins another. So a jump
-    of the clock makes spans shorter, never longer. ValueError naming the file (``where``), row and
-    code for a code that is not in ``names``.
+    names: of all codes, None for those that are no activity (null, transient). Rows are sorted by
+    time; those without a time are left out. A span goes from its first row to its last. A row more
+    than ``longest_gap_s`` after the one before begins a new span. So a jump of the clock makes
+    spans shorter, never longer. ValueError naming the file (``where``), row and code for a code
+    that is not in ``names``.
     """
     unique, number = np.unique(codes, return_inverse=True)
     distinct = unique.tolist()
-    known = [code in names for code in distinct]
-    if not all(known):
-        row = int(np.flatnonzero(~np.array(known)[number])[0])
+    named = [code in names for code in distinct]
+    if not all(named):
+        row = int(np.flatnonzero(~np.array(named)[number])[0])
         code = distinct[number[row]]
         raise ValueError(
             f"{where}: row {row + 1} has the unknown activity code {code!r}; known are "

@@ -57,7 +57,7 @@ def _table_samples(
 
 
 def _scaled(values: np.ndarray, sensor: SensorFile) -> np.ndarray:
-    """Counts of a converter in the unit that their scale is of; other numbers as they are."""
+    """Raw counts in the unit of their scale; other numbers unchanged."""
     scale = sensor.unit
     return (values - scale.zero) * scale.factor if scale.raw else values
 
@@ -68,7 +68,7 @@ def _array_samples(path: Path, rows: int, sensor: SensorFile) -> Iterator[Sample
 
 
 def _array_chunk(path: Path, row: int, sensor: SensorFile) -> Samples:
-    """Rows from ``row`` on, from a map of their own: pages count as memory while a map lasts."""
+    """Rows from ``row`` on, from a new memory map: the pages of an open map count as memory."""
     rows = np.lib.format.open_memmap(path, mode="r")[row : row + CHUNK_ROWS]
     column = rows[:, int(sensor.time.columns[0])] if sensor.time else None
     values = rows[:, [int(column) for column in sensor.columns.values()]].astype(np.float64)
@@ -76,7 +76,7 @@ def _array_chunk(path: Path, row: int, sensor: SensorFile) -> Samples:
 
 
 def _checked_rows(where: str, path: Path, sensor: SensorFile) -> int:
-    """How many rows the npy file has; ValueError where it is not one of numbers ``(n, c)``."""
+    """Number of rows of the npy file; ValueError where it does not hold numbers ``(n, c)``."""
     advice = "it is no whole npy file of numbers; save it again with numpy.save"
     with decoding(where, advice=advice, in_memory=True):
         array = np.lib.format.open_memmap(path, mode="r")  # runs no pickle

@@ -24,26 +24,26 @@ _ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|7z|rar)", re.I)
 
 
 def may_be_data(path: str) -> bool:
-    """Whether somebody may have meant the file to be read."""
+    """Whether a user may expect that the file is read."""
     return not any(_NO_DATA.fullmatch(part) for part in path.split("/"))
 
 
 def describe_unread(
     files: Iterable[str], used: Collection[str], others: Sequence[str], reason: str
 ) -> Iterator[str]:
-    """Lines on the files that are neither used nor known, one a folder.
+    """A line for each folder on the files that belong to no recording.
 
-    others: patterns of known files that are not needed. Each matches the end of a path, from the
-    beginning of a folder's or file's name on; ``*`` matches folders as well; capitals count as
-    small letters. An archive is known if a folder of its name next to it is used. reason: the end
-    of each line.
+    used: files of recordings. others: patterns of files that the data set has but that are not
+    needed; they are not listed. A pattern matches the end of a path, from the beginning of a
+    folder's or file's name; ``*`` matches folders as well; case does not matter. An archive is not
+    listed if files of a folder with its name, next to it, are used. reason: the end of each line.
     """
-    known = [fnmatch.translate(f"*/{pattern}") for pattern in others]
-    is_known = re.compile("|".join(known) or r"(?!)", re.I).match
+    patterns = [fnmatch.translate(f"*/{pattern}") for pattern in others]
+    is_other = re.compile("|".join(patterns) or r"(?!)", re.I).match
     unpacked = {folder for path in used for folder in folders_around(path)}
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(files):
-        if path in used or not may_be_data(path) or is_known(f"/{path}"):
+        if path in used or not may_be_data(path) or is_other(f"/{path}"):
             continue
         archive = _ARCHIVE.fullmatch(path)
         if archive is None or archive[1] not in unpacked:
@@ -57,6 +57,6 @@ def describe_unread(
 
 
 def folders_around(path: str) -> Iterator[str]:
-    """The folders that a file lies in, from the inner to the outer."""
+    """The folders around a file, from the innermost to the outermost."""
     while path := posixpath.dirname(path):
         yield path

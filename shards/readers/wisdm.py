@@ -7,8 +7,8 @@ Smartwatch Activity and Biometrics Dataset", with its description and ``activity
     person,activity,time,x,y,z;
 
 with the time in ns on the device's own clock, which both its sensors share, x, y, z in m/s2 and
-rad/s, and the activity as a letter. Phone and watch have clocks of their own, so they are
-recordings of their own; labels are those of the accelerometer's rows.
+rad/s, and the activity as a letter. Phone and watch have different clocks, so they are
+different recordings; labels are those of the accelerometer's rows.
 """
 
 from __future__ import annotations
