@@ -110,6 +110,6 @@ def load_numpy_pickle(stream: BinaryIO, name: str) -> Any:
         raise  # the storage failed, not the file
     except Exception as error:  # bytes that are no pickle raise almost anything
         raise ValueError(
-            f"{name} is no whole pickle of numpy arrays ({type(error).__name__}: {error}); "
+            f"{name} is not a complete pickle of numpy arrays ({type(error).__name__}: {error}); "
             "download it again from the data set's own page"
         ) from error

@@ -24,7 +24,7 @@ class Reader(ABC):
     requires: ClassVar[frozenset[str]] = frozenset()  # of video and text; the default
     # Patterns of files of the data set that no recording needs (see `shards.readers.unread`).
     other_files: ClassVar[tuple[str, ...]] = ()
-    unread_reason: ClassVar[str] = "which no recording is of"
+    unread_reason: ClassVar[str] = "not part of any recording"
 
     def __init__(self, source: Source) -> None:
         self.source = source

@@ -167,7 +167,7 @@ def _of_layout(
     described = set(first.values())
     read = {p for own in layout.files.values() for p, name in own.items() if name in described}
     if left := [path for path in paths if path not in read]:
-        text += f"# not described, for they are called otherwise: {_comment(left)}\n"
+        text += f"# not described, since their names do not fit: {_comment(left)}\n"
     return text
 
 
@@ -254,7 +254,7 @@ def _sensor(file: _File, sensor: GuessedSensor) -> Iterator[str]:
         yield f"        {key}: {value}"
     columns = ", ".join(f"{channel}: {quote_yaml(one)}" for channel, one in sensor.columns.items())
     named = file.found is None or file.found.names is not None
-    reason = "by their names" if named and not file.name.endswith(".npy") else "by their places"
+    reason = "by their names" if named and not file.name.endswith(".npy") else "by their positions"
     yield f"        columns: {{{columns}}}  # guess: {reason}"
     yield f"        unit: {sensor.unit}  # guess: {sensor.why}"
     yield f"        {_clock(file)}"

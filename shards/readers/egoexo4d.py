@@ -137,7 +137,7 @@ class EgoExo4dReader(Reader):
             files += [details["timesync"], *(path for path, *_ in details["descriptions"] or ())]
             refs.append(RecordingRef(name, tuple(filter(None, files)), details))
         missing = sorted(cameras.keys() - folders)
-        self.left_out = [f"{folder}: no take of takes.json lies there" for folder in missing]
+        self.left_out = [f"{folder}: no take of takes.json is in it" for folder in missing]
         return checked_listing(self.source, refs, "takes/<take>/aria01_noimagestreams.vrs")
 
     @contextmanager
@@ -237,7 +237,7 @@ class EgoExo4dReader(Reader):
         times_s[late] = np.nan
         for count, what in (
             (max(end - row, 0), "after the end of timesync.csv"),
-            (int(late.sum()), "not later than one before"),
+            (int(late.sum()), "not later than a frame before"),
             (int(np.isnan(times_s).sum() - late.sum()), "without a device time"),
         ):
             if count:
@@ -265,7 +265,7 @@ class EgoExo4dReader(Reader):
             where = f"{self.source.locate(path)}: a description of {ref.name}"
             annotations = read_member(self.source, path, Place(*place))
             if not isinstance(annotations, list):
-                raise ValueError(f"{where} stands in no list of annotations; download it again")
+                raise ValueError(f"{where} is not in a list of annotations; download it again")
             for annotation in annotations:
                 entries = field_of(annotation, "descriptions", where, list)
                 rejected = _is_set(annotation.get("rejected"))

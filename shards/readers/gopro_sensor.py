@@ -107,7 +107,7 @@ class TrackSensor:
         restarts = (np.flatnonzero(change < 0) + 1).tolist()
         if restarts:
             notes.append(
-                f"{self.key}: counting begins anew at {len(restarts)} places, as in a file joined "
+                f"{self.key}: counting starts again at {len(restarts)} blocks, as in a file joined "
                 f"from several recordings; {APART_S:g} s left out at each, so that none spans two"
             )
         return (

@@ -73,7 +73,7 @@ def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
                 notes[series.note] = None
             if key not in sensors:
                 sensors[key] = TrackSensor(key, series.unit)
-            with decoding(where, f"{block_name} does not go on with {key}", advice=_AGAIN):
+            with decoding(where, f"{block_name} does not continue {key}", advice=_AGAIN):
                 sensors[key].add(series, item.start_s, item.end_s)
     if not blocks:
         return None

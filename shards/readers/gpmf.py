@@ -94,7 +94,7 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     devices = list(_entries(memoryview(data)))
     for item in devices:
         if (item.key, item.kind) != ("DEVC", _NESTED):
-            raise ValueError(f"{item.key} stands where a device (DEVC) should begin")
+            raise ValueError(f"{item.key} is where a device (DEVC) should begin")
         own_sensors = dict[str, Series]()
         for entry, context in _walk(item.data, {}):
             if entry.key in CLOCKS:

@@ -123,7 +123,7 @@ class HharReader(Reader):
         if "accelerometer" not in blocks:
             raise ValueError(
                 f"{self.source.locate(ref.files[0])}: no accelerometer rows of user {user} and "
-                f"device {device} in the file next to it, which hold the labels"
+                f"device {device} in the file next to it; these rows have the labels"
             )
         notes: list[str] = []
         accelerometer = _survey(self.source, blocks["accelerometer"], notes)

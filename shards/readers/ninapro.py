@@ -130,7 +130,7 @@ class NinaproReader(Reader):
             ) from None
         except Exception as error:  # scipy raises errors of any kind for damaged bytes
             raise ValueError(
-                f"{where} is no whole MATLAB file ({type(error).__name__}: {error}); "
+                f"{where} is not a complete MATLAB file ({type(error).__name__}: {error}); "
                 "download it again"
             ) from error
 

@@ -5,7 +5,9 @@ person = person_or_unknown("ego4d", details["person"], notes)
 
 from __future__ import annotations
 
-UNKNOWN = "person unknown: taken to be one with all others unknown, so that no split parts them"
+UNKNOWN = (
+    "person unknown: counted as one person with all other unknown people, so no split divides them"
+)
 
 
 def person_or_unknown(dataset: str, person: str | int | None, notes: list[str]) -> str:

@@ -239,7 +239,8 @@ def _unzipping(where: str) -> Iterator[None]:
         if isinstance(error, ValueError) and where in str(error):
             raise
         raise ValueError(
-            f"{where} is no whole zip ({type(error).__name__}: {reason(error)}); download it again"
+            f"{where} is not a complete zip ({type(error).__name__}: {reason(error)}); download it "
+            "again"
         ) from error
 
 

@@ -77,7 +77,7 @@ def _array_chunk(path: Path, row: int, sensor: SensorFile) -> Samples:
 
 def _checked_rows(where: str, path: Path, sensor: SensorFile) -> int:
     """Number of rows of the npy file; ValueError where it does not hold numbers ``(n, c)``."""
-    advice = "it is no whole npy file of numbers; save it again with numpy.save"
+    advice = "it is not a complete npy file of numbers; save it again with numpy.save"
     with decoding(where, advice=advice, in_memory=True):
         array = np.lib.format.open_memmap(path, mode="r")  # runs no pickle
     if array.ndim != 2 or array.dtype.kind not in "fiu":

@@ -114,8 +114,8 @@ class UciHarReader(Reader):
             labels=label_spans(np.concatenate(times), all_codes, mixed, ref.files[0]),
             sync=f"no times in the files: rows taken to be {1000 / RATE_HZ:g} ms apart",
             notes=(
-                f"{len(windows)} windows of {WINDOW} samples put together to {len(segments)} "
-                f"segments, {BETWEEN_S:g} s apart by our choice",
+                f"{len(windows)} windows of {WINDOW} samples joined to {len(segments)} "
+                f"segments, which were put {BETWEEN_S:g} s apart",
             ),
         )
 

@@ -1,7 +1,7 @@
 """Files of a source that belong to no recording, so that misnamed ones are reported.
 
 for line in describe_unread(files, used, others=("*_quest.csv",)): ...
-    # "Protocol: subjct107.dat and 2 more, which no recording is of"
+    # "Protocol: subjct107.dat and 2 more, not part of any recording"
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def ambiguous_times(packets: Packets, where: str, extent_s: float) -> str:
     """The error where it is unknown which sample of a packet its time belongs to."""
     return (
         f"{where}: about {packets.usual_count:.0f} samples, {extent_s:.3g} s, share each time, and "
-        "nothing tells which of them it is that of; say so with --shared-times first (packets "
+        "it is unknown to which of them it belongs; state it with --shared-times first (packets "
         "stamped as they begin, times cut to whole steps), middle (times rounded) or last (packets "
         "stamped as they end)"
     )

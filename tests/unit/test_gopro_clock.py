@@ -174,7 +174,7 @@ def test_no_window_spans_two_recordings_of_a_joined_file(tmp_path: Path) -> None
     assert np.isnan(found_s[left]).all()
     np.testing.assert_allclose(np.delete(found_s, left), np.delete(time_s, left), atol=1e-4)
     assert any(
-        note.startswith("ACCL: counting begins anew at 1 places") for note in telemetry.notes
+        note.startswith("ACCL: counting starts again at 1 blocks") for note in telemetry.notes
     )
 
 

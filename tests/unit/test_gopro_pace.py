@@ -116,7 +116,7 @@ def test_a_file_joined_from_several_is_in_real_time(tmp_path: Path) -> None:
         Block(k, dict.fromkeys(KEYS, 200), clocks=[tick(k % 10), gpsu(k % 10)]) for k in range(30)
     ]
     write_gopro(path, dict.fromkeys(KEYS, time_s % 10), blocks, restarts=(10, 20), stamps=1.0)
-    assert all("counting begins anew at 2 places" in note for note in notes_of(path))
+    assert all("counting starts again at 2 blocks" in note for note in notes_of(path))
 
 
 @pytest.mark.parametrize("rate_hz", [100.0, 190.0, 197.0, 200.0, 205.0, 400.0])

@@ -214,7 +214,7 @@ def deep() -> bytes:
         (device(stream(samples()[:-4])), "ACCL is 24 bytes long, and 20 follow"),
         (device(stream(), b"\1\2\3\4"), "4 bytes are left over"),
         (device(stream(), b"\xff\0\0\1" + bytes(4)), r"b'\\xff\\x00\\x00\\x01' is no key"),
-        (stream(), r"STRM stands where a device \(DEVC\) should begin"),
+        (stream(), r"STRM is where a device \(DEVC\) should begin"),
         (deep(), "its entries are nested more than 8 deep"),
         (device(stream(), stream()), "a device has ACCL twice"),
         (device(stream(klv("ACCL", "s", 4, bytes(8)))), "ACCL has 2 axes instead of 3"),

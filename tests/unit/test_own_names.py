@@ -327,7 +327,7 @@ def test_a_draft_takes_label_files_and_tells_of_others(tmp_path: Path) -> None:
     (tmp_path / "p01.mp4").write_bytes(b"")
     (one,) = draft(Source(str(tmp_path)))
     assert '# video: {file: "{recording}.mp4"' in one.text
-    assert "# not described, for they are called otherwise: p03.txt" in one.text
+    assert "# not described, since their names do not fit: p03.txt" in one.text
     (tmp_path / one.path).write_text(one.text)
     keys = yaml.safe_load(one.text)
     assert keys["labels"] == {"file": "{recording}_labels.csv"}

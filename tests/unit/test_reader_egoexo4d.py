@@ -201,7 +201,7 @@ def test_frames_without_times_or_after_a_jump_of_the_clock(tmp_path: Path) -> No
         (device_s(5) + 100, "A person sits down"),
     ]
     assert recording.notes[:2] == (
-        "frames left out: 2, not later than one before",
+        "frames left out: 2, not later than a frame before",
         "frames left out: 1, without a device time",
     )
 

@@ -105,12 +105,12 @@ def truncate_npy(folder: Path) -> None:
             lambda f: (f / "wrist.parquet").write_bytes(b"PAR1"),
             "is no Parquet file",
         ),
-        ("wrist.npy", lambda f: (f / "wrist.npy").touch(), "is no whole npy file of numbers"),
-        ("wrist.npy", truncate_npy, "is no whole npy file of numbers"),
+        ("wrist.npy", lambda f: (f / "wrist.npy").touch(), "is not a complete npy file of numbers"),
+        ("wrist.npy", truncate_npy, "is not a complete npy file of numbers"),
         (
             "wrist.npy",
             lambda f: np.save(f / "wrist.npy", np.array([{}, None]), allow_pickle=True),
-            "is no whole npy file of numbers|holds object",
+            "is not a complete npy file of numbers|holds object",
         ),
         (
             "wrist.npy",

@@ -172,7 +172,7 @@ def test_a_pickle_that_would_act_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "created"
     written = {**dalia(), "signal": Touch(target)}
     (tmp_path / "S1.pkl").write_bytes(pickle.dumps(written))
-    with pytest.raises(ValueError, match=r"S1\.pkl is no whole pickle .*refused to load"):
+    with pytest.raises(ValueError, match=r"S1\.pkl is not a complete pickle .*refused to load"):
         open_one(create_reader("ppg_dalia", str(tmp_path)))
     assert not target.exists()
 
@@ -183,7 +183,7 @@ def test_empty_and_truncated_files_are_named(tmp_path: Path, share: float) -> No
     path = tmp_path / "Größe" / "S1.pkl"
     path.parent.mkdir()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=r"Größe/S1\.pkl is no whole pickle"):
+    with pytest.raises(ValueError, match=r"Größe/S1\.pkl is not a complete pickle"):
         open_one(create_reader("ppg_dalia", str(tmp_path)))
 
 

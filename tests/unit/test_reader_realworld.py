@@ -144,8 +144,8 @@ def test_missing_sensors_and_unknown_files_are_told(tmp_path: Path) -> None:
     assert open_one(reader) == ("no accelerometer file at shin", "no gyroscope file at waist")
     with reader.open(find_ref(reader, "proband01-walking")) as recording:
         assert recording.unread == (
-            "proband1/data/acc_walking_csv.zip: acc_running_chest.csv, acc_walking_nose.csv, which "
-            "no recording is of",
+            "proband1/data/acc_walking_csv.zip: acc_running_chest.csv, acc_walking_nose.csv, not "
+            "part of any recording",
         )
 
 
@@ -178,7 +178,7 @@ def test_empty_and_truncated_zips_are_named(tmp_path: Path, share: float, nested
     if not nested:
         path.write_bytes(cut)
     place = "acc_walking_csv.zip/acc_walking_1_csv.zip" if nested else "acc_walking_csv.zip"
-    with pytest.raises(ValueError, match=rf"Größe/proband1/data/{place} is no whole zip"):
+    with pytest.raises(ValueError, match=rf"Größe/proband1/data/{place} is not a complete zip"):
         open_one(create_reader("realworld", str(tmp_path)))
 
 

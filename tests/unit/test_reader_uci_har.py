@@ -67,7 +67,7 @@ def test_windows_of_a_person_are_put_together(tmp_path: Path) -> None:
     ]
     assert (recording.dataset, recording.person) == ("uci_har", "hapt-01")
     assert recording.notes == (
-        "6 windows of 128 samples put together to 2 segments, 10 s apart by our choice",
+        "6 windows of 128 samples joined to 2 segments, which were put 10 s apart",
     )
     with reader.open(find_ref(reader, "test-subject02")) as recording:
         _, values = read_sensor(recording.devices[0].sensors[1])

@@ -76,7 +76,9 @@ class Run:
 def test_a_pickle_that_would_act_is_refused(tmp_path: Path, protocol: int) -> None:
     target = tmp_path / "created"
     data = pickle.dumps({"signal": Touch(target)}, protocol=protocol)
-    with pytest.raises(ValueError, match=r"S1\.pkl is no whole pickle .*refused to load (io|_io)"):
+    with pytest.raises(
+        ValueError, match=r"S1\.pkl is not a complete pickle .*refused to load (io|_io)"
+    ):
         load_numpy_pickle(io.BytesIO(data), "S1.pkl")
     assert not target.exists()
     data = pickle.dumps([Run()], protocol=protocol)
@@ -101,13 +103,15 @@ def test_names_beside_the_array_types_are_refused(name: str) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_empty_and_truncated_pickles_are_named(share: float) -> None:
     for data in (py2_pickle.dumps(CONTENT), pickle.dumps(CONTENT)):
-        with pytest.raises(ValueError, match=r"a/Zoë\.pkl is no whole pickle .* download it again"):
+        with pytest.raises(
+            ValueError, match=r"a/Zoë\.pkl is not a complete pickle .* download it again"
+        ):
             load_numpy_pickle(io.BytesIO(data[: int(share * len(data))]), "a/Zoë.pkl")
 
 
 def test_other_formats_are_named() -> None:
     for data in (b"id,x\n1,2\n", b"\x89HDF\r\n\x1a\n" + bytes(100), b"PK\x03\x04" + bytes(50)):
-        with pytest.raises(ValueError, match=r"S1\.pkl is no whole pickle"):
+        with pytest.raises(ValueError, match=r"S1\.pkl is not a complete pickle"):
             load_numpy_pickle(io.BytesIO(data), "S1.pkl")
 
 

@@ -1,4 +1,4 @@
-"""Files that no recording is of: named where they may be misnamed, not where the set has them."""
+"""Files that belong to no recording: named if they may be misnamed, not if the set has them."""
 
 import json
 import os
@@ -195,9 +195,9 @@ def test_a_misnamed_file_is_named(name: str, path: str, tmp_path: Path) -> None:
     lines = unread(name, tmp_path)
     folder, _, file = path.rpartition("/")
     if path.startswith("takes/unc_music_99"):
-        assert lines == ["takes/unc_music_99: no take of takes.json lies there"]
+        assert lines == ["takes/unc_music_99: no take of takes.json is in it"]
     else:
-        told = "which no recording.yaml names" if name == "folder" else "which no recording is of"
+        told = "which no recording.yaml names" if name == "folder" else "not part of any recording"
         assert lines == [f"{folder or '.'}: {file}, {told}"]
 
 
@@ -234,14 +234,14 @@ def test_the_summary_and_the_card_name_what_was_not_read(
     told = [
         "anna.mp4 is a link to nothing, or cannot be read (No such file or directory)",
         "carl.mp4 is a pipe, a socket or a device, no regular file",
-        ".: ben.mov, which no recording is of",
+        ".: ben.mov, not part of any recording",
     ]
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if "not read" in line] == [f"  not read {x}" for x in told]
     assert json.loads((out / "ingest.json").read_text())["unread"] == told
     assert any("in 3 places of the source was not read" in line for line in card(out))
     page = (out / "card.html").read_text(encoding="utf-8")
-    assert "What was not read" in page and "ben.mov, which no recording is of" in page
+    assert "What was not read" in page and "ben.mov, not part of any recording" in page
 
 
 def test_a_misnamed_file_within_a_zip_is_named_by_the_build(
@@ -259,8 +259,8 @@ def test_a_misnamed_file_within_a_zip_is_named_by_the_build(
         assert main([*command, "--workers", "1", *again]) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if "not read" in line]
         assert lines == [
-            "  not read proband1/data/gyr_walking_csv.zip: Gyroscope_walking_wasit.csv, which no "
-            "recording is of"
+            "  not read proband1/data/gyr_walking_csv.zip: Gyroscope_walking_wasit.csv, not part "
+            "of any recording"
         ]
         assert card(source / "made")
 
