@@ -1,13 +1,14 @@
-"""Where the members of a large JSON file lie, so that each can be read by itself.
+"""The byte ranges of the members of a large JSON file, so that each can be read by itself.
 
 for member in find_members(source, "narration.json", inside="videos"):
-    places[member.keys[-1]] = member.place
-narrations = read_member(source, "narration.json", places[uid])
+    ranges[member.keys[-1]] = member.span
+narrations = read_member(source, "narration.json", ranges[uid])
 
 Annotations of egocentric data sets come as one JSON file of up to hundreds of megabytes for
-thousands of videos. Parsed whole it takes gigabytes, in every process that opens one video. So the
-listing goes over it once, in pieces, and hands a place of two numbers to whoever opens a video.
-``json`` parses the values; streaming parsers such as ijson do not tell where a value lies.
+thousands of videos. Parsed as a whole it takes gigabytes, in every process that opens one video. So
+the listing reads it once, in pieces, and keeps the byte range of each video's member for the
+process that opens the video. ``json`` parses the values; streaming parsers such as ijson do not say
+where in the file a value is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _AGAIN = "download it again"
 _KINDS = {str: "text", float: "number", int: "whole number", dict: "object", list: "list"}
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """First byte of a value in its file, and its number of bytes."""
 
     offset: int
@@ -39,7 +40,7 @@ class Member(NamedTuple):
     """A value of an object or list. keys: names or numbers that lead to it from the outermost."""
 
     keys: tuple[str | int, ...]
-    place: Place
+    span: ByteRange
     data: bytes
     where: str
 
@@ -48,17 +49,17 @@ class Member(NamedTuple):
         try:
             return json.loads(self.data)
         except UnicodeDecodeError as error:
-            byte = self.place.offset + error.start
+            byte = self.span.offset + error.start
             raise ValueError(f"{self.where}, byte {byte}: no UTF-8 text; {_AGAIN}") from None
 
 
 def find_members(source: Source, path: str, *, inside: str | None = None) -> Iterator[Member]:
     """The members of the outermost object or list of the JSON file at ``path``, in file order.
 
-    inside: instead of the outermost object's member of this name, its own members. Memory holds one
-    member and a few megabytes. ValueError naming the file, and the byte where there is one, where
-    it is empty, damaged, truncated, or neither an object nor a list; it comes after the members
-    before that place.
+    inside: name of a member of the outermost object, whose own members are yielded instead of it.
+    Memory holds one member and a few megabytes. ValueError naming the file, and the byte if it is
+    known, where the file is empty, damaged, truncated, or neither an object nor a list. It is
+    raised after the members before the fault were yielded.
     """
     with source.open(path) as stream:
         scanner = _Scanner(stream, source.locate(path))
@@ -67,16 +68,16 @@ def find_members(source: Source, path: str, *, inside: str | None = None) -> Ite
             scanner.fail("text after the end")
 
 
-def read_member(source: Source, path: str, place: Place) -> Any:
-    """The value at a place that ``find_members`` gave; ValueError where the file has changed."""
+def read_member(source: Source, path: str, span: ByteRange) -> Any:
+    """The value at a ``Member.span``; ValueError where the file has changed."""
     with source.open(path) as stream:
-        stream.seek(place.offset)
-        data = stream.read(place.size)
+        stream.seek(span.offset)
+        data = stream.read(span.size)
     try:
         return json.loads(data)
     except (RecursionError, ValueError) as error:
         raise ValueError(
-            f"{source.locate(path)}: its {place.size} bytes from {place.offset} on are no JSON "
+            f"{source.locate(path)}: its {span.size} bytes from {span.offset} on are no JSON "
             f"({reason(error)}); the file was damaged, or changed since it was listed: check it, "
             "and start again"
         ) from None
@@ -106,10 +107,10 @@ def optional_field(record: Any, name: str, where: str, kind: type) -> Any:
 
 
 class _Scanner:
-    """Goes over JSON text in pieces.
+    """Reads JSON text in pieces.
 
     Bytes are taken as Latin-1: the characters that give JSON its structure are ASCII, no byte of a
-    longer UTF-8 character is, and so a place in the text is a place in the file.
+    longer UTF-8 character is, and so an offset in the text is the offset in the file.
     """
 
     def __init__(self, stream: BinaryIO, where: str) -> None:
@@ -142,7 +143,7 @@ class _Scanner:
                 offset = self._base + self._at
                 text = self._value()
                 data = text.encode("latin-1")
-                yield Member((*keys, key), Place(offset, len(data)), data, self._where)
+                yield Member((*keys, key), ByteRange(offset, len(data)), data, self._where)
             number += 1
             after = self.next()
             if after not in (",", closing):

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from shards import placements
-from shards.files.json_members import Place, field_of, find_members, optional_field, read_member
+from shards.files.json_members import ByteRange, field_of, find_members, optional_field, read_member
 from shards.files.narrations import clean_narrations
 from shards.files.source import Source
 from shards.files.tables import NULLS, read_table
@@ -96,7 +96,7 @@ class Ego4dReader(Reader):
             uid for uid in metadata.keys() | imu.keys() if uid in imu or metadata[uid]["has_imu"]
         }
         narrations = self._only_file("narration.json", needed=False)
-        places = _places(self.source, narrations, wanted) if narrations else {}
+        ranges = _narration_ranges(self.source, narrations, wanted) if narrations else {}
         refs = []
         for uid in wanted:
             details = {
@@ -104,9 +104,9 @@ class Ego4dReader(Reader):
                 "imu": imu[uid][0] if uid in imu else None,
                 "video": self._video(videos.get(uid, ())),
                 "narrations": narrations,
-                "place": places.get(uid),
+                "place": ranges.get(uid),
             }
-            files = (details["imu"], details["video"], narrations if uid in places else None)
+            files = (details["imu"], details["video"], narrations if uid in ranges else None)
             refs.append(RecordingRef(uid, tuple(file for file in files if file), details))
         return checked_listing(self.source, refs, "imu/<video_uid>.csv")
 
@@ -171,12 +171,12 @@ class Ego4dReader(Reader):
 
     def _narrations(self, ref: RecordingRef, notes: list[str]) -> tuple[Narration, ...]:
         """The narrations of all chosen passes, by time."""
-        path, place = ref.details["narrations"], ref.details["place"]
-        if place is None:
+        path, span = ref.details["narrations"], ref.details["place"]
+        if span is None:
             notes.append("no narrations: not in narration.json" if path else "no narration.json")
             return ()
         where = f"{self.source.locate(path)}: a narration of {ref.name}"
-        entry = read_member(self.source, path, Place(*place))
+        entry = read_member(self.source, path, ByteRange(*span))
         raw, untimed = [], 0
         for number in self._passes:
             of_pass = optional_field(entry, f"narration_pass_{number}", where, dict) or {}
@@ -236,13 +236,13 @@ def _described(video: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _places(source: Source, path: str, wanted: set[str]) -> dict[str, Place]:
-    """Place of the narrations of each wanted video in narration.json."""
-    places = {}
+def _narration_ranges(source: Source, path: str, wanted: set[str]) -> dict[str, ByteRange]:
+    """Where in narration.json the narrations of each wanted video are."""
+    ranges = {}
     for member in find_members(source, path, inside="videos"):
         if (uid := str(member.keys[-1])) in wanted:
-            places[uid] = member.place
-    return places
+            ranges[uid] = member.span
+    return ranges
 
 
 def _notes(details: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from shards import placements
-from shards.files.json_members import Place, field_of, find_members, optional_field, read_member
+from shards.files.json_members import ByteRange, field_of, find_members, optional_field, read_member
 from shards.files.narrations import clean_narrations
 from shards.files.source import Source
 from shards.files.tables import read_table
@@ -203,13 +203,13 @@ class EgoExo4dReader(Reader):
         return {take: dict(cameras) for take, cameras in found.items()}
 
     def _descriptions(self) -> dict[str, list[tuple[str, int, int]]] | None:
-        """File of each take's descriptions and place in it, by uid; None where there is no file."""
+        """File and byte range of each take's descriptions, by uid; None where there is no file."""
         paths = [f"annotations/atomic_descriptions_{split}.json" for split in _SPLITS]
         present = [path for path in paths if self.source.exists(path)]
         found = defaultdict(list)
         for path in present:
             for member in find_members(self.source, path, inside="annotations"):
-                found[str(member.keys[-1])].append((path, *member.place))
+                found[str(member.keys[-1])].append((path, *member.span))
         return found if present else None
 
     def _frame_times(self, ref: RecordingRef, camera: str, notes: list[str]) -> np.ndarray | None:
@@ -251,19 +251,19 @@ class EgoExo4dReader(Reader):
         self, ref: RecordingRef, times_s: np.ndarray | None, notes: list[str]
     ) -> tuple[Narration, ...]:
         """What the wearer does, by all annotators, sorted by device time."""
-        places = ref.details["descriptions"]
-        if places is None:
+        ranges = ref.details["descriptions"]
+        if ranges is None:
             notes.append("no atomic descriptions; download them with --parts annotations")
-        elif not places:
+        elif not ranges:
             notes.append("no atomic descriptions of this take")
-        if not places or times_s is None:
+        if not ranges or times_s is None:
             return ()
         frames = np.flatnonzero(np.isfinite(times_s))
         frames_s = times_s[frames]
         kept, unseen, left_out = [], 0, Counter[str]()
-        for path, *place in places:
+        for path, *span in ranges:
             where = f"{self.source.locate(path)}: a description of {ref.name}"
-            annotations = read_member(self.source, path, Place(*place))
+            annotations = read_member(self.source, path, ByteRange(*span))
             if not isinstance(annotations, list):
                 raise ValueError(f"{where} is not in a list of annotations; download it again")
             for annotation in annotations:

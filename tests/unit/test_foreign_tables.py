@@ -27,12 +27,12 @@ def test_json_that_its_library_cannot_read_is_told(value: str, tmp_path: Path) -
     source = Source(str(tmp_path))
     (tmp_path / "a.json").write_text(f'{{"one": 1, "two": {value}}}')
     members = find_members(source, "a.json")
-    place = next(members).place
+    span = next(members).span
     with pytest.raises(ValueError, match=r"a\.json, byte \d+: "):
         list(members)
     (tmp_path / "a.json").write_text(value)
     with pytest.raises(ValueError, match=r"a\.json: its 9999 bytes from 0 on are no JSON"):
-        read_member(source, "a.json", place._replace(offset=0, size=9999))
+        read_member(source, "a.json", span._replace(offset=0, size=9999))
     (tmp_path / "c.json").write_text(f'[{{"start_s": {value}, "text": "a"}}]')
     with pytest.raises(ValueError, match=r"c\.json"):
         read_cues(source, "c.json")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shards.files import json_members
-from shards.files.json_members import Member, Place, field_of, find_members, read_member
+from shards.files.json_members import ByteRange, Member, field_of, find_members, read_member
 from shards.files.source import Source
 
 TEXTS = ("ascii", "Tomaten würfeln", "切る 🍅", 'a "quoted" \\ [brace} {', "tab\\tline\\n")
@@ -51,7 +51,7 @@ def test_members_are_what_json_reads(
     assert {keys: member.value() for keys, member in found.items()} == expected
     source = Source(str(tmp_path))
     for keys, member in found.items():
-        assert read_member(source, "big.json", member.place) == expected[keys]
+        assert read_member(source, "big.json", member.span) == expected[keys]
     whole = {member.keys: member.value() for member in members(tmp_path)}
     assert whole == {(key,): value for key, value in content.items()}
 
@@ -126,7 +126,7 @@ def test_what_python_writes_it_reads(
     assert list(found.values()) == list(content.values())
     assert list(found) == list(content)
     write(tmp_path, b"[NaN, \n NaN ,[NaN]]")
-    assert [member.place for member in members(tmp_path)] == [(1, 3), (8, 3), (13, 5)]
+    assert [member.span for member in members(tmp_path)] == [(1, 3), (8, 3), (13, 5)]
 
 
 @pytest.mark.parametrize("block", [1, 10, 4096])
@@ -147,19 +147,19 @@ def test_a_damaged_text_costs_its_member_only(
     with pytest.raises(ValueError, match=r"big\.json, byte 25: no UTF-8 text; download it again"):
         second.value()
     with pytest.raises(ValueError, match=r"big\.json: its 9 bytes from 22 on are no JSON"):
-        read_member(Source(str(tmp_path)), "big.json", second.place)
+        read_member(Source(str(tmp_path)), "big.json", second.span)
 
 
 def test_a_changed_file_is_told(tmp_path: Path) -> None:
     write(tmp_path, b'{"uid": [1, 2, 3], "other": 4}')
-    place = members(tmp_path)[0].place
-    assert place == Place(8, 9)
+    span = members(tmp_path)[0].span
+    assert span == ByteRange(8, 9)
     write(tmp_path, b'{"other": 4, "uid": [1, 2, 3]}')
     with pytest.raises(ValueError, match=r"big\.json: its 9 bytes from 8 on are no JSON .*changed"):
-        read_member(Source(str(tmp_path)), "big.json", place)
+        read_member(Source(str(tmp_path)), "big.json", span)
     write(tmp_path, b'{"uid": ["\xff\xff\xff")]}')
     with pytest.raises(ValueError, match=r"big\.json: its 9 bytes from 8 on are no JSON"):
-        read_member(Source(str(tmp_path)), "big.json", place)
+        read_member(Source(str(tmp_path)), "big.json", span)
 
 
 def test_a_field_that_is_not_there_is_named() -> None:
