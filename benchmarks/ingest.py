@@ -35,7 +35,7 @@ from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader
 from shards.recording import Device, Recording, Samples
 from shards.settings import IngestSettings
-from shards.write.writer import window_key, write_shard
+from shards.write.writer import ShardRecord, window_key, write_shard
 
 STAGES = ("decode", "resample", "cut", "write")
 
@@ -175,8 +175,8 @@ def _reading(
     return lambda: clock.each("decode", read)
 
 
-def _record(window: Window) -> tuple[str, dict[str, bytes], int]:
-    return window_key(window.meta.uid), encode_window(window), 1
+def _record(window: Window) -> ShardRecord:
+    return ShardRecord(window_key(window.meta.uid), encode_window(window))
 
 
 def _median(rounds: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def fill_support(support: SupportSet, count: int, device: torch.device | str = "
         embeddings = {modality: each.draw(rows) for modality, each in clusters.items()}
         ids = torch.arange(first, first + rows, device=device)
         there = torch.ones(rows, dtype=torch.bool, device=device)
-        support.enqueue(SupportEntries(ids, ids, embeddings, dict.fromkeys(embeddings, there)))
+        support.enqueue(SupportEntries(ids, ids, ids, embeddings, dict.fromkeys(embeddings, there)))
     support.flush()
 
 
@@ -74,6 +74,7 @@ def _meta(number: int) -> WindowMeta:
         device="none",
         placement="none",
         person="none",
+        session=str(number),
         start_s=0.0,
     )
 

@@ -54,7 +54,12 @@ def hash64(text: str) -> int:
 class WindowMeta:
     """What is known about a window besides its samples; ``meta.json`` of its record.
 
-    ``start_s`` is in seconds on the recording's own clock. ``label`` is a class name or None.
+    ``session`` names one wearing: one person with one mounting, worn once, usually through several
+    activities. It is unique within the data set for a device at a placement, which are part of the
+    mounting (``session_id``). By default it is the recording's name. ``start_s`` is in seconds on
+    the recording's own clock; the recordings of one session have no clock in common. So two windows
+    of a session are near in time only if they are of one recording and their ``start_s`` are near;
+    windows of its other recordings count as far. ``label`` is a class name or None.
     ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and
     z of the device point (empty: not known).
     """
@@ -67,6 +72,7 @@ class WindowMeta:
     device: str
     placement: str
     person: str
+    session: Annotated[str, Field(min_length=1)]
     start_s: float
     label: str | None = None
     texts: tuple[str, ...] = ()
@@ -90,12 +96,13 @@ class Window:
 class Origin(NamedTuple):
     """Identity and time of windows, in tensors of one shape.
 
-    uid int64: of the window. recording int64: id of its recording. start_s float64: seconds on the
-    recording's clock, or ``unknown_time()``.
+    uid int64: of the window. recording, session int64: ids of its recording and of its session.
+    start_s float64: seconds on the recording's clock, or ``unknown_time()``.
     """
 
     uid: torch.Tensor
     recording: torch.Tensor
+    session: torch.Tensor
     start_s: torch.Tensor
 
     def at(self, rows: torch.Tensor | slice) -> Origin:
@@ -123,16 +130,17 @@ def fill_times(start_s: torch.Tensor, uid: torch.Tensor) -> torch.Tensor:
 class Batch:
     """Rows of a global batch as one rank sees them.
 
-    imu ``(B, C, T)`` float32; uid and recording ``(B,)`` int64; label ``(B,)`` int64 (NO_LABEL
-    where unknown). embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised, zero
-    where absent; present: ``(B,)`` bool by modality. frames and texts: one tuple for each row, in
-    live mode only, until the teachers have embedded them. start_s ``(B,)`` float64: see
+    imu ``(B, C, T)`` float32; uid, recording and session ``(B,)`` int64; label ``(B,)`` int64
+    (NO_LABEL where unknown). embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised,
+    zero where absent; present: ``(B,)`` bool by modality. frames and texts: one tuple for each row,
+    in live mode only, until the teachers have embedded them. start_s ``(B,)`` float64: see
     ``Origin``. span_s: seconds from the first to the last sample of a window.
     """
 
     imu: torch.Tensor
     uid: torch.Tensor
     recording: torch.Tensor
+    session: torch.Tensor
     label: torch.Tensor
     embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
     present: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -150,7 +158,7 @@ class Batch:
     @property
     def origin(self) -> Origin:
         """Which windows the rows are."""
-        return Origin(self.uid, self.recording, self.start_s)
+        return Origin(self.uid, self.recording, self.session, self.start_s)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -163,6 +171,7 @@ class Batch:
             imu=move(self.imu),
             uid=move(self.uid),
             recording=move(self.recording),
+            session=move(self.session),
             start_s=move(self.start_s),
             label=move(self.label),
             embeddings={name: move(value) for name, value in self.embeddings.items()},

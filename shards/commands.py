@@ -107,12 +107,6 @@ def _add_verify(steps: Any) -> None:
         "placement, modality and label, and every fault; exit code 1 where there is one.",
     )
     parser.add_argument("url", metavar="URL", help="folder of window or packed shards")
-    parser.add_argument(
-        "--seal",
-        action="store_true",
-        help="write the index of an earlier version anew, with its own checksum, where no fault "
-        "was found",
-    )
     parser.set_defaults(run=_verify)
 
 
@@ -120,7 +114,7 @@ def _verify(args: argparse.Namespace) -> int:
     with loading():
         from shards.write.verify import verify
 
-    report = verify(args.url, seal=args.seal)
+    report = verify(args.url)
     print(report)
     return 0 if report.ok else 1
 

@@ -100,8 +100,10 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True)
 class Recording:
-    """What a reader yields. sync: how IMU, frames and narrations were put on one clock.
+    """What a reader yields.
 
+    session: the wearing that it is of (``WindowMeta.session``), where the data set tells it; empty:
+    the recording's name. sync: how IMU, frames and narrations were put on one clock.
     notes: on this recording, for the report (streams missing, clocks assumed, rows skipped).
     unread: lines on files within the recording's that were not read, and may be misnamed.
     """
@@ -110,6 +112,7 @@ class Recording:
     name: str
     person: str
     devices: tuple[Device, ...]
+    session: str = ""
     frames: FrameSource | None = None
     narrations: tuple[Narration, ...] = ()
     labels: tuple[LabelSpan, ...] = ()

@@ -10,4 +10,4 @@ from primus_scale.support import Exclusion
 
 def only_uids(uid: torch.Tensor) -> Exclusion:
     """Nothing but the windows ``uid`` ``(B,)`` themselves."""
-    return Exclusion(Origin(uid, uid, fill_times(unknown_time(), uid)), within_s=-1.0)
+    return Exclusion(Origin(uid, uid, uid, fill_times(unknown_time(), uid)), within_s=-1.0)

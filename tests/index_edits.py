@@ -96,8 +96,8 @@ EDITS: dict[str, Edit] = {
     "provenance nested deeply": lambda t: t.update(provenance={"x": deep(900)}),
     "another provenance": lambda t: t.update(provenance={}),
     "another embedding key": lambda t: t["teachers"]["video"].update(key="x"),
-    "the schema before": lambda t: t.update(schema=1),
-    "the next schema": lambda t: t.update(schema=3),
+    "the schema before": lambda t: t.update(schema=2),
+    "the next schema": lambda t: t.update(schema=4),
     "no schema": lambda t: t.pop("schema"),
 }
 # What a forger can claim who also seals it: nothing in the folder tells against it.

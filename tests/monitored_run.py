@@ -74,6 +74,7 @@ def make_report(
             imu=make_views(seed)[0],
             uid=torch.arange(BATCH),
             recording=torch.arange(BATCH) // 2,
+            session=torch.arange(BATCH) // 4,
             label=torch.full((BATCH,), -1),
             embeddings=teachers,
             present={"video": with_video, "text": torch.zeros(BATCH, dtype=torch.bool)},
@@ -84,6 +85,7 @@ def make_report(
         neighbours=Neighbours(
             uid=torch.randint(0, 9, place, generator=generator),
             recording=torch.randint(0, 4, place, generator=generator),
+            session=torch.zeros(place, dtype=torch.int64),
             age=torch.randint(0, 100, place, generator=generator),
             score=random(*place),
             valid=torch.rand(*place, generator=generator) < 0.6,

@@ -50,6 +50,7 @@ def make_windows(
             device="imu",
             placement=("chest", "left wrist")[number % 2],
             person=f"person-{number // 20}",
+            session=recording,
             start_s=start_s,
             label=None if number % 3 == 2 else LABELS[number % len(LABELS)],
             texts=(f"C does {number}",) if aligned else (),

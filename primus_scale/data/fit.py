@@ -50,7 +50,7 @@ def misfits(block: Block, expected: Expected) -> Iterator[str]:
     if rows != expected.windows:
         yield f"holds {rows} windows, the index says {expected.windows}"
     yield from _wrong_array("imu", block.imu, np.float32, (rows, *expected.shape))
-    for name in ("uid", "recording", "label"):
+    for name in ("uid", "recording", "session", "label"):
         yield from _wrong_array(name, getattr(block, name), np.int64, (rows,))
     try:
         _ = block.start_s  # a cached property: reading it checks the metas

@@ -3,9 +3,9 @@
 It describes the windows (shape, units, rate, teachers), and gives for every tar file its size, its
 sha256 and the position of each record. So a shard that is missing, short or altered is detected,
 and never shortens an epoch silently. In the JSON a record is the row ``[offset, length, windows,
-crc32]``; everything else has the names of the fields below. The last field, ``sha256``, is the
-*seal*: the digest of the text before it. An index whose seal does not fit is refused. Indexes of
-schema 1 have no seal: they are read, and ``shards verify --seal`` writes them again with one.
+crc32]`` and a part of a session the row ``[session, windows, step_s]``; everything else has the
+names of the fields below. The last field, ``sha256``, is the *seal*: the digest of the text before
+it. An index whose seal does not fit is refused, and so is one of another schema.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
@@ -27,11 +27,11 @@ from primus_scale.storage.foreign import parse_json, reason
 from primus_scale.storage.names import check_name, quoted
 from primus_scale.storage.patience import Patience
 
-SCHEMA_VERSION = 2
-UNSEALED_SCHEMA = 1
+SCHEMA_VERSION = 3
 INDEX_NAME = "index.json"
 
 _SEAL = "sha256"
+_LEFT_OUT = ("tails", "sessions")  # fields of a shard that are left out of the JSON where empty
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -56,12 +56,25 @@ class TailEntry(NamedTuple):
     crc32: Annotated[int, Field(ge=0, lt=2**32)]
 
 
+class SessionPart(NamedTuple):
+    """Windows of a record that follow each other in one session, by recording and start time.
+
+    session: ``session_id``. windows: how many. step_s: the median spacing of their starts within
+    one recording, in seconds; 0 where no two of them are of one recording.
+    """
+
+    session: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    windows: Annotated[int, Field(ge=1, lt=2**63)]
+    step_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True)
 class ShardEntry:
     """One tar file: its name in the folder, size in bytes, sha256 (hex) and records in order.
 
     tails: the part of each record after its pictures, for readers that need no pictures. Empty
-    where no record begins with pictures, or where an earlier version wrote the shard.
+    where no record begins with pictures. sessions: the parts of sessions that each record consists
+    of, in its order. Empty in window shards, and where windows were packed in shuffled order.
     """
 
     __pydantic_config__ = _STRICT
@@ -71,6 +84,7 @@ class ShardEntry:
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     records: tuple[RecordEntry, ...]
     tails: tuple[TailEntry, ...] = ()
+    sessions: tuple[tuple[SessionPart, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "shards", plain=True)
@@ -81,11 +95,17 @@ class ShardEntry:
             position += record.length
         if position > self.size:
             raise ValueError(f"records end at byte {position}, beyond size {self.size}")
-        if len(self.tails) not in (0, len(self.records)):
-            raise ValueError(f"has {len(self.tails)} tails for {len(self.records)} records")
+        for name in ("tails", "sessions"):
+            count = len(getattr(self, name))
+            if count not in (0, len(self.records)):
+                raise ValueError(f"has {count} {name} for {len(self.records)} records")
         for number, (record, tail) in enumerate(zip(self.records, self.tails, strict=False)):
             if not 0 < tail.length <= record.length:
                 raise ValueError(f"tails[{number}] is {tail.length} of {record.length} bytes long")
+        for number, (record, parts) in enumerate(zip(self.records, self.sessions, strict=False)):
+            windows = sum(part.windows for part in parts)
+            if windows != record.windows:
+                raise ValueError(f"sessions[{number}] has {windows} of {record.windows} windows")
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,8 @@ class ShardIndex:
             raise ValueError("shards hold no window")
         if self.teachers and self.kind != "packed":
             raise ValueError("teachers must be empty unless kind is packed")
+        if self.kind != "packed" and any(shard.sessions for shard in self.shards):
+            raise ValueError("shards: sessions must be empty unless kind is packed")
         unknown = set(self.teachers) - set(TEACHER_MODALITIES)
         if unknown:
             raise ValueError(f"teachers: {sorted(unknown)} are none of {TEACHER_MODALITIES}")
@@ -192,7 +214,7 @@ class IndexFile:
 
     source: str
     index: ShardIndex
-    seal: Literal["whole", "absent", "broken"]
+    seal: Literal["whole", "broken"]
 
     def check_seal(self) -> None:
         """ValueError where the seal is broken."""
@@ -237,21 +259,31 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
     if not isinstance(tree, dict):
         raise ValueError(f"{source} holds no JSON object; write the shards again")
     schema = tree.pop("schema", None)
-    if schema not in (SCHEMA_VERSION, UNSEALED_SCHEMA) or isinstance(schema, bool):
+    if schema != SCHEMA_VERSION or isinstance(schema, bool):
         raise ValueError(
             f"{source}: field schema is {quoted(schema)}, this version of primus-scale reads "
-            f"{SCHEMA_VERSION}; write the shards again, or use the version that wrote them"
+            f"{SCHEMA_VERSION}; {_how_to_write_again(folder.url, tree)}, or use the version that "
+            "wrote them"
         )
-    if schema == SCHEMA_VERSION:
-        tree.pop(_SEAL, None)
+    tree.pop(_SEAL, None)
     try:
         content = _dump(tree)
         index = _ADAPTER.validate_json(content, strict=True)
     except ValueError as error:
         raise ValueError(f"{source}: {reason(error)}; write the shards again") from None
-    if schema == UNSEALED_SCHEMA:
-        return IndexFile(source, index, "absent")
     return IndexFile(source, index, "whole" if data == _sealed(content) else "broken")
+
+
+def _how_to_write_again(url: str, tree: Mapping[str, Any]) -> str:
+    """The commands that write the folder at ``url``, whose index is of another schema."""
+    build = "primus-scale shards build"
+    if tree.get("kind") != "packed":
+        return f"write the shards again ({build} NAME --out {url} --overwrite)"
+    embed = f"primus-scale shards embed --src WINDOWS --out {url} --overwrite"
+    return (
+        f"write the shards again ({embed}; its window shards first, with {build}, where they are "
+        "of that schema too)"
+    )
 
 
 def parse_shard_entry(tree: Any) -> ShardEntry:
@@ -276,7 +308,7 @@ def _tree(index: ShardIndex) -> dict[str, Any]:
     """The fields of an index as JSON values (a record is a tuple)."""
     tree = {each.name: getattr(index, each.name) for each in fields(index)}
     tree["shards"] = [
-        {name: value for name, value in vars(shard).items() if name != "tails" or value}
+        {name: value for name, value in vars(shard).items() if name not in _LEFT_OUT or value}
         for shard in index.shards
     ]
     tree["teachers"] = {modality: vars(space) for modality, space in index.teachers.items()}

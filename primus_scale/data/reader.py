@@ -31,7 +31,10 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 from primus_scale.storage.patience import Patience
 
-_COLUMNS = {"uid": np.int64, "recording": np.int64, "label": np.int64, "start_s": np.float64}
+_COLUMNS = {
+    **dict.fromkeys(("uid", "recording", "session", "label"), np.int64),
+    "start_s": np.float64,
+}
 _LEAST_RECORDS = 16  # from which a part of a set is taken, so that it is from several folders
 _WHOLE_READERS = 16  # concurrent reads of ``load_windows``; an object store takes 20 ms for each
 

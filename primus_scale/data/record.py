@@ -23,7 +23,8 @@ from primus_scale.storage.foreign import reason
 IMU_MEMBER = "imu.npy"
 META_MEMBER = "meta.json"
 BLOCK_MEMBER = "block.safetensors"
-_COLUMNS = {"imu": np.float32, "uid": np.int64, "recording": np.int64, "label": np.int64}
+_IDS = ("uid", "recording", "session", "label")
+_COLUMNS = {"imu": np.float32, **dict.fromkeys(_IDS, np.int64)}
 
 
 @dataclass
@@ -44,15 +45,17 @@ _METAS = TypeAdapter(list[WindowMeta])
 class Block:
     """Windows of one record, as columns.
 
-    imu ``(N, C, T)`` float32 in SI units; uid, recording (``recording_id``) and label ``(N,)``
-    int64, NO_LABEL where unknown; embeddings ``(N, D)`` float16 by modality, L2-normalised and
-    zero where absent; present ``(N,)`` bool by modality. meta_json is the record's ``meta.json``.
-    frames: JPEG pictures of each window, in blocks made from window records only.
+    imu ``(N, C, T)`` float32 in SI units; uid, recording (``recording_id``), session
+    (``session_id``) and label ``(N,)`` int64, NO_LABEL where unknown; embeddings ``(N, D)`` float16
+    by modality, L2-normalised and zero where absent; present ``(N,)`` bool by modality. meta_json
+    is the record's ``meta.json``. frames: JPEG pictures of each window, in blocks made from window
+    records only.
     """
 
     imu: np.ndarray
     uid: np.ndarray
     recording: np.ndarray
+    session: np.ndarray
     label: np.ndarray
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
@@ -81,6 +84,14 @@ def recording_id(meta: WindowMeta) -> int:
     return hash64(f"{meta.dataset}\x1f{meta.recording}")
 
 
+def session_id(meta: WindowMeta) -> int:
+    """64-bit id of the session that a window was cut from, as a signed integer.
+
+    Device and placement are part of it, since they are the mounting.
+    """
+    return hash64("\x1f".join((meta.dataset, meta.session, meta.device, meta.placement)))
+
+
 def make_block(
     imu: np.ndarray,
     metas: Sequence[WindowMeta],
@@ -104,6 +115,7 @@ def make_block(
         imu=np.ascontiguousarray(imu, dtype=np.float32),
         uid=np.array([meta.uid for meta in metas], dtype=np.int64),
         recording=np.array([recording_id(meta) for meta in metas], dtype=np.int64),
+        session=np.array([session_id(meta) for meta in metas], dtype=np.int64),
         label=np.array([ids[meta.label] for meta in metas], dtype=np.int64),
         embeddings={
             name: np.asarray(e).astype(np.float16) for name, e in (embeddings or {}).items()

@@ -14,11 +14,12 @@ import numpy as np
 from primus_scale.data.fit import check_fit, expected_of
 from primus_scale.data.index import (
     RecordEntry,
+    SessionPart,
     ShardEntry,
     ShardIndex,
     TailEntry,
     TeacherSpace,
-    read_index_file,
+    read_index,
 )
 from primus_scale.data.members import Data, split_record
 from primus_scale.data.record import Block, decode_block, decode_window, make_block
@@ -35,24 +36,25 @@ _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 class RecordPlace(NamedTuple):
     """Position of a record in a folder: name of its shard, its number in it, and its bytes.
 
-    tail: the bytes after its pictures, if the index has them.
+    tail: the bytes after its pictures, and sessions: the parts of sessions that it consists of, if
+    the index has them.
     """
 
     shard: str
     number: int
     entry: RecordEntry
     tail: TailEntry | None = None
+    sessions: tuple[SessionPart, ...] | None = None
 
 
 def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
     """The position of every record of ``shards``, in order."""
-    return [
-        RecordPlace(shard.name, number, entry, tail)
-        for shard in shards
-        for number, (entry, tail) in enumerate(
-            zip(shard.records, shard.tails or [None] * len(shard.records), strict=True)
-        )
-    ]
+    places = []
+    for shard in shards:
+        nothing = [None] * len(shard.records)
+        rows = zip(shard.records, shard.tails or nothing, shard.sessions or nothing, strict=True)
+        places += [RecordPlace(shard.name, number, *row) for number, row in enumerate(rows)]
+    return places
 
 
 def read_record(
@@ -64,7 +66,7 @@ def read_record(
     position; otherwise all members. ValueError naming shard and record where the bytes are not
     those that were written, or are no record.
     """
-    shard, number, entry, tail = place
+    shard, number, entry, tail, _ = place
     part = entry if pictures or tail is None else tail
     start = entry.offset + entry.length - part.length
     data = folder.read_range(shard, start, part.length)
@@ -101,7 +103,6 @@ class ShardSet:
     indexes: tuple[ShardIndex, ...]
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
-    unsealed: tuple[str, ...]  # URLs of the folders whose index has no seal
     _places: list[tuple[int, RecordPlace]]  # each with the number of its folder
 
     @classmethod
@@ -118,10 +119,7 @@ class ShardSet:
         folders = tuple(Folder(url, patience) for url in urls)
         if not folders:
             raise ValueError("no shard folder was named; set data.train to at least one URL")
-        files = [read_index_file(folder.url, patience) for folder in folders]
-        for file in files:
-            file.check_seal()
-        indexes = tuple(file.index for file in files)
+        indexes = tuple(read_index(folder.url, patience) for folder in folders)
         _check_no_folder_twice(folders, indexes)
         for folder, index in zip(folders[1:], indexes[1:], strict=True):
             pair = (folders[0], indexes[0]), (folder, index)
@@ -132,11 +130,6 @@ class ShardSet:
             indexes=indexes,
             labels=tuple(dict.fromkeys(label for index in indexes for label in index.labels)),
             teachers=_join_teachers(folders, indexes),
-            unsealed=tuple(
-                folder.url
-                for folder, file in zip(folders, files, strict=True)
-                if file.seal == "absent"
-            ),
             _places=[
                 (folder, place)
                 for folder, index in enumerate(indexes)

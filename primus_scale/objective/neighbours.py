@@ -118,6 +118,7 @@ def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
     return SupportEntries(
         uid=uid,
         recording=gather(batch.recording),
+        session=gather(batch.session),
         start_s=gather(batch.start_s),
         embeddings={
             IMU: gather(view0.ss),

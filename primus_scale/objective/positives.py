@@ -112,6 +112,6 @@ def _any_of(pairs: Sequence[Pairs]) -> list[Pairs]:
 
 def _gather_origins(origin: Origin) -> Origin:
     """The origins of all ranks' rows, gathered in one message."""
-    columns = origin.uid, origin.recording, origin.start_s.view(torch.int64)
-    uid, recording, start = gather(torch.stack(columns, dim=-1)).unbind(-1)
-    return Origin(uid, recording, start.contiguous().view(torch.float64))
+    columns = origin._replace(start_s=origin.start_s.view(torch.int64))
+    gathered = Origin(*gather(torch.stack(columns, dim=-1)).unbind(-1))
+    return gathered._replace(start_s=gathered.start_s.contiguous().view(torch.float64))

@@ -77,11 +77,9 @@ class SupportActor:
     def enqueue(self, entries: dict[str, Any], numbers: np.ndarray, added: int) -> Status:
         """Add entries, as ``pack_entries`` packs them; see ``RingPart.enqueue``."""
         unpacked = SupportEntries(
-            to_tensor(entries["uid"], self._device),
-            to_tensor(entries["recording"], self._device),
-            {name: to_tensor(x, self._device) for name, x in entries["embeddings"].items()},
-            {name: to_tensor(x, self._device) for name, x in entries["present"].items()},
-            to_tensor(entries["start_s"], self._device),
+            **{name: to_tensor(entries[name], self._device) for name in Origin._fields},
+            embeddings={n: to_tensor(x, self._device) for n, x in entries["embeddings"].items()},
+            present={name: to_tensor(x, self._device) for name, x in entries["present"].items()},
         )
         self._part.enqueue(unpacked, to_tensor(numbers, self._device), added)
         return self.status()
@@ -105,9 +103,7 @@ class SupportActor:
 def pack_entries(entries: SupportEntries) -> dict[str, Any]:
     """Entries as nested arrays."""
     return {
-        "uid": to_array(entries.uid),
-        "recording": to_array(entries.recording),
-        "start_s": to_array(entries.start_s),
+        **{name: to_array(column) for name, column in entries.origin._asdict().items()},
         "embeddings": to_arrays(entries.embeddings),
         "present": to_arrays(entries.present),
     }

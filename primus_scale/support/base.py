@@ -19,8 +19,8 @@ from primus_scale.sample import IMU, Origin, fill_times, unknown_time
 from primus_scale.support.keys import STORAGE, IndexKind
 from primus_scale.support.search import SearchBackend
 
-NO_NEIGHBOUR = -1  # uid, recording and age where there is no neighbour
-ROW_FIELDS = ("uid", "recording", "age", "score", "valid", "start_s")  # of Neighbours
+NO_NEIGHBOUR = -1  # uid, recording, session and age where there is no neighbour
+ROW_FIELDS = (*Origin._fields, "age", "score", "valid")  # of Neighbours
 
 
 class Exclusion(NamedTuple):
@@ -78,7 +78,7 @@ class SupportSpec:
     def memory(self) -> int:
         """Bytes of all entries, without an index: keys and the data of each entry."""
         keys = sum(dim + 1 for dim in self.dims.values()) * STORAGE[self.storage].itemsize
-        return self.capacity * (keys + len(self.dims) + 4 * 8)  # number, uid, recording, start
+        return self.capacity * (keys + len(self.dims) + 5 * 8)  # number, and the origin
 
     def prepare(self, queries: torch.Tensor, k: int, added: int) -> torch.Tensor | None:
         """Queries ``(B, D)`` for a search: float32, L2-normalised.
@@ -100,13 +100,14 @@ class SupportSpec:
 class SupportEntries:
     """Windows to add to a support set, oldest first.
 
-    uid and recording ``(n,)`` int64; embeddings ``(n, D)`` by modality (the teachers' and
+    uid, recording and session ``(n,)`` int64; embeddings ``(n, D)`` by modality (the teachers' and
     ``imu``); present ``(n,)`` bool by modality, False where an entry lacks that embedding;
     start_s ``(n,)`` float64, see ``Origin``.
     """
 
     uid: torch.Tensor
     recording: torch.Tensor
+    session: torch.Tensor
     embeddings: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
     start_s: torch.Tensor = field(default_factory=unknown_time)
@@ -117,11 +118,17 @@ class SupportEntries:
     def __len__(self) -> int:
         return int(self.uid.shape[0])
 
+    @property
+    def origin(self) -> Origin:
+        """Which windows the entries are."""
+        return Origin(self.uid, self.recording, self.session, self.start_s)
+
     def at(self, rows: torch.Tensor) -> SupportEntries:
         """The entries at ``rows``, a mask ``(n,)`` bool or numbers ``(m,)`` int64."""
         return SupportEntries(
             self.uid[rows],
             self.recording[rows],
+            self.session[rows],
             {name: vectors[rows] for name, vectors in self.embeddings.items()},
             {name: present[rows] for name, present in self.present.items()},
             self.start_s[rows],
@@ -133,14 +140,15 @@ class Neighbours:
     """The K nearest entries of B queries, nearest first.
 
     valid ``(B, K)`` bool: False where no neighbour was found; the other fields have no meaning
-    there. uid and recording ``(B, K)`` int64. age ``(B, K)`` int64: number of entries that were
-    added after the neighbour. start_s ``(B, K)`` float64. score ``(B, K)`` float32: cosine of query
-    and neighbour. embeddings ``(B, K, D)`` float32 by modality, L2-normalised; present ``(B, K)``
-    bool by modality.
+    there. uid, recording, session and age ``(B, K)`` int64. age: number of entries that were added
+    after the neighbour. start_s ``(B, K)`` float64. score ``(B, K)`` float32: cosine of query and
+    neighbour. embeddings ``(B, K, D)`` float32 by modality, L2-normalised; present ``(B, K)`` bool
+    by modality.
     """
 
     uid: torch.Tensor
     recording: torch.Tensor
+    session: torch.Tensor
     age: torch.Tensor
     score: torch.Tensor
     valid: torch.Tensor
@@ -154,7 +162,7 @@ class Neighbours:
     @property
     def origin(self) -> Origin:
         """Identity and time of the neighbours."""
-        return Origin(self.uid, self.recording, self.start_s)
+        return Origin(self.uid, self.recording, self.session, self.start_s)
 
     @classmethod
     def none(
@@ -166,6 +174,7 @@ class Neighbours:
         return cls(
             uid=nothing,
             recording=nothing.clone(),
+            session=nothing.clone(),
             age=nothing.clone(),
             score=torch.zeros(rows, k, device=device),
             valid=absent,

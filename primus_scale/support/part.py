@@ -46,8 +46,7 @@ LOADED_AT_ONCE = 2**16  # entries of a snapshot that are loaded at a time
 # Columns of a snapshot, in addition to the keys.
 COLUMNS = {
     "number": torch.int64,
-    "uid": torch.int64,
-    "recording": torch.int64,
+    **dict.fromkeys(Origin._fields, torch.int64),
     "start_s": torch.float64,
 }
 
@@ -55,8 +54,8 @@ COLUMNS = {
 class Candidates(NamedTuple):
     """The K best entries of a part for B queries; each ``(B, K)``, best first.
 
-    score float32; number, place, uid, recording int64; start_s float64. Where there are fewer,
-    number is NO_NEIGHBOUR and score -inf.
+    score float32; number, place, uid, recording, session int64; start_s float64. Where there are
+    fewer, number is NO_NEIGHBOUR and score -inf.
     """
 
     score: torch.Tensor
@@ -64,6 +63,7 @@ class Candidates(NamedTuple):
     place: torch.Tensor
     uid: torch.Tensor
     recording: torch.Tensor
+    session: torch.Tensor
     start_s: torch.Tensor
 
 
@@ -94,9 +94,9 @@ class RingPart:
         self._added = 0  # entries ever added to the whole ring, as far as this part knows
         self._held = 0
         self._number = torch.full((places,), NO_NEIGHBOUR, dtype=torch.int64, device=device)
-        self._uid = torch.zeros(places, dtype=torch.int64, device=device)
-        self._recording = torch.zeros(places, dtype=torch.int64, device=device)
-        self._start_s = torch.zeros(places, dtype=torch.float64, device=device)
+        self._origin = Origin(
+            *(torch.zeros(places, dtype=COLUMNS[name], device=device) for name in Origin._fields)
+        )
         self._present = {
             name: torch.zeros(places, dtype=torch.bool, device=device) for name in spec.dims
         }
@@ -163,9 +163,7 @@ class RingPart:
             score=scores,
             number=self._number[places].masked_fill(~valid, NO_NEIGHBOUR),
             place=places,
-            uid=self._uid[places],
-            recording=self._recording[places],
-            start_s=self._start_s[places],
+            **self._origin.at(places)._asdict(),
         )
 
     def fetch(self, places: torch.Tensor, numbers: torch.Tensor) -> Fetched:
@@ -182,9 +180,7 @@ class RingPart:
         state = {
             "added": torch.tensor(self._added),
             "number": self._number[:used],
-            "uid": self._uid[:used],
-            "recording": self._recording[:used],
-            "start_s": self._start_s[:used],
+            **self._origin.at(slice(used))._asdict(),
         }
         for name, keys in self._keys.items():
             state[f"keys.{name}"] = keys.matrix[:used, : keys.dim].contiguous()
@@ -201,11 +197,11 @@ class RingPart:
         """Load the entries of this part from the files in ``folder``, by any number of parts.
 
         Entries that are held already are kept if they are newer. ValueError where the files have
-        other modalities or widths; then nothing is loaded.
+        other modalities or widths, or lack a column; then nothing is loaded.
         """
         files = snapshot_files(folder)
         for path in files:
-            _check_dims(path, self.spec.dims)
+            _check_columns(path, self.spec.dims)
         for path in files:
             with safe_open(path, framework="pt") as file:
                 self._load_file(file)
@@ -224,11 +220,9 @@ class RingPart:
             mine = (numbers >= self._oldest(self._added)) & self._is_own(numbers)
             mine &= numbers > self._number[self._places(numbers).clamp(max=len(self._number) - 1)]
             entries = SupportEntries(
-                some["uid"],
-                some["recording"],
-                {name: some[f"keys.{name}"] for name in self.spec.dims},
-                {name: some[f"present.{name}"] for name in self.spec.dims},
-                some["start_s"],
+                **{name: some[name] for name in Origin._fields},
+                embeddings={name: some[f"keys.{name}"] for name in self.spec.dims},
+                present={name: some[f"present.{name}"] for name in self.spec.dims},
             )
             self._write(numbers[mine], entries.at(mine), normalise=False)
 
@@ -242,9 +236,8 @@ class RingPart:
         end = int(places.max()) + 1
         self._held += int((self._number[places] < 0).sum())
         self._number[places] = numbers
-        self._uid[places] = entries.uid
-        self._recording[places] = entries.recording
-        self._start_s[places] = entries.start_s
+        for column, values in zip(self._origin, entries.origin, strict=True):
+            column[places] = values
         for name, present in self._present.items():
             present[places] = entries.present[name]
         for name, keys in self._keys.items():
@@ -265,8 +258,7 @@ class RingPart:
         """
 
         def is_excluded(places: torch.Tensor) -> torch.Tensor:
-            columns = self._uid[places], self._recording[places], self._start_s[places]
-            return exclude.covers(Origin(*columns)) | (self._number[places] < oldest)
+            return exclude.covers(self._origin.at(places)) | (self._number[places] < oldest)
 
         return is_excluded
 
@@ -297,6 +289,7 @@ class RingPart:
             torch.full_like(nothing, -torch.inf, dtype=torch.float32),
             nothing,
             place,
+            nothing,
             nothing,
             nothing,
             torch.full_like(nothing, -torch.inf, dtype=torch.float64),
@@ -347,13 +340,19 @@ def snapshot_files(folder: Path) -> list[Path]:
     return files
 
 
-def _check_dims(path: Path, dims: Mapping[str, int]) -> None:
+def _check_columns(path: Path, dims: Mapping[str, int]) -> None:
     with safe_open(path, framework="pt") as file:
+        lacking = [name for name in COLUMNS if name not in file.keys()]  # noqa: SIM118
         theirs = {
             name.removeprefix("keys."): file.get_slice(name).get_shape()[1]
             for name in file.keys()  # noqa: SIM118
             if name.startswith("keys.")
         }
+    if lacking:
+        raise ValueError(
+            f"{path} has no column {lacking[0]}: an earlier version of primus-scale wrote it; "
+            "resume with that version, or start in a new output"
+        )
     if theirs != dict(dims):
         raise ValueError(
             f"{path} holds embeddings of widths {theirs} where this run expects {dict(dims)}; "

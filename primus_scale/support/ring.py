@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from primus_scale.sample import Origin
 from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import RingPart
 
@@ -45,9 +46,7 @@ class RingSupportSet:
         fetched = self._part.fetch(found.place.flatten(), found.number.flatten())
         valid = found.number >= 0
         return Neighbours(
-            uid=found.uid,
-            recording=found.recording,
-            start_s=found.start_s,
+            **{name: getattr(found, name) for name in Origin._fields},
             age=added - 1 - found.number,
             score=found.score,
             valid=valid,

@@ -25,6 +25,7 @@ import torch
 
 from primus_scale.config import SupportConfig
 from primus_scale.distributed.collectives import barrier, on_first_rank, rank, world_size
+from primus_scale.sample import Origin
 from primus_scale.support.actor import pack_entries, pack_exclusion, to_array, to_tensor
 from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, part_of, save_empty
@@ -198,14 +199,9 @@ class ServiceSupportSet:
         best, owner = best_of(found, k, self.spec.capacity)
         self._fetch(best, owner, neighbours)
         added = max(added, int(best.number.max()) + 1)  # entries may have been added meanwhile
-        for name, value in (
-            ("uid", best.uid),
-            ("recording", best.recording),
-            ("start_s", best.start_s),
-            ("age", added - 1 - best.number),
-            ("score", best.score),
-        ):
-            getattr(neighbours, name).copy_(value)
+        columns = {**best._asdict(), "age": added - 1 - best.number}
+        for name in (*Origin._fields, "age", "score"):
+            getattr(neighbours, name).copy_(columns[name])
         return neighbours
 
     def _fetch(self, best: Candidates, owner: torch.Tensor, into: Neighbours) -> None:

@@ -155,12 +155,6 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world)
     announce(check_batch(config.train, runtime.world))
-    for url in data.unsealed:
-        announce(
-            f"{url}: its index was written by an earlier version and has no seal, so an index "
-            "that was altered is not noticed; check and seal it with "
-            f"primus-scale shards verify --seal {url}"
-        )
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
         teachers = build_teachers(config.teachers, runtime.device)

@@ -226,6 +226,7 @@ def hapt_window(recording: HaptRecording, start: int, label: str | None) -> Wind
         device="smartphone",
         placement=placements.WAIST,
         person=hapt_person(recording.person),
+        session=name,
         start_s=start_s,
         label=label,
     )

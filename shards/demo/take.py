@@ -151,6 +151,7 @@ def _windows(
             device=placement.device,
             placement=placement.name,
             person=person,
+            session=recording,
             start_s=moment.start_s,
             texts=moment.texts,
             frame_times_s=moment.frame_times_s,

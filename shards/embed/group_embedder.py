@@ -33,7 +33,7 @@ from primus_scale.teachers import (
 )
 from shards.write.checks import check_imu, describe
 from shards.write.copying import RecordReader
-from shards.write.writer import window_key, write_shard
+from shards.write.writer import ShardRecord, window_key, write_shard
 
 
 class GroupEmbedder:
@@ -72,7 +72,7 @@ class GroupEmbedder:
         with _reproducible():
             vectors = {m: self._embed(m, teacher, group) for m, teacher in self._teachers.items()}
         records = (
-            (window_key(window.meta.uid), encode_row(window, row), 1)
+            ShardRecord(window_key(window.meta.uid), encode_row(window, row))
             for window, row in zip(group, _rows(vectors, len(group)), strict=True)
         )
         entry = write_shard(self._folder, name, records)

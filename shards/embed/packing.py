@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from primus_scale.data.index import ShardIndex, TeacherSpace
-from primus_scale.data.record import Block, encode_block, make_block
+from primus_scale.data.record import Block, make_block
 from primus_scale.data.shard_set import RecordPlace
 from primus_scale.storage.folder import Folder
 from shards.embed.group_embedder import decode_row
 from shards.write.checks import check_block
 from shards.write.copying import RecordReader
-from shards.write.writer import block_key, write_shard
+from shards.write.writer import ShardRecord, block_record, write_shard
 
 SHARD_BYTES = 64 * 2**20  # of samples and embeddings, reached by the last block of a shard
 
@@ -62,13 +62,11 @@ class ShardPacker:
         name, first, places = item
         return {"file": asdict(write_shard(self._out, name, self._records(first, places)))}
 
-    def _records(
-        self, first: int, places: Sequence[RecordPlace]
-    ) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    def _records(self, first: int, places: Sequence[RecordPlace]) -> Iterator[ShardRecord]:
         for number, start in enumerate(range(0, len(places), self._block), first):
             block = self._make(places[start : start + self._block])
             check_block(block, self._spaces, self._labels)
-            yield block_key(number), encode_block(block), len(block)
+            yield block_record(number, block, sessions=False)
 
     def _make(self, places: Sequence[RecordPlace]) -> Block:
         rows = [decode_row(members, [*self._spaces]) for members in self._reader.read(places)]

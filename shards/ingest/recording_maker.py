@@ -29,7 +29,7 @@ from shards.settings import IngestSettings
 from shards.signal.sample_buffer import ScratchError
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics, describe
-from shards.write.writer import window_key, write_shard
+from shards.write.writer import ShardRecord, window_key, write_shard
 
 # Errors of the machine: no space, no file handles.
 _MACHINE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
@@ -186,7 +186,7 @@ class _Records:
         self.uids: set[int] = set()
         self._windows = windows
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    def __iter__(self) -> Iterator[ShardRecord]:
         with _recording_errors():
             for window in self._windows:
                 assert np.isfinite(window.imu).all()
@@ -198,4 +198,4 @@ class _Records:
                 self.statistics.add(window.imu[None])
                 if window.meta.label is not None:
                     self.labels.add(window.meta.label)
-                yield window_key(window.meta.uid), encode_window(window), 1
+                yield ShardRecord(window_key(window.meta.uid), encode_window(window))

@@ -199,6 +199,7 @@ class RecordingWindows:
             device=signal.device.name,
             placement=signal.device.placement,
             person=recording.person,
+            session=recording.session or recording.name,
             start_s=start_s,
             label=accepted.planned.label,
             texts=accepted.planned.texts,

@@ -9,7 +9,7 @@ import numpy as np
 
 from primus_scale.data.fit import Expected, misfits
 from primus_scale.data.index import TeacherSpace
-from primus_scale.data.record import Block, recording_id
+from primus_scale.data.record import Block, recording_id, session_id
 from primus_scale.sample import WindowMeta
 
 NORM_TOLERANCE = 1e-2  # of a float16 embedding of up to a few thousand dimensions
@@ -43,7 +43,7 @@ def check_block(block: Block, teachers: Mapping[str, TeacherSpace], labels: Sequ
     """Check a packed block's columns; ValueError naming every field that does not fit.
 
     Embeddings must be those of ``teachers``, of unit norm where present and zero where not; uid,
-    recording and label must be those of the metas, and labels among ``labels``.
+    recording, session and label must be those of the metas, and labels among ``labels``.
     """
     expected = Expected(len(block), block.imu.shape[1:], teachers, len(labels))
     faults = [*block_faults(block, expected, labels)]
@@ -69,11 +69,13 @@ def _contradictions(block: Block, labels: Sequence[str]) -> Iterator[str]:
     in_metas: dict[str, list[Any]] = {
         "uid": [meta.uid for meta in metas],
         "recording": [recording_id(meta) for meta in metas],
+        "session": [session_id(meta) for meta in metas],
         "label": [meta.label for meta in metas],
     }
     in_columns = {
         "uid": block.uid.tolist(),
         "recording": block.recording.tolist(),
+        "session": block.session.tolist(),
         "label": [names[label] for label in block.label],
     }
     for name, values in in_columns.items():

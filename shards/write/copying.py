@@ -15,7 +15,7 @@ from typing import Any
 from primus_scale.data.record import META_MEMBER
 from primus_scale.data.shard_set import RecordPlace, read_record
 from primus_scale.storage.folder import Folder
-from shards.write.writer import window_key, write_shard
+from shards.write.writer import ShardRecord, window_key, write_shard
 
 READ_AHEAD = 32  # records read at once
 
@@ -62,9 +62,7 @@ class ShardCopier:
         name, places = shard
         return {"file": asdict(write_shard(self._to, name, self._records(places)))}
 
-    def _records(
-        self, places: Sequence[RecordPlace]
-    ) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    def _records(self, places: Sequence[RecordPlace]) -> Iterator[ShardRecord]:
         for views in self._reader.read(places):
             members = {name: bytes(view) for name, view in views.items()}
-            yield window_key(json.loads(members[META_MEMBER])["uid"]), members, 1
+            yield ShardRecord(window_key(json.loads(members[META_MEMBER])["uid"]), members)

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import BinaryIO
 
 import numpy as np
@@ -19,9 +20,9 @@ from primus_scale.data.fit import expected_of
 from primus_scale.data.index import (
     INDEX_NAME,
     IndexFile,
+    SessionPart,
     ShardEntry,
     read_index_file,
-    write_index,
 )
 from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
@@ -30,6 +31,7 @@ from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decode_picture, reason, shorten
 from shards.write.checks import ChannelStatistics, block_faults
+from shards.write.sessions import session_parts
 
 _CHUNK_BYTES = 2**20
 _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
@@ -37,10 +39,7 @@ _STATISTICS_TOLERANCE = 1e-6  # of the index against a second pass in float64
 
 @dataclass
 class VerifyReport:
-    """What was found: windows counted by data set, placement, modality and label; every fault.
-
-    notes: what is no fault, but should be known.
-    """
+    """What was found: windows counted by data set, placement, modality and label; every fault."""
 
     url: str
     windows: int = 0
@@ -50,7 +49,6 @@ class VerifyReport:
     placements: Counter[str] = field(default_factory=Counter)
     modalities: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -68,16 +66,14 @@ class VerifyReport:
                 lines.append(f"  {title}")
                 width = max(map(len, counts))
                 lines += [f"    {name:<{width}}  {counts[name]:>9}" for name in sorted(counts)]
-        lines += [f"  note  {note}" for note in self.notes]
         lines += [f"  FAULT  {fault}" for fault in self.faults]
         lines.append(f"  {len(self.faults)} faults" if self.faults else "  no fault found")
         return "\n".join(lines)
 
 
-def verify(url: str, *, seal: bool = False) -> VerifyReport:
+def verify(url: str) -> VerifyReport:
     """Read everything in the shard folder at ``url`` again; faults are reported, not raised.
 
-    seal: where no fault was found, write an index of an earlier version anew, with its seal.
     Only a folder without an index raises FileNotFoundError, and storage that fails, OSError.
     """
     report = VerifyReport(url=Folder(url).url)
@@ -87,14 +83,6 @@ def verify(url: str, *, seal: bool = False) -> VerifyReport:
         report.faults.append(str(error))
         return report
     _Verification(file, report).run()
-    if file.seal == "absent" and seal and report.ok:
-        write_index(file.index, url)
-        report.notes.append(f"{INDEX_NAME} was sealed")
-    elif file.seal == "absent":
-        report.notes.append(
-            f"{INDEX_NAME} was written by an earlier version and has no seal, so an index that was "
-            "altered is not noticed; seal it with --seal"
-        )
     return report
 
 
@@ -193,6 +181,7 @@ class _Verification:
         self._take_statistics(block)
         self._report.windows += len(block)
         if not faults:
+            self._check_sessions(where, place, block)
             self._count(block)
 
     def _decode(self, where: str, data: bytes) -> Block | None:
@@ -218,6 +207,15 @@ class _Verification:
             if uid in self._uids:
                 self._fault(where, f"window {uid} is there more than once")
             self._uids.add(uid)
+
+    def _check_sessions(self, where: str, place: RecordPlace, block: Block) -> None:
+        """The parts of sessions in the index are those of the block's columns."""
+        found = session_parts(block)
+        if place.sessions is None or place.sessions == found:
+            return
+        pairs = enumerate(zip_longest(place.sessions, found))
+        number, stated, part = next((n, a, b) for n, (a, b) in pairs if a != b)
+        self._fault(where, f"sessions: part {number} is {_row(stated)}, the data's {_row(part)}")
 
     def _take_statistics(self, block: Block) -> None:
         shape = len(self._index.channels), self._index.window_samples
@@ -265,6 +263,10 @@ def _member_faults(members: Mapping[str, Data]) -> Iterator[str]:
                 decode_member(name, data)
         except ValueError as error:
             yield str(error)
+
+
+def _row(part: SessionPart | None) -> str:
+    return "missing" if part is None else str(list(part))
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import webdataset
@@ -26,6 +26,7 @@ import webdataset
 from primus_scale.data.index import (
     INDEX_NAME,
     RecordEntry,
+    SessionPart,
     ShardEntry,
     ShardIndex,
     TailEntry,
@@ -37,6 +38,7 @@ from primus_scale.data.record import Block, decode_window, encode_block, encode_
 from primus_scale.sample import CHANNELS, UNITS, Window
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
 from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
+from shards.write.sessions import session_parts
 
 SHARD_BYTES = 64 * 2**20
 _SHARD_NAME = re.compile(r"shard-\d{6}\.tar")
@@ -121,11 +123,11 @@ class _ShardWriter:
                 self.abort()
                 raise
 
-    def _write_record(self, key: str, members: dict[str, bytes], windows: int) -> None:
+    def _write_record(self, record: ShardRecord) -> None:
         with explain_write_errors(self._folder.url):
             if self._shard is None:
                 self._shard = ShardFile(self._folder, shard_name(len(self._shards)))
-            self._shard.write(key, members, windows)
+            self._shard.write(record)
             if self._shard.size >= self._shard_bytes:
                 self._finish_shard()
 
@@ -191,14 +193,15 @@ class WindowShardWriter(_ShardWriter):
         self._statistics.add(imu)
         if window.meta.label is not None and window.meta.label not in self._labels:
             self._labels = tuple(sorted({*self._labels, window.meta.label}))
-        self._write_record(window_key(window.meta.uid), members, windows=1)
+        self._write_record(ShardRecord(window_key(window.meta.uid), members))
 
 
 class PackedShardWriter(_ShardWriter):
     """Writes blocks of windows with teacher embeddings, one block a record.
 
     ``teachers`` says what the embeddings of each modality are; every block must bring exactly
-    these. ``labels`` are the class names that the blocks' label ids index. Errors as
+    these. ``labels`` are the class names that the blocks' label ids index. ``sessions``: the index
+    says which parts of sessions a block consists of, as blocks hold them in order. Errors as
     ``WindowShardWriter``.
     """
 
@@ -211,6 +214,7 @@ class PackedShardWriter(_ShardWriter):
         rate_hz: float,
         teachers: Mapping[str, TeacherSpace],
         labels: Sequence[str] = (),
+        sessions: bool = False,
         channels: Sequence[str] = CHANNELS,
         units: Sequence[str] = UNITS,
         shard_bytes: int = SHARD_BYTES,
@@ -228,6 +232,7 @@ class PackedShardWriter(_ShardWriter):
         )
         self._teachers = dict(teachers)
         self._labels = tuple(labels)
+        self._sessions = sessions
         self._blocks = 0
 
     def write(self, block: Block) -> None:
@@ -241,7 +246,7 @@ class PackedShardWriter(_ShardWriter):
         check_block(block, self._teachers, self._labels)
         self._check_uids(block.uid.tolist(), names)
         self._statistics.add(block.imu)
-        self._write_record(block_key(self._blocks), encode_block(block), windows=len(block))
+        self._write_record(block_record(self._blocks, block, sessions=self._sessions))
         self._blocks += 1
 
 
@@ -293,24 +298,35 @@ def window_key(uid: int) -> str:
     return f"{uid % 2**64:016x}"
 
 
-def block_key(number: int) -> str:
-    """Base name of a block's files, by its place in the index."""
-    return f"block-{number:08d}"
+def block_record(number: int, block: Block, *, sessions: bool) -> ShardRecord:
+    """The record of a block, named by its place in the index.
+
+    sessions: with the parts of sessions that it consists of.
+    """
+    parts = session_parts(block) if sessions else ()
+    return ShardRecord(f"block-{number:08d}", encode_block(block), len(block), parts)
 
 
-def write_shard(
-    folder: Folder, name: str, records: Iterable[tuple[str, dict[str, bytes], int]]
-) -> ShardEntry:
-    """Write a whole shard of records (key, members, windows); it appears when it is finished.
+class ShardRecord(NamedTuple):
+    """A record to be written: base name and members of its files, and what the index says of it."""
+
+    key: str
+    members: dict[str, bytes]
+    windows: int = 1
+    sessions: tuple[SessionPart, ...] = ()
+
+
+def write_shard(folder: Folder, name: str, records: Iterable[ShardRecord]) -> ShardEntry:
+    """Write a whole shard of records; it appears when it is finished.
 
     OSError naming the folder where it cannot be written; whatever ``records`` raises.
     """
     with explain_write_errors(folder.url):
         shard = ShardFile(folder, name)
     try:
-        for key, members, windows in records:
+        for record in records:
             with explain_write_errors(folder.url):
-                shard.write(key, members, windows)
+                shard.write(record)
         with explain_write_errors(folder.url):
             return shard.finish()
     except BaseException:
@@ -324,6 +340,7 @@ class ShardFile:
     def __init__(self, folder: Folder, name: str) -> None:
         self._name = name
         self._records: list[tuple[int, int, int]] = []
+        self._sessions: list[tuple[SessionPart, ...]] = []
         with ExitStack() as stack:
             self._path = stack.enter_context(folder.staging(name))
             self._file = stack.enter_context(self._path.open("wb"))
@@ -336,11 +353,12 @@ class ShardFile:
         """Bytes written so far."""
         return int(self._tar.tarstream.offset)
 
-    def write(self, key: str, members: dict[str, bytes], windows: int) -> None:
-        """Append a record of so many windows."""
+    def write(self, record: ShardRecord) -> None:
+        """Append a record."""
         start = self.size
-        self._tar.write({"__key__": key, **members})
-        self._records.append((start, self.size - start, windows))
+        self._tar.write({"__key__": record.key, **record.members})
+        self._records.append((start, self.size - start, record.windows))
+        self._sessions.append(record.sessions)
 
     def finish(self) -> ShardEntry:
         """Close the tar, take its checksums, and let it appear in the folder."""
@@ -370,7 +388,14 @@ class ShardFile:
             size = file.tell()
         if all(tail.length == record.length for tail, record in zip(tails, records, strict=True)):
             tails = []
-        return ShardEntry(self._name, size, digest.hexdigest(), tuple(records), tuple(tails))
+        return ShardEntry(
+            name=self._name,
+            size=size,
+            sha256=digest.hexdigest(),
+            records=tuple(records),
+            tails=tuple(tails),
+            sessions=tuple(self._sessions) if any(self._sessions) else (),
+        )
 
 
 class _DiscardError(Exception):

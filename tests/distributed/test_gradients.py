@@ -64,6 +64,7 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
         imu[mine],
         uid[mine],
         uid[mine] // 4,
+        uid[mine] // 8,
         torch.full((rows,), -1),
         {name: rows_[mine] * present[name][mine, None] for name, rows_ in embeddings.items()},
         {name: rows_[mine] for name, rows_ in present.items()},
@@ -86,6 +87,7 @@ def make_support(objective: ObjectiveConfig) -> RingSupportSet:
         SupportEntries(
             uid,
             uid // 4,
+            uid // 8,
             {name: torch.randn(40, dim, generator=draw) for name, dim in DIMS.items()},
             {
                 "imu": torch.ones(40, dtype=torch.bool),

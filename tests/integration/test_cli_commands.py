@@ -40,6 +40,7 @@ def write_task(folder: Path) -> str:
                     device="imu",
                     placement="waist",
                     person=f"person-{person}",
+                    session=f"{side}-{number}",
                     start_s=0.0,
                     label=label,
                 )

@@ -18,7 +18,6 @@ import torch
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from primus_scale.config import SupportConfig
-from primus_scale.sample import Origin
 from primus_scale.support import (
     Exclusion,
     Neighbours,
@@ -74,6 +73,7 @@ def make_entries(step: int) -> SupportEntries:
     return SupportEntries(
         uid,
         uid // 7,
+        uid // 14 + 1000,
         {name: torch.randn(BATCH, dim, generator=draws) for name, dim in DIMS.items()},
         {
             "imu": torch.ones(BATCH, dtype=torch.bool),
@@ -85,7 +85,7 @@ def make_entries(step: int) -> SupportEntries:
 
 def exclude(batch: SupportEntries) -> Exclusion:
     """Windows of 5 s, of which a recording holds one each 2.5 s: one before and one after."""
-    return Exclusion(Origin(batch.uid, batch.recording, batch.start_s), within_s=4.98)
+    return Exclusion(batch.origin, within_s=4.98)
 
 
 def search(support: SupportSet, step: int, modality: str) -> Neighbours:
@@ -228,7 +228,7 @@ def test_actors_with_inverted_lists_find_what_was_put_in() -> None:
     uid, present = torch.arange(count), dict.fromkeys(DIMS, torch.ones(count, dtype=torch.bool))
     config = SupportConfig(home="service", actors=2, synchronous=True, timeout_s=300)
     with closing(ServiceSupportSet(spec, config)) as served:
-        everything = SupportEntries(uid, uid, vectors, present)
+        everything = SupportEntries(uid, uid, uid, vectors, present)
         for rows in uid.split(8192):
             served.enqueue(everything.at(rows))
         chosen = torch.randint(count, (500,), generator=draws)

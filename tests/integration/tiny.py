@@ -274,5 +274,6 @@ def _meta(seed: int, number: int) -> WindowMeta:
         device="imu",
         placement="waist",
         person=f"person-{number // 20}",
+        session=recording,
         start_s=start_s,
     )

@@ -53,6 +53,7 @@ def make_batch() -> Batch:
         imu=torch.randn(ROWS, 6, 250),
         uid=torch.arange(ROWS),
         recording=torch.zeros(ROWS, dtype=torch.int64),
+        session=torch.zeros(ROWS, dtype=torch.int64),
         label=torch.full((ROWS,), -1),
         embeddings={name: unit_rows(ROWS, dim) for name, dim in DIMS.items()},
         present=present,
@@ -64,6 +65,7 @@ def make_neighbours(config: Config) -> Neighbours:
     return Neighbours(
         uid=torch.arange(100, 100 + ROWS)[:, None],
         recording=torch.zeros(ROWS, 1, dtype=torch.int64),
+        session=torch.zeros(ROWS, 1, dtype=torch.int64),
         age=torch.zeros(ROWS, 1, dtype=torch.int64),
         score=torch.zeros(ROWS, 1),
         valid=torch.rand(ROWS, 1) < 0.8,

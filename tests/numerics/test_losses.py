@@ -157,6 +157,7 @@ def make_batch():
         torch.zeros(B, 6, 4),
         numbers,
         numbers // 4,
+        numbers // 8,
         numbers,
         embeddings,
         present,
@@ -175,6 +176,7 @@ def make_neighbours(k):
     return Neighbours(
         uid=uid,
         recording=uid // 4,
+        session=uid // 8,
         start_s=(uid % 4).double(),
         age=uid,
         score=torch.ones(B, k),

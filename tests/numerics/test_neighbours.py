@@ -22,6 +22,7 @@ DIMS = {"imu": 6, "video": 9, "text": 4}
 class Entry(NamedTuple):
     uid: int
     recording: int
+    session: int
     start_s: float
     embeddings: dict[str, np.ndarray]  # float64, L2-normalised; absent where missing
 
@@ -60,7 +61,7 @@ class ListOfEntries:
 def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries, list[Entry]]:
     """Entries whose uids repeat now and then, and which lack this or that modality."""
     uid = draws.integers(0, 60, count)
-    recording, start_s = whereabouts(uid)
+    recording, session, start_s = whereabouts(uid)
     vectors = {name: draws.normal(size=(count, dim)) for name, dim in DIMS.items()}
     present = {name: draws.random(count) < 0.6 for name in DIMS}
     present["imu"][:] = True
@@ -68,6 +69,7 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
         Entry(
             int(uid[i]),
             int(recording[i]),
+            int(session[i]),
             float(start_s[i]),
             {m: vectors[m][i] / np.linalg.norm(vectors[m][i]) for m in DIMS if present[m][i]},
         )
@@ -76,6 +78,7 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
     entries = SupportEntries(
         torch.from_numpy(uid),
         torch.from_numpy(recording),
+        torch.from_numpy(session),
         {name: torch.from_numpy(rows).float() for name, rows in vectors.items()},
         {name: torch.from_numpy(rows) for name, rows in present.items()},
         torch.from_numpy(start_s),
@@ -83,9 +86,9 @@ def make_entries(draws: np.random.Generator, count: int) -> tuple[SupportEntries
     return entries, listed
 
 
-def whereabouts(uid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recording and start time of windows: three devices begin a window each 2 s, not at once."""
-    return uid // 15, uid % 5 * 2.0 + uid % 15 // 5 * 0.3
+def whereabouts(uid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recording, session and start: three devices begin a window each 2 s, not at once."""
+    return uid // 15, uid // 30 + 7, uid % 5 * 2.0 + uid % 15 // 5 * 0.3
 
 
 @pytest.mark.parametrize("within_s", [-1.0, 3.9, math.inf], ids=["window", "moment", "recording"])
@@ -117,7 +120,7 @@ def test_ring_finds_what_a_list_finds(backend, imu_answers, within_s):
                     at = (row, place)
                     assert found.score[at].item() == pytest.approx(score, abs=1e-6)
                     assert found.age[at] == age
-                    assert (found.uid[at], found.recording[at]) == (entry.uid, entry.recording)
+                    assert tuple(column.item() for column in found.origin.at(at)) == entry[:4]
                     assert found.start_s[at] == entry.start_s
                     for name in DIMS:
                         assert bool(found.present[name][at]) == (name in entry.embeddings)
@@ -137,6 +140,7 @@ def test_faiss_equals_torch_at_a_real_size():
     for _ in range(5):  # each uid lies in the ring up to four times
         uid = torch.randint(900, (900,), generator=draws)
         entries = SupportEntries(
+            uid,
             uid,
             uid,
             {"imu": torch.randn(900, 64, generator=draws)},
@@ -168,9 +172,12 @@ def test_a_neighbour_is_found_behind_all_of_a_long_recording(monkeypatch, index,
     spread = torch.where(recording == 0, 0.1, 1.0)[:, None]
     vectors = centre + spread * torch.randn(5000, 16, generator=draws)
     present = torch.ones(5000, dtype=torch.bool)
-    ring.enqueue(SupportEntries(uid, recording, {"imu": vectors}, {"imu": present}, uid * 5.0))
+    session = recording // 2
+    ring.enqueue(
+        SupportEntries(uid, recording, session, {"imu": vectors}, {"imu": present}, uid * 5.0)
+    )
     asking = torch.arange(0, 3000, 300)
-    origin = Origin(asking, recording[asking], asking * 5.0)
+    origin = Origin(asking, recording[asking], session[asking], asking * 5.0)
     found = ring.search(vectors[asking], 3, Exclusion(origin, math.inf), "imu")
     assert found.valid.all() and (found.recording != 0).all()
     unit = torch.nn.functional.normalize(vectors, dim=1)
@@ -178,5 +185,5 @@ def test_a_neighbour_is_found_behind_all_of_a_long_recording(monkeypatch, index,
     expected = (unit[asking].double() @ held.double().T).sort(dim=1, descending=True)
     assert torch.equal(found.uid, 3000 + expected.indices[:, :3])
     # Rows that ask for another recording's neighbours have them from the first search.
-    other = Exclusion(Origin(asking, recording[asking] + 999, asking * 5.0), -1.0)
+    other = Exclusion(origin._replace(recording=recording[asking] + 999), -1.0)
     assert (ring.search(vectors[asking], 1, other, "imu").recording == 0).all()

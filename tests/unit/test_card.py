@@ -303,6 +303,7 @@ def test_uid_of_shown_windows_is_not_lost(tmp_path):
         device="imu",
         placement="chest",
         person="",
+        session="ü",
         start_s=0.0,
     )
     write_windows(str(tmp_path), [replace(make_windows(1)[0], meta=meta)])

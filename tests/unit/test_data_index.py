@@ -29,7 +29,7 @@ def test_round_trip(folder):
 
 
 def test_digest_is_that_of_the_content(folder):
-    """And so stands in the file; equal for an index without the seal, other for any other field."""
+    """And so stands in the file; other for any other field."""
     index = read_index(str(folder))
     text = (folder / "index.json").read_text()
     content = json.dumps(json.loads(text) | {"schema": None, "sha256": None}, separators=(",", ":"))
@@ -71,26 +71,25 @@ def test_an_index_laid_out_anew_is_refused(folder):
         read_index(str(folder))
 
 
-def unseal(folder):
-    """As the versions before this schema have written it."""
-    edit_index(folder, lambda tree: (tree.pop("sha256"), tree.update(schema=1)), seal=False)
+@pytest.mark.parametrize("schema", [1, 2])
+def test_folders_of_earlier_schemas_are_refused_with_the_commands_that_write_them(
+    folder, tmp_path, schema
+):
+    def change(tree):
+        tree.update(schema=schema)
 
+    edit_index(folder, change, seal=False)
+    with pytest.raises(ValueError, match=rf"field schema is {schema}, .* reads 3; ") as refused:
+        ShardSet.open(str(folder))
+    embed = f"primus-scale shards embed --src WINDOWS --out {folder} --overwrite"
+    assert f"({embed}; its window shards first, with primus" in str(refused.value)
 
-def test_an_index_of_an_earlier_version_is_read(folder):
-    before = read_index(str(folder))
-    unseal(folder)
-    assert read_index(str(folder)) == before
-    shard_set = ShardSet.open(str(folder))
-    assert shard_set.unsealed == (str(folder),)
-    assert shard_set.index.digest == before.digest
-    write_index(before, str(folder))
-    assert ShardSet.open(str(folder)).unsealed == ()
-
-
-def test_an_earlier_schema_with_a_seal_is_neither(folder):
-    edit_index(folder, lambda tree: tree.update(schema=1), seal=False)
-    with pytest.raises(ValueError, match=r"index\.json: field sha256"):
-        read_index(str(folder))
+    windows = tmp_path / "windows"
+    write_windows(str(windows), make_windows(4))
+    edit_index(windows, change, seal=False)
+    with pytest.raises(ValueError, match="field schema is") as refused:
+        ShardSet.open(str(windows))
+    assert f"(primus-scale shards build NAME --out {windows} --overwrite)" in str(refused.value)
 
 
 def test_trailing_slash_and_file_url(folder):
@@ -114,7 +113,7 @@ def test_not_json(folder, content):
 @pytest.mark.parametrize("schema", [None, 0, SCHEMA_VERSION + 1, "1", True, [2], "x" * 10_000])
 def test_wrong_schema(folder, schema):
     edit_index(folder, lambda tree: tree.update(schema=schema))
-    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 2; write"):
+    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 3; write"):
         read_index(str(folder))
 
 

@@ -52,6 +52,7 @@ def write_side(folder: Path, people: range, classes: tuple[str, ...] = CLASSES) 
                 device="imu",
                 placement="waist",
                 person=str(side.person[number]),
+                session=str(side.person[number]),
                 start_s=float(number),
                 label=label,
             )

@@ -28,6 +28,7 @@ def make_batch(seed: int) -> Batch:
         torch.zeros(ROWS, 6, 8),
         numbers,
         numbers // 7,
+        numbers // 14,
         numbers,
         {name: torch.randn(ROWS, DIMS[name], generator=draws) for name in present},
         present,

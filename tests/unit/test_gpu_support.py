@@ -37,6 +37,7 @@ def entries(first: int, count: int) -> SupportEntries:
     return SupportEntries(
         uid,
         uid // 10,
+        uid // 20,
         {name: torch.randn(count, dim, generator=draws) for name, dim in DIMS.items()},
         {
             "imu": torch.ones(count, dtype=torch.bool),
@@ -49,6 +50,7 @@ def on_cuda(some: SupportEntries) -> SupportEntries:
     return SupportEntries(
         some.uid.cuda(),
         some.recording.cuda(),
+        some.session.cuda(),
         {name: vectors.cuda() for name, vectors in some.embeddings.items()},
         {name: present.cuda() for name, present in some.present.items()},
         some.start_s.cuda(),

@@ -34,6 +34,7 @@ def make_batch(rows: int = 6, video: list[int] | None = None) -> Batch:
         imu=torch.randn(rows, 6, 8),
         uid=uid,
         recording=uid + 100,
+        session=uid + 200,
         label=uid,
         embeddings={"video": torch.randn(rows, 3) * present[:, None], "text": torch.randn(rows, 5)},
         present={"video": present, "text": torch.ones(rows, dtype=torch.bool)},
@@ -198,6 +199,7 @@ def test_a_mean_of_neighbours_is_no_negative_of_any_of_their_moments(exclude):
     found = Neighbours(
         uid=torch.tensor([[50, 51], [0, 52], [53, 54]]),
         recording=torch.tensor([[30, 31], [7, 32], [33, 7]]),
+        session=torch.zeros(3, 2).long(),
         age=torch.zeros(3, 2).long(),
         score=torch.zeros(3, 2),
         valid=torch.ones(3, 2, dtype=torch.bool),
@@ -231,6 +233,7 @@ def test_all_rows_are_remembered_without_gradient():
     entries = support_entries(view, batch)
     assert entries.uid.tolist() == [0, 1, 2, 3, 4, 5]
     assert entries.recording.tolist() == [100, 101, 102, 103, 104, 105]
+    assert entries.session.tolist() == [200, 201, 202, 203, 204, 205]
     assert entries.present["video"].tolist() == [True, True, False, True, True, True]
     assert torch.equal(entries.embeddings["imu"], view.ss)
     assert not entries.embeddings["imu"].requires_grad

@@ -265,7 +265,7 @@ def test_a_ring_with_an_index_comes_back_from_a_snapshot(tmp_path, monkeypatch, 
             "imu": torch.ones(count, dtype=torch.bool),
             "video": torch.rand(count, generator=draws) < 0.8,
         }
-        return SupportEntries(uid, uid, vectors, present)
+        return SupportEntries(uid, uid, uid, vectors, present)
 
     exact, ring, copy = make("flat"), make(index), make(index)
     for first in range(0, 2500, 250):

@@ -94,6 +94,7 @@ def make_batch(**changes):
         "imu": torch.zeros(rows, 6, 4),
         "uid": ids,
         "recording": ids,
+        "session": ids,
         "label": ids,
         "texts": ITEMS,
         "frames": [()] * rows,
