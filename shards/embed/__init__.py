@@ -1,1 +1,1 @@
-"""Frozen teachers over window shards, the one shuffle, and packing into blocks."""
+"""Frozen teachers over window shards, the order of packing, and packing into blocks."""

@@ -5,19 +5,20 @@
 
 Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
 folder (``shards.tasks.store``): a picture that devices of one moment share goes through the
-teacher once. Then they are packed in an order drawn from the seed (``shards.embed.shuffle``), so
-that every block is a random sample of the whole set. Both steps are split among workers, go on
-where they were after a kill, and give the same bytes whatever the number of workers and threads.
+teacher once. Then they are packed in another order (``shards.embed.order``): by sessions, so that a
+batch can hold many windows of one session, or shuffled, so that every block is a random sample of
+the whole set. Both steps are split among workers, go on where they were after a kill, and give the
+same bytes whatever the number of workers and threads.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,14 +36,14 @@ from primus_scale.distributed.storage_lock import held
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
 from primus_scale.teachers import Teacher, build_teachers
-from shards.embed.group_embedder import GroupEmbedder
+from shards.embed.group_embedder import GroupEmbedder, GroupRequest, unpack_columns
 from shards.embed.grouping import plan_groups
+from shards.embed.order import ORDERS, WindowColumns
 from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
-from shards.embed.shuffle import shuffled_places
 from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed, on_cluster, runs_in_process
-from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
+from shards.write.writer import check_output, open_output, remove_other_shards
 
 GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
 GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
@@ -61,6 +62,15 @@ class _EmbeddingPool:
 
 
 @dataclass(frozen=True)
+class _Packing:
+    """How windows are packed. order: of ``ORDERS``. block: windows a record, at most."""
+
+    order: str
+    block: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class _Teachers:
     """Teachers: how workers build them, their embedding spaces by modality, device and batch."""
 
@@ -70,12 +80,20 @@ class _Teachers:
     batch: int
 
 
+class _Embedded(NamedTuple):
+    """Embedded windows in the order of the source: their tars, and what packing them depends on."""
+
+    files: list[ShardEntry]
+    windows: WindowColumns
+
+
 def embed(
     windows_url: str,
     out_url: str,
     *,
     video: str | None = None,
     text: str | None = None,
+    order: str = "sessions",
     block: int = 256,
     seed: int = 0,
     device: str = "auto",
@@ -88,12 +106,13 @@ def embed(
 ) -> ShardIndex:
     """Embed the window shards at ``windows_url`` and write packed shards to ``out_url``.
 
-    video, text: names of teachers as in ``TeachersConfig``; at least one. block: windows a record.
-    seed: of the order of windows. batch: frames or texts in one forward pass. workers: Ray workers
-    (``shards.tasks.workers``). threads: of each worker, that decode pictures and run teachers
-    (None: this machine's cores divided by workers; 1 on an existing cluster). gpus_per_worker:
-    share of a device, with device cuda. overwrite: replace shards that already lie at ``out_url``.
-    report: called with lines of progress. The same call continues a run that was stopped.
+    video, text: names of teachers as in ``TeachersConfig``; at least one. order: of ``ORDERS``.
+    block: windows a record, at most. seed: of the order. batch: frames or texts in one forward
+    pass. workers: Ray workers (``shards.tasks.workers``). threads: of each worker, that decode
+    pictures and run teachers (None: this machine's cores divided by workers; 1 on an existing
+    cluster). gpus_per_worker: share of a device, with device cuda. overwrite: replace shards that
+    already lie at ``out_url``. report: called with lines of progress. The same call continues a run
+    that was stopped.
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
     the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
@@ -103,6 +122,8 @@ def embed(
     for name, value in {"block": block, "batch": batch, "workers": workers}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}, and none of {', '.join(ORDERS)}")
     device = _choose_device(device, workers, report)
     gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
     pool = _EmbeddingPool(workers, _choose_threads(threads, workers), gpus, report)
@@ -110,19 +131,19 @@ def embed(
     teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, pool)
     with held(out_url, instead="another --out"):
         check_output(out_url, overwrite)
-        index = _embed(source, out_url, teachers, block, seed, pool)
+        index = _embed(source, out_url, teachers, _Packing(order, block, seed), pool)
     report(f"{out_url}: {index.windows} windows packed")
     return index
 
 
 def _embed(
-    source: ShardSet, out_url: str, teachers: _Teachers, block: int, seed: int, pool: _EmbeddingPool
+    source: ShardSet, out_url: str, teachers: _Teachers, packing: _Packing, pool: _EmbeddingPool
 ) -> ShardIndex:
     """The work of ``embed``, with the output locked."""
     store = TaskStore(out_url)
-    groups = _embed_groups(source, store, teachers, pool)
+    embedded = _embed_groups(source, store, teachers, pool)
     open_output(out_url)
-    shards = _pack(source, out_url, store, groups, teachers.spaces, block, seed, pool)
+    shards = _pack(source, out_url, store, embedded, teachers.spaces, packing, pool)
     remove_other_shards(out_url, shards)
     index = replace(
         source.index,
@@ -130,7 +151,11 @@ def _embed(
         shards=shards,
         labels=source.labels,
         teachers=dict(teachers.spaces),
-        provenance={**source.index.provenance, "packing_seed": seed},
+        provenance={
+            **source.index.provenance,
+            "packing_order": packing.order,
+            "packing_seed": packing.seed,
+        },
     )
     write_index(index, out_url)
     store.remove()
@@ -196,8 +221,8 @@ def _embed_groups(
     store: TaskStore,
     teachers: _Teachers,
     pool: _EmbeddingPool,
-) -> list[ShardEntry]:
-    """The tars of embedded windows, in the order of the source."""
+) -> _Embedded:
+    """The windows, embedded in groups."""
     index, folder = source.index, source.folders[0]
     contents = settings_digest([shard.sha256 for shard in index.shards])
     keys = {modality: space.key for modality, space in teachers.spaces.items()}
@@ -208,7 +233,7 @@ def _embed_groups(
     for number, group in enumerate(groups):
         key = f"group-{number:06d}"
         depends = settings_digest(contents, keys, numerics, start, len(group))
-        tasks.append(Task(key, depends, (f"{key}.tar", group)))
+        tasks.append(Task(key, depends, GroupRequest(f"{key}.tar", group)))
         start += len(group)
     make_worker = partial(
         GroupEmbedder,
@@ -220,12 +245,14 @@ def _embed_groups(
         pool.threads,
     )
     made = _run("embed", store, store.folder, tasks, make_worker, pool, _parse_group)
-    _check_uids(np.concatenate([uids for _, uids in made]))
-    return [file for file, _ in made]
+    columns = zip(*(columns for _, columns in made), strict=True)
+    windows = WindowColumns(*map(np.concatenate, columns))
+    _check_uids(windows.uid)
+    return _Embedded([file for file, _ in made], windows)
 
 
-def _parse_group(result: Any) -> tuple[ShardEntry, np.ndarray]:
-    return parse_shard_entry(result["file"]), np.array(result["uids"], dtype=np.int64)
+def _parse_group(result: Any) -> tuple[ShardEntry, WindowColumns]:
+    return parse_shard_entry(result["file"]), unpack_columns(result["windows"])
 
 
 def _parse_shard(result: Any) -> ShardEntry:
@@ -243,26 +270,30 @@ def _pack(
     source: ShardSet,
     out_url: str,
     store: TaskStore,
-    groups: Sequence[ShardEntry],
+    embedded: _Embedded,
     spaces: Mapping[str, TeacherSpace],
-    block: int,
-    seed: int,
+    packing: _Packing,
     pool: _EmbeddingPool,
 ) -> tuple[ShardEntry, ...]:
-    """The packed shards, written from the groups' tars in random order."""
+    """The packed shards, written from the groups' tars."""
     plan = plan_packed_shards(
-        shuffled_places(groups, seed), block, count_row_bytes(source.index, spaces)
+        list_places(embedded.files),
+        ORDERS[packing.order](embedded.windows, packing.block, packing.seed),
+        count_row_bytes(source.index, spaces),
     )
-    contents = settings_digest([group.sha256 for group in groups])
-    settings = [version("primus-scale"), contents, list(source.labels), seed, block]
-    tasks, first = [], 0
-    for number, places in enumerate(plan):
-        name = shard_name(number)
-        depends = settings_digest(settings, first, len(places))
-        tasks.append(Task(name, depends, (name, first, places)))
-        first += -(-len(places) // block)
+    contents = settings_digest([file.sha256 for file in embedded.files])
+    settings = [version("primus-scale"), contents, list(source.labels), asdict(packing)]
+    tasks = [
+        Task(shard.name, settings_digest(settings, shard.first, shard.windows), shard)
+        for shard in plan
+    ]
     make_worker = partial(
-        ShardPacker, store.folder.url, out_url, block, source.labels, dict(spaces)
+        ShardPacker,
+        store.folder.url,
+        out_url,
+        sessions=packing.order == "sessions",
+        labels=source.labels,
+        spaces=dict(spaces),
     )
     pool = replace(pool, threads=1, gpus=0.0)
     return tuple(_run("pack", store, Folder(out_url), tasks, make_worker, pool, _parse_shard))
@@ -281,7 +312,7 @@ def _run(
 
     OSError where one task has none.
     """
-    windows = sum(len(task.item[-1]) for task in tasks)
+    windows = sum(task.item.windows for task in tasks)
     progress = TaskProgress(what, windows, "windows", pool.report)
     pool.report(f"{what}  {windows} windows  parts: {len(tasks)}")
     results: dict[str, Result] = {}
@@ -300,5 +331,5 @@ def _run(
                 "memory ran out, and run it again: it goes on where it was"
             )
         results[task.key] = parse(result)
-        progress.add(len(task.item[-1]), kept=kept)
+        progress.add(task.item.windows, kept=kept)
     return [results[task.key] for task in tasks]

@@ -1,7 +1,7 @@
 """A worker of the embedding stage: runs the frozen teachers over one group of windows at a time.
 
 embedder = GroupEmbedder(source_url, work_url, build_teachers, spaces, shape, threads)
-result = embedder(("group-000000.tar", places))
+result = embedder(GroupRequest("group-000000.tar", places))
 
 A group's windows are written to a tar in the work folder: a window without its frames, and a
 float16 vector for each modality it has. Nothing is shared between groups, so the bytes of a group
@@ -10,20 +10,21 @@ depend neither on the worker that has it nor on what that worker did before.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.members import Data, decode_member, encode_npy
-from primus_scale.data.record import decode_window, encode_window
+from primus_scale.data.record import decode_window, encode_window, recording_id, session_id
 from primus_scale.data.shard_set import RecordPlace
-from primus_scale.sample import Window
+from primus_scale.sample import Window, WindowMeta
 from primus_scale.storage.folder import Folder
 from primus_scale.teachers import (
     Teacher,
@@ -31,9 +32,22 @@ from primus_scale.teachers import (
     check_teachers,
     embed_windows,
 )
+from shards.embed.order import WindowColumns
 from shards.write.checks import check_imu, describe
 from shards.write.copying import RecordReader
 from shards.write.writer import ShardRecord, window_key, write_shard
+
+
+class GroupRequest(NamedTuple):
+    """A group to be embedded: the name of its tar, and where its windows lie."""
+
+    name: str
+    places: Sequence[RecordPlace]
+
+    @property
+    def windows(self) -> int:
+        """How many windows it holds."""
+        return len(self.places)
 
 
 class GroupEmbedder:
@@ -59,14 +73,14 @@ class GroupEmbedder:
         self._shape = shape
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, item: tuple[str, Sequence[RecordPlace]]) -> dict[str, Any]:
-        """Embed the windows at ``item[1]`` into the tar ``item[0]``.
+    def __call__(self, request: GroupRequest) -> dict[str, Any]:
+        """Embed a group's windows into its tar.
 
-        Returns its ``ShardEntry`` as ``file`` and the windows' ``uids``, as JSON. ValueError naming
-        the window where a frame cannot be decoded or samples are not as the index says.
+        Returns the tar's ``ShardEntry`` as ``file`` and the windows' columns (``pack_columns``) as
+        ``windows``, as JSON. ValueError naming the window where a frame cannot be decoded or
+        samples are not as the index says.
         """
-        name, places = item
-        group = [decode_window(members) for members in self._source.read(places)]
+        group = [decode_window(members) for members in self._source.read(request.places)]
         for window in group:
             check_imu(window.imu[None], self._shape, [describe(window.meta)])
         with _reproducible():
@@ -75,8 +89,8 @@ class GroupEmbedder:
             ShardRecord(window_key(window.meta.uid), encode_row(window, row))
             for window, row in zip(group, _rows(vectors, len(group)), strict=True)
         )
-        entry = write_shard(self._folder, name, records)
-        return {"file": asdict(entry), "uids": [window.meta.uid for window in group]}
+        entry = write_shard(self._folder, request.name, records)
+        return {"file": asdict(entry), "windows": pack_columns([w.meta for w in group])}
 
     def _embed(
         self, modality: str, teacher: Teacher, group: Sequence[Window]
@@ -91,6 +105,26 @@ class GroupEmbedder:
             owner = next(window for window in group if error.frame in window.frames)
             raise ValueError(f"{describe(owner.meta)}: {error}") from None
         return vectors.to(torch.float16).cpu().numpy(), mask.cpu().numpy()
+
+
+def pack_columns(metas: Sequence[WindowMeta]) -> str:
+    """The columns of windows that their order depends on, as text: numbers would be twice as long.
+
+    It is the base64 of ``WindowColumns``, one after another, as little-endian 64-bit numbers.
+    """
+    columns = WindowColumns(
+        uid=np.array([meta.uid for meta in metas], "<i8"),
+        session=np.array([session_id(meta) for meta in metas], "<i8"),
+        recording=np.array([recording_id(meta) for meta in metas], "<i8"),
+        start_s=np.array([meta.start_s for meta in metas], "<f8"),
+    )
+    return base64.b64encode(b"".join(column.tobytes() for column in columns)).decode()
+
+
+def unpack_columns(text: str) -> WindowColumns:
+    """What ``pack_columns`` made."""
+    uid, session, recording, start = np.frombuffer(base64.b64decode(text), "<i8").reshape(4, -1)
+    return WindowColumns(uid, session, recording, start.view("<f8"))
 
 
 def encode_row(window: Window, vectors: Mapping[str, np.ndarray]) -> dict[str, bytes]:

@@ -5,9 +5,9 @@
 
 A recording becomes a tar of windows in the output's ``.work`` folder
 (``shards.tasks.store``), whichever worker has it; then all windows are copied into the shards,
-recording by recording in the order of the listing, devices of one moment side by side (the one
-shuffle is that of packing, ``shards.embed.shuffle``). Both steps continue after a kill, and
-neither depends on the number of workers. A recording that cannot be read is listed in
+recording by recording in the order of the listing, devices of one moment side by side (another
+order is that of packing, ``shards.embed.order``). Both steps continue after a kill, and neither
+depends on the number of workers. A recording that cannot be read is listed in
 ``ingest.json``, and the others go on; only an output that cannot be written, or a source that is
 gone, ends the run.
 """
@@ -224,7 +224,8 @@ def _copy(
 ) -> list[ShardEntry]:
     """The shards, written from the recordings' tars in their order."""
     files = [one.file for one in results if one.file]
-    plan = plan_shards(list_places(files), job.settings.shard_bytes)
+    places = list_places(files)
+    plan = plan_shards(places, [place.entry.length for place in places], job.settings.shard_bytes)
     contents = settings_digest([file.sha256 for file in files])
     tasks = []
     for number, places in enumerate(plan):

@@ -7,10 +7,10 @@ in any order, with the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from primus_scale.data.record import META_MEMBER
 from primus_scale.data.shard_set import RecordPlace, read_record
@@ -19,17 +19,21 @@ from shards.write.writer import ShardRecord, window_key, write_shard
 
 READ_AHEAD = 32  # records read at once
 
+Record = TypeVar("Record")
 
-def plan_shards(places: Sequence[RecordPlace], shard_bytes: int) -> list[list[RecordPlace]]:
-    """The records at ``places``, in that order, in shards of ``shard_bytes``."""
-    shards: list[list[RecordPlace]] = []
+
+def plan_shards(
+    records: Iterable[Record], sizes: Iterable[int], shard_bytes: int
+) -> list[list[Record]]:
+    """The records, of ``sizes`` bytes, in that order in shards that the last one fills."""
+    shards: list[list[Record]] = []
     left = 0
-    for place in places:
+    for record, size in zip(records, sizes, strict=True):
         if left <= 0:
             shards.append([])
             left = shard_bytes
-        shards[-1].append(place)
-        left -= place.entry.length
+        shards[-1].append(record)
+        left -= size
     return shards
 
 

