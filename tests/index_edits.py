@@ -26,7 +26,13 @@ def deep(levels: int) -> Any:
     return tree
 
 
-# Of a packed folder of at least two shards, two records in the first, with both teachers.
+def parts(tree: dict[str, Any]) -> Any:
+    """Of sessions, in the second record."""
+    return tree["shards"][0]["sessions"][1]
+
+
+# Of a packed folder of at least two shards, two records in the first, with both teachers, and
+# three parts of sessions in the second record.
 EDITS: dict[str, Edit] = {
     "labels swapped": lambda t: swap(t["labels"]),
     "a label renamed": lambda t: t["labels"].__setitem__(1, "other"),
@@ -86,6 +92,26 @@ EDITS: dict[str, Edit] = {
     "a crc32 beyond 32 bits": lambda t: record(t).__setitem__(3, 2**32),
     "a record of three": lambda t: record(t).pop(),
     "a record of text": lambda t: record(t).__setitem__(1, str(record(t)[1])),
+    "another session": lambda t: parts(t)[0].__setitem__(0, parts(t)[0][0] ^ 1),
+    "a session beyond 64 bits": lambda t: parts(t)[0].__setitem__(0, 2**63),
+    "a session of text": lambda t: parts(t)[0].__setitem__(0, str(parts(t)[0][0])),
+    "sessions swapped": lambda t: swap(parts(t), 0, 2),
+    "sessions joined": lambda t: (parts(t).pop(0), parts(t)[0].__setitem__(1, 2)),
+    "a window moved to another session": lambda t: (
+        parts(t)[0].__setitem__(1, parts(t)[0][1] + 1),
+        parts(t)[2].__setitem__(1, parts(t)[2][1] - 1),
+    ),
+    "a window more in a session": lambda t: parts(t)[0].__setitem__(1, parts(t)[0][1] + 1),
+    "a session of no window": lambda t: parts(t).append([1, 0, 0.0]),
+    "a session of -1 windows": lambda t: parts(t).extend([[1, -1, 0.0], [1, 1, 0.0]]),
+    "another step": lambda t: parts(t)[2].__setitem__(2, parts(t)[2][2] / 2),
+    "a negative step": lambda t: parts(t)[2].__setitem__(2, -1.0),
+    "a step of text": lambda t: parts(t)[2].__setitem__(2, "5.0"),
+    "a step without end": lambda t: parts(t)[2].__setitem__(2, 1e308),
+    "a session of two": lambda t: parts(t)[0].pop(),
+    "a record without sessions": lambda t: shard(t)["sessions"].pop(),
+    "a shard without sessions": lambda t: shard(t).pop("sessions"),
+    "no sessions": lambda t: [shard.pop("sessions") for shard in t["shards"]],
     "a teacher removed": lambda t: t["teachers"].pop("text"),
     "teachers swapped": lambda t: t.update(
         teachers={"video": t["teachers"]["text"], "text": t["teachers"]["video"]}
@@ -107,6 +133,7 @@ BELIEVED = {
     "shards swapped",
     "another provenance",
     "another embedding key",
+    "no sessions",
 }
 
 

@@ -160,8 +160,11 @@ class ShardIndex:
             raise ValueError("shards hold no window")
         if self.teachers and self.kind != "packed":
             raise ValueError("teachers must be empty unless kind is packed")
-        if self.kind != "packed" and any(shard.sessions for shard in self.shards):
+        with_sessions = {bool(shard.sessions) for shard in self.shards if shard.records}
+        if True in with_sessions and self.kind != "packed":
             raise ValueError("shards: sessions must be empty unless kind is packed")
+        if len(with_sessions) > 1:
+            raise ValueError("shards: some have sessions, others have none")
         unknown = set(self.teachers) - set(TEACHER_MODALITIES)
         if unknown:
             raise ValueError(f"teachers: {sorted(unknown)} are none of {TEACHER_MODALITIES}")

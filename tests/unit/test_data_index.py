@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from primus_scale.data.index import SCHEMA_VERSION, read_index, write_index
+from primus_scale.data.index import SCHEMA_VERSION, SessionPart, read_index, write_index
 from primus_scale.data.shard_set import ShardSet
 from tests.shard_factory import edit_index, make_blocks, make_windows, write_packed, write_windows
 
@@ -156,6 +156,41 @@ def test_bad_field_is_named(folder, change, named):
     edit_index(folder, change)
     with pytest.raises(ValueError, match=rf"index\.json: .*{named}"):
         read_index(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s.pop(), "has 2 sessions for 3 records"),
+        (lambda s: s[0].pop(), r"sessions\[0\] has 8 of 16 windows"),
+        (lambda s: s[2][0].__setitem__(1, 9), r"sessions\[2\] has 9 of 8 windows"),
+        (lambda s: s[0][1].pop(), r"shards\.0\.sessions\.0\.1"),
+        (lambda s: s[0][1].__setitem__(0, 2**63), r"shards\.0\.sessions\.0\.1"),
+        (lambda s: s[0][1].__setitem__(1, 0), r"shards\.0\.sessions\.0\.1"),
+        (lambda s: s[0][1].__setitem__(2, -0.5), r"shards\.0\.sessions\.0\.1"),
+    ],
+)
+def test_bad_sessions_are_named(folder, change, named):
+    """Of three records, with sessions of 8 windows."""
+    sessions = [[[7, 8, 2.5], [-7, 8, 0.0]], [[7, 8, 2.5], [-7, 8, 0.0]], [[9, 8, 1]]]
+    edit_index(folder, lambda tree: tree["shards"][0].update(sessions=sessions))
+    parts = read_index(str(folder)).shards[0].sessions
+    assert parts[0] == ((7, 8, 2.5), (-7, 8, 0.0))
+    assert parts[2][0] == SessionPart(session=9, windows=8, step_s=1.0)
+    edit_index(folder, lambda tree: change(tree["shards"][0]["sessions"]))
+    with pytest.raises(ValueError, match=rf"index\.json: .*{named}"):
+        read_index(str(folder))
+
+
+def test_sessions_are_of_packed_shards_and_of_all_of_them(tmp_path):
+    index = write_windows(str(tmp_path / "a"), make_windows(1))
+    shard = replace(index.shards[0], sessions=((SessionPart(1, 1, 0.0),),))
+    with pytest.raises(ValueError, match="sessions must be empty unless kind is packed"):
+        replace(index, shards=(shard,))
+    blocks = make_blocks(make_windows(32))
+    index = write_packed(str(tmp_path / "b"), blocks, shard_bytes=1, sessions=True)
+    with pytest.raises(ValueError, match="some have sessions, others have none"):
+        replace(index, shards=(index.shards[0], replace(index.shards[1], sessions=())))
 
 
 def test_write_is_whole_or_nothing(folder):

@@ -17,6 +17,7 @@ from primus_scale.data.record import (
     encode_window,
     make_block,
     recording_id,
+    session_id,
 )
 from tests.shard_factory import LABELS, make_blocks, make_jpeg, make_windows
 
@@ -49,7 +50,7 @@ def test_block_round_trip():
     windows = make_windows(16)
     block = make_blocks(windows)[0]
     decoded = decode_block(encode_block(block))
-    for name in ("imu", "uid", "recording", "label"):
+    for name in ("imu", "uid", "recording", "session", "label"):
         np.testing.assert_array_equal(getattr(decoded, name), getattr(block, name))
     assert decoded.embeddings.keys() == {"video", "text"}
     for modality, values in block.embeddings.items():
@@ -96,6 +97,26 @@ def test_block_columns_follow_the_metas():
     assert block.uid.tolist() == [window.meta.uid for window in windows]
     assert block.recording.tolist() == [recording_id(window.meta) for window in windows]
     assert len(set(block.recording.tolist())) == 2
+    assert block.session.tolist() == [session_id(window.meta) for window in windows]
+    assert len(set(block.session.tolist())) == 4, "two recordings, each at two placements"
+
+
+def test_a_session_is_of_one_data_set_one_device_and_one_placement():
+    meta = replace(make_windows(1)[0].meta, session="worn")
+    for same in ("recording", "person", "start_s", "uid"):
+        assert session_id(replace(meta, **{same: type(getattr(meta, same))(5)})) == session_id(meta)
+    for other in ("dataset", "session", "device", "placement"):
+        assert session_id(replace(meta, **{other: "x"})) != session_id(meta)
+    first, second = (replace(meta, session=s, device=d) for s, d in (("ab", "c"), ("a", "bc")))
+    assert session_id(first) != session_id(second)
+
+
+@pytest.mark.parametrize("session", ["", None, 3])
+def test_a_window_without_a_session_is_refused(session):
+    window = make_windows(1)[0]
+    members = encode_window(replace(window, meta=replace(window.meta, session=session)))
+    with pytest.raises(ValueError, match=r"meta\.json: field session"):
+        decode_window(members)
 
 
 def test_metas_are_parsed_only_when_asked():

@@ -195,6 +195,7 @@ MISFITS = {
     "a surplus row": (column("uid", lambda v: np.append(v, 1)), r"uid is int64 \(17,\)"),
     "a missing row": (column("label", lambda v: v[:-1]), r"label is int64 \(15,\)"),
     "one recording for all": (column("recording", lambda v: v[:1]), r"recording is int64 \(1,\)"),
+    "a missing session": (column("session", lambda v: v[:-1]), r"session is int64 \(15,\)"),
     "a column of two": (column("uid", lambda v: v[:, None]), r"uid is int64 \(16, 1\)"),
     "a label beyond": (column("label", lambda v: v + 3), "label holds ids beyond the 3 class"),
     "a label below": (column("label", lambda v: v - 5), "label holds ids beyond the 3 class"),

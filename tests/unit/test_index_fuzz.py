@@ -18,11 +18,15 @@ MOST_BYTES = 2**26
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two shards, of two records and of one."""
-    blocks = make_blocks(make_windows(12), block=4)
-    write_packed(str(tmp_path), blocks, shard_bytes=12_000, provenance={"seed": 1, "né": "ü"})
+    """Two shards, of two records and of one, with sessions."""
+    windows = sorted(make_windows(12), key=lambda window: window.meta.placement)
+    options = {"shard_bytes": 12_000, "provenance": {"seed": 1, "né": "ü"}, "sessions": True}
+    write_packed(str(tmp_path), make_blocks(windows, block=4), **options)
     shards = json.loads((tmp_path / "index.json").read_text())["shards"]
     assert [len(shard["records"]) for shard in shards] == [2, 1]
+    parts = [[part[1:] for part in record] for shard in shards for record in shard["sessions"]]
+    assert parts == [[[4, 5.0]], [[1, 0.0], [1, 0.0], [2, 5.0]], [[3, 5.0], [1, 0.0]]]
+    assert verify(str(tmp_path)).ok
     return tmp_path
 
 
