@@ -12,7 +12,7 @@ from primus_scale.stopping import loading
 from shards.gate_flags import add_gate_flags, default_of
 from shards.ingest.summary import summary
 from shards.readers import READERS, create_reader
-from shards.settings import IngestSettings
+from shards.settings import SESSION_BY, IngestSettings
 
 
 def add_build(steps: Any) -> None:
@@ -115,6 +115,13 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         action="store_true",
         default=None,
         help="shift pictures and narrations of flagged recordings by the measured lag",
+    )
+    settings.add_argument(
+        "--session-by",
+        choices=SESSION_BY,
+        help="what a session is: one wearing of a device, of several activities. auto: what the "
+        "data set tells, else the recording; person: all recordings of a person, for recordings of "
+        "one activity each (default: auto)",
     )
     add_gate_flags(parser)
     parser.set_defaults(run=_ingest, interrupted=GOES_ON)

@@ -187,6 +187,7 @@ class LagReport:
 class RecordingReport:
     """One recording.
 
+    session: the wearing that it is of (``WindowMeta.session``).
     error: why nothing was made of it (None: it was read). left_out: why devices were not used,
     those whose sensors a gate refused among them. unread: lines on files within its own.
     """
@@ -194,6 +195,7 @@ class RecordingReport:
     dataset: str
     name: str
     person: str = ""
+    session: str = ""
     error: str | None = None
     windows: int = 0
     devices: tuple[DeviceReport, ...] = ()

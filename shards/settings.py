@@ -8,6 +8,7 @@ from typing import Any, Self
 from shards.recording import WindowSchema
 
 SHARED_TIMES = ("first", "middle", "last")
+SESSION_BY = ("auto", "person", "recording")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,9 @@ class IngestSettings(SensorLimits):
     may have in common with another of its device. require: of {"video", "text"}; windows without
     are refused. frames: pictures a window, evenly spaced; short_side: their shorter side, pixels.
     max_lag_s: beyond it a recording is flagged.
-    correct_lag: shift frames and narrations of flagged recordings. shard_bytes: size of a shard.
+    correct_lag: shift frames and narrations of flagged recordings. session_by: what a session is,
+    as the reader says ("auto"), or the recordings of a person, or a recording. shard_bytes: size of
+    a shard.
     """
 
     channels: tuple[str, ...]
@@ -124,6 +127,7 @@ class IngestSettings(SensorLimits):
     jpeg_quality: int = 90
     max_lag_s: float = 0.2
     correct_lag: bool = False
+    session_by: str = "auto"
     shard_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
@@ -135,6 +139,10 @@ class IngestSettings(SensorLimits):
             raise ValueError(f"max_overlap must lie in 0..1 (1 excluded), got {self.max_overlap}")
         if self.frames < 0 or self.short_side < 16:
             raise ValueError("frames must not be negative, and short_side at least 16 pixels")
+        if self.session_by not in SESSION_BY:
+            raise ValueError(
+                f"session_by must be one of {', '.join(SESSION_BY)}, got {self.session_by}"
+            )
         unknown = set(self.require) - {"video", "text"}
         if unknown:
             raise ValueError(f"require names {sorted(unknown)}; known are video and text")

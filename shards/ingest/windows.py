@@ -19,6 +19,7 @@ from typing import NamedTuple
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.ingest.frame_reader import FrameReader
 from shards.lag.measure import measure_lag, shift_frames
+from shards.readers.people import unknown_person
 from shards.recording import Device, FrameSource, Narration, Recording
 from shards.report import (
     GRAVITY,
@@ -92,6 +93,7 @@ class RecordingWindows:
             dataset=recording.dataset,
             name=recording.name,
             person=recording.person,
+            session=session_of(recording, settings.session_by),
             windows=len(self._accepted),
             devices=tuple(devices),
             lag=clocks.lag,
@@ -199,7 +201,7 @@ class RecordingWindows:
             device=signal.device.name,
             placement=signal.device.placement,
             person=recording.person,
-            session=recording.session or recording.name,
+            session=self.report.session,
             start_s=start_s,
             label=accepted.planned.label,
             texts=accepted.planned.texts,
@@ -208,6 +210,19 @@ class RecordingWindows:
             axes=signal.device.axes,
         )
         return Window(imu, meta, pictures)
+
+
+def session_of(recording: Recording, session_by: str) -> str:
+    """The session that a recording is of. session_by: see ``IngestSettings``.
+
+    A recording of an unknown person is one of its own, for others may be of another.
+    """
+    known = recording.person not in ("", unknown_person(recording.dataset))
+    if session_by == "person" and known:
+        return recording.person
+    if session_by == "auto" and recording.session:
+        return recording.session
+    return recording.name
 
 
 def _by_reason(counts: Counter[str]) -> dict[str, int]:

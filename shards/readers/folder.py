@@ -91,14 +91,17 @@ class FolderReader(Reader):
         described = load_yaml(RecordingFile, self.source, folder.description)
         if described.by_file:
             described = described.of(posixpath.basename(folder.recording))
+        person = described.person or ref.details["person"]
+        session = described.session or ref.details.get("session")
         with ExitStack() as stack:
             devices, origin, notes = self._devices(folder, described, ref, stack)
             narrations, left_out = _narrations(folder, described.narrations)
             yield Recording(
                 dataset=described.dataset,
                 name=ref.name,
-                person=f"{described.dataset}-{described.person or ref.details['person']}",
+                person=f"{described.dataset}-{person}",
                 devices=devices,
+                session=f"{person}-{session}" if session else "",
                 frames=_video(folder, described.video),
                 narrations=narrations,
                 labels=_labels(folder, described, ref.details.get("label"), origin),

@@ -13,6 +13,7 @@ while it is read, 0.9 GB for an hour at 200 Hz. Cameras split longer recordings 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -46,6 +47,8 @@ from shards.recording import (
 
 VIDEOS = (".mp4", ".360", ".insv")
 NARRATIONS = (".csv", ".srt", ".vtt", ".json")
+# A GoPro cuts a long video into chapters: GX010042.MP4, GX020042.MP4 (GOPR0042, GP010042 once).
+_CHAPTER = re.compile(r"(?:G[A-Z]\d{2}|GOPR)(\d{4})", re.IGNORECASE)
 
 
 class _SensorKind(NamedTuple):
@@ -146,6 +149,7 @@ class GoProReader(Reader):
             name=ref.name,
             person=person_or_unknown(self.name, person, notes),
             devices=(Device(camera.name, self._placement, sensors, camera.rate_hz, camera.axes),),
+            session=_session_of(path),
             frames=frames,
             narrations=narrations,
             sync=camera.sync,
@@ -171,6 +175,13 @@ class GoProReader(Reader):
             both = " and ".join(map(self.source.locate, paths))
             raise ValueError(f"{both} are both named as narrations of one video; keep one")
         return read_narrations(self.source, paths[0]) if paths else ((), ())
+
+
+def _session_of(path: str) -> str:
+    """The video that a file is a chapter of, by its folder and number; else nothing."""
+    folder, name = posixpath.split(path)
+    match = _CHAPTER.fullmatch(posixpath.splitext(name)[0])
+    return posixpath.join(folder, f"video {match[1]}") if match else ""
 
 
 def _gopro(telemetry: Telemetry) -> _CameraData:

@@ -96,6 +96,7 @@ class MotionSenseReader(Reader):
             name=ref.name,
             person=f"{self.name}-{ref.details['person']}",
             devices=(Device("phone", placements.POCKET, sensors, RATE_HZ),),
+            session=f"sub{ref.details['person']:02d}",  # the trials of a person are one wearing
             labels=(LabelSpan(0.0, (len(acc) - 1) / RATE_HZ, ACTIVITIES[activity]),),
             sync=f"no times in the file: rows taken to be {1000 / RATE_HZ:g} ms apart",
             notes=("acceleration has the sign of iOS, down at rest: its sign was turned",),

@@ -23,16 +23,17 @@ RECORDING = "{recording}"
 PERSON = "{person}"
 PLACEMENT = "{placement}"
 LABEL = "{label}"
-NAME_FIELDS = (PERSON, PLACEMENT, LABEL)  # wildcards whose text is used
+SESSION = "{session}"
+NAME_FIELDS = (PERSON, SESSION, PLACEMENT, LABEL)  # wildcards whose text is used
 _MOST_WILDCARDS = 8
-_WILDCARD = re.compile(r"(\*|\{person\}|\{placement\}|\{label\})")
+_WILDCARD = re.compile("(" + "|".join(map(re.escape, ("*", *NAME_FIELDS))) + ")")
 _ADJACENT = re.compile(rf"({_WILDCARD.pattern})({_WILDCARD.pattern})")
 
 
 class Named(NamedTuple):
     """A recording found by its name. path: of its folder, or what its files' paths begin with.
 
-    fields: "person", "placement" and "label" of the name, where the pattern has them.
+    fields: "person", "session", "placement" and "label" of the name, where the pattern has them.
     """
 
     path: str

@@ -111,6 +111,7 @@ class NinaproReader(Reader):
             name=ref.name,
             person=f"{self.name}-{self.database}-{ref.details['person']}",
             devices=(Device("forearm", placements.FOREARM, (sensor,), database.rate_hz),),
+            session=f"S{ref.details['person']}",  # the electrodes stay on through all exercises
             labels=labels,
             sync="one file: EMG and movement labels share its rows",
             notes=(f"no times in the file: rows are {database.rate_hz:g} a second",),

@@ -51,11 +51,11 @@ _FILE = re.compile(
     r"(?P<folder>(?:.*/)?)(?P<file>recording_(?:head|lwrist|rwrist)/data/motion\.vrs"
     rf"|{re.escape(PICTURES)}|narration/(?:{'|'.join(TEXTS)})\.csv)"
 )
-_SEQUENCE = re.compile(r"\d{8}_[^_]+_(?P<person>.+)_act\d+_[^_]+")
+_SEQUENCE = re.compile(r"(?P<session>\d{8}_[^_]+_(?P<person>.+))_act\d+_[^_]+")
 
 
 class NymeriaReader(Reader):
-    """One recording for each sequence, with the name of its folder.
+    """One recording for each sequence, with the name of its folder. A session is a person's day.
 
     imu: which IMUs of each unit to read: both, left or right.
     """
@@ -112,6 +112,7 @@ class NymeriaReader(Reader):
                 name=ref.name,
                 person=f"{self.name}-{match['person']}",
                 devices=devices,
+                session=match["session"],
                 frames=frames,
                 narrations=narrations,
                 sync=SYNC,

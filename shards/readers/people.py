@@ -10,6 +10,11 @@ UNKNOWN = (
 )
 
 
+def unknown_person(dataset: str) -> str:
+    """The name that all unknown people of a data set share."""
+    return f"{dataset}-unknown"
+
+
 def person_or_unknown(dataset: str, person: str | int | None, notes: list[str]) -> str:
     """``<dataset>-<person>``; ``<dataset>-unknown`` and a note where the person is unknown.
 
@@ -17,5 +22,5 @@ def person_or_unknown(dataset: str, person: str | int | None, notes: list[str]) 
     """
     if person is None or person == "":
         notes.append(UNKNOWN)
-        return f"{dataset}-unknown"
+        return unknown_person(dataset)
     return f"{dataset}-{person}"

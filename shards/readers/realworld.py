@@ -116,6 +116,7 @@ class RealWorldReader(Reader):
             name=ref.name,
             person=f"{self.name}-{ref.details['person']}",
             devices=devices,
+            session=f"proband{ref.details['person']:02d}",  # the devices were worn throughout
             labels=_labels(zips, placements, ACTIVITIES[activity]),
             sync="each phone's own Unix clock (attr_time), taken to agree between placements",
             notes=tuple(notes),

@@ -27,7 +27,14 @@ from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import nearest, quoted
 from primus_scale.storage.yaml_text import MOST_BYTES, read_yaml
 from shards.files.source import Source
-from shards.readers.name_patterns import LABEL, PERSON, PLACEMENT, RECORDING, check_pattern
+from shards.readers.name_patterns import (
+    LABEL,
+    PERSON,
+    PLACEMENT,
+    RECORDING,
+    SESSION,
+    check_pattern,
+)
 from shards.readers.table_yaml import FARTHEST_S, FilePath, LabelsFile, SensorFile
 from shards.recording import WindowSchema
 
@@ -101,10 +108,12 @@ class RecordingFile(ConfigModel):
 
     recordings: pattern of the folders below that of the file, such as ``{person}/*`` or
     ``{person}/{placement}``; or of the part of files' names that they write ``{recording}`` for.
-    label: activity of the whole recording, given as a placement is.
+    label: activity of the whole recording, given as a placement is. session: name of the wearing
+    that the recording is of, where it is one of several.
     """
 
     person: str | None = Field(None, min_length=1)
+    session: str | None = Field(None, min_length=1)
     devices: tuple[DeviceFile, ...] = Field(min_length=1)
     name: str | None = Field(None, min_length=1)
     dataset: str = Field("folder", min_length=1)
@@ -122,6 +131,8 @@ class RecordingFile(ConfigModel):
                 "give either person or, where folders or files are called after people, "
                 f"recordings with {PERSON} in it"
             )
+        if self.session is not None and SESSION in (self.recordings or ""):
+            raise ValueError(f"give either session or recordings with {SESSION} in it")
         if self.recordings is not None and self.name is not None:
             raise ValueError("name is of one recording; those of recordings have their own")
         twice = _twice(device.name for device in self.devices)

@@ -8,6 +8,7 @@ from primus_scale.data.index import read_index
 from shards.ingest.summary import summary
 from shards.readers import READERS
 from shards.report import IngestReport, LagReport, RecordingReport
+from tests.reading import windows_of
 from tests.recording_folder import write_recordings
 
 
@@ -40,6 +41,22 @@ def test_settings_are_the_readers_unless_the_user_says_otherwise(
     assert (said["max_overlap"], said["gap_s"], said["acc_range"]) == (0.25, 0.1, [7.0, 13.0])
     index = read_index(str(tmp_path / "other"))
     assert (index.rate_hz, index.window_samples) == (25.0, 50)
+
+
+def test_sessions_are_the_persons_where_asked(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    found = []
+    for flags in ((), ("--session-by", "person"), ("--session-by", "recording")):
+        assert build(source, out, *flags, "--overwrite") == 0
+        found.append({(one.meta.recording, one.meta.session) for one in windows_of(out)})
+        assert settings(out)["session_by"] == (flags[1] if flags else "auto")
+    assert found[0] == found[2] == {(name, name) for name, _ in found[0]}
+    assert {session for _, session in found[1]} == {one.meta.person for one in windows_of(out)}
+    with pytest.raises(SystemExit):
+        build(source, out, "--session-by", "day")
+    assert "'day'" in capsys.readouterr().err
 
 
 def test_require_is_the_data_sets_unless_the_user_names_others() -> None:

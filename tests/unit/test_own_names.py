@@ -102,6 +102,33 @@ def test_names_say_person_placement_and_label(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def sessions(source: Path) -> dict[str, str]:
+    reader, found = create_reader("folder", str(source)), {}
+    for ref in reader.recordings():
+        with reader.open(ref) as recording:
+            found[ref.name] = recording.session
+    return found
+
+
+def test_a_session_is_told_by_name_or_for_all_of_a_person(tmp_path: Path) -> None:
+    write(tmp_path, "p01_mo_1.csv", "p01_mo_2.csv", "p01_tu_1.csv", "p02_mo_1.csv")
+    describe(tmp_path, of_files("{recording}.csv", recordings="{person}_*_*"))
+    assert set(sessions(tmp_path).values()) == {""}
+    describe(tmp_path, of_files("{recording}.csv", recordings="{person}_{session}_*"))
+    assert sessions(tmp_path) == {
+        "p01_mo_1": "p01-mo",
+        "p01_mo_2": "p01-mo",
+        "p01_tu_1": "p01-tu",
+        "p02_mo_1": "p02-mo",
+    }
+    keys = of_files("{recording}.csv", recordings="{person}_*_*", session="spring")
+    describe(tmp_path, keys)
+    assert {*sessions(tmp_path).values()} == {"p01-spring", "p02-spring"}
+    describe(tmp_path, keys | {"recordings": "{person}_{session}_*"})
+    with pytest.raises(ValueError, match=r"give either session or recordings with \{session\}"):
+        sessions(tmp_path)
+
+
 def test_a_label_of_the_whole_recording_reaches_every_window(tmp_path: Path) -> None:
     source = tmp_path / "src"
     write(source, "walk/p01.csv", "sit/p01.csv")

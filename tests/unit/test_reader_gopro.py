@@ -154,6 +154,26 @@ def test_people_are_the_first_folders(tmp_path: Path, sample: bytes) -> None:
     assert people(single, person="007") == {"GX01.MP4": ("gopro-007", False)}
 
 
+def test_chapters_of_one_video_are_one_session(tmp_path: Path, sample: bytes) -> None:
+    sessions = {
+        "GX010042.MP4": "video 0042",
+        "GX020042.MP4": "video 0042",
+        "GOPR0007.MP4": "video 0007",
+        "GP010007.MP4": "video 0007",
+        "anna/gh010042.mp4": "anna/video 0042",
+        "GXAA0001.MP4": "",
+        "ride.MP4": "",
+    }
+    for path in sessions:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(sample)
+    reader, found = create_reader("gopro", str(tmp_path)), {}
+    for ref in reader.recordings():
+        with reader.open(ref) as recording:
+            found[ref.name] = recording.session
+    assert found == sessions
+
+
 def test_a_remote_file(sample: bytes) -> None:
     fsspec.filesystem("memory").pipe("/gopro/anna/GX01.MP4", sample)
 

@@ -54,6 +54,26 @@ ACTIVITIES = {
 }
 
 
+# Of those whose data set tells of wearings that go on over several recordings.
+SESSIONS = {
+    "nymeria": {"20230607_s0_james_johnson"},
+    "realworld": {"proband01"},
+    "motionsense": {"sub01"},
+    "ninapro": {"S3"},
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_session_is_what_the_data_set_tells(name: str, tmp_path: Path) -> None:
+    """Those of a reader that tells none are the recordings."""
+    SOURCES[name](tmp_path)
+    reader, found = create_reader(name, str(tmp_path)), set()
+    for ref in reader.recordings():
+        with reader.open(ref) as recording:
+            found.add(recording.session)
+    assert found == SESSIONS.get(name, {""})
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_and_its_listing_can_be_sent_to_workers(name: str, tmp_path: Path) -> None:
     """The reader is pickled, and details go through a run's journal, which is JSON."""
@@ -127,7 +147,8 @@ def test_equal_windows_of_hapt_and_the_demo_have_equal_uids(tmp_path: Path) -> N
     expected = [hapt_window(known, start, "walking") for start in (0, 125, 250)]
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        for field in ("uid", "dataset", "recording", "device", "placement", "person", "start_s"):
+        for field in ("uid", "dataset", "recording", "device", "placement", "person", "session"):
             assert getattr(one.meta, field) == getattr(other.meta, field), field
+        assert one.meta.start_s == other.meta.start_s
         assert one.meta.label == other.meta.label
         np.testing.assert_allclose(one.imu[:, 20:-20], other.imu[:, 20:-20], atol=0.05)

@@ -66,6 +66,28 @@ def test_windows_say_all_that_is_known_of_them() -> None:
     assert device.gravity_direction == pytest.approx((0.0, 0.0, 1.0), abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("session_by", "told", "person", "session"),
+    [
+        ("auto", "worn", "someone", "worn"),
+        ("auto", "", "someone", "recording"),
+        ("person", "worn", "someone", "someone"),
+        ("person", "", "someone", "someone"),
+        ("person", "worn", "analytic-unknown", "recording"),
+        ("person", "worn", "", "recording"),
+        ("recording", "worn", "someone", "recording"),
+    ],
+)
+def test_a_session_is_what_is_asked_for(
+    session_by: str, told: str, person: str, session: str
+) -> None:
+    """Recordings of unknown people are never joined: they may be of several."""
+    recording = make_recording(4.0, session=told, person=person)
+    made = RecordingWindows(recording, make_settings(session_by=session_by))
+    assert [window.meta.session for window in made] == [session, session]
+    assert made.report.session == session
+
+
 def test_devices_share_moments_and_their_pictures(video: Video) -> None:
     devices = tuple(make_device(40.0, name=name) for name in ("left", "right"))
     made = RecordingWindows(
