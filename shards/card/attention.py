@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from primus_scale.monitor.drawing import shown
+from shards.card.sessions import look_twice_at_sessions
 from shards.report import FLAG, REASONS, REFUSE
 
 GRAVITY_RANGE = (9.5, 10.1)  # m/s2, of the median over a placement's windows
@@ -57,6 +58,7 @@ def attention(figures: Mapping[str, Any]) -> list[str]:
         *(_of_gates(ingest) if ingest else ()),
         *_of_signal(figures),
         *_of_people(figures),
+        *look_twice_at_sessions(figures["sessions"]),
         *_of_text(figures),
     ]
 

@@ -112,6 +112,7 @@ def _tiles(figures: Mapping[str, Any]) -> dict[str, str]:
     tiles = {
         **_duration(figures["hours"]),
         "recordings": f"{figures['recordings']:,}",
+        "sessions": f"{figures['sessions']['count']:,}",
         "people": f"{len(figures['hours_by_person']):,}",
         "placements": f"{len(figures['hours_by_placement']):,}",
         "with video": share("video"),

@@ -20,6 +20,7 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import CHANNELS, Window, WindowMeta
 from primus_scale.storage.folder import Folder
 from shards.card.gates import REPORT, describe_gates
+from shards.card.sessions import SessionCounts
 from shards.card.words import count_verbs
 from shards.report import INGEST_NAME
 
@@ -44,6 +45,7 @@ class _WindowCounts:
     )
     modalities: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     recordings: set[tuple[str, str]] = field(default_factory=set)
+    sessions: SessionCounts = field(default_factory=SessionCounts)
     gravity: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     gyroscope: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     texts: Counter[str] = field(default_factory=Counter)
@@ -56,6 +58,7 @@ class _WindowCounts:
         kind = MODALITIES[(0 if has_video else 2) + (0 if meta.texts else 1)]
         self.modalities[meta.dataset][kind] += 1
         self.recordings.add((meta.dataset, meta.recording))
+        self.sessions.add(meta)
         if channels.accelerometer is not None:
             magnitude = np.linalg.norm(imu[channels.accelerometer], axis=0)
             self.gravity[meta.placement].append(float(np.median(magnitude)))
@@ -171,6 +174,7 @@ def _figures(urls: Sequence[str], source: ShardSet, tally: _WindowCounts) -> dic
         "windows_read": tally.windows,
         "hours": source.windows * index.window_s / 3600,
         "recordings": len(tally.recordings),
+        "sessions": tally.sessions.figures(source),
         "bytes": sum(shard.size for index in source.indexes for shard in index.shards),
         "provenance": [one.provenance for one in source.indexes],
         # From here on in hours, or counts of windows read.

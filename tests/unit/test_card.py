@@ -236,8 +236,8 @@ def test_attention_names_what_stands_out(statistics):
 
 def test_attention_is_empty_where_nothing_stands_out(tmp_path):
     windows = []
-    for number, window in enumerate(make_windows(40, seed=3)):
-        meta = replace(window.meta, person=f"person-{number % 4}")
+    for number, window in enumerate(make_windows(60, seed=3)):
+        meta = replace(window.meta, person=f"person-{number % 4}", session="worn")
         still = np.zeros_like(window.imu)
         still[1] = 9.8 + 0.01 * np.sin(np.arange(SAMPLES) + number)
         windows.append(replace(window, imu=still, meta=meta))
@@ -257,6 +257,56 @@ def test_attention_to_people_and_texts(tmp_path, change, sentence):
     write_windows(str(tmp_path), windows)
     found = attention(collect_statistics([str(tmp_path)], report=quiet)[0])
     assert any(re.search(sentence, line) for line in found)
+
+
+def sessions_of(folder, windows, **options):
+    write_windows(str(folder), windows)
+    figures, _ = collect_statistics([str(folder)], report=quiet, **options)
+    return figures["sessions"], " ".join(attention(figures))
+
+
+def test_sessions_are_counted_for_each_device(tmp_path):
+    windows = make_windows(75)  # eight recordings, each at two placements
+    figures, told = sessions_of(tmp_path / "a", windows)
+    assert figures["count"] == 16
+    assert figures["windows"] == {"median": 5.0, "shortest": 2}
+    assert "Half of the 16 sessions have at most 5 windows, fewer than the 30" in told
+    worn = [replace(w, meta=replace(w.meta, session=w.meta.placement)) for w in windows]
+    figures, told = sessions_of(tmp_path / "b", worn)
+    assert figures["count"] == 2
+    assert figures["windows"] == {"median": 37.5, "shortest": 37}
+    assert "have at most" not in told
+
+
+def test_sessions_of_one_label_each_are_told_of(tmp_path):
+    """Unless they are narrated, or have no labels."""
+    bare = [replace(w, frames=(), meta=replace(w.meta, texts=())) for w in make_windows(40)]
+    figures, told = sessions_of(tmp_path / "a", bare)
+    assert (figures["labelled"], figures["one_label"]) == (8, 0)
+    alike = [replace(w, meta=replace(w.meta, label=w.meta.placement)) for w in bare]
+    figures, told = sessions_of(tmp_path / "b", alike)
+    assert (figures["labelled"], figures["one_label"]) == (8, 8)
+    assert "8 of 8 sessions with labels hold one label only" in told
+    assert "--session-by person" in told
+    worn = [replace(w, meta=replace(w.meta, session="worn", placement="chest")) for w in alike]
+    figures, told = sessions_of(tmp_path / "c", worn)
+    assert (figures["labelled"], figures["one_label"]) == (1, 0)
+    narrated = [replace(w, meta=replace(w.meta, texts=("C waits.",))) for w in alike]
+    figures, told = sessions_of(tmp_path / "d", narrated)
+    assert (figures["labelled"], figures["one_label"]) == (0, 0)
+    assert "one label only" not in told
+
+
+def test_sessions_of_packed_shards_are_those_of_the_index_also_in_a_sample(tmp_path):
+    windows = [replace(w, meta=replace(w.meta, session="worn")) for w in make_windows(96)]
+    windows.sort(key=lambda w: w.meta.placement)
+    for sessions in (True, False):
+        url = str(tmp_path / str(sessions))
+        write_packed(url, make_blocks(windows), sessions=sessions)
+        figures, _ = collect_statistics([url], most=32, report=quiet)
+        assert figures["windows_read"] == 32
+        assert figures["sessions"]["count"] == 2
+        assert figures["sessions"]["windows"] == {"median": 48.0, "shortest": 48}, sessions
 
 
 def test_acceleration_in_g_is_noticed(tmp_path):

@@ -135,8 +135,12 @@ def folder_of(path: Path, report: dict[str, Any]) -> str:
     still = np.zeros((6, SAMPLES), np.float32)
     still[1] = 9.8
     windows = [
-        replace(w, imu=still + np.float32(0.01 * n), meta=replace(w.meta, person=f"person {n}"))
-        for n, w in enumerate(make_windows(4, frames=0))
+        replace(
+            w,
+            imu=still + np.float32(0.01 * n),
+            meta=replace(w.meta, person=f"person {n}", placement="chest", session="worn"),
+        )
+        for n, w in enumerate(make_windows(30, frames=0))
     ]
     write_windows(str(path), windows)
     (path / "ingest.json").write_text(json.dumps(report), encoding="utf-8")

@@ -1,0 +1,89 @@
+"""Sessions on the data card: how many, how long, and whether they hold several activities.
+
+Training contrasts the neighbours in time of a window with the rest of its session. That needs
+sessions of many windows, in which people do more than one thing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from primus_scale.data.record import session_id
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.sample import WindowMeta
+
+FEW_WINDOWS = 30  # in a session
+
+
+class SessionCounts:
+    """Windows, labels and narrations of each session, counted window by window."""
+
+    def __init__(self) -> None:
+        self._windows: Counter[int] = Counter()
+        self._labels: defaultdict[int, set[str]] = defaultdict(set)
+        self._narrated: set[int] = set()
+
+    def add(self, meta: WindowMeta) -> None:
+        """Take in one window."""
+        session = session_id(meta)
+        self._windows[session] += 1
+        if meta.label is not None:
+            self._labels[session].add(meta.label)
+        if meta.texts:
+            self._narrated.add(session)
+
+    def figures(self, source: ShardSet) -> dict[str, Any]:
+        """As JSON: their number, windows of the median and the shortest, and what they hold.
+
+        labelled: sessions with labels and without narrations, which would tell more than a label.
+        one_label: those of them that hold one label only. Where not all windows were counted, and
+        the indexes tell nothing of sessions, numbers of windows are estimates.
+        """
+        windows = _told(source) or self._estimated(source)
+        labels = [held for session, held in self._labels.items() if session not in self._narrated]
+        return {
+            "count": len(windows),
+            "windows": {
+                "median": round(float(np.median([*windows.values()])), 1),
+                "shortest": round(min(windows.values())),
+            },
+            "labelled": len(labels),
+            "one_label": sum(len(held) == 1 for held in labels),
+        }
+
+    def _estimated(self, source: ShardSet) -> dict[int, float]:
+        scale = source.windows / self._windows.total()
+        return {session: scale * count for session, count in self._windows.items()}
+
+
+def _told(source: ShardSet) -> Counter[int] | None:
+    """Windows of each session as the indexes tell them; None where one does not."""
+    windows: Counter[int] = Counter()
+    for index in source.indexes:
+        for shard in index.shards:
+            for part in (part for record in shard.sessions for part in record):
+                windows[part.session] += part.windows
+    return windows if windows.total() == source.windows else None
+
+
+def look_twice_at_sessions(sessions: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the figures of sessions where they do not serve training."""
+    one, labelled = sessions["one_label"], sessions["labelled"]
+    if 2 * one > labelled:
+        yield (
+            f"{one:,} of {labelled:,} sessions with labels hold one label only. Contrast between "
+            "neighbours in time then learns who is recorded, not what they do: build with "
+            "--session-by person, so that a session holds all recordings of a person."
+        )
+    median = sessions["windows"]["median"]
+    if median < FEW_WINDOWS:
+        yield (
+            f"Half of the {sessions['count']:,} sessions have at most {median:g} windows, fewer "
+            f"than the {FEW_WINDOWS} that contrast between neighbours in time should choose from: "
+            "build with a smaller --hop-s or, where recordings are parts of one wearing, with "
+            "--session-by person."
+        )
