@@ -35,7 +35,7 @@ from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader
 from shards.recording import Device, Recording, Samples
 from shards.settings import IngestSettings
-from shards.write.writer import ShardRecord, window_key, write_shard
+from shards.write.shard_file import ShardRecord, window_key, write_shard
 
 STAGES = ("decode", "resample", "cut", "write")
 

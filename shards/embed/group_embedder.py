@@ -35,7 +35,7 @@ from primus_scale.teachers import (
 from shards.embed.order import WindowColumns
 from shards.write.checks import check_imu, describe
 from shards.write.copying import RecordReader
-from shards.write.writer import ShardRecord, window_key, write_shard
+from shards.write.shard_file import ShardRecord, window_key, write_shard
 
 
 class GroupRequest(NamedTuple):

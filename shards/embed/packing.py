@@ -20,7 +20,7 @@ from primus_scale.storage.folder import Folder
 from shards.embed.group_embedder import decode_row
 from shards.write.checks import check_block
 from shards.write.copying import RecordReader, plan_shards
-from shards.write.writer import ShardRecord, block_record, shard_name, write_shard
+from shards.write.shard_file import ShardRecord, block_record, shard_name, write_shard
 
 SHARD_BYTES = 64 * 2**20  # of samples and embeddings, reached by the last block of a shard
 

@@ -42,7 +42,8 @@ from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics
 from shards.write.copying import ShardCopier, plan_shards
-from shards.write.writer import check_output, open_output, remove_other_shards, shard_name
+from shards.write.shard_file import shard_name
+from shards.write.writer import check_output, open_output, remove_other_shards
 
 _VERSION_READERS = 16  # concurrent requests for the state of files
 _MOST_NAMED = 3  # recordings in an error

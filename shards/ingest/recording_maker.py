@@ -29,7 +29,7 @@ from shards.settings import IngestSettings
 from shards.signal.sample_buffer import ScratchError
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics, describe
-from shards.write.writer import ShardRecord, window_key, write_shard
+from shards.write.shard_file import ShardRecord, window_key, write_shard
 
 # Errors of the machine: no space, no file handles.
 _MACHINE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)

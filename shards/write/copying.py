@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from primus_scale.data.record import META_MEMBER
 from primus_scale.data.shard_set import RecordPlace, read_record
 from primus_scale.storage.folder import Folder
-from shards.write.writer import ShardRecord, window_key, write_shard
+from shards.write.shard_file import ShardRecord, window_key, write_shard
 
 READ_AHEAD = 32  # records read at once
 

@@ -9,7 +9,7 @@ from primus_scale.data.shard_set import RecordPlace, list_places
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder
 from shards.write.copying import ShardCopier, plan_shards
-from shards.write.writer import ShardRecord, shard_name, window_key, write_shard
+from shards.write.shard_file import ShardRecord, shard_name, window_key, write_shard
 from tests.shard_factory import make_windows, write_windows
 
 

@@ -19,8 +19,8 @@ from shards.embed import embed as stage
 from shards.embed import packing
 from shards.embed.embed import embed
 from shards.tasks import progress
+from shards.write.shard_file import ShardRecord, write_shard
 from shards.write.verify import verify
-from shards.write.writer import ShardRecord, write_shard
 from tests.full_disk import files_limited_to
 from tests.shard_factory import make_blocks, make_windows, write_packed, write_windows
 from tests.teacher_models import jpeg, save_model
