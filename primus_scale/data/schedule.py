@@ -11,8 +11,8 @@ the beginning of the next.
 
 **Order.** An epoch takes all records in a permuted order. ``shuffle_blocks`` consecutive records
 form a group, and the windows of a group are permuted together. So windows are mixed, but only the
-records of one or two groups are in memory. (Windows are also shuffled globally when packed shards
-are written.)
+records of one or two groups are in memory. (``shards embed --order shuffled`` also shuffles windows
+globally when packed shards are written.)
 
 **No window twice in a batch.** The objective would treat the second copy as a negative of the
 first. A batch that holds the end of an epoch could get the same window again from the beginning of

@@ -121,6 +121,7 @@ def test_train_holds_triplets_and_unlabelled_windows_of_the_splits_people(built:
     assert all(window.frames and window.meta.texts for window in triplets)
     assert not any(window.frames or window.meta.texts or window.meta.label for window in real)
     assert {window.meta.person for window in real} == {f"hapt-{p:02d}" for p in label_people}
+    assert all(window.meta.session == window.meta.recording for window in content)
 
 
 def test_validation_holds_unseen_takes_of_trained_and_of_other_clips(built: Path) -> None:

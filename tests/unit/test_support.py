@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
 from primus_scale.support.base import ROW_FIELDS
@@ -129,6 +130,21 @@ def test_state_of_another_ring_is_refused_and_leaves_it_as_it_was(tmp_path, dims
     other = RingSupportSet(SupportSpec(8, dims, imu_answers="all"))
     other.save(tmp_path)
     with pytest.raises(ValueError, match=r"widths.*expects.*encoder.ss_dim"):
+        ring.load(tmp_path)
+    assert ring.fill == 3
+
+
+def test_state_of_an_earlier_version_is_refused_and_leaves_it_as_it_was(tmp_path):
+    """That of a version whose entries had no session."""
+    ring, other = (RingSupportSet(SupportSpec(8, DIMS)) for _ in range(2))
+    ring.enqueue(entries(0, 3))
+    other.enqueue(entries(0, 5))
+    other.save(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    state = load_file(path)
+    del state["session"]
+    save_file(state, path)
+    with pytest.raises(ValueError, match=r"no column session: an earlier version .* new output"):
         ring.load(tmp_path)
     assert ring.fill == 3
 
