@@ -41,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_benchmark(args: argparse.Namespace) -> int:
-    load_config(args.config, args.overrides)  # what is wrong there should show before long work
+    config = load_config(args.config, args.overrides)  # also: what is wrong there shows at once
+    order = "shuffled" if config.data.session_windows is None else "sessions"
     out = Path(args.out)
     check_writable(out)
     # Chains of one split share its data, so data come first; both stages use all jobs.
     with ThreadPoolExecutor(args.jobs) as jobs:
-        list(jobs.map(lambda split: _build_data(out, split), args.splits))
+        list(jobs.map(lambda split: _build_data(out, split, order), args.splits))
         pairs = [(split, seed) for seed in args.seeds for split in args.splits]
         reports = list(jobs.map(lambda pair: _pretrain_and_evaluate(args, out, *pair), pairs))
     print(f"pooled   {pool_reports(reports, out)}")
@@ -64,8 +65,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def _build_data(out: Path, split: int) -> None:
-    """Window, packed and few-shot shards of one split, unless they are there."""
+def _build_data(out: Path, split: int, order: str) -> None:
+    """Window, packed (in ``order``) and few-shot shards of one split, unless they are there."""
     data = out / f"split{split}" / "data"
     log = out / f"split{split}" / "data.log"
     if not (data / "few_shot/test/index.json").exists():
@@ -75,8 +76,8 @@ def _build_data(out: Path, split: int) -> None:
     for part in ("train", "validation"):
         if not (data / "packed" / part / "index.json").exists():
             source, packed = str(data / "windows" / part), str(data / "packed" / part)
-            teachers = ("--video", VIDEO_TEACHER, "--text", TEXT_TEACHER)
-            _run(log, "shards", "embed", "--src", source, "--out", packed, *teachers)
+            options = ("--video", VIDEO_TEACHER, "--text", TEXT_TEACHER, "--order", order)
+            _run(log, "shards", "embed", "--src", source, "--out", packed, *options)
 
 
 def _pretrain_and_evaluate(args: argparse.Namespace, out: Path, split: int, seed: int) -> Path:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import torch
 
-from primus_scale.config import (
-    AugmentOp,
+from primus_scale.config import AugmentOp
+from primus_scale.config.augment import (
     ChannelDropout,
     Jitter,
     Negation,

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 import webdataset
 
-from primus_scale.config import DataConfig
+from primus_scale.config import DataConfig, NearConfig
+from primus_scale.data.epoch_order import Rows
 from primus_scale.data.record import Block
-from primus_scale.data.schedule import Rows, Schedule
+from primus_scale.data.schedule import make_schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 from primus_scale.storage.patience import Patience
@@ -50,12 +51,14 @@ def batches(
     world: int = 1,
     live: bool = False,
     stop_step: int | None = None,
+    near: NearConfig | None = None,
 ) -> BatchLoader:
     """One rank's share of the global batches ``start_step`` up to ``stop_step`` (None: no end).
 
     Global batches hold ``batch`` windows, and rank r takes rows ``[r*batch/world,
     (r+1)*batch/world)``. ``live``: batches carry frames and texts instead of embeddings, which
-    needs window shards. ValueError where the settings do not fit together, or the windows are
+    needs window shards. near: which windows of a session are near, for ``data.session_windows``.
+    ValueError where the settings do not fit together, or the windows are
     fewer than a batch.
     """
     if batch % world:
@@ -68,25 +71,31 @@ def batches(
             f"{shard_set.folders[0].url} holds packed shards, which have no frames; give window "
             "shards for teachers.mode=live, or use teachers.mode=embedded"
         )
-    schedule = Schedule(shard_set.windows_per_record, batch, config.shuffle_blocks, seed)
+    schedule = make_schedule(config, near or NearConfig(), shard_set, batch, seed)
     own = slice(batch // world * rank, batch // world * (rank + 1))
     steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
     choices = (schedule.batch_rows(step).take(own) for step in steps)
-    return BatchLoader(config, shard_set, choices, live)
+    return BatchLoader(config, shard_set, choices, live, blocks=schedule.blocks)
 
 
 class BatchLoader(Iterator[Batch]):
     """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads."""
 
     def __init__(
-        self, config: DataConfig, shard_set: ShardSet, choices: Iterable[Rows], live: bool
+        self,
+        config: DataConfig,
+        shard_set: ShardSet,
+        choices: Iterable[Rows],
+        live: bool,
+        *,
+        blocks: int,
     ) -> None:
         self._patience = config.patience()
         self._shard_set = shard_set.reading_with(self._patience)
         self._live = live
         self._ahead = config.prefetch_batches
-        # A batch may straddle two shuffle groups; older blocks are not needed again.
-        self._cached_blocks = 2 * config.shuffle_blocks
+        # A batch may straddle two groups of blocks; older ones are hardly needed again.
+        self._cached_blocks = 2 * blocks
         self._blocks: OrderedDict[int, Future[Block]] = OrderedDict()
         self._readers = ThreadPoolExecutor(config.reader_threads, "primus-read")
         self._assembler = ThreadPoolExecutor(1, "primus-batch")

@@ -4,15 +4,10 @@ It is a pure function of the index, the seed and the step. It does not depend on
 So runs on any number of ranks see the same global batches, and a run resumes at any step without
 reading the batches before it again.
 
-**Epochs.** An epoch holds every window once, and epochs follow each other without end. With ``B``
-windows in a batch, global batch ``s`` is windows ``s * B`` to ``(s + 1) * B`` of this sequence. So
-all batches are full, every step has the same weight, and a batch may hold the end of one epoch and
-the beginning of the next.
-
-**Order.** An epoch takes all records in a permuted order. ``shuffle_blocks`` consecutive records
-form a group, and the windows of a group are permuted together. So windows are mixed, but only the
-records of one or two groups are in memory. (``shards embed --order shuffled`` also shuffles windows
-globally when packed shards are written.)
+**Epochs.** An epoch holds every window once (in the order of sessions a few are left out, others
+in every epoch), and epochs follow each other without end. With ``B`` windows in a batch, global
+batch ``s`` is windows ``s * B`` to ``(s + 1) * B`` of this sequence. So all batches are full, every
+step has the same weight, and a batch may hold the end of one epoch and the beginning of the next.
 
 **No window twice in a batch.** The objective would treat the second copy as a negative of the
 first. A batch that holds the end of an epoch could get the same window again from the beginning of
@@ -27,29 +22,17 @@ two more, not all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
-
 import numpy as np
 
-
-class Rows(NamedTuple):
-    """Windows by record number and row within the record; two arrays ``(B,)`` int64."""
-
-    records: np.ndarray
-    rows: np.ndarray
-
-    def take(self, which: slice | np.ndarray) -> Rows:
-        """Some of the windows."""
-        return Rows(self.records[which], self.rows[which])
-
-
-class _EpochOrder(NamedTuple):
-    """Records of an epoch in order, and the position of each group's first window (and the end)."""
-
-    records: np.ndarray
-    group_starts: np.ndarray
+from primus_scale.config import DataConfig, NearConfig
+from primus_scale.data.epoch_order import EpochOrder, MixedOrder, Rows, join
+from primus_scale.data.session_order import (
+    SessionOrder,
+    SessionUnits,
+    check_sessions,
+    describe_sessions,
+)
+from primus_scale.data.shard_set import ShardSet
 
 
 def check_enough_windows(windows: int, batch: int) -> None:
@@ -61,40 +44,73 @@ def check_enough_windows(windows: int, batch: int) -> None:
         )
 
 
+def make_schedule(
+    config: DataConfig, near: NearConfig, shard_set: ShardSet, batch: int, seed: int
+) -> Schedule:
+    """The schedule of a run: of mixed windows, or of sessions with ``data.session_windows``.
+
+    ValueError as ``Schedule``, ``ShardSet.sessions`` and ``SessionOrder``.
+    """
+    if config.session_windows is None:
+        mixed = MixedOrder(shard_set.windows_per_record, config.shuffle_blocks, seed)
+        return Schedule(mixed, batch)
+    units = SessionUnits(config.session_windows, near.min_s, near.max_s)
+    order = SessionOrder(shard_set.sessions, units, config.shuffle_blocks, seed)
+    return Schedule(order, batch)
+
+
+def check_order(config: DataConfig, near: NearConfig, shard_set: ShardSet, batch: int) -> None:
+    """ValueError where the data do not suit the batches.
+
+    As ``check_enough_windows``, ``make_schedule`` and ``check_sessions``.
+    """
+    check_enough_windows(shard_set.windows, batch)
+    if config.session_windows is not None:
+        make_schedule(config, near, shard_set, batch, seed=0)
+        check_sessions(shard_set.sessions, near)
+
+
+def describe_order(config: DataConfig, shard_set: ShardSet, batch: int) -> str:
+    """A line on what batches consist of, with what to do where the data hardly suit them."""
+    if config.session_windows is not None:
+        return describe_sessions(shard_set.sessions, config.session_windows, batch)
+    blocks = min(config.shuffle_blocks, len(shard_set))
+    line = f"batches of windows from {blocks} of {len(shard_set)} records"
+    if shard_set.by_sessions and blocks < len(shard_set):
+        line += (
+            ", which hold whole sessions: so batches mix few sessions; embed the windows again "
+            "with --order shuffled, or raise data.shuffle_blocks, or set data.session_windows"
+        )
+    return line
+
+
 class Schedule:
-    """Batches of ``batch`` windows from records of ``windows_per_record`` windows.
+    """Batches of ``batch`` windows from epochs in the order ``order``.
 
     ValueError as ``check_enough_windows``.
     """
 
-    def __init__(
-        self,
-        windows_per_record: Sequence[int] | np.ndarray,
-        batch: int,
-        shuffle_blocks: int,
-        seed: int,
-    ) -> None:
-        self._windows = np.asarray(windows_per_record, dtype=np.int64)
-        if not self._windows.size or self._windows.min() < 1:
-            raise ValueError("a schedule needs records, each of at least one window")
-        self.windows = int(self._windows.sum())
-        check_enough_windows(self.windows, batch)
+    def __init__(self, order: EpochOrder, batch: int) -> None:
+        check_enough_windows(order.windows, batch)
+        self._order = order
         self._batch = batch
-        self._shuffle_blocks = shuffle_blocks
-        self._seed = seed
-        # Consecutive batches need the same epoch and groups, so these are cached.
-        self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
-        self._group_rows = lru_cache(maxsize=4)(self._make_group_rows)
+        windows = order.windows_per_record
+        self._first_numbers = np.cumsum(windows) - windows
         self._heads: dict[int, Rows] = {}  # by epoch: of the newest epoch and the one before
+
+    @property
+    def blocks(self) -> int:
+        """Records that are in use at once."""
+        return self._order.blocks
 
     def batch_rows(self, step: int) -> Rows:
         """The windows of global batch ``step`` (from 0), by record and row."""
         assert step >= 0
-        epoch, start = divmod(step * self._batch, self.windows)
+        epoch, start = divmod(step * self._batch, self._order.windows)
         stop = start + self._batch
-        chosen = self._epoch_rows(epoch, start, min(stop, self.windows))
-        if stop > self.windows:
-            chosen = _join([chosen, self._epoch_rows(epoch + 1, 0, stop - self.windows)])
+        chosen = self._epoch_rows(epoch, start, min(stop, self._order.windows))
+        if stop > self._order.windows:
+            chosen = join([chosen, self._epoch_rows(epoch + 1, 0, stop - self._order.windows)])
         return chosen.take(np.lexsort((chosen.rows, chosen.records)))
 
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
@@ -103,8 +119,8 @@ class Schedule:
         if start < self._batch:
             parts.append(self._head(epoch).take(slice(start, stop)))
         if stop > self._batch:
-            parts.append(self._drawn_rows(epoch, max(start, self._batch), stop))
-        return _join(parts)
+            parts.append(self._order.rows(epoch, max(start, self._batch), stop))
+        return join(parts)
 
     def _head(self, epoch: int) -> Rows:
         """The first ``batch`` windows of an epoch, in order.
@@ -114,7 +130,7 @@ class Schedule:
         to an epoch that begins with a batch: at most ``batch`` epochs.
         """
         first = epoch
-        while first not in self._heads and self.windows - self._carried(first) < self._batch:
+        while first not in self._heads and self._order.windows - self._carried(first) < self._batch:
             first -= 1
         for each in range(first, epoch + 1):
             if each not in self._heads:
@@ -125,11 +141,11 @@ class Schedule:
 
     def _make_head(self, epoch: int) -> Rows:
         """The head of an epoch: repeated windows are moved behind those that fill the batch."""
-        drawn = self._drawn_rows(epoch, 0, self._batch)
+        drawn = self._order.rows(epoch, 0, self._batch)
         carried = self._carried(epoch)
         if not carried:
             return drawn
-        in_batch = self._epoch_rows(epoch - 1, self.windows - carried, self.windows)
+        in_batch = self._epoch_rows(epoch - 1, self._order.windows - carried, self._order.windows)
         repeated = np.isin(self._numbers(drawn), self._numbers(in_batch))
         # At most ``carried`` windows are repeated, so enough others fill the batch.
         first = np.flatnonzero(~repeated)[: self._batch - carried]
@@ -138,48 +154,8 @@ class Schedule:
 
     def _carried(self, epoch: int) -> int:
         """How many windows of the epoch before are in the first batch of ``epoch``."""
-        return epoch * self.windows % self._batch
+        return epoch * self._order.windows % self._batch
 
     def _numbers(self, rows: Rows) -> np.ndarray:
         """The number of each window among all windows of the data."""
-        return (np.cumsum(self._windows) - self._windows)[rows.records] + rows.rows
-
-    def _drawn_rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Windows ``start`` to ``stop`` of an epoch in permuted order, before heads are changed."""
-        group_starts = self._epoch_order(epoch).group_starts
-        first = int(np.searchsorted(group_starts, start, side="right")) - 1
-        last = int(np.searchsorted(group_starts, stop, side="left"))
-        groups = _join([self._group_rows(epoch, group) for group in range(first, last)])
-        return groups.take(slice(start - group_starts[first], stop - group_starts[first]))
-
-    def _make_epoch_order(self, epoch: int) -> _EpochOrder:
-        records = _permutation(len(self._windows), self._seed, epoch)
-        group_sizes = np.add.reduceat(
-            self._windows[records], np.arange(0, len(records), self._shuffle_blocks)
-        )
-        return _EpochOrder(records, np.concatenate([[0], np.cumsum(group_sizes)]))
-
-    def _make_group_rows(self, epoch: int, group: int) -> Rows:
-        first = group * self._shuffle_blocks
-        members = self._epoch_order(epoch).records[first : first + self._shuffle_blocks]
-        sizes = self._windows[members]
-        records = np.repeat(members, sizes)
-        rows = np.concatenate([np.arange(size) for size in sizes])
-        # Groups count from 1: SeedSequence ignores a trailing 0, and the key would be the epoch's.
-        order = _permutation(len(records), self._seed, epoch, group + 1)
-        return Rows(records[order], rows[order])
-
-
-def _join(parts: Sequence[Rows]) -> Rows:
-    return Rows(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _permutation(length: int, *key: int) -> np.ndarray:
-    """A permutation that ``key`` determines, the same on every machine.
-
-    It sorts the raw stream of Philox, which numpy keeps the same in all versions, unlike the
-    methods of Generator. Equal 64-bit values are sorted by position.
-    """
-    entropy = [part % 2**64 for part in key]
-    bits = np.random.Philox(np.random.SeedSequence(entropy)).random_raw(length)
-    return np.argsort(bits, kind="stable")
+        return self._first_numbers[rows.records] + rows.rows

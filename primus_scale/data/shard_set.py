@@ -162,6 +162,26 @@ class ShardSet:
         return np.array([place.entry.windows for _, place in self._places], dtype=np.int64)
 
     @property
+    def by_sessions(self) -> bool:
+        """Whether some folder is packed in the order of sessions."""
+        return any(shard.sessions for index in self.indexes for shard in index.shards)
+
+    @property
+    def sessions(self) -> list[tuple[SessionPart, ...]]:
+        """The parts of sessions that each record consists of.
+
+        ValueError where a folder does not say: its windows are packed in shuffled order.
+        """
+        for folder, index in zip(self.folders, self.indexes, strict=True):
+            if not all(shard.sessions for shard in index.shards):
+                raise ValueError(
+                    f"data.session_windows is set, but {folder.url} is not packed in the order of "
+                    "sessions; write it again with primus-scale shards embed --order sessions, or "
+                    "leave data.session_windows unset"
+                )
+        return [place.sessions or () for _, place in self._places]
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel over all windows, in its unit."""
         return tuple(self._moments()[0].tolist())

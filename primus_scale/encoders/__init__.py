@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders.base import Backbone, Embeddings, EncoderSpec, ImuEncoder
+from primus_scale.encoders.conv_stats import ConvStats
 from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
 from primus_scale.encoders.transformer import Transformer
 
@@ -20,13 +21,15 @@ def build_encoder(
     rate_hz: float,
     teacher_dims: Mapping[str, int],
     shared: bool,
+    near: bool = False,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> ImuEncoder:
     """Make the encoder that ``config`` names, with fresh weights from torch's global generator.
 
     teacher_dims: width of each teacher's space by modality, empty without teachers. shared: the
-    teachers embed into one joint space; ``config.heads`` may overrule it. mean, std: of each
+    teachers embed into one joint space; ``config.heads`` may overrule it.
+    near: with a head for windows near in time. mean, std: of each
     channel over the training data, in the channels' units; ``stacked_rnn`` does not use them.
 
     Raises ValueError where settings contradict each other or the window.
@@ -38,7 +41,7 @@ def build_encoder(
             f"one shared head cannot serve teachers of widths {dict(teacher_dims)}; "
             "set encoder.heads=separate"
         )
-    spec = EncoderSpec(config, channels, samples, rate_hz, dict(teacher_dims), shared_head)
+    spec = EncoderSpec(config, channels, samples, rate_hz, dict(teacher_dims), shared_head, near)
     return ImuEncoder(_build_backbone(spec, mean, std), spec)
 
 
@@ -52,4 +55,6 @@ def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[floa
         return StackedRnn(spec.channels, spec.samples)
     if spec.config.name == "stacked_rnn_time":
         return StackedRnnTime(spec.samples, mean, std)
+    if spec.config.name == "conv_stats":
+        return ConvStats(spec.config.size, mean, std, gravity=spec.config.gravity)
     return Transformer(spec.config.size, spec.config.patch, spec.samples, mean, std)

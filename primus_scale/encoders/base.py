@@ -17,13 +17,15 @@ from primus_scale.config import EncoderConfig
 from primus_scale.sample import IMU
 
 SHARED = "shared"  # name of the one head of teachers that share a space
+NEAR_HIDDEN = 256  # width of the hidden layer of the head for near windows
 
 
 class Embeddings(NamedTuple):
     """The output of an encoder for B windows; no tensor is normalised.
 
     features ``(B, D)``; ss ``(B, Ds)`` of the self-supervision head; mm ``(B, Dt)`` by teacher
-    modality, the same tensor twice where video and text share a head.
+    modality, the same tensor twice where video and text share a head; near ``(B, Dn)`` of the head
+    for windows near in time, None without one.
 
     A named tuple, not a dataclass: DeepSpeed's ZeRO-3 hooks look for tensors inside tuples and
     dictionaries only.
@@ -32,6 +34,7 @@ class Embeddings(NamedTuple):
     features: torch.Tensor
     ss: torch.Tensor
     mm: dict[str, torch.Tensor]
+    near: torch.Tensor | None = None
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Embeddings:
         """The same embeddings with ``function`` applied to each tensor."""
@@ -39,6 +42,7 @@ class Embeddings(NamedTuple):
             function(self.features),
             function(self.ss),
             {modality: function(tensor) for modality, tensor in self.mm.items()},
+            None if self.near is None else function(self.near),
         )
 
     def chunk(self, parts: int) -> tuple[Embeddings, ...]:
@@ -60,6 +64,9 @@ class Embeddings(NamedTuple):
             torch.cat([part.features for part in parts]),
             torch.cat([part.ss for part in parts]),
             {key: torch.cat([part.mm[key] for part in parts]) for key in parts[0].mm},
+            None
+            if parts[0].near is None
+            else torch.cat([p.near for p in parts if p.near is not None]),
         )
 
 
@@ -68,7 +75,8 @@ class EncoderSpec:
     """An encoder's architecture and its input.
 
     channels, samples, rate_hz: of a window. teacher_dims: width of each teacher's space by
-    modality. shared_head: one head is used for all teachers.
+    modality. shared_head: one head is used for all teachers. near_head: there is a head for windows
+    near in time.
     """
 
     config: EncoderConfig
@@ -77,6 +85,7 @@ class EncoderSpec:
     rate_hz: float
     teacher_dims: Mapping[str, int]
     shared_head: bool
+    near_head: bool = False
 
     @property
     def dims(self) -> dict[str, int]:
@@ -91,7 +100,11 @@ class Backbone(nn.Module):
 
 
 class Heads(nn.Module):
-    """Linear heads on the features: one for self-supervision, one for each teacher space."""
+    """Heads on the features: one for self-supervision, one for each teacher space, all linear.
+
+    The head for windows near in time, if there is one, has a hidden layer, as in SimCLR (arXiv
+    2002.05709): what is the same in near windows is kept in the features, not only in the head.
+    """
 
     def __init__(self, width: int, spec: EncoderSpec) -> None:
         super().__init__()
@@ -102,6 +115,7 @@ class Heads(nn.Module):
         if self.shared:
             dims = {SHARED: dims[self.modalities[0]]}
         self.mm = nn.ModuleDict({name: nn.Linear(width, dim) for name, dim in dims.items()})
+        self.near = near_head(width, spec.config.near_dim) if spec.near_head else None
 
     def forward(self, features: torch.Tensor) -> Embeddings:
         """Turn features ``(B, D)`` into embeddings."""
@@ -110,7 +124,18 @@ class Heads(nn.Module):
             mm = dict.fromkeys(self.modalities, joint)
         else:
             mm = {modality: self.mm[modality](features) for modality in self.modalities}
-        return Embeddings(features, self.ss(features), mm)
+        near = None if self.near is None else self.near(features)
+        return Embeddings(features, self.ss(features), mm, near)
+
+
+def near_head(width: int, dim: int) -> nn.Module:
+    """The head for windows near in time: features ``(B, width)`` -> ``(B, dim)``."""
+    return nn.Sequential(
+        nn.Linear(width, NEAR_HIDDEN),
+        nn.LayerNorm(NEAR_HIDDEN),
+        nn.GELU(),
+        nn.Linear(NEAR_HIDDEN, dim),
+    )
 
 
 class ImuEncoder(nn.Module):

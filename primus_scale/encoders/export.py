@@ -52,6 +52,7 @@ class EncoderCard(ConfigModel):
     units: tuple[str, ...]
     encoder: EncoderConfig
     shared_head: bool
+    near_head: bool = False
     teachers: dict[str, TeacherCard]
     parameters: int
     data: dict[str, Any]
@@ -83,6 +84,7 @@ def describe_encoder(
         "units": tuple(units),
         "encoder": spec.config,
         "shared_head": spec.shared_head,
+        "near_head": spec.near_head,
         "teachers": {modality: dict(teacher) for modality, teacher in teachers.items()},
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "data": dict(data),
@@ -183,6 +185,7 @@ def _empty_encoder(card: EncoderCard) -> ImuEncoder:
             rate_hz=card.rate_hz,
             teacher_dims={modality: teacher.dim for modality, teacher in card.teachers.items()},
             shared=card.shared_head,
+            near=card.near_head,
             mean=(0.0,) * len(card.channels),
             std=(1.0,) * len(card.channels),
         )

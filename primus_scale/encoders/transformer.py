@@ -131,6 +131,11 @@ class Transformer(Backbone):
                 f"encoder.patch={patch} does not divide windows of {samples} samples; "
                 f"choose a divisor of {samples}"
             )
+        if size not in SIZES:
+            raise ValueError(
+                f"encoder.size={size} is none of the transformer's ({', '.join(SIZES)}); choose "
+                "one of them, or set encoder.name=conv_stats"
+            )
         self.width, layers, heads = SIZES[size]
         self.standardise = Standardise(mean, std)
         self.embed = PatchEmbedding(len(mean), samples, patch, self.width)

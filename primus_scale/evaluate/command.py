@@ -194,6 +194,7 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
             rate_hz=card.rate_hz,
             teacher_dims={name: teacher.dim for name, teacher in card.teachers.items()},
             shared=card.shared_head,
+            near=card.near_head,
             mean=(0.0,) * len(card.channels),
             std=(1.0,) * len(card.channels),
         )

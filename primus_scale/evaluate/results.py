@@ -118,7 +118,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     """A text table of accuracy and paired differences with 95 % intervals.
 
     A line for each arm or pair, a column for each k, and one for the number of draws, since trained
-    arms may have fewer.
+    arms may have fewer; under it what the encoder gains over hand-crafted features.
     """
     table, paired = results["few_shot"], results["paired"]
     columns = list(table)
@@ -149,7 +149,20 @@ def format_table(results: Mapping[str, Any]) -> str:
             f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
             f"better (few_shot.steps): {', '.join(limited)}"
         )
+    lines += _gain_over_hand_crafted(results, people)
     return "\n".join(lines)
+
+
+def _gain_over_hand_crafted(results: Mapping[str, Any], people: int) -> list[str]:
+    """A sentence on the frozen encoder against hand-crafted features; none without the two."""
+    gains = {k: row.get("pretrained", {}).get("features") for k, row in results["paired"].items()}
+    told = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in gains.items() if gain]
+    if not told:
+        return []
+    return [
+        f"the frozen encoder against hand-crafted features, on {people} people never seen: "
+        + ", ".join(told)
+    ]
 
 
 def format_interval(interval: Mapping[str, float], sign: str = "") -> str:

@@ -1,9 +1,10 @@
-"""The PRIMUS objective: six contrastive terms over views, teachers and nearest neighbours.
+"""The PRIMUS objective: contrastive terms over views, teachers, neighbours and time.
 
     imu_video, imu_text               view 0 against the teachers' embeddings of the same window
     imu_imu                           view 0 against view 1
     neighbour_video, neighbour_text   view 0 against the teachers' embeddings of its neighbours
     neighbour_imu                     view 0 against the stored IMU embeddings of its neighbours
+    imu_near                          windows of one session, near in time, in view 1 (``near``)
 
 With w_t the weight of a term and L_t its loss, the objective is
 
@@ -15,9 +16,9 @@ k-th keys, and n_k the number of windows that have a k-th key,
 
     L_t = sum over k of n_k * L_tk / sum over k of n_k.
 
-Source: arXiv 2411.15127, section 3. A step (``train.step``) is ``find_neighbours`` ->
-``primus_loss`` -> backward -> ``support.enqueue(support_entries(...))``. All functions take the
-rows of one rank.
+Source of the first six terms: arXiv 2411.15127, section 3. A step (``train.step``) is
+``find_neighbours`` -> ``primus_loss`` -> backward -> ``support.enqueue(support_entries(...))``. All
+functions take the rows of one rank.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ import torch
 from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.contrast import Contrast, GlobalRows, contrastive, gather_rows
+from primus_scale.objective.near import near_contrast
 from primus_scale.objective.positives import Positives, direct_positives, neighbour_positives
-from primus_scale.objective.terms import weighted_terms
+from primus_scale.objective.terms import Term, weighted_terms
 from primus_scale.sample import IMU, Batch
 from primus_scale.support import Neighbours
 
@@ -70,20 +72,35 @@ def primus_loss(
     of weight 0 are not computed.
     """
     weights = weighted_terms(config)
-    modalities = sorted({term.modality for term in weights})
+    modalities = sorted({term.modality for term in weights if term.kind != "near"})
     queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in modalities}
     total = view0.ss.new_zeros((), dtype=torch.float32)
     terms, rows = {}, {}
     for term, weight in weights.items():
-        if term.kind == "direct":
-            positives = direct_positives(term.modality, view1, batch)
+        temperature = temperatures[term.family]
+        if term.kind == "near":
+            assert view1.near is not None, f"{term.name} has weight, but the encoder has no head"
+            near = gather_rows(view1.near)
+            contrast = near_contrast(near, temperature, batch.origin, config.near)
         else:
-            assert neighbours is not None, f"{term.name} has weight, but there are no neighbours"
-            positives = neighbour_positives(term.modality, neighbours, batch, config.neighbours)
-        contrast = _contrast(queries[term.modality], positives, temperatures[term.family], config)
+            positives = _positives(term, view1, batch, neighbours, config)
+            contrast = _contrast(queries[term.modality], positives, temperature, config)
         total = total + weight * contrast.loss
         terms[term.name], rows[term.name] = contrast.loss.detach(), contrast.rows
     return LossOutput(total, terms, rows)
+
+
+def _positives(
+    term: Term,
+    view1: Embeddings,
+    batch: Batch,
+    neighbours: Neighbours | None,
+    config: ObjectiveConfig,
+) -> Positives:
+    if term.kind == "direct":
+        return direct_positives(term.modality, view1, batch)
+    assert neighbours is not None, f"{term.name} has weight, but there are no neighbours"
+    return neighbour_positives(term.modality, neighbours, batch, config.neighbours)
 
 
 def _contrast(

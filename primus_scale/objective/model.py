@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 from primus_scale.config import TemperatureConfig
 from primus_scale.distributed.collectives import sum_over_ranks
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.terms import FAMILIES
 
 
 class ModelOutput(NamedTuple):
@@ -27,10 +27,10 @@ class ModelOutput(NamedTuple):
 class PrimusModel(nn.Module):
     """The encoder and the temperatures of the loss: all parameters that are trained."""
 
-    def __init__(self, encoder: nn.Module, temperature: TemperatureConfig) -> None:
+    def __init__(self, encoder: nn.Module, temperatures: Mapping[str, TemperatureConfig]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.temperatures = Temperatures(temperature)
+        self.temperatures = Temperatures(temperatures)
 
     def forward(self, imu: torch.Tensor) -> ModelOutput:
         """Embed imu ``(B, C, T)``. In a step the rows are both views of a batch, view 0 first."""
@@ -40,24 +40,34 @@ class PrimusModel(nn.Module):
 class Temperatures(nn.Module):
     """A temperature for each family of terms; see ``TemperatureConfig`` for the modes.
 
-    ``value`` ``(2,)`` is the parameter, in the order of FAMILIES: log t in mode ``log``, the
+    ``value`` ``(F,)`` is the parameter, in the order of ``configs``: log t in mode ``log``, the
     temperature t itself in the other modes. The optimiser applies no weight decay to it.
     """
 
-    def __init__(self, config: TemperatureConfig) -> None:
+    def __init__(self, configs: Mapping[str, TemperatureConfig]) -> None:
         super().__init__()
-        self.config = config
-        initial = math.log(config.initial) if config.mode == "log" else config.initial
-        value = torch.full((len(FAMILIES),), initial)
-        self.value = nn.Parameter(value, requires_grad=config.mode != "fixed")
+        self.configs = dict(configs)
+        value = torch.tensor([_stored(config) for config in configs.values()])
+        learned = any(config.mode != "fixed" for config in configs.values())
+        self.value = nn.Parameter(value, requires_grad=learned)
 
     def forward(self) -> dict[str, torch.Tensor]:
         """The temperatures by family, 0-d float32."""
-        value = self.value.float()
-        if self.config.mode == "log":
-            low, high = math.log(self.config.minimum), math.log(self.config.maximum)
-            value = _Clamp.apply(value, low, high).exp()
-        return dict(zip(FAMILIES, value.unbind(), strict=True))
+        pairs = zip(self.configs.items(), self.value.float().unbind(), strict=True)
+        return {family: _temperature(value, config) for (family, config), value in pairs}
+
+
+def _stored(config: TemperatureConfig) -> float:
+    return math.log(config.initial) if config.mode == "log" else config.initial
+
+
+def _temperature(value: torch.Tensor, config: TemperatureConfig) -> torch.Tensor:
+    """The temperature of a stored value, both 0-d."""
+    if config.mode == "log":
+        low, high = math.log(config.minimum), math.log(config.maximum)
+        clamped: torch.Tensor = _Clamp.apply(value, low, high)
+        return clamped.exp()
+    return value.detach() if config.mode == "fixed" else value
 
 
 class _Clamp(torch.autograd.Function):

@@ -92,8 +92,8 @@ def _same_moment_pairs(
     """
     within_s = -1.0 if config.exclude == "window" else batch.span_s
     all_queries, all_keys, all_valid = (
-        _gather_origins(batch.origin),
-        _gather_origins(keys),
+        gather_origins(batch.origin),
+        gather_origins(keys),
         gather(valid),
     )
     pairs = []
@@ -110,7 +110,7 @@ def _any_of(pairs: Sequence[Pairs]) -> list[Pairs]:
     return [Pairs(*(torch.stack(masks).any(0) for masks in zip(*pairs, strict=True)))]
 
 
-def _gather_origins(origin: Origin) -> Origin:
+def gather_origins(origin: Origin) -> Origin:
     """The origins of all ranks' rows, gathered in one message."""
     columns = origin._replace(start_s=origin.start_s.view(torch.int64))
     gathered = Origin(*gather(torch.stack(columns, dim=-1)).unbind(-1))

@@ -9,26 +9,27 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from primus_scale.config import ObjectiveConfig
+from primus_scale.config import ObjectiveConfig, TemperatureConfig
 from primus_scale.sample import IMU
 
-FAMILIES = ("mm", "ss")  # of terms: multimodal, self-supervised; each has its own temperature
+FAMILIES = ("mm", "ss", "near")  # of terms: multimodal, self-supervised, near in time
 
 
 @dataclass(frozen=True)
 class Term:
-    """A contrastive term: view 0 of each window against keys.
+    """A contrastive term: each window against keys.
 
-    name: in logs, and of its weight in ``objective.weights``. modality: of the keys; the queries
-    come from the encoder's head for it (``imu``: the self-supervision head). family: selects the
-    temperature. kind: ``direct`` where the keys are embeddings of the window itself, ``neighbour``
-    where they are embeddings of its neighbours in the support set.
+    name: in logs, and of its weight in ``objective.weights``. modality: of the keys. family:
+    selects the temperature. kind: ``direct`` where the keys are embeddings of the window itself,
+    ``neighbour`` where they are embeddings of its neighbours in the support set; the queries are
+    then of view 0, from the encoder's head for the modality (``imu``: the self-supervision head).
+    ``near``: queries and keys are of view 1, from the head for near windows (``objective.near``).
     """
 
     name: str
     modality: str
-    family: Literal["mm", "ss"]
-    kind: Literal["direct", "neighbour"]
+    family: Literal["mm", "ss", "near"]
+    kind: Literal["direct", "neighbour", "near"]
 
 
 TERMS = (
@@ -38,6 +39,7 @@ TERMS = (
     Term("neighbour_video", modality="video", family="mm", kind="neighbour"),
     Term("neighbour_text", modality="text", family="mm", kind="neighbour"),
     Term("neighbour_imu", modality=IMU, family="ss", kind="neighbour"),
+    Term("imu_near", modality=IMU, family="near", kind="near"),
 )
 
 
@@ -50,6 +52,17 @@ def weighted_terms(config: ObjectiveConfig) -> dict[Term, float]:
 def uses_neighbours(config: ObjectiveConfig) -> bool:
     """Whether any neighbour term is computed, so that a support set is needed."""
     return any(term.kind == "neighbour" for term in weighted_terms(config))
+
+
+def uses_near(config: ObjectiveConfig) -> bool:
+    """Whether the term ``imu_near`` is computed, so that batches must hold near windows."""
+    return any(term.kind == "near" for term in weighted_terms(config))
+
+
+def temperature_configs(config: ObjectiveConfig) -> dict[str, TemperatureConfig]:
+    """The temperatures of the model, by family: that of near windows only where it is used."""
+    configs = dict.fromkeys(FAMILIES[:2], config.temperature)
+    return {**configs, "near": config.near.temperature} if uses_near(config) else configs
 
 
 def check_objective(config: ObjectiveConfig, modalities: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from primus_scale.checkpoint.owner import Claimant
 from primus_scale.config import Config, TeachersConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
-from primus_scale.data.schedule import check_enough_windows
+from primus_scale.data.schedule import check_order, describe_order
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder, build_encoder
@@ -25,7 +25,7 @@ from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import PendingNeighbours, prefetch_neighbours, support_spec
-from primus_scale.objective.terms import check_objective
+from primus_scale.objective.terms import check_objective, temperature_configs, uses_near
 from primus_scale.sample import Batch
 from primus_scale.storage.folder import Folder
 from primus_scale.support import RingSupportSet, SupportSet
@@ -75,6 +75,7 @@ class Run:
             rank=self.runtime.rank,
             world=self.runtime.world,
             live=bool(self.teachers),
+            near=self.config.objective.near,
         )
 
     def inputs(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, PendingNeighbours | None]]:
@@ -111,13 +112,13 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_enough_windows``
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_order``
     and ``check_objective``, and ValueError where the shards were embedded by other teachers than
     the configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train, config.data.patience())
-    check_enough_windows(data.windows, config.train.batch)
+    check_order(config.data, config.objective.near, data, config.train.batch)
     check_embeddings(config, data)
     return data
 
@@ -155,6 +156,7 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world)
     announce(check_batch(config.train, runtime.world))
+    announce(describe_order(config.data, data, config.train.batch))
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
         teachers = build_teachers(config.teachers, runtime.device)
@@ -166,7 +168,7 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     # Checkpoints export this copy: DeepSpeed may partition the parameters of the trained encoder.
     exported = copy.deepcopy(encoder)
     card = _encoder_card(config, data, spaces, exported)
-    model = PrimusModel(encoder, config.objective.temperature)
+    model = PrimusModel(encoder, temperature_configs(config.objective))
     folder = storage_folder(config)
     storage = RunStorage(folder.url, folder.patience) if folder is not None else None
     identity = run_identity(config, data, card)
@@ -228,6 +230,7 @@ def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSp
         rate_hz=data.index.rate_hz,
         teacher_dims={modality: space.dim for modality, space in spaces.items()},
         shared=len(spaces) > 1 and len({space.space for space in spaces.values()}) == 1,
+        near=uses_near(config.objective),
         mean=data.mean,
         std=data.std,
     )

@@ -131,6 +131,8 @@ class SeveralPasses:
             output = self._engine(chunk)
             surrogate = _inner_product(output.embeddings.features, gradient.features)
             surrogate = surrogate + _inner_product(output.embeddings.ss, gradient.ss)
+            if output.embeddings.near is not None and gradient.near is not None:
+                surrogate = surrogate + _inner_product(output.embeddings.near, gradient.near)
             for modality, embedding in output.embeddings.mm.items():
                 surrogate = surrogate + _inner_product(embedding, gradient.mm[modality])
             for name, temperature in output.temperatures.items():

@@ -6,19 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from primus_scale.config import ObjectiveConfig, TemperatureConfig
+from primus_scale.config import ObjectiveConfig
 from primus_scale.distributed import collectives
-from primus_scale.encoders.base import Embeddings
+from primus_scale.encoders.base import Embeddings, near_head
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import find_neighbours, support_entries
-from primus_scale.objective.terms import TERMS
+from primus_scale.objective.terms import temperature_configs, weighted_terms
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec
 from tests.gloo import Result, run_ranks
 
 ROWS = 16
 DIMS = {"video": 7, "text": 5, "imu": 6}
+NEAR_DIM = 4
 WITHIN, BELOW, ABOVE = -2.0, -6.0, 2.0  # log temperatures, against the bounds of the config
 CASES = {
     "paper": {},
@@ -27,6 +28,11 @@ CASES = {
     "imu_asks": {"neighbours": {"query": "imu"}},
     "own_recording_left_out": {"neighbours": {"query": "imu", "exclude": "recording"}},
     "own_window_left_out": {"neighbours": {"k": 2, "query": "imu", "exclude": "window"}},
+    "near": {"weights": {"imu_near": 2.0}, "near": {"max_s": 2.0, "exclude_s": 2.5}},
+    "near_mixed": {
+        "weights": {"imu_near": 0.5},
+        "near": {"global_negatives": 0.3, "exclude_s": 5.0, "temperature": {"mode": "log"}},
+    },
     "duplicates_kept": {"mask_duplicate_keys": False, "neighbours": {"query": "imu"}},
 }
 
@@ -38,11 +44,12 @@ class TinyEncoder(nn.Module):
         super().__init__()
         self.body = nn.Linear(6 * 10, 16)
         self.heads = nn.ModuleDict({name: nn.Linear(16, dim) for name, dim in DIMS.items()})
+        self.near = near_head(16, NEAR_DIM)
 
     def forward(self, imu: torch.Tensor) -> Embeddings:
         features = self.body(imu.flatten(1)).tanh()
         mm = {name: self.heads[name](features) for name in ("video", "text")}
-        return Embeddings(features, self.heads["imu"](features), mm)
+        return Embeddings(features, self.heads["imu"](features), mm, self.near(features))
 
 
 def make_batch(seed: int, first: int, rows: int) -> Batch:
@@ -115,7 +122,7 @@ def all_cases() -> Result:
 def two_steps(config: ObjectiveConfig, start: float) -> Result:
     """Two batches through model, neighbours, loss and ring, with losses and gradients of each."""
     torch.manual_seed(0)
-    model = PrimusModel(TinyEncoder(), TemperatureConfig())
+    model = PrimusModel(TinyEncoder(), temperature_configs(config))
     with torch.no_grad():
         model.temperatures.value.fill_(start)
     support = make_support(config)
@@ -134,7 +141,8 @@ def two_steps(config: ObjectiveConfig, start: float) -> Result:
         for name, share in shares.items():
             result[f"{seed}.{name}"] = average(share)
         for name, parameter in model.named_parameters():
-            result[f"{seed}.gradient.{name}"] = average(parameter.grad)
+            if parameter.grad is not None:  # heads of terms without weight have none
+                result[f"{seed}.gradient.{name}"] = average(parameter.grad)
         result |= {f"{seed}.rows.{name}": rows for name, rows in loss.rows.items()}
         result[f"{seed}.neighbours"] = collectives.gather(neighbours.uid * neighbours.valid)
     result |= {f"ring.{name}": tensor for name, tensor in support.state_dict().items()}
@@ -168,8 +176,10 @@ def test_losses_gradients_and_ring_equal_the_single_process(world, single, tmp_p
 
 def test_the_single_process_exercises_what_is_compared(single):
     assert single["paper/2.gradient.temperatures.value"].abs().min() > 1e-4
-    for case in CASES:
-        assert all(single[f"{case}/2.rows.{term.name}"] > 0 for term in TERMS)
+    for case, objective in CASES.items():
+        terms = weighted_terms(ObjectiveConfig.model_validate(objective))
+        assert all(single[f"{case}/2.rows.{term.name}"] > 0 for term in terms)
+    assert single["near/2.rows.imu_near"] == ROWS
     assert single["each_neighbour/2.rows.neighbour_imu"] > ROWS
     for term in ("imu_text", "neighbour_imu"):  # repeated narrations, and shared neighbours
         paper, kept = (single[f"{case}/1.term.{term}"] for case in ("imu_asks", "duplicates_kept"))

@@ -3,6 +3,7 @@
 from itertools import chain
 from pathlib import Path
 
+from primus_scale.data.epoch_order import MixedOrder
 from primus_scale.data.schedule import Schedule
 from primus_scale.data.shard_set import ShardSet
 from tests.integration.tiny import (
@@ -45,7 +46,7 @@ def test_all_ranks_save_and_end_and_the_run_goes_on_with_the_shard_restored(tmp_
 
 def record_of_step(url: str, step: int) -> int:
     """A record that is first read for the batch of ``step`` (from 0) of the first epoch."""
-    schedule = Schedule(ShardSet.open(url).windows_per_record, BATCH, 1, 0)
+    schedule = Schedule(MixedOrder(ShardSet.open(url).windows_per_record, 1, 0), BATCH)
     records = [set(schedule.batch_rows(each).records.tolist()) for each in range(step + 1)]
     return int((records[step] - set(chain.from_iterable(records[:step]))).pop())
 

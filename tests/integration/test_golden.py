@@ -11,17 +11,25 @@ from pathlib import Path
 import pytest
 
 from primus_scale.train.trainer import pretrain
-from tests.integration.tiny import losses, tiny_config, write_shards
+from tests.integration.tiny import NEAR, losses, tiny_config, write_shards
 
 GOLDEN = Path(__file__).with_name("golden.json")
 TOLERANCE = 1e-3  # other processors round differently, and training spreads it
 
 
-@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+RUNS = {
+    "stacked_rnn": ("encoder.name=stacked_rnn",),
+    "stacked_rnn_time": ("encoder.name=stacked_rnn_time",),
+    "transformer": ("encoder.name=transformer",),
+    "conv_stats with imu_near": NEAR,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_losses_are_the_golden_ones(tmp_path: Path, name: str) -> None:
-    shards = write_shards(tmp_path / "shards")
+    shards = write_shards(tmp_path / "shards", sessions=True)
     config = tiny_config(
-        tmp_path / name, shards, f"encoder.name={name}", "train.steps=5", "train.pictures_every=100"
+        tmp_path / name, shards, *RUNS[name], "train.steps=5", "train.pictures_every=100"
     )
     assert pretrain(config) == 0
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}

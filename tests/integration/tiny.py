@@ -45,10 +45,16 @@ def write_shards(
     seed: int = 0,
     teachers: dict[str, TeacherSpace] = TEACHERS,
     imu_only_share: float = 0.25,
+    sessions: bool = False,
 ) -> str:
-    """Packed shards of random windows, a share of them without embeddings; returns their URL."""
+    """Packed shards of random windows, a share of them without embeddings; returns their URL.
+
+    sessions: the index says which sessions they are of, ten windows each.
+    """
     rng = np.random.default_rng(seed)
-    with PackedShardWriter(str(folder), rate_hz=RATE_HZ, teachers=teachers) as writer:
+    with PackedShardWriter(
+        str(folder), rate_hz=RATE_HZ, teachers=teachers, sessions=sessions
+    ) as writer:
         for start in range(0, windows, BLOCK):
             rows = range(start, min(start + BLOCK, windows))
             present = rng.random(len(rows)) >= imu_only_share
@@ -76,6 +82,14 @@ def tiny_config(output: Path, train: str, *overrides: str, **sections: Any) -> C
         **sections,
     }
     return apply_overrides(parse_config(Config, tree, source="tiny"), overrides)
+
+
+NEAR = (  # overrides for the term on windows near in time, of shards with sessions
+    "objective.weights.imu_near=1.0",
+    "data.session_windows=4",
+    "encoder.name=conv_stats",
+    "encoder.size=XS",
+)
 
 
 def write_config(config: Config, path: Path) -> Path:

@@ -13,6 +13,7 @@ from primus_scale.encoders import build_encoder
 from primus_scale.engine.engine import Engine
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel
+from primus_scale.objective.terms import temperature_configs
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours
 from primus_scale.train.step import OnePass, SeveralPasses
@@ -44,7 +45,7 @@ def make_model(config: Config) -> PrimusModel:
         mean=(0.0,) * 6,
         std=(1.0,) * 6,
     )
-    return PrimusModel(encoder, config.objective.temperature)
+    return PrimusModel(encoder, temperature_configs(config.objective))
 
 
 def make_batch() -> Batch:

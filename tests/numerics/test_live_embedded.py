@@ -13,6 +13,7 @@ from primus_scale.encoders import build_encoder
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import find_neighbours, support_entries
+from primus_scale.objective.terms import temperature_configs
 from primus_scale.sample import IMU
 from primus_scale.support import RingSupportSet, SupportSpec
 from primus_scale.teachers import attach_teacher_embeddings, build_teachers, check_teachers
@@ -119,7 +120,7 @@ def build_model(dims):
         mean=(0.0, 9.8, 0.0, 0.0, 0.0, 0.0),
         std=(1.0,) * 6,
     )
-    return PrimusModel(encoder, OBJECTIVE.temperature)
+    return PrimusModel(encoder, temperature_configs(OBJECTIVE))
 
 
 def loss_and_gradients(model, batch, support):

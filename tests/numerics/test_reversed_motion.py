@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation as Turn
 
 from primus_scale.augment import build_augment, step_generator
-from primus_scale.config import TimeFlip
+from primus_scale.config.augment import TimeFlip
 
 RATE_HZ, SAMPLES, STEP_S = 50.0, 250, 1e-4
 GRAVITY = np.array([0.0, 0.0, -9.81])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from primus_scale.augment import RowDraws, build_augment, rotation_matrices, step_generator
-from primus_scale.config import Rotation
+from primus_scale.config.augment import Rotation
 
 ROWS = 5000
 

@@ -7,12 +7,9 @@ import pytest
 import torch
 
 from primus_scale.augment import build_augment, step_generator
-from primus_scale.config import (
-    AugmentOp,
+from primus_scale.config import AugmentOp, Config, DataConfig, EncoderConfig
+from primus_scale.config.augment import (
     ChannelDropout,
-    Config,
-    DataConfig,
-    EncoderConfig,
     Jitter,
     Negation,
     Permutation,
@@ -206,7 +203,7 @@ def test_large_values_stay_finite_and_harm_no_other_row(magnitude: float, where:
     assert torch.equal(view[others], expected[others])
 
 
-@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"])
 def test_an_encoder_takes_a_window_of_huge_values_and_its_view(name: str) -> None:
     imu = make_imu(4)
     imu[1] *= 1e18

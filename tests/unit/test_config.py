@@ -105,3 +105,17 @@ def test_overrides_of_a_part_are_checked_too() -> None:
     assert apply_overrides(FewShotConfig(), ["draws=2"]).draws == 2
     with pytest.raises(ValueError, match="nearest known key is 'draws'"):
         apply_overrides(FewShotConfig(), ["drawss=2"])
+
+
+def test_near_windows_need_sessions_in_batches(config_file: Path) -> None:
+    example = load_config(config_file, [])
+    near = ("objective.weights.imu_near=1",)
+    with pytest.raises(ValueError, match=r"imu_near is set but data\.session_windows is not"):
+        apply_overrides(example, near)
+    with pytest.raises(ValueError, match=r"\(256\) is no multiple of .* \(48\); use 240"):
+        apply_overrides(example, (*near, "data.session_windows=48"))
+    assert apply_overrides(example, (*near, "data.session_windows=64")).train.batch == 256
+    with pytest.raises(ValueError, match=r"session_windows: .*multiple of 2"):
+        apply_overrides(example, ("data.session_windows=3",))
+    with pytest.raises(ValueError, match=r"must not descend"):
+        apply_overrides(example, ("objective.near.max_s=0.5",))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from primus_scale.data.epoch_order import MixedOrder
 from primus_scale.data.schedule import Schedule
 
 SIZES = {
@@ -44,7 +45,7 @@ def check_epochs(batches, sizes, batch):
 @pytest.mark.parametrize("shuffle_blocks", [1, 3, 100])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_full_batches_and_every_window_once_an_epoch(sizes, batch, shuffle_blocks, seed):
-    schedule = Schedule(sizes, batch, shuffle_blocks, seed)
+    schedule = Schedule(MixedOrder(sizes, shuffle_blocks, seed), batch)
     steps = 5 * sum(sizes) // batch
     check_epochs([pairs_of(schedule, step) for step in range(steps)], sizes, batch)
 
@@ -53,8 +54,8 @@ def test_full_batches_and_every_window_once_an_epoch(sizes, batch, shuffle_block
 def test_batches_are_those_filled_one_window_after_the_other(batch):
     """Against a loop: from the epochs as drawn, always the first window not in the batch yet."""
     sizes, steps = SIZES["uneven"], 60
-    single = Schedule(sizes, 1, 3, seed=4)  # one window a batch: the epochs as drawn
-    schedule = Schedule(sizes, batch, 3, seed=4)
+    single = Schedule(MixedOrder(sizes, 3, seed=4), 1)  # one window a batch: the epochs as drawn
+    schedule = Schedule(MixedOrder(sizes, 3, seed=4), batch)
     queue, drawn = [], 0
     for step in range(steps):
         chosen = []
@@ -71,27 +72,28 @@ def test_batches_are_those_filled_one_window_after_the_other(batch):
 def test_any_step_without_those_before(batch):
     """Also of epochs shorter than two batches, whose beginnings depend on each other."""
     sizes = SIZES["uneven"]
-    schedule = Schedule(sizes, batch, 3, seed=5)
+    schedule = Schedule(MixedOrder(sizes, 3, seed=5), batch)
     steps = 4 * 80 // batch + 90
     whole = [pairs_of(schedule, step) for step in range(steps)]
     for step in (*range(0, steps, 7), steps - 1):
-        assert pairs_of(Schedule(sizes, batch, 3, seed=5), step) == whole[step]
+        assert pairs_of(Schedule(MixedOrder(sizes, 3, seed=5), batch), step) == whole[step]
     assert [pairs_of(schedule, step) for step in reversed(range(steps))] == whole[::-1]
 
 
 def test_a_late_step_is_found_at_once():
     """The heads of short epochs depend on each other, but not back to the first epoch."""
-    schedule = Schedule([16] * 5, 79, 2, seed=0)
+    order = MixedOrder([16] * 5, 2, seed=0)
+    schedule = Schedule(order, 79)
     drawn = []
-    draw = schedule._drawn_rows
-    schedule._drawn_rows = lambda *where: drawn.append(where) or draw(*where)
+    draw = order.rows
+    order.rows = lambda *where: drawn.append(where) or draw(*where)
     assert len(set(pairs_of(schedule, 10**12 + 78))) == 79
     assert len(drawn) <= 3 * 79
 
 
 def test_epochs_and_seeds_differ():
     orders = [
-        [pairs_of(Schedule([8] * 8, 8, 2, seed), 8 * epoch + step) for step in range(8)]
+        [pairs_of(Schedule(MixedOrder([8] * 8, 2, seed), 8), 8 * epoch + step) for step in range(8)]
         for seed in (-1, 0, 1)
         for epoch in (0, 1)
     ]
@@ -100,7 +102,7 @@ def test_epochs_and_seeds_differ():
 
 def test_windows_of_a_group_are_mixed_and_no_more():
     """A batch draws on the records of its groups only, and on all of them."""
-    schedule = Schedule([64] * 12, 64, shuffle_blocks=4, seed=0)
+    schedule = Schedule(MixedOrder([64] * 12, 4, seed=0), 64)
     records = [set(schedule.batch_rows(step).records.tolist()) for step in range(12)]
     for group in range(3):
         assert len(set.union(*records[4 * group : 4 * group + 4])) == 4
@@ -111,7 +113,7 @@ def test_window_records_are_mixed_over_the_whole_set():
     """They lie in the order of the recordings; few of a batch are of one moment or recording."""
     devices, moments, recordings, batch = 3, 100, 10, 30
     total = devices * moments * recordings
-    schedule = Schedule([1] * total, batch, shuffle_blocks=8, seed=4)
+    schedule = Schedule(MixedOrder([1] * total, 8, seed=4), batch)
     pairs = 0
     for step in range(total // batch):
         records = schedule.batch_rows(step).records
@@ -122,7 +124,7 @@ def test_window_records_are_mixed_over_the_whole_set():
 
 
 def test_windows_of_a_batch_stand_by_record():
-    schedule = Schedule(SIZES["uneven"], 13, 3, seed=2)
+    schedule = Schedule(MixedOrder(SIZES["uneven"], 3, seed=2), 13)
     for step in range(20):
         pairs = pairs_of(schedule, step)
         assert pairs == sorted(pairs)
@@ -133,7 +135,7 @@ def test_positions_are_uniform():
     for epoch in (0, 1):
         places = []
         for seed in range(400):
-            schedule = Schedule([4] * 5, 1, 2, seed)
+            schedule = Schedule(MixedOrder([4] * 5, 2, seed), 1)
             order = [pair for step in range(20) for pair in pairs_of(schedule, 20 * epoch + step)]
             places.append(order.index((2, 1)))
         # Uniform over 0..19: mean 9.5 and deviation 5.77, so the mean of 400 has deviation 0.29.
@@ -143,7 +145,7 @@ def test_positions_are_uniform():
 
 def test_order_is_pinned():
     """Runs of other days and machines must see this order: it may never change."""
-    schedule = Schedule([3, 5, 1, 7], 6, 2, seed=11)
+    schedule = Schedule(MixedOrder([3, 5, 1, 7], 2, seed=11), 6)
     assert [pairs_of(schedule, step) for step in (0, 1, 2, 7)] == [
         [(0, 0), (0, 1), (0, 2), (2, 0), (3, 2), (3, 3)],
         [(1, 1), (1, 3), (3, 0), (3, 1), (3, 4), (3, 5)],
@@ -154,6 +156,6 @@ def test_order_is_pinned():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="at least one window"):
-        Schedule([], 4, 1, seed=0)
+        Schedule(MixedOrder([], 1, seed=0), 4)
     with pytest.raises(ValueError, match=r"train\.batch is 16, but data\.train holds 15 windows"):
-        Schedule([10, 5], 16, 1, seed=0)
+        Schedule(MixedOrder([10, 5], 1, seed=0), 16)

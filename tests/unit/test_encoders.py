@@ -11,7 +11,7 @@ from primus_scale.encoders import Embeddings, ImuEncoder, build_encoder
 SAMPLES = 250
 GRAVITY = torch.tensor([0.3, 9.7, 0.9, 0.0, 0.0, 0.0]).view(1, 6, 1)
 TEACHERS = {"video": 512, "text": 512}
-NAMES = ("stacked_rnn", "stacked_rnn_time", "transformer")
+NAMES = ("stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer")
 
 
 def make_encoder(
@@ -81,6 +81,63 @@ def test_shapes_and_gradients(name: str) -> None:
     total.backward()
     without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [("XS", 91_904), ("S", 449_616), ("B", 3_538_832), ("L", 28_522_800)]
+)
+def test_conv_stats_sizes_are_as_documented(size: str, count: int) -> None:
+    with torch.device("meta"):
+        assert parameter_count(make_encoder("conv_stats", size=size).backbone) == count
+
+
+def test_conv_stats_pools_mean_and_deviation_of_its_input() -> None:
+    imu = make_imu(4)
+    backbone = make_encoder("conv_stats", gravity=False).backbone
+    seen = []
+    backbone.pooled_norm.register_forward_hook(lambda _m, x, _y: seen.append(x[0]))
+    backbone(imu)
+    mean = torch.tensor((0.1, 6.0, 0.5, 0.0, 0.0, 0.0)).view(1, 6, 1)
+    std = torch.tensor((2.0, 3.0, 2.0, 0.5, 0.5, 0.5)).view(1, 6, 1)
+    signal = ((imu - mean) / std).double()
+    expected = torch.cat([signal.mean(2), (signal.var(2, correction=0) + 1e-4).sqrt().log()], 1)
+    torch.testing.assert_close(seen[0][:, :12].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gravity_frame_does_not_see_how_the_device_is_turned() -> None:
+    """Six channels of the input turn with the device, the six others do not."""
+    frame = make_encoder("conv_stats").backbone.standardise
+    imu = make_imu(4)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(2)))
+    turned = torch.cat([turn @ imu[:, :3], turn @ imu[:, 3:]], dim=1)
+    first, second = frame(imu), frame(turned)
+    assert first.shape == (4, 12, SAMPLES)
+    assert (first[:, :6] - second[:, :6]).abs().amax(dim=(0, 2)).min() > 0.1
+    torch.testing.assert_close(first[:, 6:], second[:, 6:], rtol=1e-4, atol=1e-4)
+
+
+def test_gravity_frame_from_its_definition() -> None:
+    frame = make_encoder("conv_stats").backbone.standardise
+    imu = make_imu(1).double()
+    mean, std = torch.tensor((0.1, 6.0, 0.5)), torch.tensor((2.0, 3.0, 2.0))
+    up = imu[0, :3].mean(1) / imu[0, :3].mean(1).norm()
+    usual = {"acc": (mean**2 + std**2).sum().sqrt(), "gyr": torch.tensor(3 * 0.5**2).sqrt()}
+    deviation = {"acc": (std**2).mean().sqrt(), "gyr": 0.5}
+    found = frame(imu.float())[0, 6:].double()
+    for row, (name, sensor) in enumerate((("acc", imu[0, :3]), ("gyr", imu[0, 3:]))):
+        along = up @ sensor
+        across = (sensor - up[:, None] * along).norm(dim=0)
+        gravity = usual["acc"] if name == "acc" else 0.0
+        for kind, part in enumerate((sensor.norm(dim=0) - usual[name], along - gravity, across)):
+            expected = part / deviation[name]
+            torch.testing.assert_close(found[2 * kind + row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_has_the_same_features_in_any_batch() -> None:
+    imu = make_imu(5)
+    encoder = make_encoder("conv_stats").train()
+    together, alone = encoder(imu).features, encoder(imu[2:3]).features
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_teachers_of_one_space_share_a_head() -> None:
@@ -211,6 +268,8 @@ def test_shortest_window_of_the_convolutions(name: str) -> None:
 def test_settings_that_contradict_are_refused() -> None:
     with pytest.raises(ValueError, match=r"encoder\.patch=12 does not divide"):
         make_encoder("transformer", patch=12)
+    with pytest.raises(ValueError, match=r"encoder\.size=XS is none of the transformer's"):
+        make_encoder("transformer", size="XS")
     with pytest.raises(ValueError, match=r"set encoder\.heads=separate"):
         make_encoder(teacher_dims={"video": 8, "text": 9}, heads="shared")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from primus_scale.augment import build_augment
-from primus_scale.config import FewShotConfig, Jitter
+from primus_scale.config import FewShotConfig
+from primus_scale.config.augment import Jitter
 from primus_scale.evaluate.arms import (
     PATIENCE,
     PROBE_STRENGTHS,

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from primus_scale.augment import build_augment
-from primus_scale.config import Jitter
+from primus_scale.config.augment import Jitter
 from primus_scale.evaluate.finetune import (
     Classifier,
     Training,

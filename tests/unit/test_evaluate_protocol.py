@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from primus_scale.augment import build_augment
-from primus_scale.config import FewShotConfig, Jitter, Scaling
+from primus_scale.config import FewShotConfig
+from primus_scale.config.augment import (
+    Jitter,
+    Scaling,
+)
 from primus_scale.evaluate import format_table, pool, run_few_shot
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.report import render_report
@@ -287,3 +291,7 @@ def test_table_has_a_line_an_arm_and_a_pair_with_their_draws(results):
     assert lines[f"{ARMS['pretrained']} - {ARMS['scratch']}"][0] == "2"
     assert "3 people" in text
     assert "still, slow, fast" in text
+    gain = results["paired"]["4"]["pretrained"]["features"]
+    assert "the frozen encoder against hand-crafted features, on 3 people never seen: " in text
+    assert f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}," in text.splitlines()[-1]
+    assert "points at k = 4" in text.splitlines()[-1]

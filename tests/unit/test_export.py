@@ -59,7 +59,7 @@ def edit_card(directory: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"])
 def test_round_trip_is_exact(name: str, tmp_path: Path) -> None:
     encoder = make_encoder(name).eval()
     export(encoder, tmp_path)

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from primus_scale.augment import RowDraws, build_augment, rotation_matrices, step_generator
-from primus_scale.config import (
+from primus_scale.config import EncoderConfig
+from primus_scale.config.augment import (
     ChannelDropout,
-    EncoderConfig,
     Jitter,
     Negation,
     Permutation,
@@ -22,7 +22,7 @@ from primus_scale.encoders import ImuEncoder, build_encoder
 
 pytestmark = pytest.mark.gpu
 
-NAMES = ("stacked_rnn", "stacked_rnn_time", "transformer")
+NAMES = ("stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer")
 OPS = (
     TimeWarp(),
     Rotation(),

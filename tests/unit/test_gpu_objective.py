@@ -48,7 +48,7 @@ def make_view(seed: int, device: str) -> Embeddings:
 
 def run_steps(device: str) -> dict[str, torch.Tensor]:
     """Four batches through neighbours, loss and ring; everything of the last one."""
-    temperatures = Temperatures(TemperatureConfig()).to(device)
+    temperatures = Temperatures(dict.fromkeys(("mm", "ss"), TemperatureConfig())).to(device)
     support = RingSupportSet(SupportSpec(200, DIMS, minimum_fill=50), device)
     for seed in range(4):
         batch = make_batch(seed).to(device)
@@ -83,7 +83,7 @@ def test_loss_stays_float32_under_autocast_on_cuda():
     config = ObjectiveConfig.model_validate(
         {"weights": dict.fromkeys(("neighbour_video", "neighbour_text", "neighbour_imu"), 0.0)}
     )
-    temperatures = Temperatures(TemperatureConfig(initial=0.02)).cuda()
+    temperatures = Temperatures(dict.fromkeys(("mm", "ss"), TemperatureConfig(initial=0.02))).cuda()
     plain = primus_loss(*views, temperatures(), batch, None, config).total
     with torch.autocast("cuda", dtype=torch.bfloat16):
         mixed = primus_loss(*views, temperatures(), batch, None, config).total

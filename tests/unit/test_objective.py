@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,14 +14,14 @@ from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel, Temperatures
 from primus_scale.objective.neighbours import find_neighbours, support_entries, support_spec
 from primus_scale.objective.positives import hash_sets
-from primus_scale.objective.terms import TERMS, check_objective, uses_neighbours
+from primus_scale.objective.terms import FAMILIES, TERMS, check_objective, uses_neighbours
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, RingSupportSet, SupportSpec
 from tests.exclusions import only_uids
 
 DIMS = {"imu": 4, "video": 3, "text": 5}
 NAMES = [term.name for term in TERMS]
-TAU = {"mm": torch.tensor(0.1), "ss": torch.tensor(0.1)}
+TAU = {family: torch.tensor(0.1) for family in FAMILIES}
 
 
 def weights(**chosen: float) -> ObjectiveConfig:
@@ -46,12 +48,15 @@ def make_view(rows: int = 6) -> Embeddings:
         torch.randn(rows, 9),
         torch.randn(rows, 4, requires_grad=True),
         {name: torch.randn(rows, DIMS[name], requires_grad=True) for name in ("video", "text")},
+        torch.randn(rows, 7, requires_grad=True),
     )
 
 
 def test_temperatures_start_as_told_and_are_one_for_each_family():
     for mode in ("log", "reference", "fixed"):
-        temperatures = Temperatures(TemperatureConfig(mode=mode, initial=0.2))()
+        temperatures = Temperatures(
+            dict.fromkeys(("mm", "ss"), TemperatureConfig(mode=mode, initial=0.2))
+        )()
         assert list(temperatures) == ["mm", "ss"]
         for value in temperatures.values():
             assert value.shape == () and value.item() == pytest.approx(0.2)
@@ -59,7 +64,9 @@ def test_temperatures_start_as_told_and_are_one_for_each_family():
 
 @pytest.mark.parametrize(("start", "slope", "bound"), [(-7.0, -1.0, 0.01), (3.0, 1.0, 1.0)])
 def test_log_temperature_is_clamped_and_finds_its_way_back(start, slope, bound):
-    module = Temperatures(TemperatureConfig(mode="log", minimum=0.01, maximum=1.0))
+    module = Temperatures(
+        dict.fromkeys(("mm", "ss"), TemperatureConfig(mode="log", minimum=0.01, maximum=1.0))
+    )
     with torch.no_grad():
         module.value.fill_(start)
     outward = slope * -1 * module()["ss"]  # descending it leads away from the bounds
@@ -71,12 +78,15 @@ def test_log_temperature_is_clamped_and_finds_its_way_back(start, slope, bound):
 
 
 def test_reference_temperature_is_unbounded_and_fixed_does_not_learn():
-    reference = Temperatures(TemperatureConfig(mode="reference"))
+    reference = Temperatures(dict.fromkeys(("mm", "ss"), TemperatureConfig(mode="reference")))
     with torch.no_grad():
         reference.value.fill_(-0.3)
     assert reference()["mm"].item() == pytest.approx(-0.3)
     assert not any(
-        p.requires_grad for p in Temperatures(TemperatureConfig(mode="fixed")).parameters()
+        p.requires_grad
+        for p in Temperatures(
+            dict.fromkeys(("mm", "ss"), TemperatureConfig(mode="fixed"))
+        ).parameters()
     )
 
 
@@ -85,7 +95,7 @@ def test_model_gives_embeddings_and_live_temperatures():
         def forward(self, imu: torch.Tensor) -> Embeddings:
             return Embeddings(imu, imu, {})
 
-    model = PrimusModel(Encoder(), TemperatureConfig())
+    model = PrimusModel(Encoder(), dict.fromkeys(("mm", "ss"), TemperatureConfig()))
     output = model(torch.ones(2, 6, 8))
     assert output.embeddings.ss.shape == (2, 6, 8)
     output.temperatures["mm"].backward()
@@ -97,6 +107,10 @@ def test_terms_without_weight_are_not_computed(term):
     config = weights(**{term: 2.0})
     batch, view0, view1 = make_batch(), make_view(), make_view()
     neighbours = None
+    if term == "imu_near":  # two sessions, each with two windows near in time and one far
+        two = torch.arange(6) // 3
+        starts = torch.tensor([0.0, 2.0, 20.0]).double().repeat(2)
+        batch = replace(batch, recording=two, session=two, start_s=starts)
     if uses_neighbours(config):
         support = RingSupportSet(SupportSpec(16, DIMS))
         support.enqueue(support_entries(view1, batch))
@@ -107,9 +121,9 @@ def test_terms_without_weight_are_not_computed(term):
     assert output.terms[term] > 0 and not output.terms[term].requires_grad
     output.total.backward()
     modality = term.split("_")[1]
-    used = view0.ss if modality == "imu" else view0.mm[modality]
-    for tensor in (view0.ss, *view0.mm.values()):
-        assert (tensor.grad is not None) == (tensor is used)
+    heads = {"imu": view0.ss, "near": view1.near, **view0.mm}
+    for tensor in (*heads.values(), view0.near):
+        assert (tensor.grad is not None) == (tensor is heads[modality])
     assert (view1.ss.grad is not None) == (term == "imu_imu")
 
 
@@ -266,7 +280,7 @@ def test_support_set_keeps_what_the_objective_uses(terms, query, kept):
         {
             "name": "n",
             "output": "o",
-            "data": {"train": ["t"]},
+            "data": {"train": ["t"], "session_windows": 2},
             "support": {"capacity": 32, "minimum_fill": 2},
             "objective": {
                 "weights": dict.fromkeys(NAMES, 0.0) | dict.fromkeys(terms, 1.0),

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.pooled_few_shot import main
 from primus_scale.augment import build_augment
-from primus_scale.config import FewShotConfig, Jitter
+from primus_scale.config import FewShotConfig
+from primus_scale.config.augment import Jitter
 from primus_scale.evaluate import run_few_shot, write_results
 from primus_scale.evaluate.results import assemble, format_interval
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401

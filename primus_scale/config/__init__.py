@@ -6,28 +6,43 @@ description at a field is the place where its meaning is written.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from primus_scale.config.augment import AUGMENT_OPS, DEFAULT_AUGMENT, AugmentOp
+from primus_scale.config.base import ConfigModel
+from primus_scale.config.objective import (
+    NearConfig,
+    NeighboursConfig,
+    ObjectiveConfig,
+    TemperatureConfig,
 )
-
 from primus_scale.storage.names import check_name
 from primus_scale.storage.patience import Patience
 from primus_scale.storage.urls import parse_place
 
+__all__ = [
+    "AUGMENT_OPS",
+    "DEFAULT_AUGMENT",
+    "AugmentOp",
+    "Config",
+    "ConfigModel",
+    "DataConfig",
+    "EncoderConfig",
+    "FewShotConfig",
+    "LaunchConfig",
+    "NearConfig",
+    "NeighboursConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "SupportConfig",
+    "TeachersConfig",
+    "TemperatureConfig",
+    "TrainConfig",
+]
+
 Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
-
-
-class ConfigModel(BaseModel):
-    """Base of all configuration models: frozen, closed to unknown keys, numbers finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(ConfigModel):
@@ -37,6 +52,8 @@ class DataConfig(ConfigModel):
     validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
     validation_windows: int = Field(4096, ge=2)  # at most so many of them, evenly spaced
     shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together
+    # windows of one session in a batch (even); None: a batch mixes the windows of all
+    session_windows: int | None = Field(None, ge=2, multiple_of=2)
     reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
     timeout_s: float = Field(30.0, gt=0)  # of one request to object storage, for each 64 MiB
@@ -64,152 +81,14 @@ class TeachersConfig(ConfigModel):
 class EncoderConfig(ConfigModel):
     """The IMU encoder and the width of its self-supervision head."""
 
-    name: Literal["stacked_rnn", "stacked_rnn_time", "transformer"] = "stacked_rnn"
-    size: Literal["S", "B", "L"] = "S"  # transformer only
+    name: Literal["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"] = "stacked_rnn"
+    size: Literal["XS", "S", "B", "L"] = "S"  # transformer (S, B, L) and conv_stats only
+    gravity: bool = True  # conv_stats only: add channels that do not depend on the device's turn
     patch: int = Field(10, ge=1)  # transformer only: samples in one patch
     ss_dim: int = Field(512, ge=1)
+    near_dim: int = Field(64, ge=1)  # of the head for objective.weights.imu_near
     # auto: one head for both teachers where they share a space, one for each where not
     heads: Literal["auto", "shared", "separate"] = "auto"
-
-
-class Scaling(ConfigModel):
-    """Multiply each channel by its own factor, normal around 1."""
-
-    name: Literal["scaling"] = "scaling"
-    sd: float = Field(0.2, gt=0)
-    p: float = Field(1.0, ge=0, le=1)
-
-
-class Jitter(ConfigModel):
-    """Add white noise with a deviation relative to each channel's own."""
-
-    name: Literal["jitter"] = "jitter"
-    sd: float = Field(0.1, gt=0)
-    p: float = Field(1.0, ge=0, le=1)
-
-
-class Permutation(ConfigModel):
-    """Cut the window at random points and reorder the segments."""
-
-    name: Literal["permutation"] = "permutation"
-    cuts: int = Field(4, ge=1)
-    p: float = Field(0.5, ge=0, le=1)
-
-
-class Rotation(ConfigModel):
-    """Rotate accelerometer and gyroscope by one SO(3) matrix of at most ``max_deg`` degrees."""
-
-    name: Literal["rotation"] = "rotation"
-    max_deg: float = Field(30.0, gt=0, le=180)
-    p: float = Field(1.0, ge=0, le=1)
-
-
-class TimeWarp(ConfigModel):
-    """Replay the window at a smoothly varying speed, of relative deviation ``sd``.
-
-    Samples move in time and keep their values, which those of a quicker motion would not.
-    """
-
-    name: Literal["time_warp"] = "time_warp"
-    sd: float = Field(0.3, gt=0)
-    knots: int = Field(4, ge=1)
-    p: float = Field(1.0, ge=0, le=1)
-
-
-class TimeFlip(ConfigModel):
-    """Play the window backwards: the gyroscope then turns the other way."""
-
-    name: Literal["time_flip"] = "time_flip"
-    p: float = Field(0.5, ge=0, le=1)
-
-
-class Negation(ConfigModel):
-    """Change the sign of all channels, which no turn of a device does."""
-
-    name: Literal["negation"] = "negation"
-    p: float = Field(0.5, ge=0, le=1)
-
-
-class ChannelDropout(ConfigModel):
-    """Set a channel to zero, each with probability ``rate``."""
-
-    name: Literal["channel_dropout"] = "channel_dropout"
-    rate: float = Field(0.15, gt=0, lt=1)
-    p: float = Field(1.0, ge=0, le=1)
-
-
-AugmentOp = Annotated[
-    Scaling | Jitter | Permutation | Rotation | TimeWarp | TimeFlip | Negation | ChannelDropout,
-    Field(discriminator="name"),
-]
-AUGMENT_OPS: dict[str, type[ConfigModel]] = {
-    op.model_fields["name"].default: op for op in get_args(get_args(AugmentOp)[0])
-}
-
-DEFAULT_AUGMENT: tuple[AugmentOp, ...] = (
-    TimeWarp(),
-    Rotation(),
-    Scaling(),
-    Jitter(),
-    Permutation(),
-    ChannelDropout(),
-)
-
-
-class WeightsConfig(ConfigModel):
-    """Weight of each loss term; a term of weight 0 is not computed."""
-
-    imu_video: float = Field(0.5, ge=0)
-    imu_text: float = Field(0.5, ge=0)
-    imu_imu: float = Field(0.5, ge=0)
-    neighbour_video: float = Field(0.5, ge=0)
-    neighbour_text: float = Field(0.5, ge=0)
-    neighbour_imu: float = Field(0.5, ge=0)
-
-
-class TemperatureConfig(ConfigModel):
-    """Temperatures of the two families of terms (multimodal, self-supervised).
-
-    ``log`` learns the logarithm and clamps it to ``[minimum, maximum]``; ``reference`` learns the
-    raw value without bounds, as the released code of the paper does; ``fixed`` does not learn.
-    """
-
-    mode: Literal["log", "reference", "fixed"] = "log"
-    initial: float = Field(0.1, gt=0)
-    minimum: float = Field(0.01, gt=0)
-    maximum: float = Field(1.0, gt=0)
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> TemperatureConfig:
-        if self.mode == "log" and not self.minimum <= self.initial <= self.maximum:
-            raise ValueError(
-                f"initial ({self.initial:g}) is not within [minimum, maximum] "
-                f"([{self.minimum:g}, {self.maximum:g}]); move it or the bounds"
-            )
-        return self
-
-
-class NeighboursConfig(ConfigModel):
-    """How neighbours are searched in the support set and used as keys."""
-
-    k: int = Field(1, ge=1)
-    query: Literal["video", "text", "imu"] = "video"
-    combine: Literal["mean", "each"] = "mean"  # one averaged key, or k losses averaged
-    # entries that are no neighbours of a window. window: the window itself. moment: all windows of
-    # its recording, by any device, that overlap it in time. recording: all of its recording
-    exclude: Literal["window", "moment", "recording"] = "moment"
-
-
-class ObjectiveConfig(ConfigModel):
-    """The PRIMUS objective (arXiv 2411.15127, section 3): six weighted contrastive terms."""
-
-    weights: WeightsConfig = WeightsConfig()
-    temperature: TemperatureConfig = TemperatureConfig()
-    neighbours: NeighboursConfig = NeighboursConfig()
-    reduction: Literal["sum", "mean"] = "sum"  # of the two directions of a term (paper: sum)
-    # True: keys equal to the positive, and neighbours' IMU keys of the row's own moment, are no
-    # negatives
-    mask_duplicate_keys: bool = True
 
 
 class SupportConfig(ConfigModel):
@@ -279,7 +158,7 @@ class LaunchConfig(ConfigModel):
     max_failures: int = Field(2, ge=0)  # restarts of the workers, each from the last checkpoint
     resize_every_s: float = Field(60.0, gt=0)  # between checks for resources for more workers
     # Ray's labels of the machines for workers: {ray.io/accelerator-type: H100}
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field({})
 
     @field_validator("workers")
     @classmethod
@@ -356,6 +235,20 @@ class Config(ConfigModel):
             raise ValueError("must be a path; set train.storage to have a copy at a URL")
         return output
 
+    def _check_sessions(self) -> None:
+        windows, batch = self.data.session_windows, self.train.batch
+        if windows is None and self.objective.weights.imu_near:
+            raise ValueError(
+                "objective.weights.imu_near is set but data.session_windows is not: a batch would "
+                "hold few windows near in time; set it to the windows of one session in a batch, "
+                "such as train.batch / 8"
+            )
+        if windows is not None and batch % windows:
+            raise ValueError(
+                f"train.batch ({batch}) is no multiple of data.session_windows ({windows}); use "
+                f"{max(batch - batch % windows, windows)}, or another multiple"
+            )
+
     @model_validator(mode="after")
     def _check_across(self) -> Config:
         if self.support.minimum_fill > self.support.capacity:
@@ -363,6 +256,7 @@ class Config(ConfigModel):
                 f"support.minimum_fill ({self.support.minimum_fill}) exceeds support.capacity "
                 f"({self.support.capacity}); lower the first or raise the second"
             )
+        self._check_sessions()
         if self.objective.neighbours.k > self.support.minimum_fill:
             raise ValueError(
                 f"objective.neighbours.k ({self.objective.neighbours.k}) exceeds "

@@ -1,0 +1,254 @@
+"""The order of an epoch for contrast within sessions: units of W windows, most of one session.
+
+With ``S * W`` windows in a batch, a batch is S units. It comes from shards that are packed in the
+order ``sessions``: each of their records holds *parts*, windows of one session in order of time.
+
+**Units.** The windows of a part are joined to pairs that are near in time, at distances drawn
+anew in every epoch. The pairs are shuffled and cut into units of W windows. What remains of the
+parts, less than W windows of each, is joined to units of several sessions.
+
+**Mixing.** As in ``MixedOrder``, an epoch takes the records in a permuted order, in groups of
+``blocks`` records. In a group each part gives its first unit, in a shuffled order, then each its
+second, and so on. So the units of a batch are of different sessions where a group has S of them.
+The units of several sessions come between, at random positions.
+
+**Epochs.** An epoch is a whole number of units. What remains of a group, less than W windows, goes
+over to the next group. What remains of the last group is left out: less than W windows of all
+data, others in every epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from primus_scale.config import NearConfig
+from primus_scale.data.epoch_order import Rows, check_records, join, permutation, random_bits
+from primus_scale.data.index import SessionPart
+
+_TOLERANCE = 1e-6  # of a distance in windows; start times are rounded to microseconds
+
+
+class SessionUnits(NamedTuple):
+    """What units are made of.
+
+    windows: in a unit, even. min_s, max_s: seconds between the starts of two windows that are near
+    in time.
+    """
+
+    windows: int
+    min_s: float
+    max_s: float
+
+    def distances(self, step_s: float) -> range:
+        """Distances in windows between near windows of a part, whose starts are step_s apart."""
+        if step_s <= 0:
+            return range(0)
+        least = max(1, math.ceil(self.min_s / step_s - _TOLERANCE))
+        return range(least, math.floor(self.max_s / step_s + _TOLERANCE) + 1)
+
+
+class SessionOrder:
+    """Units of windows of one session; see the module.
+
+    parts: of each record, in the order of its windows. ValueError where there are none, or fewer
+    windows than in a unit.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Sequence[SessionPart]],
+        units: SessionUnits,
+        blocks: int,
+        seed: int,
+    ) -> None:
+        counts = [sum(part.windows for part in record) for record in parts]
+        self.windows_per_record = check_records(counts)
+        total = int(self.windows_per_record.sum())
+        if total < units.windows:
+            raise ValueError(
+                f"data.session_windows is {units.windows}, but data.train holds {total} windows; "
+                "set data.session_windows to less, or give more data"
+            )
+        self.windows = total - total % units.windows
+        self.blocks = _enough_blocks(self.windows_per_record, units.windows, blocks)
+        self._parts = parts
+        self._full = np.array(  # windows of each record in units of one session
+            [sum(p.windows - p.windows % units.windows for p in record) for record in parts]
+        )
+        self._units = units
+        self._seed = seed
+        self._plan = lru_cache(maxsize=2)(self._make_plan)
+        self._group = lru_cache(maxsize=4)(self._make_group)
+        self._group_rows = lru_cache(maxsize=4)(self._make_group_rows)
+
+    def rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """See ``EpochOrder``."""
+        starts = self._plan(epoch).starts
+        first = int(np.searchsorted(starts, start, side="right")) - 1
+        last = int(np.searchsorted(starts, stop, side="left"))
+        joined = join([self._group_rows(epoch, group) for group in range(first, last)])
+        return joined.take(slice(start - starts[first], stop - starts[first]))
+
+    def _make_plan(self, epoch: int) -> _Plan:
+        records = permutation(len(self.windows_per_record), self._seed, epoch)
+        ends = np.cumsum(
+            np.add.reduceat(
+                self.windows_per_record[records], np.arange(0, len(records), self.blocks)
+            )
+        )
+        over = ends % self._units.windows
+        return _Plan(records, np.concatenate([[0], ends - over]), np.concatenate([[0], over]))
+
+    def _make_group_rows(self, epoch: int, group: int) -> Rows:
+        """The windows that a group gives out: its own, and those from the group before."""
+        plan = self._plan(epoch)
+        own = self._group(epoch, group)
+        rest = own.rest
+        if plan.over[group]:
+            before = self._group(epoch, group - 1).rest
+            rest = join([before.take(slice(len(before.rows) - plan.over[group], None)), rest])
+        rest = rest.take(slice(len(rest.rows) - plan.over[group + 1]))
+        windows = self._units.windows
+        mixed = len(rest.rows) // windows
+        # A unit of several sessions gets the round of a random unit of one session.
+        key = (self._seed, epoch, group + 1)
+        rounds = np.concatenate([own.rounds, _draw(own.rounds, mixed, *key, 1)])
+        order = np.lexsort((random_bits(len(rounds), *key, 2), rounds))
+        numbers = (order[:, None] * windows + np.arange(windows)).ravel()
+        return join([own.full, rest]).take(numbers)
+
+    def _make_group(self, epoch: int, group: int) -> _Group:
+        """A group's own windows: in units of one session, and the rest."""
+        plan, windows = self._plan(epoch), self._units.windows
+        members = plan.records[group * self.blocks : (group + 1) * self.blocks]
+        full, rounds, rest = [], [], []
+        for record in members.tolist():
+            first = 0
+            for number, part in enumerate(self._parts[record], start=1):
+                order = first + self._pair(part, epoch, record + 1, number)
+                rows = Rows(np.full(len(order), record), order)
+                count = len(order) // windows
+                full.append(rows.take(slice(count * windows)))
+                rounds.append(np.arange(count))
+                rest.append(rows.take(slice(count * windows, None)))
+                first += part.windows
+        made = _Group(join(full), np.concatenate(rounds), join(rest))
+        # The rest must suffice for what goes over to the next group.
+        if len(made.rest.rows) < plan.over[group + 1] and len(made.rounds):
+            at = len(made.full.rows) - windows
+            rest_rows = join([made.full.take(slice(at, None)), made.rest])
+            made = _Group(made.full.take(slice(at)), made.rounds[:-1], rest_rows)
+        return made
+
+    def _pair(self, part: SessionPart, *key: int) -> np.ndarray:
+        """The windows of a part, ``(n,)``: pairs of near windows, shuffled, then those left."""
+        distances = self._units.distances(part.step_s)
+        pairs, left = pair_windows(
+            part.windows, distances, random_bits(part.windows + 2, self._seed, *key, 1)
+        )
+        order = permutation(len(pairs), self._seed, *key, 2)
+        return np.concatenate([pairs[order].ravel(), left])
+
+
+class _Plan(NamedTuple):
+    """The records of an epoch in order, and two numbers for each group and for the end.
+
+    starts: position of the group's first window. over: windows from the group before.
+    """
+
+    records: np.ndarray
+    starts: np.ndarray
+    over: np.ndarray
+
+
+class _Group(NamedTuple):
+    """A group's windows in units of one session, the round of each unit, and the other windows."""
+
+    full: Rows
+    rounds: np.ndarray
+    rest: Rows
+
+
+def pair_windows(windows: int, distances: range, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint pairs of ``windows`` consecutive windows, ``(p, 2)``, and the windows left over.
+
+    The two of a pair are a number of windows apart that is in ``distances``. Runs of pairs of one
+    distance, drawn from ``bits`` (uint64, at least ``windows + 2``), follow each other.
+    """
+    if not distances:
+        return np.empty((0, 2), dtype=np.int64), np.arange(windows)
+    draws = iter(bits.tolist())
+    pairs: list[tuple[int, int]] = []
+    left: list[int] = []
+    # Where the first run begins is random too, so that every pair of near windows can be drawn.
+    begin = min(next(draws) % (2 * distances[-1]), windows)
+    for start, stop in ((0, begin), (begin, windows)):
+        while start < stop:
+            distance = min(distances[next(draws) % len(distances)], (stop - start) // 2)
+            if distance < distances[0]:
+                left += range(start, stop)
+                break
+            pairs += [(first, first + distance) for first in range(start, start + distance)]
+            start += 2 * distance
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(left, dtype=np.int64)
+
+
+def check_sessions(parts: Sequence[Sequence[SessionPart]], near: NearConfig) -> None:
+    """ValueError where no session holds windows near in time, or none that are far in time."""
+    units = SessionUnits(2, near.min_s, near.max_s)
+    steps = [part.step_s for record in parts for part in record if part.step_s]
+    if not any(units.distances(step_s) for step_s in steps):
+        found = f"start {np.median(steps):g} s after one another" if steps else "have none"
+        raise ValueError(
+            f"objective.near wants windows {near.min_s:g} to {near.max_s:g} s apart, but those of "
+            f"a session in data.train {found}; build them again with a shorter --hop-s, or change "
+            "objective.near.min_s and max_s"
+        )
+    longest_s = max(part.windows * part.step_s for record in parts for part in record)
+    if longest_s <= near.exclude_s:
+        raise ValueError(
+            f"objective.near.exclude_s is {near.exclude_s:g}, but the longest session in "
+            f"data.train lasts {longest_s:g} s, so no window has a negative; lower it, or build "
+            "the shards again with --session-by person, if a person has several recordings"
+        )
+
+
+def describe_sessions(parts: Sequence[Sequence[SessionPart]], windows: int, batch: int) -> str:
+    """A line on the sessions of the data, with what to do where they are few or short."""
+    lengths: Counter[int] = Counter()
+    for record in parts:
+        for part in record:
+            lengths[part.session] += part.windows
+    counts = np.array([*lengths.values()])
+    line = (
+        f"batches of {batch // windows} sessions x {windows} windows; sessions: {len(counts)}, of "
+        f"{int(np.median(counts))} windows in the median"
+    )
+    if len(counts) < batch // windows:
+        line += "; too few for a batch of different ones: set data.session_windows to more"
+    short = counts[counts < windows].sum() / counts.sum()
+    if short > 0.5:
+        line += (
+            f"; {short:.0%} of the windows are of shorter sessions, which are dealt together: set "
+            "data.session_windows to less, or build the shards with --session-by person"
+        )
+    return line
+
+
+def _enough_blocks(windows_per_record: np.ndarray, unit: int, blocks: int) -> int:
+    """``blocks``, or as many that any such number of records holds the windows of a unit."""
+    held = np.cumsum(np.sort(windows_per_record))
+    return max(blocks, int(np.searchsorted(held, unit)) + 1)
+
+
+def _draw(values: np.ndarray, number: int, *key: int) -> np.ndarray:
+    """``number`` of ``values``, at random; zeros where there are none."""
+    if not len(values):
+        return np.zeros(number, dtype=np.int64)
+    return values[random_bits(number, *key) % np.uint64(len(values))]
