@@ -41,6 +41,7 @@ AUGMENT = "primus_scale/augment.py"
 GATES = "shards/signal/gates.py"
 UNITS = "primus_scale/signal/units.py"
 FILES = "primus_scale/storage/files.py"
+ORDER = "shards/embed/order.py"
 NUMERICS, UNIT, RANKS, WHOLE = (
     f"tests/{folder}/test_" for folder in ("numerics", "unit", "distributed", "integration")
 )
@@ -256,6 +257,27 @@ FAULTS = (
         "TOLERANCE_S = 1e-6",
         "TOLERANCE_S = 1.0",
         f"{UNIT}gates.py {UNIT}windows.py",
+    ),
+    Fault(
+        "packing: a part is one stretch of its session",
+        ORDER,
+        "chunks[number::parts]",
+        "chunks[number * len(chunks) // parts : (number + 1) * len(chunks) // parts]",
+        f"{UNIT}packing_order.py",
+    ),
+    Fault(
+        "packing: windows of a session in any order",
+        ORDER,
+        "np.lexsort((windows.start_s, windows.recording, windows.session))",
+        "np.argsort(windows.session, kind='stable')",
+        f"{UNIT}packing_order.py",
+    ),
+    Fault(
+        "verify: sessions are believed",
+        "shards/write/verify.py",
+        "place.sessions is None or place.sessions == found",
+        "True",
+        f"{UNIT}session_parts.py {UNIT}index_fuzz.py",
     ),
     Fault(
         "support: a window is its own neighbour",

@@ -329,6 +329,8 @@ def test_commands_embed_and_verify(source, tmp_path, clip, capsys):
     assert main(["shards", "embed", *flags]) == 1
     assert "overwritten" in capsys.readouterr().err
 
+    assert main(["shards", "embed", *flags, "--order", "shuffled", "--overwrite"]) == 0
+    assert read_index(out).provenance["packing_order"] == "shuffled"
     shard = next((tmp_path / "packed").glob("*.tar"))
     shard.write_bytes(shard.read_bytes()[:-1024])
     assert main(["shards", "verify", out]) == 1
