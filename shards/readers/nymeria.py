@@ -55,7 +55,7 @@ _SEQUENCE = re.compile(r"(?P<session>\d{8}_[^_]+_(?P<person>.+))_act\d+_[^_]+")
 
 
 class NymeriaReader(Reader):
-    """One recording for each sequence, with the name of its folder. A session is a person's day.
+    """One recording for each sequence, named as its folder. A session is a person on one day.
 
     imu: which IMUs of each unit to read: both, left or right.
     """
