@@ -27,12 +27,13 @@ PNG_HEAD = b"\x89PNG\r\n"
 def train(folder: Path) -> Path:
     """A run of six steps with validation; returns its output folder."""
     data = {
-        "train": [write_shards(folder / "train")],
+        "train": [write_shards(folder / "train", sessions=True)],
         "validation": [write_shards(folder / "validation", 16, seed=1)],
+        "session_windows": 4,
     }
     every = ("train.validate_every=3", f"train.pictures_every={PICTURES_STEP}")
     output = folder / "run"
-    assert pretrain(tiny_config(output, "", *every, data=data)) == 0
+    assert pretrain(tiny_config(output, "", *every, "objective.weights.imu_near=1", data=data)) == 0
     return output
 
 
@@ -108,6 +109,7 @@ def test_scalars_answer_with_tags(server):
         *(f"loss/{term.name}" for term in TERMS),
         "temperature/mm",
         "temperature/ss",
+        "temperature/near",
         "optimizer/grad_norm",
         "optimizer/lr",
         "speed/windows_per_s",
