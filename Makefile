@@ -35,7 +35,7 @@ $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 		--video efficientnet-lite0 --text minilm --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
-# Files are dealt to the workers in their order (tests/conftest.py): those that take longest first.
+# Files are dealt to the workers in their order, so each worker makes the fixtures of a file once.
 test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 

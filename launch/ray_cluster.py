@@ -45,6 +45,9 @@ RAY_SETTINGS = {
 # An elastic run counts the machines again if workers have not started within so many seconds: a
 # lost machine is still counted for a while.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
+# A cluster of our own has no dashboard. Ray Train's helper would ask that of another cluster on
+# this machine, which does not know the run. The helper would then remove its placement group.
+ALONE_SETTINGS = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:0"}  # nothing can listen there
 
 
 @contextmanager
@@ -56,6 +59,8 @@ def connected(config: Config) -> Iterator[None]:
     settings = RAY_SETTINGS | (ELASTIC_SETTINGS if len(config.launch.worker_counts) > 1 else {})
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    if not on_cluster():
+        os.environ |= ALONE_SETTINGS
     with ray_cluster():
         _check_output(config)
         _check_room(config)

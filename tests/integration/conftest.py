@@ -1,10 +1,10 @@
-"""No rank outlives the test that started it; one Ray cluster serves all tests that only use one."""
+"""No rank outlives its test; Ray clusters lie apart; one serves all tests that only use one."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.ray_head import plain_cluster
+from tests.integration.ray_head import plain_cluster, scratch_folder
 from tests.integration.tiny import kill_ranks
 
 
@@ -12,6 +12,18 @@ from tests.integration.tiny import kill_ranks
 def _ranks_end_with_the_test() -> Iterator[None]:
     yield
     kill_ranks()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_apart() -> Iterator[None]:
+    """Ray meets no cluster of other tests on this machine, and its workers are no slower than they.
+
+    It notes its last cluster in a file, and by default gives all other processes priority.
+    """
+    with scratch_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

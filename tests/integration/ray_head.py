@@ -23,11 +23,14 @@ from typing import Any
 
 import psutil
 import pytest
-from ray._common.utils import reset_ray_address
 
 from tests.integration.tiny import ROOT, free_port, started, wait_until
 
 BIN = Path(sys.executable).parent
+OWN_PORTS = (
+    "--dashboard-agent-listen-port=0",
+    *("--min-worker-port=0", "--max-worker-port=0"),
+)
 # A node that is gone is noticed within two seconds instead of twenty.
 QUICK_DEATHS = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
@@ -48,8 +51,9 @@ class Job:
         return str(self.head.ask(f"api/jobs/{self.name}/logs")["logs"])
 
     def stop(self) -> None:
-        """``ray job stop``; returns when the job has ended."""
-        self.head.ray("job", "stop", "--address", self.head.dashboard, self.name)
+        """As ``ray job stop``; returns when the job has ended."""
+        assert self.head.ask(f"api/jobs/{self.name}/stop", method="POST")["stopped"]
+        self.wait()
 
     def wait(self, timeout_s: float = 300.0) -> str:
         """Its status when it has ended."""
@@ -87,12 +91,12 @@ class Head:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def ask(self, path: str) -> dict[str, Any]:
-        """What the dashboard answers."""
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """What the dashboard answers: a command of ``ray`` imports for seconds to ask the same."""
         token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
-        request = urllib.request.Request(f"{self.dashboard}/{path}", headers=token)
+        request = urllib.request.Request(f"{self.dashboard}/{path}", headers=token, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return dict(json.load(answer))
+            return json.load(answer)
 
     @contextmanager
     def job(self, *entrypoint: str, environment: dict[str, str] | None = None) -> Iterator[Job]:
@@ -114,8 +118,7 @@ class Head:
         command = (
             *("ray", "start", "--block", "--disable-usage-stats"),
             *(options or (f"--address={self.gcs}",)),
-            *(f"--num-cpus={cpus}", "--num-gpus=0", "--dashboard-agent-listen-port=0"),
-            *("--min-worker-port=0", "--max-worker-port=0"),
+            *(f"--num-cpus={cpus}", "--num-gpus=0", *OWN_PORTS),
         )
         log = self.folder / f"node-{secrets.token_hex(4)}.log"
         with (
@@ -154,8 +157,7 @@ def ray_head(cpus: int) -> Iterator[Head]:
     }
     environment.pop("RAY_ADDRESS", None)
     port, dashboard_port = free_port(), free_port()
-    # Not in pytest's folder: the names of Ray's sockets would be too long.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with scratch_folder() as folder:
         dashboard, gcs = f"http://127.0.0.1:{dashboard_port}", f"127.0.0.1:{port}"
         head = Head(environment, Path(folder), dashboard, gcs)
         options = (
@@ -164,9 +166,16 @@ def ray_head(cpus: int) -> Iterator[Head]:
             f"--ray-client-server-port={free_port()}",
             f"--system-config={json.dumps(QUICK_DEATHS)}",
         )
-        with forgotten_address(), head.node(cpus, *options):
+        with head.node(cpus, *options):
             wait_until(lambda: _takes_jobs(head))
             yield head
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """For Ray's records. Not in pytest's folder: the names of Ray's sockets would be too long."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 @contextmanager
@@ -182,29 +191,14 @@ def plain_cluster(cpus: int) -> Iterator[dict[str, str]]:
     def answers() -> bool:
         return subprocess.run(health, capture_output=True, check=False).returncode == 0
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, scratch_folder() as folder:
         for name, value in variables.items():
             patch.setenv(name, value)
-        with (
-            forgotten_address(),
-            started(*program, "start", "--head", f"--num-cpus={cpus}", *here, *options),
-        ):
+        own = (*here, f"--temp-dir={folder}", f"--ray-client-server-port={free_port()}")
+        command = ("start", "--head", f"--num-cpus={cpus}", *own, *OWN_PORTS, *options)
+        with started(*program, *command):
             wait_until(answers)
-            reset_ray_address()  # or a run that starts its own cluster would take it for that
             yield {**variables, "RAY_ADDRESS": address}
-
-
-@contextmanager
-def forgotten_address() -> Iterator[None]:
-    """After the block no cluster is noted as this machine's own.
-
-    ``ray start`` notes one, ``ray stop`` would forget it, and Ray Train's helper in a later local
-    run would wait for it.
-    """
-    try:
-        yield
-    finally:
-        reset_ray_address()
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -223,7 +217,7 @@ def _title(process: psutil.Process) -> str:
 
 def _takes_jobs(head: Head) -> bool:
     try:
-        head.ray("job", "list", "--address", head.dashboard)
-    except (AssertionError, subprocess.TimeoutExpired):
+        head.ask("api/jobs/")
+    except (OSError, ValueError):  # nobody listens yet, or answers with an error
         return False
     return True

@@ -10,7 +10,6 @@ import pytest
 
 from shards.write.verify import verify
 from tests import fork_server
-from tests.conftest import one_cluster_at_a_time
 from tests.integration.tiny import ROOT, forked, wait_until
 from tests.s3_server import s3_server
 from tests.shard_factory import make_windows, write_windows
@@ -73,7 +72,6 @@ def packed(
     return contents(out)
 
 
-@one_cluster_at_a_time
 def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
     program: Path,
     source: str,
@@ -111,7 +109,6 @@ def test_a_run_killed_in_either_step_goes_on_and_ends_with_the_same_bytes(
     assert contents(out) == packed
 
 
-@one_cluster_at_a_time
 def test_two_workers_on_object_storage_write_the_same_bytes_as_one_on_local_disk(
     program: Path,
     source: str,

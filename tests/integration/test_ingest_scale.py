@@ -16,7 +16,7 @@ import pytest
 from primus_scale.data.shard_set import ShardSet
 from shards.write.verify import verify
 from tests import fork_server
-from tests.conftest import one_cluster_at_a_time, require
+from tests.conftest import require
 from tests.integration.tiny import ROOT, Process, forked, wait_until
 from tests.recording_folder import write_recordings
 from tests.s3_server import s3_server
@@ -68,7 +68,6 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     return contents(out)
 
 
-@one_cluster_at_a_time
 def test_two_workers_write_the_same_bytes_as_one(
     source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
@@ -83,7 +82,6 @@ def kill(run: Process) -> None:
     run.wait()
 
 
-@one_cluster_at_a_time
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
@@ -107,7 +105,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert contents(out) == built
 
 
-@one_cluster_at_a_time
 def test_a_corrupt_recording_is_listed_and_leaves_the_others_as_they_are(
     source: Path, built: dict[str, bytes], cluster: Variables, tmp_path: Path
 ) -> None:
@@ -152,7 +149,6 @@ def windows_by_uid(folder: Path) -> dict[int, np.ndarray]:
     return {window.meta.uid: window.imu for window in windows}
 
 
-@one_cluster_at_a_time
 def test_recordings_and_shards_on_object_storage(tmp_path: Path) -> None:
     """On a cluster of the command's own, whose workers find the server as the command does."""
     near = tmp_path / "near"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from shards.write.verify import verify
-from tests.conftest import one_cluster_at_a_time, require
+from tests.conftest import require
 from tests.integration.test_cli_commands import write_task
 from tests.integration.tiny import (
     LAUNCHER,
@@ -65,14 +65,9 @@ def says(text: str) -> Callable[[Process], None]:
     return wait
 
 
-def interrupted(
-    command: tuple[str, ...], ready: Callable[[Process], None], group: bool, fresh: bool = False
-) -> str:
-    """What a command (a module, its arguments) says after Ctrl-C, to it alone or to its group.
-
-    fresh: in an interpreter of its own, as Ray's drivers are.
-    """
-    with started(sys.executable, "-m", *command) if fresh else forked(*command) as process:
+def interrupted(command: tuple[str, ...], ready: Callable[[Process], None], group: bool) -> str:
+    """What a command (a module, its arguments) says after Ctrl-C, to it alone or to its group."""
+    with forked(*command) as process:
         ready(process)
         if group:
             os.killpg(process.pid, signal.SIGINT)
@@ -102,7 +97,6 @@ def line_of(said: str) -> str:
     return line
 
 
-@one_cluster_at_a_time
 @pytest.mark.parametrize(("workers", "group"), [("1", False), ("2", True)])
 def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> None:
     require((os.cpu_count() or 1) >= int(workers), "two Ray workers need two cores")
@@ -114,7 +108,7 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     def some_are_done(process: Process) -> None:
         wait_until(lambda: len(list(out.glob(".work/recording-*.json"))) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, *options), some_are_done, group, fresh=workers == "2")
+    said = interrupted((*command, *options), some_are_done, group)
     assert line_of(said) == (
         "primus-scale shards: interrupted; what is done is kept, and the same command goes on"
     )
@@ -130,12 +124,11 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     assert verify(str(out)).ok
 
 
-@one_cluster_at_a_time
 @pytest.mark.parametrize("group", [False, True])
 def test_demo_leaves_nothing(tmp_path: Path, group: bool) -> None:
     out = tmp_path / "out"
     command = (COMMAND, "shards", "build", "demo", "--out", str(out), "--workers", "2")
-    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group, fresh=True)
+    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group)
     assert line_of(said) == "primus-scale shards: interrupted; nothing was written; start it again"
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
@@ -235,7 +228,6 @@ def test_ranks_of_deepspeed_save_and_go_on(tmp_path: Path) -> None:
     assert done == last_step(output)
 
 
-@one_cluster_at_a_time
 @pytest.mark.parametrize("group", [False, True])
 def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
@@ -247,7 +239,7 @@ def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     def trains(process: Process) -> None:
         wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, "train.steps=100000"), trains, group, fresh=True)
+    said = interrupted((*command, "train.steps=100000"), trains, group)
     assert "interrupted: stopping after a checkpoint; Ctrl-C again ends at once" in line_of(said)
     assert f"{output}: stopped, what is done is in its checkpoint" in said
     (done,) = checkpoints(output)

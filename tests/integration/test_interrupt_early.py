@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,8 @@ def interrupted(arguments: tuple[str, ...], after_s: float) -> tuple[int, str]:
     """Exit code and output of a program after Ctrl-C at a moment."""
     with started(sys.executable, *arguments) as process:
         wait_until(lambda: has_begun(process) or process.poll() is not None, PATIENCE_S)
-        time.sleep(after_s)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)  # some end before that moment
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=PATIENCE_S)
         assert "Traceback" not in said and "KeyboardInterrupt" not in said

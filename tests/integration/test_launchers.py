@@ -9,10 +9,11 @@ import pytest
 
 from primus_scale.config import Config
 from primus_scale.train import trainer
-from tests.conftest import one_cluster_at_a_time, require
+from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
     checkpoints,
+    forked,
     free_port,
     losses,
     started,
@@ -37,7 +38,6 @@ def test_deepspeed_launcher(tmp_path: Path) -> None:
     assert (tmp_path / "out/encoder/card.json").is_file()
 
 
-@one_cluster_at_a_time
 def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
@@ -66,14 +66,13 @@ def losses_alone(folder: Path, shards: str, overrides: tuple[str, ...]) -> float
 def refusal_of_ray(config: Config, file: Path) -> str:
     """What the Ray launcher prints where it ends with 1 and no traceback."""
     write_config(config, file)
-    with started(sys.executable, "-m", "launch.ray_train", "--config", str(file)) as driver:
-        output = driver.communicate(timeout=240)[0]
+    with forked("launch.ray_train", "--config", str(file)) as driver:
+        output, _ = driver.communicate(timeout=240)
         assert driver.returncode == 1, output
     assert "Traceback" not in output
     return output
 
 
-@one_cluster_at_a_time
 def test_ray_refuses_bad_input_before_it_starts_anything(tmp_path: Path) -> None:
     shards, file = write_shards(tmp_path / "shards"), tmp_path / "run.yaml"
     config = tiny_config(tmp_path / "out", shards, "launch.workers=3")
@@ -83,7 +82,6 @@ def test_ray_refuses_bad_input_before_it_starts_anything(tmp_path: Path) -> None
     assert f"cannot write {tmp_path / 'file' / 'out'}" in refusal_of_ray(config, file)
 
 
-@one_cluster_at_a_time
 def test_ray_refuses_what_this_machine_has_not(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards")
     config = tiny_config(tmp_path / "out", shards, "launch.gpus_per_worker=1000")
@@ -93,7 +91,6 @@ def test_ray_refuses_what_this_machine_has_not(tmp_path: Path) -> None:
     )
 
 
-@one_cluster_at_a_time
 def test_ray_does_not_try_again_what_a_user_must_mend(tmp_path: Path) -> None:
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     trainer.pretrain(tiny_config(output, shards, "train.steps=1"))

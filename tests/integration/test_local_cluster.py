@@ -6,11 +6,9 @@ import pytest
 import ray
 
 from shards.tasks.workers import ray_cluster
-from tests.conftest import one_cluster_at_a_time
 from tests.listening import listening
 
 
-@one_cluster_at_a_time
 def test_a_local_cluster_listens_on_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = listening(os.getpid())

@@ -11,10 +11,7 @@ import ray
 
 from shards.tasks import workers as parallel
 from shards.tasks.workers import Failed, run_tasks
-from tests.conftest import one_cluster_at_a_time
 from tests.square_worker import make_worker
-
-pytestmark = one_cluster_at_a_time
 
 
 def run(items: list[int], **options: object) -> dict[int, object]:

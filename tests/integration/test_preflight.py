@@ -5,18 +5,17 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from primus_scale.config import Config
-from tests.conftest import one_cluster_at_a_time, require
+from tests.conftest import require
 from tests.integration.tiny import (
     ROOT,
+    forked,
     start_ranks,
-    started,
     tiny_config,
     write_config,
     write_shards,
@@ -100,15 +99,13 @@ def test_healthy_nodes_without_a_shared_folder_pass_and_keep_nothing(tmp_path: P
         assert f"\n{check:<12}" in f"\n{said}"
 
 
-@one_cluster_at_a_time
 def test_ray_starts_the_ranks(tmp_path: Path) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     runs, found = tmp_path / "runs", tmp_path / "found.json"
     config = tiny_config(runs / "out", write_shards(tmp_path / "shards"), "launch.workers=2")
     file = str(write_config(config, tmp_path / "run.yaml"))
-    command = (sys.executable, "-m", "launch.preflight", "--config", file, "--json", str(found))
-    with started(*command) as driver:
-        said = driver.communicate(timeout=300)[0]
+    with forked("launch.preflight", "--config", file, "--json", str(found)) as driver:
+        said, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, said
     findings = by_check(found)
     assert results(findings) == dict.fromkeys(CHECKS, "ok"), said

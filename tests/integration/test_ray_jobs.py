@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import one_cluster_at_a_time, require
+from tests.conftest import require
 from tests.integration.ray_head import Head, Job, ray_head
 from tests.integration.tiny import (
     ROOT,
@@ -48,7 +48,6 @@ def wait_for_the_end_of_all(head: Head) -> None:
         wait_until(lambda titles=titles: not head.processes(*titles))
 
 
-@one_cluster_at_a_time
 def test_killed_worker_killed_support_actor_stopped_job(tmp_path: Path) -> None:
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     output = tmp_path / "out"
@@ -132,7 +131,6 @@ def kill_support_actor(head: Head, job: Job, output: Path) -> None:
     assert head.processes(*WORKER) == workers, "no worker was started again"
 
 
-@one_cluster_at_a_time
 def test_run_grows_with_a_machine_and_goes_on_without_it(tmp_path: Path) -> None:
     output = tmp_path / "out"
     elastic = ("launch.workers=[1, 2]", "launch.resize_every_s=2", "support.home=service")

@@ -2,8 +2,7 @@
 
 import base64
 import secrets
-import sys
-import tempfile
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import pytest
 
 from launch.ray_train import main
 from primus_scale.train.trainer import REQUEUE
-from tests.conftest import one_cluster_at_a_time
+from tests.integration.ray_head import scratch_folder
 from tests.integration.tiny import (
+    forked,
     free_port,
-    started,
     tiny_config,
     wait_until,
     write_config,
@@ -56,7 +55,6 @@ def files_that_tell(folder: Path) -> dict[str, list[str]]:
     return {path: names for path, names in told.items() if names}
 
 
-@one_cluster_at_a_time
 def test_a_run_under_ray_tells_no_secret_and_listens_on_loopback(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,15 +64,13 @@ def test_a_run_under_ray_tells_no_secret_and_listens_on_loopback(
     for name, secret in PLANTED.items():
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    # Not in pytest's folder: the names of Ray's sockets would be too long.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as session:
+    with scratch_folder() as session:
         monkeypatch.setenv("RAY_TMPDIR", session)
-        command = (sys.executable, "-m", "launch.ray_train", "--config", str(file))
-        with started(*command) as driver:
+        with forked("launch.ray_train", "--config", str(file)) as driver:
             wait_until((output / "metrics.jsonl").is_file)
             found = listening(driver.pid)
-            driver.terminate()
-            said = driver.communicate(timeout=120)[0]
+            driver.send_signal(signal.SIGTERM)
+            said, _ = driver.communicate(timeout=120)
             assert driver.returncode == REQUEUE, said
         assert files_that_tell(Path(session)) == {}, "Ray's own records"
     assert "step 1/100000" in said

@@ -1,7 +1,6 @@
 """A run goes on by itself where object storage answers 503, stalls, resets or is away."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,18 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 from primus_scale.train.trainer import pretrain
-from tests.conftest import one_cluster_at_a_time
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.integration.tiny import (
     BLOCK,
     LAUNCHER,
     checkpoints,
     errors_of,
+    forked,
     last_step,
     losses,
     records,
     said_by,
     start_ranks,
-    started,
     tiny_config,
     wait_for,
     wait_until,
@@ -102,7 +100,6 @@ def test_run_ends_where_patience_does_and_goes_on_later(
     assert losses(output) == pytest.approx(losses(tmp_path / "straight"), rel=1e-4)
 
 
-@one_cluster_at_a_time
 def test_ray_starts_the_workers_again_where_patience_ends(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
@@ -112,7 +109,7 @@ def test_ray_starts_the_workers_again_where_patience_ends(
     output = tmp_path / "out"
     config = tiny_config(output, train, *overrides, "launch.max_failures=20")
     file = str(write_config(config, tmp_path / "run.yaml"))
-    with started(sys.executable, "-m", "launch.ray_train", "--config", file) as driver:
+    with forked("launch.ray_train", "--config", file) as driver:
         wait_until(lambda: last_step(output) > 2, timeout_s=300)  # Ray is slow to start
         proxy.fault = "gone"
         wait_until(lambda: checkpoints(output))

@@ -29,7 +29,6 @@ from primus_scale.support import (
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.service import ServiceSupportSet
 from shards.tasks.workers import ray_cluster
-from tests.conftest import one_cluster_at_a_time
 from tests.exclusions import only_uids
 from tests.integration.tiny import (
     LAUNCHER,
@@ -42,7 +41,6 @@ from tests.integration.tiny import (
     write_shards,
 )
 
-pytestmark = one_cluster_at_a_time
 DIMS = {"imu": 8, "video": 12}
 BATCH, K, STEPS = 10, 3, 200
 SPEC = SupportSpec(90, DIMS, minimum_fill=16, storage="float16")

@@ -6,7 +6,6 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,8 +15,7 @@ import psutil
 import pytest
 
 from primus_scale.train.trainer import REQUEUE, pretrain
-from tests.conftest import one_cluster_at_a_time
-from tests.integration.ray_head import forgotten_address
+from tests.integration.ray_head import scratch_folder
 from tests.integration.tiny import (
     LAUNCHER,
     last_step,
@@ -62,7 +60,6 @@ def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> list[f
     return losses(output)
 
 
-@one_cluster_at_a_time
 def test_ray_on_two_hosts_goes_on_after_a_cut(
     tmp_path: Path, shards: str, undisturbed: list[float]
 ) -> None:
@@ -75,12 +72,7 @@ def test_ray_on_two_hosts_goes_on_after_a_cut(
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_worker_niceness": "0",
     }
-    # Not in pytest's folder: the names of Ray's sockets would be too long.
-    with (
-        forgotten_address(),
-        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch,
-        two_hosts() as (first, second),
-    ):
+    with scratch_folder() as scratch, two_hosts() as (first, second):
         address = f"{first.address}:6379"
         head = ("--head", "--port=6379", "--include-dashboard=false")
         start_node(
