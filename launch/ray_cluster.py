@@ -46,7 +46,7 @@ RAY_SETTINGS = {
 # lost machine is still counted for a while.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 # A cluster of our own has no dashboard. Ray Train's helper would ask that of another cluster on
-# this machine, which does not know the run. The helper would then remove its placement group.
+# this machine, which does not know the run; with two it fails, and prints so.
 ALONE_SETTINGS = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:0"}  # nothing can listen there
 
 

@@ -24,7 +24,7 @@ NOTE = "SYNTHETIC: sines"
 
 def export(folder: Path, samples: int = SAMPLES) -> Path:
     encoder = build_encoder(
-        EncoderConfig(name="transformer", patch=25, ss_dim=8),
+        EncoderConfig(name="conv_stats", size="XS", ss_dim=8),
         channels=6,
         samples=samples,
         rate_hz=RATE_HZ,
