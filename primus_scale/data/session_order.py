@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from primus_scale.config import NearConfig
-from primus_scale.data.epoch_order import Rows, check_records, join, permutation, random_bits
+from primus_scale.data.epoch_order import EpochOrder, Rows, join, permutation, random_bits
 from primus_scale.data.index import SessionPart
 
 _TOLERANCE = 1e-6  # of a distance in windows; start times are rounded to microseconds
@@ -53,11 +53,11 @@ class SessionUnits(NamedTuple):
         return range(least, math.floor(self.max_s / step_s + _TOLERANCE) + 1)
 
 
-class SessionOrder:
+class SessionOrder(EpochOrder):
     """Units of windows of one session; see the module.
 
-    parts: of each record, in the order of its windows. ValueError where there are none, or fewer
-    windows than in a unit.
+    parts: of each record, in the order of its windows. ValueError as ``EpochOrder``, and where
+    there are fewer windows than in a unit.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class SessionOrder:
         blocks: int,
         seed: int,
     ) -> None:
-        counts = [sum(part.windows for part in record) for record in parts]
-        self.windows_per_record = check_records(counts)
+        super().__init__([sum(part.windows for part in record) for record in parts], blocks, seed)
         total = int(self.windows_per_record.sum())
         if total < units.windows:
             raise ValueError(
@@ -78,42 +77,26 @@ class SessionOrder:
         self.windows = total - total % units.windows
         self.blocks = _enough_blocks(self.windows_per_record, units.windows, blocks)
         self._parts = parts
-        self._full = np.array(  # windows of each record in units of one session
-            [sum(p.windows - p.windows % units.windows for p in record) for record in parts]
-        )
         self._units = units
-        self._seed = seed
-        self._plan = lru_cache(maxsize=2)(self._make_plan)
         self._group = lru_cache(maxsize=4)(self._make_group)
-        self._group_rows = lru_cache(maxsize=4)(self._make_group_rows)
 
-    def rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """See ``EpochOrder``."""
-        starts = self._plan(epoch).starts
-        first = int(np.searchsorted(starts, start, side="right")) - 1
-        last = int(np.searchsorted(starts, stop, side="left"))
-        joined = join([self._group_rows(epoch, group) for group in range(first, last)])
-        return joined.take(slice(start - starts[first], stop - starts[first]))
+    def _group_starts(self, epoch: int) -> np.ndarray:
+        ends = self._group_ends(epoch)
+        return np.concatenate([[0], ends - ends % self._units.windows])
 
-    def _make_plan(self, epoch: int) -> _Plan:
-        records = permutation(len(self.windows_per_record), self._seed, epoch)
-        ends = np.cumsum(
-            np.add.reduceat(
-                self.windows_per_record[records], np.arange(0, len(records), self.blocks)
-            )
-        )
-        over = ends % self._units.windows
-        return _Plan(records, np.concatenate([[0], ends - over]), np.concatenate([[0], over]))
+    def _goes_over(self, epoch: int) -> np.ndarray:
+        """How many windows come from the group before, for each group and for the end."""
+        return np.concatenate([[0], self._group_ends(epoch) % self._units.windows])
 
-    def _make_group_rows(self, epoch: int, group: int) -> Rows:
-        """The windows that a group gives out: its own, and those from the group before."""
-        plan = self._plan(epoch)
+    def _group_rows(self, epoch: int, group: int) -> Rows:
+        """The windows of a group, and those from the group before."""
+        over = self._goes_over(epoch)
         own = self._group(epoch, group)
         rest = own.rest
-        if plan.over[group]:
+        if over[group]:
             before = self._group(epoch, group - 1).rest
-            rest = join([before.take(slice(len(before.rows) - plan.over[group], None)), rest])
-        rest = rest.take(slice(len(rest.rows) - plan.over[group + 1]))
+            rest = join([before.take(slice(len(before.rows) - over[group], None)), rest])
+        rest = rest.take(slice(len(rest.rows) - over[group + 1]))
         windows = self._units.windows
         mixed = len(rest.rows) // windows
         # A unit of several sessions gets the round of a random unit of one session.
@@ -125,10 +108,9 @@ class SessionOrder:
 
     def _make_group(self, epoch: int, group: int) -> _Group:
         """A group's own windows: in units of one session, and the rest."""
-        plan, windows = self._plan(epoch), self._units.windows
-        members = plan.records[group * self.blocks : (group + 1) * self.blocks]
+        over, windows = self._goes_over(epoch), self._units.windows
         full, rounds, rest = [], [], []
-        for record in members.tolist():
+        for record in self._members(epoch, group).tolist():
             first = 0
             for number, part in enumerate(self._parts[record], start=1):
                 order = first + self._pair(part, epoch, record + 1, number)
@@ -140,7 +122,7 @@ class SessionOrder:
                 first += part.windows
         made = _Group(join(full), np.concatenate(rounds), join(rest))
         # The rest must suffice for what goes over to the next group.
-        if len(made.rest.rows) < plan.over[group + 1] and len(made.rounds):
+        if len(made.rest.rows) < over[group + 1] and len(made.rounds):
             at = len(made.full.rows) - windows
             rest_rows = join([made.full.take(slice(at, None)), made.rest])
             made = _Group(made.full.take(slice(at)), made.rounds[:-1], rest_rows)
@@ -154,17 +136,6 @@ class SessionOrder:
         )
         order = permutation(len(pairs), self._seed, *key, 2)
         return np.concatenate([pairs[order].ravel(), left])
-
-
-class _Plan(NamedTuple):
-    """The records of an epoch in order, and two numbers for each group and for the end.
-
-    starts: position of the group's first window. over: windows from the group before.
-    """
-
-    records: np.ndarray
-    starts: np.ndarray
-    over: np.ndarray
 
 
 class _Group(NamedTuple):
