@@ -34,6 +34,9 @@ class Fault(NamedTuple):
 LOSS = "primus_scale/objective/contrast.py"
 COLLECTIVES = "primus_scale/distributed/collectives.py"
 SCHEDULE = "primus_scale/data/schedule.py"
+EPOCHS = "primus_scale/data/epoch_order.py"
+SESSIONS = "primus_scale/data/session_order.py"
+NEAR = "primus_scale/objective/near.py"
 STEP = "primus_scale/train/step.py"
 TRAINER = "primus_scale/train/trainer.py"
 RUN = "primus_scale/train/run.py"
@@ -99,17 +102,45 @@ FAULTS = (
     ),
     Fault(
         "schedule: the seed is not used",
-        SCHEDULE,
-        "records = _permutation(len(self._windows), self._seed, epoch)",
-        "records = _permutation(len(self._windows), 0, epoch)",
+        EPOCHS,
+        "permutation(len(self.windows_per_record), self._seed, epoch)",
+        "permutation(len(self.windows_per_record), 0, epoch)",
         f"{UNIT}data_schedule.py",
     ),
     Fault(
         "schedule: the second batch is the first",
         SCHEDULE,
-        "divmod(step * self._batch, self.windows)",
-        "divmod(max(step - 1, 0) * self._batch, self.windows)",
+        "divmod(step * self._batch, self._order.windows)",
+        "divmod(max(step - 1, 0) * self._batch, self._order.windows)",
         f"{UNIT}data_schedule.py",
+    ),
+    Fault(
+        "sessions: pairs that are not near",
+        SESSIONS,
+        "pairs += [(first, first + distance)",
+        "pairs += [(first, start + stop - 1 - first)",
+        f"{UNIT}session_order.py",
+    ),
+    Fault(
+        "sessions: what goes over is lost",
+        SESSIONS,
+        "rest = join([before.take(",
+        "rest = join([before.take(slice(0)) if group else before.take(",
+        f"{UNIT}session_order.py",
+    ),
+    Fault(
+        "near: positives of another session",
+        NEAR,
+        "positives=one_session & one_recording & near & known",
+        "positives=one_recording & near & known",
+        f"{NUMERICS}near.py",
+    ),
+    Fault(
+        "near: close windows are negatives",
+        NEAR,
+        "session_negatives=one_session & ~close",
+        "session_negatives=one_session & ~(close & near)",
+        f"{NUMERICS}near.py",
     ),
     Fault(
         "schedule: a window twice in a batch",
