@@ -346,6 +346,13 @@ FAULTS = (
         f"{UNIT}encoders.py",
     ),
     Fault(
+        "encoder: statistics pool the deviation of the wrong number of samples",
+        "primus_scale/encoders/pooling.py",
+        "unbiased=False",
+        "unbiased=True",
+        f"{UNIT}encoders.py",
+    ),
+    Fault(
         "statistics: resamples spread as if people were many",
         "primus_scale/evaluate/statistics.py",
         "np.sqrt(people / (people - 1)) * t",

@@ -83,7 +83,11 @@ class EncoderConfig(ConfigModel):
 
     name: Literal["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"] = "stacked_rnn"
     size: Literal["XS", "S", "B", "L"] = "S"  # transformer (S, B, L) and conv_stats only
-    gravity: bool = True  # conv_stats only: add channels that do not depend on the device's turn
+    # over time. own: the GRU's last state, the mean of the transformer's tokens; stats: mean and
+    # deviation of input and last layer; conv_stats has statistics of all layers in either case
+    pooling: Literal["own", "stats"] = "own"
+    # where statistics are pooled: add channels that do not depend on how the device is turned
+    gravity: bool = True
     patch: int = Field(10, ge=1)  # transformer only: samples in one patch
     ss_dim: int = Field(512, ge=1)
     near_dim: int = Field(64, ge=1)  # of the head for objective.weights.imu_near

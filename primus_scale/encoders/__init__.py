@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders.base import Backbone, Embeddings, EncoderSpec, ImuEncoder
 from primus_scale.encoders.conv_stats import ConvStats
+from primus_scale.encoders.input import GravityFrame, Standardise
 from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
 from primus_scale.encoders.transformer import Transformer
 
@@ -29,8 +30,8 @@ def build_encoder(
 
     teacher_dims: width of each teacher's space by modality, empty without teachers. shared: the
     teachers embed into one joint space; ``config.heads`` may overrule it.
-    near: with a head for windows near in time. mean, std: of each
-    channel over the training data, in the channels' units; ``stacked_rnn`` does not use them.
+    near: with a head for windows near in time. mean, std: of each channel over the training data,
+    in the channels' units; ``stacked_rnn`` uses them with ``encoder.pooling=stats`` only.
 
     Raises ValueError where settings contradict each other or the window.
     """
@@ -51,10 +52,14 @@ def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[floa
             raise ValueError(f"{name} has {len(values)} values for {spec.channels} channels")
     if min(std) <= 0:
         raise ValueError(f"std {tuple(std)} has a channel without variation; check the shards' IMU")
-    if spec.config.name == "stacked_rnn":
-        return StackedRnn(spec.channels, spec.samples)
-    if spec.config.name == "stacked_rnn_time":
-        return StackedRnnTime(spec.samples, mean, std)
-    if spec.config.name == "conv_stats":
-        return ConvStats(spec.config.size, mean, std, gravity=spec.config.gravity)
-    return Transformer(spec.config.size, spec.config.patch, spec.samples, mean, std)
+    config = spec.config
+    stats = config.pooling == "stats"
+    gravity = config.gravity and (stats or config.name == "conv_stats")
+    standardise = GravityFrame(mean, std) if gravity else Standardise(mean, std)
+    if config.name == "stacked_rnn":
+        return StackedRnn(spec.channels, spec.samples, standardise if stats else None)
+    if config.name == "stacked_rnn_time":
+        return StackedRnnTime(spec.samples, standardise, stats=stats)
+    if config.name == "conv_stats":
+        return ConvStats(config.size, standardise)
+    return Transformer(config.size, config.patch, spec.samples, standardise, stats=stats)

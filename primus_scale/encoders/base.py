@@ -189,23 +189,3 @@ class FiniteSamples:
                 f"{self.channels[channel]}, sample {sample} ({int(bad.sum())} of {bad.numel()} "
                 "samples are not finite); leave such windows out, or fill the gaps before the cut"
             )
-
-
-class Standardise(nn.Module):
-    """Take each channel relative to the training data: ``(imu - mean) / std``.
-
-    Unlike a norm over the window it keeps gravity and the scale of motion. ``mean`` and ``std``
-    are ``(C,)`` in the channels' units and are saved with the weights.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None])
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None])
-
-    def forward(self, imu: torch.Tensor) -> torch.Tensor:
-        """``(B, C, T)`` -> the same shape, float32."""
-        return (imu.float() - self.mean.float()) / self.std.float()

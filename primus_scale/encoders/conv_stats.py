@@ -17,17 +17,15 @@ or on the number of ranks. Parameters for six channels with gravity, without hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from primus_scale.encoders.base import Backbone, Standardise
+from primus_scale.encoders.base import Backbone
+from primus_scale.encoders.input import Standardise
+from primus_scale.encoders.pooling import pool_statistics
 
-SMALLEST_VARIANCE = 1e-4  # of standardised samples; keeps the logarithm finite
-AXES = 3  # of a sensor
 NORM_GROUPS = 8  # of channels that are normalised together, over the window
 
 
@@ -62,19 +60,13 @@ CONVOLUTIONS = (
 
 
 class ConvStats(Backbone):
-    """Backbone: imu ``(B, C, T)`` -> features ``(B, D)``; see the module.
+    """Backbone: imu ``(B, C, T)`` -> features ``(B, D)`` of the channels of ``standardise``."""
 
-    gravity: add the channels of ``GravityFrame``. Raises ValueError where channels are no triplets
-    then.
-    """
-
-    def __init__(
-        self, size: str, mean: Sequence[float], std: Sequence[float], *, gravity: bool
-    ) -> None:
+    def __init__(self, size: str, standardise: Standardise) -> None:
         super().__init__()
         widths, hidden, self.width = SIZES[size]
-        self.standardise = GravityFrame(mean, std) if gravity else Standardise(mean, std)
-        channels = len(mean) * (2 if gravity else 1)
+        self.standardise = standardise
+        channels = standardise.channels
         inputs = (channels, *widths[:-1])
         self.blocks = nn.ModuleList(
             _block(*each) for each in zip(inputs, widths, CONVOLUTIONS, strict=True)
@@ -100,48 +92,6 @@ class ConvStats(Backbone):
         joined = torch.cat(pooled, dim=1).to(dtype)
         features: torch.Tensor = self.head(self.pooled_norm(joined))
         return features
-
-
-class GravityFrame(Standardise):
-    """Standardised channels, and as many that do not depend on how the device is turned.
-
-    The first triplet of channels is the accelerometer's. Its mean over the window points upwards
-    (it is gravity, while nothing accelerates for seconds). Each triplet gives its magnitude, its
-    part along that direction and the magnitude of the part across it, relative to the root mean
-    square magnitude and deviation over the training data. Input and output ``(B, C, T)`` and
-    ``(B, 2 C, T)`` float32. ValueError where channels are no triplets.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) % AXES:
-            raise ValueError(
-                f"encoder.gravity takes triplets of channels, the shards have {len(mean)} "
-                "channels; set encoder.gravity=false"
-            )
-        super().__init__(mean, std)
-
-    def forward(self, imu: torch.Tensor) -> torch.Tensor:
-        """``(B, C, T)`` -> ``(B, 2 C, T)``."""
-        imu = imu.float()
-        sensors = imu.unflatten(1, (-1, AXES))  # (B, C / 3, 3, T)
-        up = F.normalize(sensors[:, :1].mean(dim=3, keepdim=True), dim=2)
-        along = (sensors * up).sum(dim=2)
-        across = (sensors - along[:, :, None] * up).norm(dim=2)
-        magnitude = sensors.norm(dim=2)
-        square = (self.mean.float() ** 2 + self.std.float() ** 2).unflatten(0, (-1, AXES))
-        usual = square.sum(dim=1).sqrt()  # (C / 3, 1)
-        deviation = (self.std.float() ** 2).unflatten(0, (-1, AXES)).mean(dim=1).sqrt()
-        gravity = torch.zeros_like(usual)
-        gravity[0] = usual[0]
-        frame = [(magnitude - usual), (along - gravity), across]
-        return torch.cat([super().forward(imu), *(part / deviation for part in frame)], dim=1)
-
-
-def pool_statistics(signal: torch.Tensor) -> torch.Tensor:
-    """Mean and logarithm of the deviation over time: ``(B, C, T)`` -> ``(B, 2 C)`` float32."""
-    signal = signal.float()
-    variance = signal.var(dim=2, unbiased=False)
-    return torch.cat([signal.mean(dim=2), 0.5 * (variance + SMALLEST_VARIANCE).log()], dim=1)
 
 
 def _block(inputs: int, outputs: int, convolution: Convolution) -> nn.Sequential:

@@ -4,17 +4,21 @@
 it. Two of its properties look like mistakes, but the weights depend on them: the GRU scans the 32
 channels of the pooled tensor instead of its 32 time steps, and the norm of the input removes the
 magnitude of gravity. ``stacked_rnn_time`` has neither.
+
+With ``encoder.pooling=stats`` the GRU's last state is joined by statistics over time: of the input,
+and of the last sequence along time, which is the GRU's output in ``stacked_rnn_time`` and its input
+in ``stacked_rnn``. So the latter knows the magnitude of gravity then.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from primus_scale.encoders.base import Backbone, Standardise
+from primus_scale.encoders.base import Backbone
+from primus_scale.encoders.input import Standardise
+from primus_scale.encoders.pooling import StatisticsPooling
 
 HIDDEN_CHANNELS = 32
 POOLED_STEPS = 32
@@ -71,47 +75,63 @@ class StackedConvolutions(nn.Module):
 class StackedRnn(Backbone):
     """The paper's backbone: imu ``(B, C, T)`` -> features ``(B, 512)``.
 
-    Raises ValueError where ``samples`` is too short for the convolutions.
+    statistics: the input whose statistics join the state, None for the paper's features. Raises
+    ValueError where ``samples`` is too short for the convolutions.
     """
 
     width = FEATURES
 
-    def __init__(self, channels: int, samples: int) -> None:
+    def __init__(self, channels: int, samples: int, statistics: Standardise | None) -> None:
         super().__init__()
         _check_length(samples)
         self.input_norm = InputNorm(channels)
         self.convolutions = StackedConvolutions(channels, relu=False)
         self.gru = nn.GRU(POOLED_STEPS, FEATURES)
+        self.standardise = statistics
+        if statistics is not None:
+            self.pooling = StatisticsPooling(
+                statistics.channels, HIDDEN_CHANNELS, FEATURES, state=FEATURES
+            )
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
-        """Turn imu ``(B, C, T)`` into features ``(B, 512)``, the GRU's last state."""
+        """Turn imu ``(B, C, T)`` into features ``(B, 512)``."""
         signal = self.input_norm(imu).to(self.gru.weight_hh_l0.dtype)
         pooled = self.convolutions(signal)
         _, state = self.gru(pooled.transpose(0, 1))  # scans channels, as the published weights do
-        return state[0]
+        if self.standardise is None:
+            return state[0]
+        return self.pooling(self.standardise(imu), pooled, state[0])
 
 
 class StackedRnnTime(Backbone):
     """The variant: keeps gravity, has ReLU between blocks, and its GRU scans time.
 
-    imu ``(B, C, T)`` -> features ``(B, 512)``. Raises ValueError where ``samples`` is too short.
+    imu ``(B, C, T)`` -> features ``(B, 512)`` of the channels of ``standardise``. stats: pool
+    statistics. Raises ValueError where ``samples`` is too short.
     """
 
     width = FEATURES
 
-    def __init__(self, samples: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, samples: int, standardise: Standardise, *, stats: bool) -> None:
         super().__init__()
         _check_length(samples)
-        self.standardise = Standardise(mean, std)
-        self.convolutions = StackedConvolutions(len(mean), relu=True)
+        self.standardise = standardise
+        self.convolutions = StackedConvolutions(standardise.channels, relu=True)
         self.gru = nn.GRU(HIDDEN_CHANNELS, FEATURES)
+        self.pooling = (
+            StatisticsPooling(standardise.channels, FEATURES, FEATURES, state=FEATURES)
+            if stats
+            else None
+        )
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
-        """Turn imu ``(B, C, T)`` into features ``(B, 512)``, the GRU's last state."""
-        signal = self.standardise(imu).to(self.gru.weight_hh_l0.dtype)
-        pooled = self.convolutions(signal)
-        _, state = self.gru(pooled.permute(2, 0, 1))
-        return state[0]
+        """Turn imu ``(B, C, T)`` into features ``(B, 512)``."""
+        signal = self.standardise(imu)
+        pooled = self.convolutions(signal.to(self.gru.weight_hh_l0.dtype))
+        sequence, state = self.gru(pooled.permute(2, 0, 1))
+        if self.pooling is None:
+            return state[0]
+        return self.pooling(signal, sequence.permute(1, 2, 0), state[0])
 
 
 def _check_length(samples: int) -> None:

@@ -11,14 +11,15 @@ Sizes are those of ViT (arXiv 2010.11929, table 1; S from arXiv 2012.12877), par
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from primus_scale.encoders.base import Backbone, Standardise
+from primus_scale.encoders.base import Backbone
+from primus_scale.encoders.input import Standardise
+from primus_scale.encoders.pooling import StatisticsPooling
 
 MLP_RATIO = 4
 INIT_STD = 0.02
@@ -118,12 +119,13 @@ class PatchEmbedding(nn.Module):
 class Transformer(Backbone):
     """Backbone: imu ``(B, C, T)`` -> features ``(B, D)``, the mean of the last layer's tokens.
 
+    stats: the features come from statistics of the tokens and of the channels of ``standardise``.
     No dropout, so that views differ by augmentation alone. Raises ValueError where ``samples``
     does not divide by ``patch``.
     """
 
     def __init__(
-        self, size: str, patch: int, samples: int, mean: Sequence[float], std: Sequence[float]
+        self, size: str, patch: int, samples: int, standardise: Standardise, *, stats: bool
     ) -> None:
         super().__init__()
         if samples % patch:
@@ -137,14 +139,21 @@ class Transformer(Backbone):
                 "one of them, or set encoder.name=conv_stats"
             )
         self.width, layers, heads = SIZES[size]
-        self.standardise = Standardise(mean, std)
-        self.embed = PatchEmbedding(len(mean), samples, patch, self.width)
+        self.standardise = standardise
+        self.embed = PatchEmbedding(standardise.channels, samples, patch, self.width)
         self.layers = nn.ModuleList(Layer(self.width, heads, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(self.width)
+        self.pooling = (
+            StatisticsPooling(standardise.channels, self.width, self.width) if stats else None
+        )
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
         """Turn imu ``(B, C, T)`` into features ``(B, D)``."""
-        tokens = self.embed(self.standardise(imu))
+        signal = self.standardise(imu)
+        tokens = self.embed(signal)
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.norm(tokens).mean(dim=1)
+        tokens = self.norm(tokens)
+        if self.pooling is None:
+            return tokens.mean(dim=1)
+        return self.pooling(signal, tokens.transpose(1, 2))

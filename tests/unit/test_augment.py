@@ -203,12 +203,13 @@ def test_large_values_stay_finite_and_harm_no_other_row(magnitude: float, where:
     assert torch.equal(view[others], expected[others])
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"])
-def test_an_encoder_takes_a_window_of_huge_values_and_its_view(name: str) -> None:
+def test_an_encoder_takes_a_window_of_huge_values_and_its_view(name: str, pooling: str) -> None:
     imu = make_imu(4)
     imu[1] *= 1e18
     encoder = build_encoder(
-        EncoderConfig(name=name),
+        EncoderConfig.model_validate({"name": name, "pooling": pooling}),
         channels=CHANNELS,
         samples=SAMPLES,
         rate_hz=50.0,

@@ -1,5 +1,6 @@
 """Encoders: sizes, shapes, what each keeps of the signal, and how they refuse bad settings."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ def make_encoder(
     name: str = "stacked_rnn",
     *,
     samples: int = SAMPLES,
+    channels: int = 6,
     teacher_dims: dict[str, int] | None = None,
     shared: bool = True,
     heads: str = "auto",
@@ -26,13 +28,13 @@ def make_encoder(
     torch.manual_seed(0)
     return build_encoder(
         EncoderConfig.model_validate({"name": name, "heads": heads, **settings}),
-        channels=6,
+        channels=channels,
         samples=samples,
         rate_hz=50.0,
         teacher_dims=TEACHERS if teacher_dims is None else teacher_dims,
         shared=shared,
-        mean=(0.1, 6.0, 0.5, 0.0, 0.0, 0.0),
-        std=(2.0, 3.0, 2.0, 0.5, 0.5, 0.5),
+        mean=(0.1, 6.0, 0.5, 0.0, 0.0, 0.0, 0.0)[:channels],
+        std=(2.0, 3.0, 2.0, 0.5, 0.5, 0.5, 1.0)[:channels],
     )
 
 
@@ -67,9 +69,11 @@ def test_stacked_rnn_lengths_are_those_of_the_paper() -> None:
     assert pooled.shape == (2, 32, 32)
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", NAMES)
-def test_shapes_and_gradients(name: str) -> None:
-    encoder = make_encoder(name, teacher_dims={"video": 40, "text": 24}, shared=False, ss_dim=16)
+def test_shapes_and_gradients(name: str, pooling: str) -> None:
+    dims = {"video": 40, "text": 24}
+    encoder = make_encoder(name, teacher_dims=dims, shared=False, ss_dim=16, pooling=pooling)
     embeddings = encoder(make_imu())
     assert embeddings.features.shape == (3, encoder.backbone.width)
     assert embeddings.ss.shape == (3, 16)
@@ -102,6 +106,73 @@ def test_conv_stats_pools_mean_and_deviation_of_its_input() -> None:
     signal = ((imu - mean) / std).double()
     expected = torch.cat([signal.mean(2), (signal.var(2, correction=0) + 1e-4).sqrt().log()], 1)
     torch.testing.assert_close(seen[0][:, :12].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def statistics_of(signal: np.ndarray) -> list[float]:
+    """Means, then logarithms of deviations, of ``(C, T)`` by their definitions."""
+    means = [sum(row) / len(row) for row in signal]
+    variances = [
+        sum((x - mean) ** 2 for x in row) / len(row)
+        for row, mean in zip(signal, means, strict=True)
+    ]
+    return means + [0.5 * np.log(variance + 1e-4) for variance in variances]
+
+
+@pytest.mark.parametrize("gravity", [True, False])
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+def test_pooled_statistics_from_their_definition(name: str, gravity: bool) -> None:
+    """Of the input and of the last layer along time, then layer norm and a linear map."""
+    backbone = make_encoder(name, pooling="stats", gravity=gravity).backbone
+    seen = {}
+    last = {"stacked_rnn": "convolutions", "stacked_rnn_time": "gru", "transformer": "norm"}[name]
+    for layer in {last, "gru", "standardise"} & {n for n, _ in backbone.named_children()}:
+        keep = lambda _m, _x, y, layer=layer: seen.update({layer: y})  # noqa: E731
+        getattr(backbone, layer).register_forward_hook(keep)
+    features = backbone(make_imu()).detach().double().numpy()
+    assert seen["standardise"].shape[1] == (12 if gravity else 6)
+    sequence = {  # (B, N, L)
+        "stacked_rnn": lambda y: y,
+        "stacked_rnn_time": lambda y: y[0].permute(1, 2, 0),
+        "transformer": lambda y: y.transpose(1, 2),
+    }[name](seen[last])
+    weights = {n: w.detach().double().numpy() for n, w in backbone.pooling.named_parameters()}
+    for row in range(3):
+        joined = statistics_of(seen["standardise"][row].double().numpy())
+        joined += statistics_of(sequence[row].detach().double().numpy())
+        if "gru" in seen:
+            joined += seen["gru"][1][0, row].tolist()
+        values = np.array(joined)
+        values = (values - values.mean()) / np.sqrt(values.var() + 1e-5)
+        values = values * weights["norm.weight"] + weights["norm.bias"]
+        expected = weights["project.weight"] @ values + weights["project.bias"]
+        np.testing.assert_allclose(features[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
+def test_an_encoders_own_pooling_is_as_it_was(name: str) -> None:
+    """Neither statistics nor channels of gravity come in unless they are asked for."""
+    own, plain = make_encoder(name), make_encoder(name, gravity=False)
+    weights, others = own.state_dict(), plain.state_dict()
+    assert not any("pooling" in key for key in weights)
+    assert ("backbone.standardise.mean" in weights) == (name != "stacked_rnn")
+    assert all(torch.equal(weights[key], others[key]) for key in weights.keys() | others.keys())
+
+
+def test_conv_stats_pools_statistics_in_either_case() -> None:
+    own, stats = make_encoder("conv_stats"), make_encoder("conv_stats", pooling="stats")
+    assert torch.equal(own(make_imu()).features, stats(make_imu()).features)
+
+
+@pytest.mark.parametrize("name", ["stacked_rnn_time", "conv_stats", "transformer"])
+@pytest.mark.parametrize(("channels", "samples"), [(1, 251), (5, 251), (7, 250)])
+def test_statistics_of_any_channels_and_length(name: str, channels: int, samples: int) -> None:
+    settings = {"pooling": "stats", "channels": channels, "samples": samples}
+    if name == "transformer":
+        settings["patch"] = samples  # 251 is prime
+    imu = torch.randn(2, channels, samples)
+    assert make_encoder(name, gravity=False, **settings)(imu).features.isfinite().all()
+    with pytest.raises(ValueError, match=rf"have {channels} channels; set encoder\.gravity=false"):
+        make_encoder(name, **settings)
 
 
 def test_gravity_frame_does_not_see_how_the_device_is_turned() -> None:
@@ -163,6 +234,11 @@ def test_stacked_rnn_is_blind_to_scale_and_the_variant_is_not() -> None:
         encoder = make_encoder(name)
         difference = (encoder(imu).features - encoder(1.5 * imu).features).abs().max()
         assert (difference < 1e-4) == blind
+
+
+def test_statistics_let_stacked_rnn_know_the_scale() -> None:
+    encoder, imu = make_encoder(pooling="stats"), make_imu()
+    assert (encoder(imu).features - encoder(1.5 * imu).features).abs().max() > 0.05
 
 
 def test_variant_standardises_has_relu_and_scans_time() -> None:
@@ -242,10 +318,11 @@ def test_a_patch_holds_neighbouring_samples_of_all_channels() -> None:
     assert moved.nonzero().flatten().tolist() == [3]
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_weights_take_float32_windows(name: str) -> None:
+def test_bfloat16_weights_take_float32_windows(name: str, pooling: str) -> None:
     imu = GRAVITY + 0.05 * torch.randn(8, 6, SAMPLES)  # bfloat16 itself resolves 0.03 at 9.7
-    encoder = make_encoder(name)
+    encoder = make_encoder(name, pooling=pooling)
     exact = encoder(imu).ss
     rounded = encoder.bfloat16()(imu).ss
     assert rounded.dtype == torch.bfloat16

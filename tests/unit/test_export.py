@@ -23,10 +23,10 @@ TEACHERS = {
 }
 
 
-def make_encoder(name: str = "stacked_rnn_time", seed: int = 0) -> ImuEncoder:
+def make_encoder(name: str = "stacked_rnn_time", seed: int = 0, **settings: object) -> ImuEncoder:
     torch.manual_seed(seed)
     return build_encoder(
-        EncoderConfig.model_validate({"name": name, "ss_dim": 24, "patch": 25}),
+        EncoderConfig.model_validate({"name": name, "ss_dim": 24, "patch": 25, **settings}),
         channels=6,
         samples=250,
         rate_hz=50.0,
@@ -59,9 +59,10 @@ def edit_card(directory: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "conv_stats", "transformer"])
-def test_round_trip_is_exact(name: str, tmp_path: Path) -> None:
-    encoder = make_encoder(name).eval()
+def test_round_trip_is_exact(name: str, pooling: str, tmp_path: Path) -> None:
+    encoder = make_encoder(name, pooling=pooling).eval()
     export(encoder, tmp_path)
     random_state = torch.get_rng_state()
     loaded = load_encoder(tmp_path)
@@ -212,8 +213,14 @@ def test_samples_that_are_not_finite_are_refused(exported: Path, value: float, s
     assert not encoder.train()(imu).features.isfinite().all(), "training has its own check"
 
 
-def test_a_loaded_encoder_can_be_compiled_and_exported(tmp_path: Path) -> None:
-    encoder = load_encoder(export(make_encoder("transformer"), tmp_path))  # Dynamo has no GRU
+@pytest.mark.parametrize(  # Dynamo has no GRU
+    ("name", "settings"),
+    [("transformer", {"pooling": "stats"}), ("conv_stats", {})],
+)
+def test_a_loaded_encoder_can_be_compiled_and_exported(
+    tmp_path: Path, name: str, settings: dict[str, str]
+) -> None:
+    encoder = load_encoder(export(make_encoder(name, **settings), tmp_path))
     imu = torch.randn(3, 6, 250)
     with torch.no_grad():
         expected = encoder(imu).ss

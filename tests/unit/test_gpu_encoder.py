@@ -42,15 +42,16 @@ def no_tf32() -> Iterator[None]:
         yield
 
 
-def make_encoder(name: str) -> ImuEncoder:
+def make_encoder(name: str, pooling: str = "own") -> ImuEncoder:
     torch.manual_seed(0)
     return build_encoder(
-        EncoderConfig.model_validate({"name": name}),
+        EncoderConfig.model_validate({"name": name, "pooling": pooling}),
         channels=6,
         samples=250,
         rate_hz=50.0,
         teacher_dims={"video": 512, "text": 512},
         shared=True,
+        near=True,
         mean=(0.1, 6.0, 0.5, 0.0, 0.0, 0.0),
         std=(2.0, 3.0, 2.0, 0.5, 0.5, 0.5),
     )
@@ -64,7 +65,8 @@ def make_imu(batch: int = 16) -> torch.Tensor:
 
 def gradients(encoder: ImuEncoder, imu: torch.Tensor) -> dict[str, torch.Tensor]:
     embeddings = encoder(imu)
-    (embeddings.ss.square().mean() + embeddings.mm["video"].square().mean()).backward()
+    heads = (embeddings.ss, embeddings.mm["video"], embeddings.near)
+    sum(head.square().mean() for head in heads).backward()
     return {
         name: parameter.grad.cpu()
         for name, parameter in encoder.named_parameters()
@@ -72,16 +74,19 @@ def gradients(encoder: ImuEncoder, imu: torch.Tensor) -> dict[str, torch.Tensor]
     }
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", NAMES)
-def test_embeddings_and_gradients_equal_the_cpu(name: str) -> None:
+def test_embeddings_and_gradients_equal_the_cpu(name: str, pooling: str) -> None:
     imu = make_imu()
-    expected, expected_grads = make_encoder(name)(imu), gradients(make_encoder(name), imu)
-    encoder = make_encoder(name).cuda()
+    expected = make_encoder(name, pooling)(imu)
+    expected_grads = gradients(make_encoder(name, pooling), imu)
+    encoder = make_encoder(name, pooling).cuda()
     embeddings = encoder(imu.cuda())
     torch.testing.assert_close(embeddings.ss.cpu(), expected.ss, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(
         embeddings.mm["text"].cpu(), expected.mm["text"], rtol=1e-3, atol=1e-4
     )
+    torch.testing.assert_close(embeddings.near.cpu(), expected.near, rtol=1e-3, atol=1e-4)
     for parameter, gradient in gradients(encoder, imu.cuda()).items():
         scale = expected_grads[parameter].abs().max().item()
         torch.testing.assert_close(
@@ -89,11 +94,12 @@ def test_embeddings_and_gradients_equal_the_cpu(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("pooling", ["own", "stats"])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_on_cuda(name: str) -> None:
+def test_bfloat16_on_cuda(name: str, pooling: str) -> None:
     imu = make_imu().cuda()
-    exact = make_encoder(name).cuda()(imu).ss
-    rounded = make_encoder(name).cuda().bfloat16()(imu).ss
+    exact = make_encoder(name, pooling).cuda()(imu).ss
+    rounded = make_encoder(name, pooling).cuda().bfloat16()(imu).ss
     assert rounded.dtype == torch.bfloat16
     assert F.cosine_similarity(exact, rounded.float()).min() > 0.99
 

@@ -1,0 +1,49 @@
+"""Statistics over time: what ``conv_stats`` pools, and others with ``encoder.pooling=stats``.
+
+The mean keeps how a sensor is inclined, the deviation how strong a motion is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+SMALLEST_VARIANCE = 1e-4  # of standardised samples; keeps the logarithm finite
+
+
+class StatisticsPooling(nn.Module):
+    """Features of width ``width`` from statistics of an encoder's input and of its last sequence.
+
+    Both, and a recurrent encoder's last ``state``, are joined, normalised over the joined values of
+    each window, and mapped by a linear layer.
+
+    channels, sequence: channels of the input and of the sequence. state: width of the state, 0
+    where there is none.
+    """
+
+    def __init__(self, channels: int, sequence: int, width: int, *, state: int = 0) -> None:
+        super().__init__()
+        joined = 2 * (channels + sequence) + state
+        self.norm = nn.LayerNorm(joined)
+        self.project = nn.Linear(joined, width)
+
+    def forward(
+        self, signal: torch.Tensor, sequence: torch.Tensor, state: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features ``(B, width)``.
+
+        signal ``(B, C, T)``, sequence ``(B, N, L)``, state ``(B, S)``.
+        """
+        parts = [pool_statistics(signal), pool_statistics(sequence)]
+        if state is not None:
+            parts.append(state.float())
+        joined = torch.cat(parts, dim=1).to(self.norm.weight.dtype)
+        features: torch.Tensor = self.project(self.norm(joined))
+        return features
+
+
+def pool_statistics(signal: torch.Tensor) -> torch.Tensor:
+    """Mean and logarithm of the deviation over time: ``(B, C, T)`` -> ``(B, 2 C)`` float32."""
+    signal = signal.float()
+    variance = signal.var(dim=2, unbiased=False)
+    return torch.cat([signal.mean(dim=2), 0.5 * (variance + SMALLEST_VARIANCE).log()], dim=1)
