@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.evaluate import LabelledWindows, arms
+from primus_scale.evaluate import LabelledWindows, probe_arm
 
 CLASSES = ("still", "slow", "fast")
 RATE_HZ = 50.0
@@ -20,7 +20,7 @@ FREQUENCY_HZ = (0.0, 1.0, 4.0)
 def few_penalties() -> Iterator[None]:
     """Probes choose from two penalties, where which one they choose is not the subject."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "PROBE_STRENGTHS", (0.01, 1.0))
+        patch.setattr(probe_arm, "PROBE_STRENGTHS", (0.01, 1.0))
         yield
 
 
@@ -44,6 +44,7 @@ def make_side(people: range, windows_each: int = 8, seed: int = 0) -> LabelledWi
         imu=torch.tensor(np.stack(imu), dtype=torch.float32),
         label=np.array(label),
         person=np.array(person),
+        session=np.array(person),
         classes=CLASSES,
         rate_hz=RATE_HZ,
     )

@@ -25,6 +25,7 @@ from primus_scale.storage.urls import parse_place
 __all__ = [
     "AUGMENT_OPS",
     "DEFAULT_AUGMENT",
+    "ArmName",
     "AugmentOp",
     "Config",
     "ConfigModel",
@@ -42,6 +43,17 @@ __all__ = [
     "TrainConfig",
 ]
 
+ArmName = Literal[
+    "pretrained",
+    "pretrained_finetuned",
+    "scratch",
+    "random",
+    "features",
+    "features_scaled",
+    "features_whitened",
+    "forest",
+    "minirocket",
+]
 Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
 
@@ -199,10 +211,14 @@ class FewShotConfig(ConfigModel):
         min_length=1,
         description="learning rates to choose from, on label people only",
     )
-    finetune: bool = Field(True, description="also fine-tune the pretrained encoder")
+    arms: tuple[ArmName, ...] = Field(
+        ("pretrained", "pretrained_finetuned", "scratch", "random", "features"),
+        min_length=1,
+        description="what is compared: the encoder frozen and fine-tuned, and the baselines",
+    )
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
-    @field_validator("k", "lrs")
+    @field_validator("k", "lrs", "arms")
     @classmethod
     def _check_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):

@@ -9,22 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from primus_scale.evaluate.results import ARMS, arms_of
+from primus_scale.evaluate.arm_table import ARMS
+from primus_scale.evaluate.results import arms_of
 
-COLOURS = {
-    "pretrained": "#1f6feb",
-    "pretrained_finetuned": "#0b2f75",
-    "scratch": "#d9480f",
-    "random": "#868e96",
-    "features": "#2b8a3e",
-}
-MARKERS = {
-    "pretrained": "o",
-    "pretrained_finetuned": "D",
-    "scratch": "s",
-    "random": "^",
-    "features": "v",
-}
 CHART_BASELINES = ("scratch", "features")
 ARM_OFFSET = 0.045  # horizontal distance of the arms at one k, so that their bars do not overlap
 
@@ -38,7 +25,7 @@ def accuracy_chart(results: Mapping[str, Any]) -> Figure:
     for number, arm in enumerate(arms):
         positions = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
         rows = [results["few_shot"][k].get(arm) for k in columns]
-        _draw_intervals(axis, positions, rows, arm, label=ARMS[arm])
+        _draw_intervals(axis, positions, rows, arm, label=ARMS[arm].title)
     axis.set_ylabel("accuracy on unseen people, %")
     _style(axis, columns)
     axis.legend(fontsize=8.5, frameon=False, loc="lower right")
@@ -57,7 +44,9 @@ def paired_chart(results: Mapping[str, Any], arm: str) -> Figure:
     for number, baseline in enumerate(CHART_BASELINES):
         positions = np.arange(len(columns)) + 0.09 * (number - (len(CHART_BASELINES) - 1) / 2)
         rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
-        _draw_intervals(axis, positions, rows, baseline, label=f"over {ARMS[baseline]}", line="")
+        _draw_intervals(
+            axis, positions, rows, baseline, label=f"over {ARMS[baseline].title}", line=""
+        )
     axis.axhline(0, color="#495057", linewidth=1)
     axis.set_ylabel("difference, points")
     _style(axis, columns)
@@ -85,8 +74,8 @@ def _draw_intervals(
         mean,
         yerr=[mean - low, high - mean],
         label=label,
-        color=COLOURS[arm],
-        marker=MARKERS[arm],
+        color=ARMS[arm].colour,
+        marker=ARMS[arm].marker,
         markersize=5.5,
         linewidth=1.6,
         linestyle=line,

@@ -19,11 +19,12 @@ from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
+from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
-from primus_scale.evaluate.results import ARMS, SCHEMA, format_table, pool
+from primus_scale.evaluate.results import SCHEMA, format_table, pool
 from primus_scale.monitor.drawing import as_pixels
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
@@ -152,7 +153,7 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
     k, folder = headline_k(results), Path(run_dir) / LOG_FOLDER
     with explain_failed_write(folder), SummaryWriter(str(folder)) as writer:
         for arm, counts in results["confusion"][k].items():
-            title = f"{ARMS[arm]}, k = {k}"
+            title = f"{ARMS[arm].title}, k = {k}"
             picture = as_pixels(confusion_chart(np.array(counts), results["classes"], title))
             writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
@@ -160,10 +161,10 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
 def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows:
     """The windows that have a label, with ids into ``classes``.
 
-    A person's name includes the data set, since two sets may use the same names. Raises ValueError
-    where a label is none of ``classes``.
+    Names of people and sessions include the data set, since two sets may use the same names. Raises
+    ValueError where a label is none of ``classes``.
     """
-    ids = loaded.label.numpy()
+    ids, metas = loaded.label.numpy(), loaded.metas
     rows = np.flatnonzero(ids != NO_LABEL)
     names = [loaded.labels[i] for i in ids[rows]]
     if unknown := sorted(set(names) - set(classes)):
@@ -174,7 +175,8 @@ def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows
     return LabelledWindows(
         imu=loaded.imu[torch.from_numpy(rows)],
         label=np.array([classes.index(name) for name in names], dtype=np.int64),
-        person=np.array([f"{loaded.metas[i].dataset}/{loaded.metas[i].person}" for i in rows]),
+        person=np.array([f"{metas[i].dataset}/{metas[i].person}" for i in rows]),
+        session=np.array([f"{metas[i].dataset}/{metas[i].session}" for i in rows]),
         classes=classes,
         rate_hz=loaded.shard_set.index.rate_hz,
     )

@@ -24,12 +24,13 @@ class LabelledWindows:
     """Windows with labels, of the label people or of the test people.
 
     imu ``(n, C, T)`` float32 in SI units at ``rate_hz``; label ``(n,)`` int64 ids into the names
-    ``classes``; person ``(n,)``: name of the person of each window.
+    ``classes``; person and session ``(n,)``: names of those of each window.
     """
 
     imu: torch.Tensor
     label: np.ndarray
     person: np.ndarray
+    session: np.ndarray
     classes: tuple[str, ...]
     rate_hz: float
 

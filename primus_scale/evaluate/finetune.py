@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from primus_scale.augment import Augment, step_generator
+from primus_scale.encoders.calibration import Calibration
 
 INFERENCE_BATCH = 512
 PROBE_ITERATIONS = 500
@@ -42,6 +43,11 @@ class Probe:
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Class ids ``(n,)`` of features ``(n, D)``."""
         return (features @ self.weight.T + self.bias).argmax(axis=1)
+
+    def after(self, calibration: Calibration) -> Probe:
+        """The same probe as a map of features that are not calibrated yet."""
+        weight = self.weight @ calibration.weight.T
+        return Probe(weight, self.bias - weight @ calibration.mean)
 
 
 def fit_probe(

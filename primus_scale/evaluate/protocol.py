@@ -18,15 +18,9 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import (
-    Arm,
-    EncoderFactory,
-    Pool,
-    Setting,
-    TrainingRows,
-    Trial,
-    build_arms,
-)
+from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
+from primus_scale.evaluate.arms import Arm, Pool, Setting, TrainingRows, Trial
+from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     Labels,
@@ -39,19 +33,14 @@ from primus_scale.evaluate.draws import (
 )
 from primus_scale.evaluate.finetune import describe_computation
 from primus_scale.evaluate.finished_work import FinishedWork, digest
-from primus_scale.evaluate.results import (
-    ARMS,
-    PRETRAINED_ARMS,
-    SCHEMA,
-    assemble,
-    format_setting,
-)
+from primus_scale.evaluate.results import SCHEMA, assemble, format_setting
 from primus_scale.evaluate.statistics import (
     accuracy,
     confusion_by_person,
     macro_f1,
     total_confusion,
 )
+from primus_scale.evaluate.trained_arm import EncoderFactory
 
 DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
@@ -98,15 +87,16 @@ def run_few_shot(
                 report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
             measure = partial(_measure_draw, arm, setting, label, test, k, config.seed, seed)
             tested = [
-                finished.get(digest(key, seed, draw), partial(measure, draw))
-                for draw in range(count_draws(arm, k, config))
+                finished.get(digest(key, *parts), partial(measure, draw))
+                for draw, parts in enumerate(_draw_keys(arm, k, config, seed))
             ]
             mean = np.mean([record["accuracy"] for record in tested])
             seconds = time.monotonic() - started
             report(f"k={k:<4} {name:<21} accuracy {100 * mean:5.1f} %  ({seconds:.1f} s)")
             settings[str(k)][name] = setting
             marks = {"split": split, "pretraining_seed": pretraining_seed}
-            records += [{**marks, "k": str(k), "arm": name, **record} for record in tested]
+            for draw, record in enumerate(tested):
+                records.append({**marks, "k": str(k), "arm": name, **record, "draw": draw})
     run = {
         "split": split,
         "pretraining_seed": pretraining_seed,
@@ -127,12 +117,13 @@ def _describe_sides(label: LabelledWindows, test: LabelledWindows) -> dict[str, 
 
 
 def _pool(label: LabelledWindows, test: LabelledWindows, device: torch.device) -> Pool:
-    """The windows of both sides, those of ``label`` first."""
     return Pool(
         imu=torch.cat([label.imu, test.imu]).to(device),
         label=np.concatenate([label.label, test.label]),
+        session=np.concatenate([label.session, test.session]),
         classes=len(label.classes),
         rate_hz=label.rate_hz,
+        label_windows=len(label),
     )
 
 
@@ -140,6 +131,18 @@ def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:
     """The number of draws of k labels a class for an arm."""
     draws = min(config.draws, config.trained_draws) if arm.trains else config.draws
     return min(draws, DRAWS_OF_ALL) if k == "all" else draws
+
+
+def _draw_keys(arm: Arm, k: Labels, config: FewShotConfig, seed: int) -> list[tuple[Any, ...]]:
+    """For each draw what its answers depend on, beside the arm and its setting.
+
+    Without random choices of its own an arm answers the same for every pretraining seed and, where
+    all windows are labelled, in every draw.
+    """
+    draws = range(count_draws(arm, k, config))
+    if not arm.deterministic:
+        return [(seed, draw) for draw in draws]
+    return [(0 if k == "all" else draw,) for draw in draws]
 
 
 def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[Trial]:
@@ -211,12 +214,13 @@ def _identities(
         for side in (label, test)
     ]
     operations = [op.model_dump(mode="json") for op in augment.ops]
-    settings = config.model_dump(mode="json", exclude={"k", "draws", "trained_draws", "threads"})
+    settings = config.model_dump(
+        mode="json", exclude={"k", "arms", "draws", "trained_draws", "threads"}
+    )
     device = next(pretrained.parameters()).device
     common = digest(
         SCHEMA, *sides[0], *sides[1], operations, settings, describe_computation(device)
     )
     weights = {name: digest(pretrained) for name in PRETRAINED_ARMS}
-    weights["random"] = digest(fresh(seed))
-    architecture = digest(fresh(0))
-    return {name: digest(common, name, architecture, weights.get(name, "")) for name in ARMS}
+    weights |= {"random": digest(fresh(seed)), "scratch": digest(fresh(0))}
+    return {name: digest(common, name, weights.get(name, "")) for name in config.arms}

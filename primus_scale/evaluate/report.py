@@ -10,17 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.evaluate.arms import FINETUNE_LR_SHARE, PROBE_STRENGTHS
-from primus_scale.evaluate.charts import COLOURS, accuracy_chart, paired_chart
+from primus_scale.evaluate.arm_table import ARMS, BASELINES, PRETRAINED_ARMS
+from primus_scale.evaluate.charts import accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
-from primus_scale.evaluate.results import (
-    ARMS,
-    BASELINES,
-    PRETRAINED_ARMS,
-    arms_of,
-    format_ends,
-    format_setting,
-)
+from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
+from primus_scale.evaluate.results import arms_of, format_ends, format_setting
+from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
 from primus_scale.monitor.page import render_page
 from primus_scale.monitor.pictures import confusion_chart
 
@@ -47,7 +42,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         macro_f1=_arm_rows(results, "macro_f1"),
         paired=list(_paired(results)),
         confusion={
-            ARMS[arm]: confusion_chart(np.array(counts), results["classes"], ARMS[arm])
+            ARMS[arm].title: confusion_chart(np.array(counts), results["classes"], ARMS[arm].title)
             for arm, counts in results["confusion"][k].items()
         },
         protocol=results["protocol"],
@@ -75,10 +70,11 @@ def _headline(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
     gains = results["paired"][k].get(arm, {})
     return {
         "labels": "all labels" if k == "all" else f"{k} label{'s' * (k != '1')} a class",
-        "arm": ARMS[arm],
+        "arm": ARMS[arm].title,
         "accuracy": _percent(row[arm]),
         "gains": [
-            _percent(gain, sign="+") | {"baseline": ARMS[name]} for name, gain in gains.items()
+            _percent(gain, sign="+") | {"baseline": ARMS[name].title}
+            for name, gain in gains.items()
         ],
     }
 
@@ -89,8 +85,8 @@ def _arm_rows(results: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
     best = [max((row[arm]["mean"], arm) for arm in row)[1] for row in columns]
     return [
         {
-            "arm": ARMS[arm],
-            "colour": COLOURS[arm],
+            "arm": ARMS[arm].title,
+            "colour": ARMS[arm].colour,
             "draws": _each([row[arm]["draws"] for row in columns if arm in row]),
             "cells": [
                 _percent(row[arm]) | {"best": arm == winner} if arm in row else None
@@ -107,7 +103,7 @@ def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         columns = {k: row[arm] for k, row in results["paired"].items() if row.get(arm)}
         if columns:
             yield {
-                "arm": ARMS[arm],
+                "arm": ARMS[arm].title,
                 "chart": paired_chart(results, arm),
                 "columns": list(columns),
                 "rows": [_gain_row(name, list(columns.values())) for name in BASELINES],
@@ -118,7 +114,7 @@ def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, 
     """Gains over one baseline; with those of each split, if there are several."""
     gains = [row.get(baseline) for row in columns]
     return {
-        "baseline": ARMS[baseline],
+        "baseline": ARMS[baseline].title,
         "draws": _each([gain["draws"] for gain in gains if gain is not None]),
         "gains": [
             gain
@@ -146,7 +142,7 @@ def _runs(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
             ]
             yield {
                 **run,
-                "arm": ARMS[arm],
+                "arm": ARMS[arm].title,
                 "accuracy": np.mean(accuracy),
                 "chosen": [format_setting(row[arm]) for row in run["settings"].values()],
             }

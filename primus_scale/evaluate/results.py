@@ -8,19 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from primus_scale.evaluate.arm_table import ARMS, BASELINES, FIXED_BASELINES, PRETRAINED_ARMS
 from primus_scale.evaluate.statistics import mean_macro_f1, people_interval, share_correct
 
 SCHEMA = 2
-ARMS = {  # by name, in the order of reports
-    "pretrained": "pretrained, frozen + linear",
-    "pretrained_finetuned": "pretrained, fine-tuned",
-    "scratch": "same encoder from scratch",
-    "random": "random weights + linear",
-    "features": "hand-crafted features",
-}
-PRETRAINED_ARMS = ("pretrained", "pretrained_finetuned")
 DESCRIPTIONS = ("encoder", "data", "augment")  # fields that ``evaluate`` adds
-BASELINES = ("scratch", "random", "features")
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # least and greatest value of an accuracy, of a gain
 
@@ -131,7 +123,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     for arm in arms_of(results):
         cells = [format_interval(table[k][arm]) if arm in table[k] else "-" for k in columns]
         draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
-        lines.append(f"{ARMS[arm]:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
+        lines.append(f"{ARMS[arm].title:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append("difference on the same labels, in points")
     for arm in PRETRAINED_ARMS:
         for baseline in BASELINES:
@@ -140,7 +132,7 @@ def format_table(results: Mapping[str, Any]) -> str:
             if held:
                 cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
                 lines.append(
-                    f"{ARMS[arm]} - {ARMS[baseline]}".ljust(57)
+                    f"{ARMS[arm].title} - {ARMS[baseline].title}".ljust(57)
                     + f"{max(gain['draws'] for gain in held):>6}"
                     + "".join(f"{cell:>22}" for cell in cells)
                 )
@@ -149,20 +141,37 @@ def format_table(results: Mapping[str, Any]) -> str:
             f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
             f"better (few_shot.steps): {', '.join(limited)}"
         )
-    lines += _gain_over_hand_crafted(results, people)
+    lines += _gain_over_baselines(results, people)
     return "\n".join(lines)
 
 
-def _gain_over_hand_crafted(results: Mapping[str, Any], people: int) -> list[str]:
-    """A sentence on the frozen encoder against hand-crafted features; none without the two."""
-    gains = {k: row.get("pretrained", {}).get("features") for k, row in results["paired"].items()}
-    told = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in gains.items() if gain]
-    if not told:
-        return []
-    return [
-        f"the frozen encoder against hand-crafted features, on {people} people never seen: "
-        + ", ".join(told)
-    ]
+def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
+    """Sentences on the frozen encoder against hand-crafted features, and the best baseline.
+
+    The best of the baselines without a trained encoder is taken at each k; with one baseline there
+    is one sentence, without any none.
+    """
+    gains = {k: row.get("pretrained", {}) for k, row in results["paired"].items()}
+    fixed = {k: [name for name in FIXED_BASELINES if name in row] for k, row in gains.items()}
+    best = {
+        k: max(names, key=lambda name: results["few_shot"][k][name]["mean"])
+        for k, names in fixed.items()
+        if names
+    }
+    lines = []
+    if crafted := {k: row["features"] for k, row in gains.items() if "features" in row}:
+        told = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in crafted.items()]
+        lines.append(
+            "the frozen encoder against hand-crafted features, on "
+            f"{people} people never seen: {', '.join(told)}"
+        )
+    if best and any(len(names) > 2 for names in fixed.values()):
+        told = [
+            f"{format_interval(gains[k][name], '+')} at k = {k} ({ARMS[name].title})"
+            for k, name in best.items()
+        ]
+        lines.append(f"against the best baseline without a trained encoder: {', '.join(told)}")
+    return lines
 
 
 def format_interval(interval: Mapping[str, float], sign: str = "") -> str:
@@ -177,14 +186,14 @@ def format_ends(interval: Mapping[str, float], sign: str = "") -> tuple[str, str
 
 
 def format_setting(setting: Mapping[str, Any]) -> str:
-    """The setting that an arm chose: ``C 0.1, scaling none`` or ``0.003 x 345 steps``.
+    """The setting that an arm chose: ``strength 0.1, scaling none`` or ``0.003 x 345 steps``.
 
     ``(the limit)`` is added where ``few_shot.steps`` steps were the best.
     """
     if "steps" in setting:
         limit = " (the limit)" if setting["at_limit"] else ""
         return f"{setting['lr']:.3g} x {setting['steps']} steps{limit}"
-    return f"C {setting['strength']:g}, scaling {setting['scaling']}"
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in setting.items())
 
 
 def arms_of(results: Mapping[str, Any]) -> list[str]:
@@ -196,7 +205,7 @@ def arms_of(results: Mapping[str, Any]) -> list[str]:
 def _at_limit(results: Mapping[str, Any]) -> list[str]:
     """Arms, each with its k, whose best training was the longest allowed, in any run."""
     return [
-        f"{ARMS[arm]} at k = {k}"
+        f"{ARMS[arm].title} at k = {k}"
         for k in results["few_shot"]
         for arm in arms_of(results)
         if any(run["settings"][k].get(arm, {}).get("at_limit") for run in results["runs"])

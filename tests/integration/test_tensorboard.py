@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from primus_scale.evaluate import log_confusion
-from primus_scale.evaluate.results import ARMS
+from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.objective.terms import TERMS
 from primus_scale.train.trainer import pretrain

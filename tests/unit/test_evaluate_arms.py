@@ -2,33 +2,34 @@
 
 import itertools
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from primus_scale.augment import build_augment
-from primus_scale.config import FewShotConfig
+from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.config.augment import Jitter
-from primus_scale.evaluate.arms import (
-    PATIENCE,
-    PROBE_STRENGTHS,
-    SCALINGS,
-    Pool,
-    ProbeArm,
-    TrainedArm,
-    TrainingRows,
-    judged_steps,
-)
+from primus_scale.encoders.calibration import fit_calibration
+from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
+from primus_scale.evaluate.arms import Pool, TrainingRows
+from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.features import hand_features
 from primus_scale.evaluate.finetune import fit_probe
+from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS, SCALINGS, ProbeArm
 from primus_scale.evaluate.protocol import make_trials
+from primus_scale.evaluate.trained_arm import PATIENCE, TrainedArm, judged_steps
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
 
 LABEL = make_side(range(6), windows_each=4)
-POOL = Pool(LABEL.imu, LABEL.label, len(CLASSES), RATE_HZ)
+POOL = Pool(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
 AUGMENT = build_augment((Jitter(sd=0.05),))
 FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
+
+
+def test_the_table_of_arms_is_that_of_the_configuration():
+    assert tuple(ARMS) == get_args(ArmName)
 
 
 def hits(arm, trial, setting):
@@ -83,7 +84,7 @@ def test_a_rate_that_diverges_is_not_chosen_and_none_else_is_said():
 def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_probe():
     trials = make_trials(LABEL, 1, seed=3, trials=3)
     for features in (FEATURES, LABEL.imu.numpy().mean(axis=2)):
-        arm = ProbeArm("features", POOL, features)
+        arm = ProbeArm("features", POOL, features.copy)
         found = {}
         for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS):
             accuracy = []
@@ -116,7 +117,7 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
     encoder = SmallEncoder(1)
     with torch.no_grad():
         features = encoder(LABEL.imu).features.numpy()
-    probe = ProbeArm("pretrained", POOL, features)
+    probe = ProbeArm("pretrained", POOL, lambda: features)
     config = FewShotConfig(steps=1, lrs=(1e-9,), batch=8)
     arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config, (encoder, probe))
     rows = np.arange(len(LABEL))
@@ -129,5 +130,31 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
 def test_features_that_are_not_finite_are_refused():
     features = FEATURES.copy()
     features[3, 0], features[5, 1] = np.nan, np.inf
+    arm = ProbeArm("random", replace(POOL), features.copy)
     with pytest.raises(ValueError, match=r"arm random: features of 2 of 72 windows are NaN"):
-        ProbeArm("random", replace(POOL), features)
+        arm.choose(make_trials(LABEL, 1, seed=0, trials=1))
+
+
+def test_a_whitened_probe_is_a_probe_on_whitened_features():
+    rows = np.arange(len(LABEL))
+    given = TrainingRows(rows[::5], rows, seed=0)
+    arm = ProbeArm("features_whitened", POOL, FEATURES.copy, scalings=("whitened",))
+    whitened = fit_calibration(FEATURES, LABEL.session, "whitening").apply(FEATURES)
+    probe = fit_probe(whitened[::5], LABEL.label[::5], len(CLASSES), 0.1)
+    answers = arm.predict(given, rows, {"strength": 0.1, "scaling": "whitened"})
+    assert np.array_equal(answers, probe.predict(whitened))
+    assert arm.choose(make_trials(LABEL, 1, seed=0, trials=1))["scaling"] == "whitened"
+
+
+@pytest.mark.parametrize("name", FIXED_BASELINES)
+def test_every_baseline_learns_an_easy_task_and_repeats_exactly(name):
+    config = FewShotConfig(arms=(name,), steps=1)
+    arm = build_arms(POOL, SmallEncoder(1), SmallEncoder, AUGMENT, config, seed=0)[name]
+    rows = np.arange(len(LABEL))
+    given = TrainingRows(rows[::3], rows, seed=0)
+    setting = arm.choose(make_trials(LABEL, 4, seed=0, trials=1))
+    answers = arm.predict(given, rows, setting)
+    assert np.mean(answers == LABEL.label) > 0.8
+    assert np.array_equal(answers, arm.predict(given, rows, setting))
+    other = arm.predict(replace(given, seed=1), rows, setting)
+    assert not arm.deterministic or np.array_equal(answers, other)

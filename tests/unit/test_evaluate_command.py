@@ -11,7 +11,6 @@ from primus_scale.encoders import build_encoder
 from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
 from primus_scale.evaluate import evaluate, log_confusion, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
-from primus_scale.evaluate.results import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.write.writer import WindowShardWriter
@@ -72,7 +71,7 @@ def task(tmp_path_factory) -> Path:
 def test_results_and_report_are_written(task, tmp_path, capsys):
     results = evaluate(task / "encoder", str(task), CONFIG, tmp_path)
     assert json.loads((tmp_path / "few_shot.json").read_text(encoding="utf-8")) == results
-    assert list(results["few_shot"]["2"]) == list(ARMS)
+    assert list(results["few_shot"]["2"]) == list(CONFIG.arms)
     assert results["runs"][0]["split"] == 2
     assert results["runs"][0]["test_people"] == ["sines/person-10", "sines/person-11"]
     assert results["runs"][0]["label_windows"] == 4 * 8  # a ninth has no label
@@ -92,7 +91,7 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
 
     log_confusion(tmp_path, results)
     board = EventAccumulator(str(tmp_path / LOG_FOLDER)).Reload()
-    assert set(board.Tags()["images"]) == {f"confusion/{arm}" for arm in ARMS}
+    assert set(board.Tags()["images"]) == {f"confusion/{arm}" for arm in CONFIG.arms}
     assert board.Images("confusion/features")[0].step == 3
 
     other = {**results, "runs": [{**results["runs"][0], "split": 3}]}

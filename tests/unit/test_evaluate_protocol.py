@@ -14,9 +14,10 @@ from primus_scale.config.augment import (
     Scaling,
 )
 from primus_scale.evaluate import format_table, pool, run_few_shot
+from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.report import render_report
-from primus_scale.evaluate.results import ARMS, assemble
+from primus_scale.evaluate.results import assemble
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
 LABEL = make_side(range(5))
@@ -59,7 +60,7 @@ def answers(results, k, arm, draws=None):
 def test_every_arm_has_accuracy_f1_and_confusion_at_every_k(results):
     assert list(results["few_shot"]) == ["1", "4", "all"]
     for k, row in results["few_shot"].items():
-        assert list(row) == list(ARMS)
+        assert list(row) == list(CONFIG.arms)
         for arm, interval in row.items():
             records = drawn(results, k, arm)
             assert len(records) == interval["draws"] == (2 if arm in TRAINED else 3)
@@ -159,8 +160,8 @@ def test_finished_work_of_other_settings_data_or_weights_is_not_taken(tmp_path):
         assert run(**keywords, finished=FinishedWork(path)) == alone
         lines.append(len(path.read_text().splitlines()))
     added = np.diff([0, *lines]).tolist()
-    # Arms that use the encoder anew; with another seed, settings that do not depend on it are kept.
-    assert added == [10, 10, 10, 10, 4, 5 + 1]
+    # Arms that use the encoder anew; with another seed what does not depend on it is kept.
+    assert added == [10, 10, 10, 10, 4, 2 + 1 + 1]
 
 
 def test_test_people_decide_nothing(results):
@@ -174,7 +175,7 @@ def test_people_on_both_sides_are_refused():
 
 
 def test_fine_tuning_can_be_left_out():
-    config = CONFIG.model_copy(update={"finetune": False, "k": (1,)})
+    config = CONFIG.model_copy(update={"arms": ("pretrained", "features"), "k": (1,)})
     assert "pretrained_finetuned" not in run(config=config)["few_shot"]["1"]
 
 
@@ -256,7 +257,7 @@ def test_the_number_of_steps_is_the_limit_only_where_that_is_said(results):
     settings = results["runs"][0]["settings"]["4"]
     for arm in TRAINED:
         assert settings[arm]["at_limit"] == (settings[arm]["steps"] == CONFIG.steps)
-        assert (f"{ARMS[arm]} at k = 4" in format_table(results)) == settings[arm]["at_limit"]
+        assert (f"{ARMS[arm].title} at k = 4" in format_table(results)) == settings[arm]["at_limit"]
 
 
 def test_pool_refuses_what_does_not_belong_together(results):
@@ -278,7 +279,7 @@ def test_report_stands_alone_and_shows_the_figures(results):
     cell = results["few_shot"]["4"]["features"]
     assert f"{100 * cell['mean']:.1f} <small>[{100 * cell['low']:.1f}," in page
     assert "SYNTHETIC &lt;sines&gt;" in page
-    assert page.count("<img ") == 3 + len(ARMS)
+    assert page.count("<img ") == 3 + len(CONFIG.arms)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert page == render_report(described)
 
@@ -286,9 +287,9 @@ def test_report_stands_alone_and_shows_the_figures(results):
 def test_table_has_a_line_an_arm_and_a_pair_with_their_draws(results):
     text = format_table(results)
     lines = {line[:57].strip(): line[57:].split() for line in text.splitlines()}
-    assert lines[ARMS["features"]][0] == "3"
-    assert lines[ARMS["scratch"]][0] == "2"
-    assert lines[f"{ARMS['pretrained']} - {ARMS['scratch']}"][0] == "2"
+    assert lines[ARMS["features"].title][0] == "3"
+    assert lines[ARMS["scratch"].title][0] == "2"
+    assert lines[f"{ARMS['pretrained'].title} - {ARMS['scratch'].title}"][0] == "2"
     assert "3 people" in text
     assert "still, slow, fast" in text
     gain = results["paired"]["4"]["pretrained"]["features"]

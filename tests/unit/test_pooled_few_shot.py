@@ -15,6 +15,7 @@ from primus_scale.evaluate.results import assemble, format_interval
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
+ARMS = ("pretrained", "scratch", "random", "features")
 CONFIG = "configs/few_shot_hapt.yaml"
 FINISHED = (
     "few_shot/label", "few_shot/test", "windows/train", "windows/validation",
@@ -37,7 +38,7 @@ def finished(few_penalties: None, tmp_path_factory: pytest.TempPathFactory) -> P
             SmallEncoder(7),
             SmallEncoder,
             build_augment((Jitter(),)),
-            FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, finetune=False),
+            FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, arms=ARMS),
             split=split,
         )
         write_results(results, folder / f"split{split}" / "seed0" / "few_shot")

@@ -1,0 +1,82 @@
+"""Arms that a practitioner would build without pretraining: a random forest, and MiniRocket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.preprocessing import StandardScaler
+
+from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.draws import Labels
+
+TREES = 300
+LEAF_WINDOWS = (1, 4)  # least windows in a leaf, to choose from
+RIDGE_PENALTIES = np.logspace(-3, 3, 10)  # as in MiniRocket's paper, chosen by leave-one-out
+RIDGE_SCALINGS = ("labelled", "unlabelled")
+
+
+class ForestArm:
+    """A random forest (Breiman 2001) on hand-crafted features ``(n, D)``."""
+
+    trains = False
+    deterministic = False
+
+    def __init__(self, pool: Pool, features: Callable[[], np.ndarray]):
+        self._pool = pool
+        self._compute = features
+
+    def trials(self, k: Labels) -> int:
+        """See ``Arm``."""
+        return 1 if k == "all" else 3
+
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm``; of settings with equal accuracy the one of the smallest leaves."""
+        settings = [{"leaf_windows": number} for number in LEAF_WINDOWS]
+        return best_setting(self, self._pool, trials, settings)
+
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``; the seed determines the trees."""
+        forest = RandomForestClassifier(
+            TREES, min_samples_leaf=setting["leaf_windows"], random_state=given.seed
+        )
+        features = self._compute()
+        forest.fit(features[given.train], self._pool.label[given.train])
+        answers: np.ndarray = forest.predict(features[target])
+        return answers
+
+
+class RidgeArm:
+    """Ridge classification of many features ``(n, D)``, such as MiniRocket's."""
+
+    trains = False
+    deterministic = True
+
+    def __init__(self, pool: Pool, features: Callable[[], np.ndarray]):
+        self._pool = pool
+        self._compute = features
+
+    @cached_property
+    def _features(self) -> np.ndarray:
+        return self._compute()
+
+    def trials(self, k: Labels) -> int:
+        """See ``Arm``."""
+        return 1 if k == "all" else 3
+
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm``; the penalty is chosen in each fit, without held-out people."""
+        settings = [{"scaling": scaling} for scaling in RIDGE_SCALINGS]
+        return best_setting(self, self._pool, trials, settings)
+
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``."""
+        rows = {"labelled": given.train, "unlabelled": given.unlabelled}[setting["scaling"]]
+        scaler = StandardScaler().fit(self._features[rows])
+        model = RidgeClassifierCV(RIDGE_PENALTIES)
+        model.fit(scaler.transform(self._features[given.train]), self._pool.label[given.train])
+        answers: np.ndarray = model.predict(scaler.transform(self._features[target]))
+        return answers

@@ -1,0 +1,91 @@
+"""Arms of fixed features: logistic regression on what an encoder, or a formula, gives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from primus_scale.encoders.calibration import fit_calibration
+from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.draws import Labels
+from primus_scale.evaluate.finetune import Probe, fit_probe
+
+PROBE_STRENGTHS = (0.01, 0.1, 1.0)
+# By which windows features are standardised. whitened: by the unlabelled ones, and what differs
+# between their sessions is taken out (``encoders.calibration``).
+SCALINGS = ("labelled", "unlabelled", "none")
+
+
+class ProbeArm:
+    """Logistic regression on fixed features ``(n, D)``.
+
+    Penalty and scaling of the features are chosen together, by the same rule and from the same
+    values for all kinds of features.
+    """
+
+    trains = False
+    deterministic = True
+
+    def __init__(
+        self,
+        name: str,
+        pool: Pool,
+        features: Callable[[], np.ndarray],
+        scalings: Sequence[str] = SCALINGS,
+    ):
+        """features: gives them, and is called once, when they are first needed."""
+        self._name = name
+        self._pool = pool
+        self._compute = features
+        self._scalings = tuple(scalings)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """The features; ValueError where some are not finite."""
+        features = self._compute()
+        if bad := int((~np.isfinite(features)).any(axis=1).sum()):
+            raise ValueError(
+                f"arm {self._name}: features of {bad} of {len(features)} windows are NaN or "
+                "infinite; the encoder's weights are damaged, or were when training ended: export "
+                "another checkpoint, or train again"
+            )
+        return features
+
+    def trials(self, k: Labels) -> int:
+        """See ``Arm``; a fit is quick."""
+        return 1 if k == "all" else 5
+
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm``; of settings with equal accuracy the one of the strongest penalty."""
+        settings = [
+            {"strength": strength, "scaling": scaling}
+            for strength, scaling in itertools.product(PROBE_STRENGTHS, self._scalings)
+        ]
+        return best_setting(self, self._pool, trials, settings)
+
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``; the fit is convex, so it does not depend on the seed."""
+        return self.fit(given, setting).predict(self.features[target])
+
+    def fit(self, given: TrainingRows, setting: Setting) -> Probe:
+        """The probe that ``predict`` uses."""
+        strength, scaling = setting["strength"], setting["scaling"]
+        features, label = self.features[given.train], self._pool.label[given.train]
+        if scaling == "whitened":
+            calibration = fit_calibration(
+                self.features[given.unlabelled], self._pool.session[given.unlabelled], "whitening"
+            )
+            probe = fit_probe(calibration.apply(features), label, self._pool.classes, strength)
+            return probe.after(calibration)
+        rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
+        scale_by = rows[scaling]
+        return fit_probe(
+            features,
+            label,
+            self._pool.classes,
+            strength,
+            None if scale_by is None else self.features[scale_by],
+        )

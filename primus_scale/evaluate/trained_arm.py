@@ -1,0 +1,154 @@
+"""The arms that train an encoder: from fresh weights, or from the pretrained ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from primus_scale.augment import Augment
+from primus_scale.config import FewShotConfig
+from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, score
+from primus_scale.evaluate.draws import Labels
+from primus_scale.evaluate.finetune import (
+    Classifier,
+    Training,
+    TrainingSettings,
+    encode_features,
+    predict,
+)
+from primus_scale.evaluate.probe_arm import ProbeArm
+
+FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is trained at this share of a fresh one's rates
+START_SETTING = {"strength": 0.1, "scaling": "unlabelled"}  # of the probe that tuning starts at
+FIRST_JUDGED, GROWTH = 20, 1.5  # steps of the first judgement; factor from one to the next
+PATIENCE = 3  # early stopping: a training ends after so many times the steps of its best
+LEAST_STEPS = 200  # no training stops early before
+
+EncoderFactory = Callable[[int], nn.Module]  # from a seed to an encoder with fresh weights
+
+
+class TrainedArm:
+    """An encoder trained together with its head.
+
+    With ``start`` the training begins with that encoder and a linear probe on its features;
+    without, with fresh weights.
+
+    Learning rate and steps are chosen together. For each rate there is one training in each trial.
+    Its accuracy on the held-out people is measured during the training (``judged_steps``), and
+    averaged over trials. A training ends after ``PATIENCE`` times the steps of its best accuracy,
+    or at ``config.steps``. The rate and number of steps with the best accuracy are chosen, and of
+    equal accuracies the fewest steps. A shorter training is exactly the beginning of a longer one
+    (``Training``), so the chosen number of steps gives the classifier that was measured.
+    ``at_limit`` in the setting: the longest training allowed was the best, so more steps might be
+    better.
+    """
+
+    trains = True
+    deterministic = False
+
+    def __init__(
+        self,
+        pool: Pool,
+        fresh: EncoderFactory,
+        augment: Augment,
+        config: FewShotConfig,
+        start: tuple[nn.Module, ProbeArm] | None = None,
+    ):
+        share = FINETUNE_LR_SHARE if start else 1.0
+        self._lrs = tuple(lr * share for lr in config.lrs)
+        self._pool = pool
+        self._label = torch.from_numpy(pool.label).to(pool.imu.device)
+        self._fresh = fresh
+        self._augment = augment
+        self._config = config
+        self._start = start
+
+    def trials(self, k: Labels) -> int:
+        """See ``Arm``; a trial takes as long as a draw of the test."""
+        return 1 if k == "all" or k >= 5 else 2
+
+    def choose(self, trials: Sequence[Trial]) -> Setting:
+        """See ``Arm`` and the class. Raises ValueError where no training stays finite."""
+        best: tuple[float, int, float] | None = None  # accuracy, steps negated, rate negated
+        for lr in self._lrs:
+            for steps, accuracy in self._curve(trials, lr):
+                best = max(best or (-1.0, 0, 0.0), (accuracy, -steps, -lr))
+        if best is None:
+            rates = ", ".join(f"{lr:g}" for lr in self._lrs)
+            raise ValueError(f"training diverges at rates of {rates}; give smaller values of lrs")
+        steps, lr = -best[1], -best[2]
+        return {"lr": lr, "steps": steps, "at_limit": steps == self._config.steps}
+
+    def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
+        """See ``Arm``; the seed determines fresh weights, batches and augmentations."""
+        training = self._training(given, setting["lr"])
+        try:
+            model = training.advance(setting["steps"])
+        except FloatingPointError as error:
+            raise ValueError(
+                f"training at a rate of {setting['lr']:g} diverges ({error}); give smaller values "
+                "of lrs"
+            ) from None
+        return predict(model, self._pool.imu[self._rows(target)])
+
+    def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
+        """Pairs of steps and mean accuracy on held-out people, until early stopping."""
+        trainings = [self._training(trial.given, lr) for trial in trials]
+        targets = [self._pool.imu[self._rows(trial.target)] for trial in trials]
+        curve: list[tuple[int, float]] = []
+        for steps in judged_steps(self._config.steps):
+            try:
+                models = [training.advance(steps) for training in trainings]
+            except FloatingPointError:
+                break
+            answers = [predict(*pair) for pair in zip(models, targets, strict=True)]
+            scores = [score(self._pool, *pair) for pair in zip(trials, answers, strict=True)]
+            curve.append((steps, float(np.mean(scores))))
+            best_steps, _ = max(curve, key=lambda point: (point[1], -point[0]))
+            if steps >= max(PATIENCE * best_steps, LEAST_STEPS):
+                break
+        return curve
+
+    def _training(self, given: TrainingRows, lr: float) -> Training:
+        model = self._initial_model(given).to(self._pool.imu.device)
+        settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed)
+        rows = self._rows(given.train)
+        return Training(model, self._pool.imu[rows], self._label[rows], settings)
+
+    def _rows(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(rows).to(self._label.device)
+
+    def _initial_model(self, given: TrainingRows) -> Classifier:
+        if self._start is None:
+            encoder = self._fresh(given.seed)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(given.seed)
+                return Classifier(
+                    encoder, nn.Linear(_width(encoder, self._pool), self._pool.classes)
+                )
+        encoder, arm = self._start
+        probe = arm.fit(given, START_SETTING)
+        head = nn.Linear(probe.weight.shape[1], self._pool.classes)
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(probe.weight))
+            head.bias.copy_(torch.from_numpy(np.maximum(probe.bias, -1e4)))
+        return Classifier(copy.deepcopy(encoder), head)
+
+
+def judged_steps(limit: int) -> list[int]:
+    """Numbers of steps after which the accuracy of a training is measured; the last is ``limit``.
+
+    They grow by a factor, since later steps change less.
+    """
+    steps = [FIRST_JUDGED]
+    while GROWTH**1.5 * steps[-1] < limit:  # so that the last two are not close
+        steps.append(round(GROWTH * steps[-1]))
+    return [*(number for number in steps if number < limit), limit]
+
+
+def _width(encoder: nn.Module, pool: Pool) -> int:
+    return encode_features(encoder, pool.imu[:1].to(next(encoder.parameters()).device)).shape[1]
