@@ -159,6 +159,11 @@ def _add_pretrain(commands: Any) -> None:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """``--config FILE [key=value ...]``: the arguments that every launcher shares."""
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``[key=value ...]``: settings that replace those of a configuration."""
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -63,7 +63,7 @@ def _read_with_bases(path: Path) -> tuple[dict[str, Any], list[Path]]:
         trees.append(_read_mapping(base))
     merged: dict[str, Any] = {}
     for tree in reversed(trees):
-        merged = _merge(merged, tree)
+        merged = merge_settings(merged, tree)
     return merged, files
 
 
@@ -89,13 +89,13 @@ def _find_base(files: Sequence[Path], base: object) -> Path:
     return found
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """A new tree: ``base`` with the values of ``over``; mappings are merged, all else replaced."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, dict):
             below = merged.get(key)
-            value = _merge(below if isinstance(below, dict) else {}, value)
+            value = merge_settings(below if isinstance(below, dict) else {}, value)
         merged[key] = value
     return merged
 

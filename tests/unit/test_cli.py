@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from benchmarks import ingest, pooled_few_shot, recall, step, support
+from benchmarks import few_shot, ingest, recall, step, support
 from launch import deepspeed_train, ray_train
 from primus_scale.cli import build_parser, main
 from primus_scale.config import FewShotConfig
@@ -38,7 +38,7 @@ def test_help_of_every_command_explains_every_flag(command, capsys) -> None:
     assert "default: None" not in printed
 
 
-@pytest.mark.parametrize("benchmark", [step, ingest, recall, support, pooled_few_shot])
+@pytest.mark.parametrize("benchmark", [step, ingest, recall, support, few_shot])
 def test_help_of_every_benchmark_explains_every_flag(benchmark, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         benchmark.main(["--help"])
@@ -56,7 +56,7 @@ def test_a_user_error_of_a_benchmark_is_one_line_and_exit_code_1(tmp_path, capsy
     assert not (tmp_path / "figures.json").exists()
 
 
-@pytest.mark.parametrize("program", [ray_train, deepspeed_train, pooled_few_shot])
+@pytest.mark.parametrize("program", [ray_train, deepspeed_train, few_shot])
 def test_help_of_every_launcher_tells_of_configuration_and_overrides(program, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         program.main(["--help"])
@@ -67,9 +67,9 @@ def test_help_of_every_launcher_tells_of_configuration_and_overrides(program, ca
     assert "local_rank" not in printed
 
 
-@pytest.mark.parametrize("program", [ray_train, deepspeed_train, pooled_few_shot])
+@pytest.mark.parametrize("program", [ray_train, deepspeed_train, few_shot])
 def test_a_user_error_of_a_launcher_is_one_line_and_exit_code_1(program, tmp_path, capsys) -> None:
-    out = ["--out", str(tmp_path / "out")] if program is pooled_few_shot else []
+    out = ["--out", str(tmp_path / "out")] if program is few_shot else []
     assert program.main(["--config", "nowhere.yaml", *out]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

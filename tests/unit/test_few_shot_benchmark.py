@@ -1,4 +1,4 @@
-"""The pooled benchmark over runs that are finished: nothing is done again, and all are pooled."""
+"""The few-shot benchmark over runs that are finished: nothing is done again, and all are pooled."""
 
 import json
 import shutil
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pooled_few_shot import main
+from benchmarks.few_shot import main
+from benchmarks.study import read_study, write_variant
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig
 from primus_scale.config.augment import Jitter
+from primus_scale.config_file import load_config
 from primus_scale.evaluate import run_few_shot, write_results
 from primus_scale.evaluate.results import assemble, format_interval
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
@@ -41,7 +43,7 @@ def finished(few_penalties: None, tmp_path_factory: pytest.TempPathFactory) -> P
             FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, arms=ARMS),
             split=split,
         )
-        write_results(results, folder / f"split{split}" / "seed0" / "few_shot")
+        write_results(results, folder / f"split{split}" / "default" / "seed0" / "few_shot")
     return folder
 
 
@@ -57,13 +59,13 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "running" not in printed
-    pooled = json.loads((out / "few_shot.json").read_text(encoding="utf-8"))
+    pooled = json.loads((out / "default" / "few_shot.json").read_text(encoding="utf-8"))
     assert pooled["few_shot"]["1"]["features"]["people"] == 4
     assert pooled["few_shot"]["1"]["features"]["draws"] == 4
     assert pooled["paired"]["1"]["pretrained"]["scratch"]["draws"] == 2
-    assert (out / "report.html").is_file()
+    assert (out / "default" / "report.html").is_file()
 
-    damaged = out / "split2" / "seed0" / "few_shot" / "few_shot.json"
+    damaged = out / "split2" / "default" / "seed0" / "few_shot" / "few_shot.json"
     damaged.write_text('{"schema": 1}', encoding="utf-8")
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -100,3 +102,34 @@ def test_documented_figures_are_those_of_the_committed_answers(
             for baseline, gain in gains.items():
                 assert gain["mean"] == pytest.approx(again["paired"][k][arm][baseline]["mean"])
                 assert format_interval(gain, "+") in text
+
+
+def test_a_study_gives_each_variant_its_settings_and_seeds(tmp_path: Path) -> None:
+    study = read_study(Path("configs/studies/terms.yaml"))
+    trees = {}
+    for name in study.variants:
+        write_variant(study, name, tmp_path / f"{name}.yaml")
+        trees[name] = load_config(tmp_path / f"{name}.yaml")
+    demo = load_config("configs/demo.yaml")
+    assert trees["default"].objective == demo.objective
+    assert (study.seeds_of("default"), study.seeds_of("near_alone")) == ((0, 1), (0,))
+    terms = dict(demo.objective.weights)
+    for name in terms:
+        weights = dict(trees[f"without_{name}"].objective.weights)
+        assert weights == {**terms, name: 0}
+    assert {tree.train for tree in trees.values()} == {demo.train}
+
+
+def test_a_mistake_in_a_study_is_told_with_its_file(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("config: demo.yaml\nvariants: {a: {setings: {}}}\n", encoding="utf-8")
+    arguments = ["--study", str(path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "variants.a.setings" in (error := capsys.readouterr().err)
+    assert str(path) in error
+    path.write_text("config: nowhere.yaml\n", encoding="utf-8")
+    assert main(arguments) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
+    assert main([*arguments, "--variants", "other"]) == 1
+    assert "'other' is no variant" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
