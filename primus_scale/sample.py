@@ -115,9 +115,10 @@ class Origin(NamedTuple):
         Bool, in the shape that the two broadcast to. With a negative ``within_s`` only the same
         window counts, with infinity the whole recording.
         """
-        near = (self.start_s - other.start_s).abs() <= within_s
-        near |= math.isinf(within_s)  # the difference of unknown times is NaN
-        return (self.uid == other.uid) | ((self.recording == other.recording) & near)
+        near = self.recording == other.recording
+        if not math.isinf(within_s):  # the difference of unknown times is NaN
+            near = near & ((self.start_s - other.start_s).abs() <= within_s)
+        return (self.uid == other.uid) | near
 
 
 def fill_times(start_s: torch.Tensor, uid: torch.Tensor) -> torch.Tensor:

@@ -313,9 +313,16 @@ FAULTS = (
     Fault(
         "support: a window is its own neighbour",
         "primus_scale/sample.py",
-        "(self.uid == other.uid) | (",
-        "(self.uid != self.uid) | (",
+        "(self.uid == other.uid) | near",
+        "(self.uid != self.uid) | near",
         f"{UNIT}support.py {NUMERICS}neighbours.py",
+    ),
+    Fault(
+        "support: the session mask is turned round",
+        "primus_scale/support/base.py",
+        "excluded |= querying.session != entries.session",
+        "excluded |= querying.session == entries.session",
+        f"{NUMERICS}neighbours.py",
     ),
     Fault(
         "support: the ring keeps one too many",

@@ -50,8 +50,19 @@ class NeighboursConfig(ConfigModel):
     query: Literal["video", "text", "imu"] = "video"
     combine: Literal["mean", "each"] = "mean"  # one averaged key, or k losses averaged
     # entries that are no neighbours of a window. window: the window itself. moment: all windows of
-    # its recording, by any device, that overlap it in time. recording: all of its recording
-    exclude: Literal["window", "moment", "recording"] = "moment"
+    # its recording, by any device, that overlap it in time. recording: all of its recording.
+    # session: all of its recording and all of its session
+    exclude: Literal["window", "moment", "recording", "session"] = "moment"
+    within: Literal["all", "session"] = "all"  # session: neighbours of the window's session only
+
+    @model_validator(mode="after")
+    def _check_some_are_left(self) -> NeighboursConfig:
+        if self.within == self.exclude == "session":
+            raise ValueError(
+                "within=session and exclude=session leave no neighbours; set exclude=moment for "
+                "neighbours of the same session, or within=all for those of other sessions"
+            )
+        return self
 
 
 class NearConfig(ConfigModel):

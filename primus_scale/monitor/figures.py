@@ -74,7 +74,7 @@ def _mean_over_ranks(
 
 
 def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
-    """Score, age (in entries added since), and shares of the window's own recording and moment.
+    """Score, age (in entries added since), and shares of the own recording, session and moment.
 
     Means over the valid neighbours; 0 where there are none yet.
     """
@@ -83,12 +83,14 @@ def _neighbour_figures(report: StepReport) -> dict[str, torch.Tensor]:
         return {}
     valid = found.valid
     same_recording = found.recording == report.batch.recording[:, None]
+    same_session = found.session == report.batch.session[:, None]
     same_moment = Exclusion(report.batch.origin, report.batch.span_s).covers(found.origin)
     count = valid.sum().clamp(min=1)
     return {
         "neighbours/score": (found.score * valid).sum() / count,
         "neighbours/age": (found.age * valid).sum() / count,
         "neighbours/same_recording": (same_recording & valid).sum() / count,
+        "neighbours/same_session": (same_session & valid).sum() / count,
         "neighbours/same_moment": (same_moment & valid).sum() / count,
         "neighbours/valid": valid.sum() / max(valid.numel(), 1),
     }

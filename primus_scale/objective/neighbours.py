@@ -51,6 +51,20 @@ def support_spec(
     )
 
 
+def describe_neighbours(config: NeighboursConfig) -> str | None:
+    """A line for the start of a run whose windows may have no neighbours; None for the others.
+
+    Whether the sessions have several recordings each is not in the index of the shards.
+    """
+    if config.within != "session" or config.exclude != "recording":
+        return None
+    return (
+        "neighbours of a window are of other recordings of its session: there are none where a "
+        "session is one recording (neighbours/valid is then 0); set "
+        "objective.neighbours.exclude=moment, or build the shards with --session-by person"
+    )
+
+
 @torch.no_grad()
 def prefetch_neighbours(
     batch: Batch, support: SupportSet, config: NeighboursConfig
@@ -94,10 +108,16 @@ def find_neighbours(
 
 
 def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
-    """Entries that cannot be neighbours of the batch's rows, according to ``config.exclude``."""
+    """Entries that cannot be neighbours of the batch's rows, by ``config.exclude`` and ``within``.
+
+    ``exclude=session`` covers the recording too: in it other devices, whose sessions are others,
+    see the same scene.
+    """
     # A negative time excludes the window itself only; see ``Origin.same_moment``.
-    within_s = {"window": -1.0, "moment": batch.span_s, "recording": math.inf}
-    return Exclusion(batch.origin, within_s[config.exclude])
+    within_s = {"window": -1.0, "moment": batch.span_s}.get(config.exclude, math.inf)
+    if config.within == "session":
+        return Exclusion(batch.origin, within_s, session="other")
+    return Exclusion(batch.origin, within_s, session="own" if config.exclude == "session" else None)
 
 
 def _teacher_queries(

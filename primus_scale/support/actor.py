@@ -11,7 +11,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from primus_scale.support.base import Exclusion, SupportEntries, SupportSpec
 from primus_scale.support.part import Candidates, Fetched, RingPart
 from primus_scale.support.search import set_threads
 
-PackedExclusion = tuple[list[np.ndarray], float]  # columns of the origin, within_s
+# Columns of the origin, and the other fields of ``Exclusion``.
+PackedExclusion = tuple[list[np.ndarray], float, Literal["own", "other"] | None]
 
 
 class Status(NamedTuple):
@@ -59,9 +60,9 @@ class SupportActor:
         self, queries: np.ndarray, k: int, exclude: PackedExclusion, modality: str, added: int
     ) -> tuple[Candidates, Status]:
         """See ``RingPart.search``; arrays instead of tensors."""
-        columns, within_s = exclude
+        columns, within_s, session = exclude
         origin = Origin(*(to_tensor(column, self._device) for column in columns))
-        asked = to_tensor(queries, self._device), k, Exclusion(origin, within_s)
+        asked = to_tensor(queries, self._device), k, Exclusion(origin, within_s, session)
         found = self._part.search(*asked, modality, added)
         return Candidates(*map(to_array, found)), self.status()
 
@@ -111,7 +112,7 @@ def pack_entries(entries: SupportEntries) -> dict[str, Any]:
 
 def pack_exclusion(exclude: Exclusion) -> PackedExclusion:
     """An exclusion with arrays for tensors."""
-    return [to_array(column) for column in exclude.origin], exclude.within_s
+    return [to_array(column) for column in exclude.origin], exclude.within_s, exclude.session
 
 
 def to_array(tensor: torch.Tensor) -> Any:

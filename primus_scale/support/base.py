@@ -24,14 +24,19 @@ ROW_FIELDS = (*Origin._fields, "age", "score", "valid")  # of Neighbours
 
 
 class Exclusion(NamedTuple):
-    """Entries that cannot be neighbours of B querying windows; see ``Origin.same_moment``."""
+    """Entries that cannot be neighbours of B querying windows.
+
+    origin ``(B,)`` and within_s: entries of a window's moment, see ``Origin.same_moment``. session:
+    also all entries of the window's ``own`` session, or all of ``other`` sessions.
+    """
 
     origin: Origin
     within_s: float
+    session: Literal["own", "other"] | None = None
 
     def at(self, rows: torch.Tensor) -> Exclusion:
         """The exclusion of the windows at ``rows``."""
-        return Exclusion(self.origin.at(rows), self.within_s)
+        return self._replace(origin=self.origin.at(rows))
 
     def covers(self, entries: Origin) -> torch.Tensor:
         """Which entries are excluded, ``(B, n)`` bool.
@@ -39,7 +44,12 @@ class Exclusion(NamedTuple):
         entries ``(B, n)``: those of each window, or ``(n,)``: the same for all windows.
         """
         querying = Origin(*(column[:, None] for column in self.origin))
-        return querying.same_moment(entries, self.within_s)
+        excluded = querying.same_moment(entries, self.within_s)
+        if self.session == "own":
+            excluded |= querying.session == entries.session
+        elif self.session == "other":
+            excluded |= querying.session != entries.session
+        return excluded
 
 
 @dataclass(frozen=True)
@@ -226,8 +236,9 @@ class SupportSet(Protocol):
         """The ``k`` entries whose ``modality`` embedding is most similar to each query.
 
         queries ``(B, D)``; exclude: entries that are no neighbours of them. Only entries with that
-        modality are found, and none before the set holds ``minimum_fill`` entries. ValueError where
-        ``k`` exceeds that number.
+        modality are found, and none before the set holds ``minimum_fill`` entries. Where all other
+        sessions are excluded, the search is exact with every index. ValueError where ``k`` exceeds
+        ``minimum_fill``.
         """
 
     def enqueue(self, entries: SupportEntries) -> None:

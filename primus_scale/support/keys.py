@@ -7,7 +7,7 @@ their own, and rank the candidates that they find again by the keys, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -137,19 +137,40 @@ class FlatIndex:
 
 
 def search_allowed(
-    queries: torch.Tensor, keys: Keys, k: int, is_excluded: ExclusionTest
+    queries: torch.Tensor, keys: Keys, places: torch.Tensor, k: int, is_excluded: ExclusionTest
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``KeyIndex.search``, among the keys that are not excluded: exact, by brute force."""
+    """As ``KeyIndex.search``, among the keys at ``places`` ``(n,)`` that are not excluded.
+
+    It is exact, by brute force.
+    """
     found = []
     at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // len(queries)))
-    for first in range(0, keys.used, at_once):
-        places = torch.arange(first, min(first + at_once, keys.used), device=queries.device)
-        excluded = is_excluded(places) | ~keys.answers(places)
-        scores = (queries @ keys.unit(places).T).masked_fill(excluded, -torch.inf)
-        best = scores.topk(min(k + SURPLUS, len(places)), dim=1)
+    for some in places.split(at_once):
+        excluded = is_excluded(some) | ~keys.answers(some)
+        scores = (queries @ keys.unit(some).T).masked_fill(excluded, -torch.inf)
+        best = scores.topk(min(k + SURPLUS, len(some)), dim=1)
         # A comparison with NaN is False, so scores of NaN give no place either.
-        found.append((best.indices + first).masked_fill(~(best.values > -torch.inf), NO_PLACE))
+        found.append(some[best.indices].masked_fill(~(best.values > -torch.inf), NO_PLACE))
     return rank_again(queries, keys, torch.cat(found, dim=1), k)
+
+
+def rows_by_session(
+    asking: torch.Tensor, held: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of ``asking`` and of ``held`` that are of one session, for each that both have.
+
+    asking ``(B,)`` and held ``(n,)`` int64: sessions. Yields row numbers, int64, in rising order.
+    """
+    sessions, of_asking = asking.unique(return_inverse=True)
+    of_held = torch.searchsorted(sessions, held).clamp(max=len(sessions) - 1)
+    rows_held = (sessions[of_held] == held).nonzero()[:, 0]
+    of_held = of_held[rows_held]
+    rows_held = rows_held[of_held.argsort(stable=True)]
+    rows_asking = of_asking.argsort(stable=True)
+    counts = (each.bincount(minlength=len(sessions)).tolist() for each in (of_asking, of_held))
+    for pair in zip(*map(torch.split, (rows_asking, rows_held), counts), strict=True):
+        if len(pair[1]):
+            yield pair
 
 
 def rank_again(

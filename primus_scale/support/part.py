@@ -37,6 +37,7 @@ from primus_scale.support.keys import (
     SURPLUS,
     ExclusionTest,
     Keys,
+    rows_by_session,
     search_allowed,
 )
 
@@ -138,25 +139,14 @@ class RingPart:
         """The ``k`` entries most similar to each query, without those that ``exclude`` covers.
 
         queries ``(B, D)`` of unit length. added: entries ever added to the whole ring, as far as
-        the caller knows; entries that are dropped by then are not found.
+        the caller knows; entries that are dropped by then are not found. Where all other sessions
+        are excluded the search is exact, otherwise as exact as the index.
         """
-        keys, index = self._keys[modality], self._index[modality]
-        if keys.used == 0:
+        if self._keys[modality].used == 0:
             return self._no_candidates(len(queries), k)
         oldest = self._oldest(max(added, self._added))
-        is_excluded, wanted = self._exclusion_test(exclude, oldest), k + SURPLUS
-        first = index.search(queries, min(wanted, max(keys.used, k)))
-        scores, places = _first_allowed(*first, k, is_excluded)
-        # Usually few entries are excluded. Queries that have too few candidates left are searched
-        # again with more candidates, and in the end among all keys.
-        while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
-            wanted *= 4
-            some, is_excluded = queries[rows], self._exclusion_test(exclude.at(rows), oldest)
-            if wanted > MOST_CANDIDATES or wanted * KEYS_PER_CANDIDATE > keys.used:
-                scores[rows], places[rows] = search_allowed(some, keys, k, is_excluded)
-                break
-            more = index.search(some, wanted)
-            scores[rows], places[rows] = _first_allowed(*more, k, is_excluded)
+        search = self._search_sessions if exclude.session == "other" else self._search_index
+        scores, places = search(queries, k, exclude, modality, oldest)
         valid = places != NO_PLACE
         places = places.clamp(min=0)
         return Candidates(
@@ -165,6 +155,50 @@ class RingPart:
             place=places,
             **self._origin.at(places)._asdict(),
         )
+
+    def _search_index(
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str, oldest: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and places ``(B, k)`` of the best entries that are allowed, by the index.
+
+        oldest: see ``_exclusion_test``.
+        """
+        keys, index = self._keys[modality], self._index[modality]
+        is_excluded, wanted = self._exclusion_test(exclude, oldest), k + SURPLUS
+        first = index.search(queries, min(wanted, max(keys.used, k)))
+        scores, places = _first_allowed(*first, k, is_excluded)
+        # Usually few entries are excluded. Queries that have too few candidates left are searched
+        # again with more candidates, and in the end (if the index is brute force: at once) among
+        # all keys.
+        most = min(MOST_CANDIDATES, keys.used // KEYS_PER_CANDIDATE)
+        most = 0 if self.spec.index == "flat" else most
+        while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
+            wanted *= 4
+            some, is_excluded = queries[rows], self._exclusion_test(exclude.at(rows), oldest)
+            if wanted > most:
+                all_places = torch.arange(keys.used, device=places.device)
+                scores[rows], places[rows] = search_allowed(some, keys, all_places, k, is_excluded)
+                break
+            more = index.search(some, wanted)
+            scores[rows], places[rows] = _first_allowed(*more, k, is_excluded)
+        return scores, places
+
+    def _search_sessions(
+        self, queries: torch.Tensor, k: int, exclude: Exclusion, modality: str, oldest: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``_search_index``, by brute force among the entries of each query's own session.
+
+        These are few, and few of them would be among the candidates of an index.
+        """
+        keys = self._keys[modality]
+        scores = queries.new_full((len(queries), k), -torch.inf)
+        places = torch.full_like(scores, NO_PLACE, dtype=torch.int64)
+        held = self._origin.session[: keys.used]
+        for rows, among in rows_by_session(exclude.origin.session, held):
+            is_excluded = self._exclusion_test(exclude.at(rows), oldest)
+            found = search_allowed(queries[rows], keys, among, k, is_excluded)
+            scores[rows], places[rows] = found
+        return scores, places
 
     def fetch(self, places: torch.Tensor, numbers: torch.Tensor) -> Fetched:
         """The entries ``numbers`` ``(n,)``, which were found at ``places`` ``(n,)``."""

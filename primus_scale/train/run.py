@@ -24,8 +24,18 @@ from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.model import PrimusModel
-from primus_scale.objective.neighbours import PendingNeighbours, prefetch_neighbours, support_spec
-from primus_scale.objective.terms import check_objective, temperature_configs, uses_near
+from primus_scale.objective.neighbours import (
+    PendingNeighbours,
+    describe_neighbours,
+    prefetch_neighbours,
+    support_spec,
+)
+from primus_scale.objective.terms import (
+    check_objective,
+    temperature_configs,
+    uses_near,
+    uses_neighbours,
+)
 from primus_scale.sample import Batch
 from primus_scale.storage.folder import Folder
 from primus_scale.support import RingSupportSet, SupportSet
@@ -173,6 +183,9 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     storage = RunStorage(folder.url, folder.patience) if folder is not None else None
     identity = run_identity(config, data, card)
     announce(_run_summary(data, spaces, exported))
+    hint = describe_neighbours(config.objective.neighbours)
+    if hint and uses_neighbours(config.objective):
+        announce(hint)
     return Run(
         config=config,
         runtime=runtime,

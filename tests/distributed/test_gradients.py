@@ -27,6 +27,8 @@ CASES = {
     "each_neighbour": {"neighbours": {"k": 3, "combine": "each", "query": "text"}},
     "imu_asks": {"neighbours": {"query": "imu"}},
     "own_recording_left_out": {"neighbours": {"query": "imu", "exclude": "recording"}},
+    "own_session_left_out": {"neighbours": {"query": "imu", "exclude": "session"}},
+    "own_session_only": {"neighbours": {"k": 2, "within": "session", "combine": "each"}},
     "own_window_left_out": {"neighbours": {"k": 2, "query": "imu", "exclude": "window"}},
     "near": {"weights": {"imu_near": 2.0}, "near": {"max_s": 2.0, "exclude_s": 2.5}},
     "near_mixed": {
@@ -71,7 +73,7 @@ def make_batch(seed: int, first: int, rows: int) -> Batch:
         imu[mine],
         uid[mine],
         uid[mine] // 4,
-        uid[mine] // 8,
+        session_of(uid[mine]),
         torch.full((rows,), -1),
         {name: rows_[mine] * present[name][mine, None] for name, rows_ in embeddings.items()},
         {name: rows_[mine] for name, rows_ in present.items()},
@@ -85,6 +87,11 @@ def start_of(uid: torch.Tensor) -> torch.Tensor:
     return (uid % 4).double()
 
 
+def session_of(uid: torch.Tensor) -> torch.Tensor:
+    """Two recordings of a batch and several of the past are of one session; there are two."""
+    return uid % 100 // 8 % 2
+
+
 def make_support(objective: ObjectiveConfig) -> RingSupportSet:
     """A ring that has gone round, with some of the batch's own windows in it."""
     draw = torch.Generator().manual_seed(3)
@@ -94,7 +101,7 @@ def make_support(objective: ObjectiveConfig) -> RingSupportSet:
         SupportEntries(
             uid,
             uid // 4,
-            uid // 8,
+            session_of(uid),
             {name: torch.randn(40, dim, generator=draw) for name, dim in DIMS.items()},
             {
                 "imu": torch.ones(40, dtype=torch.bool),
@@ -180,6 +187,9 @@ def test_the_single_process_exercises_what_is_compared(single):
         terms = weighted_terms(ObjectiveConfig.model_validate(objective))
         assert all(single[f"{case}/2.rows.{term.name}"] > 0 for term in terms)
     assert single["near/2.rows.imu_near"] == ROWS
+    everyone = single["imu_asks/1.neighbours"]
+    for case in ("own_session_left_out", "own_session_only"):
+        assert not torch.equal(single[f"{case}/1.neighbours"][:, :1], everyone)
     assert single["each_neighbour/2.rows.neighbour_imu"] > ROWS
     for term in ("imu_text", "neighbour_imu"):  # repeated narrations, and shared neighbours
         paper, kept = (single[f"{case}/1.term.{term}"] for case in ("imu_asks", "duplicates_kept"))

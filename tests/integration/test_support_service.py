@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +83,17 @@ def make_entries(step: int) -> SupportEntries:
     )
 
 
-def exclude(batch: SupportEntries) -> Exclusion:
+def exclude(batch: SupportEntries, session: str | None = None) -> Exclusion:
     """Windows of 5 s, of which a recording holds one each 2.5 s: one before and one after."""
-    return Exclusion(batch.origin, within_s=4.98)
+    return Exclusion(batch.origin, 4.98, session)
 
 
-def search(support: SupportSet, step: int, modality: str) -> Neighbours:
+def search(support: SupportSet, step: int, modality: str, session: str | None = None) -> Neighbours:
     batch = make_entries(step)
-    found = support.search(batch.embeddings[modality], K, exclude(batch), modality)
+    found = support.search(batch.embeddings[modality], K, exclude(batch, session), modality)
+    if session is not None:
+        same_session = found.session == batch.session[:, None]
+        assert (~found.valid | (same_session == (session == "other"))).all()
     same_recording = found.recording == batch.recording[:, None]
     apart_s = (found.start_s - batch.start_s[:, None]).abs()
     assert (~same_recording | (apart_s >= 5) | ~found.valid).all()
@@ -107,7 +112,7 @@ def assert_same(ours: Neighbours, theirs: Neighbours) -> None:
 
 def test_equals_the_ring_in_the_process_over_200_steps_and_a_resume(tmp_path: Path) -> None:
     ring, served = RingSupportSet(SPEC), service(3)
-    found = 0
+    found: Counter[str | None] = Counter()
     for step in range(STEPS):
         if step == STEPS // 2:  # another number of actors goes on, and the ring from their snapshot
             with closing(served):
@@ -116,13 +121,13 @@ def test_equals_the_ring_in_the_process_over_200_steps_and_a_resume(tmp_path: Pa
             ring, served = RingSupportSet(SPEC), service(2)
             ring.load(tmp_path)
             served.load(tmp_path)
-        for modality in DIMS:
-            ours, theirs = (search(each, step, modality) for each in (served, ring))
+        for modality, session in product(DIMS, (None, "own", "other")):
+            ours, theirs = (search(each, step, modality, session) for each in (served, ring))
             assert_same(ours, theirs)
-            found += int(ours.valid.sum())
+            found[session] += int(ours.valid.sum())
         for each in (served, ring):
             each.enqueue(make_entries(step))
-    assert found > STEPS * BATCH * K, "hardly anything was compared"
+    assert min(found.values()) > STEPS * BATCH * K, "hardly anything was compared"
     assert served.figures()["fill"] == ring.figures()["fill"] == 90
     served.close()
 
@@ -189,14 +194,18 @@ def test_answers_asked_ahead_are_those_of_the_entries_held_then() -> None:
     with closing(service(2, synchronous=False)) as served:
         fill(served)
         batch = make_entries(5)
-        expected = search(served, 5, "imu")
-        answer = served.start_search(batch.embeddings["imu"], K, exclude(batch), "imu")
-        search(served, 6, "imu")  # lookups are done in turn: the one that was asked is over
+        expected = [search(served, 5, "imu", session) for session in (None, "other")]
+        answers = [
+            served.start_search(batch.embeddings["imu"], K, exclude(batch, session), "imu")
+            for session in (None, "other")
+        ]
+        search(served, 6, "imu")  # lookups are done in turn: those that were asked are over
         for step in range(9, 18):
             served.enqueue(make_entries(step))
         served.flush()
-        assert_same(answer(), expected)
-        assert not torch.equal(search(served, 5, "imu").uid, expected.uid)
+        for answer, earlier in zip(answers, expected, strict=True):
+            assert_same(answer(), earlier)
+        assert not torch.equal(search(served, 5, "imu").uid, expected[0].uid)
 
 
 def test_silent_actor_is_left_out_and_keeps_what_it_holds(

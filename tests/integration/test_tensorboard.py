@@ -119,6 +119,7 @@ def test_scalars_answer_with_tags(server):
         "neighbours/score",
         "neighbours/age",
         "neighbours/same_recording",
+        "neighbours/same_session",
         "neighbours/same_moment",
         "collapse/alignment",
         "collapse/uniformity",

@@ -230,7 +230,7 @@ def loop_term(name, views, batch, neighbours, temperature, config):
     return total / rows
 
 
-@pytest.mark.parametrize("exclude", ["window", "moment", "recording"])
+@pytest.mark.parametrize("exclude", ["window", "moment", "recording", "session"])
 @pytest.mark.parametrize(("k", "combine"), [(1, "mean"), (3, "mean"), (3, "each")])
 def test_objective_is_the_weighted_sum_of_its_terms(k, combine, exclude):
     weights = {

@@ -41,12 +41,22 @@ class ListOfEntries:
         return modality in entry.embeddings
 
     def search(
-        self, query: np.ndarray, k: int, own: Entry, within_s: float, modality: str
+        self,
+        query: np.ndarray,
+        k: int,
+        own: Entry,
+        within_s: float,
+        session: str | None,
+        modality: str,
     ) -> list[tuple]:
         """(score, age, entry) of the k best."""
 
         def excluded(entry: Entry) -> bool:
             near = abs(entry.start_s - own.start_s) <= within_s
+            if session == "own" and entry.session == own.session:
+                return True
+            if session == "other" and entry.session != own.session:
+                return True
             return entry.uid == own.uid or (entry.recording == own.recording and near)
 
         query = query / np.linalg.norm(query)
@@ -91,10 +101,20 @@ def whereabouts(uid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return uid // 15, uid // 30 + 7, uid % 5 * 2.0 + uid % 15 // 5 * 0.3
 
 
-@pytest.mark.parametrize("within_s", [-1.0, 3.9, math.inf], ids=["window", "moment", "recording"])
+EXCLUDED = {  # within_s, session
+    "window": (-1.0, None),
+    "moment": (3.9, None),
+    "recording": (math.inf, None),
+    "session": (math.inf, "own"),
+    "other sessions": (3.9, "other"),
+    "other sessions and recording": (math.inf, "other"),
+}
+
+
+@pytest.mark.parametrize(("within_s", "session"), EXCLUDED.values(), ids=EXCLUDED)
 @pytest.mark.parametrize("imu_answers", ["multimodal", "all"])
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
-def test_ring_finds_what_a_list_finds(backend, imu_answers, within_s):
+def test_ring_finds_what_a_list_finds(backend, imu_answers, within_s, session):
     draws = np.random.default_rng(0)
     ring = RingSupportSet(
         SupportSpec(CAPACITY, DIMS, imu_answers=imu_answers, minimum_fill=5, backend=backend)
@@ -109,12 +129,12 @@ def test_ring_finds_what_a_list_finds(backend, imu_answers, within_s):
         for modality, k in (("video", 1), ("text", 3), ("imu", 5), ("video", 5)):
             own = draws.integers(0, 60, 8)
             origin = own, *whereabouts(own)
-            exclude = Exclusion(Origin(*map(torch.from_numpy, origin)), within_s)
+            exclude = Exclusion(Origin(*map(torch.from_numpy, origin)), within_s, session)
             queries = draws.normal(size=(8, DIMS[modality]))
             found = ring.search(torch.from_numpy(queries).float(), k, exclude, modality)
             for row in range(8):
                 asking = Entry(*(column[row] for column in origin), {})
-                expected = listed.search(queries[row], k, asking, within_s, modality)
+                expected = listed.search(queries[row], k, asking, within_s, session, modality)
                 assert found.valid[row].tolist() == [i < len(expected) for i in range(k)]
                 for place, (score, age, entry) in enumerate(expected):
                     at = (row, place)
@@ -187,3 +207,56 @@ def test_a_neighbour_is_found_behind_all_of_a_long_recording(monkeypatch, index,
     # Rows that ask for another recording's neighbours have them from the first search.
     other = Exclusion(origin._replace(recording=recording[asking] + 999), -1.0)
     assert (ring.search(vectors[asking], 1, other, "imu").recording == 0).all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_a_session_is_searched_exactly_with_every_index(monkeypatch, index, storage):
+    """A ring gone round, whose inverted lists are searched so little that they miss much."""
+    monkeypatch.setattr(ivf, "FLAT_BELOW", 1000)
+    monkeypatch.setattr(ivf, "PROBES", 1)
+    capacity, k, draws = 4000, 5, torch.Generator().manual_seed(0)
+    spec = SupportSpec(
+        capacity, {"imu": 16}, minimum_fill=k, imu_answers="all", index=index, storage=storage
+    )
+    ring, uid = RingSupportSet(spec), torch.arange(6000)
+    session = torch.randint(60, (6000,), generator=draws)
+    session[2500:2503] = 98  # fewer than k entries
+    session[:1000] = 99  # overwritten
+    recording, start_s = session * 3 + uid % 3, (uid // 3).double()
+    vectors = torch.randn(6000, 16, generator=draws)
+    entries = SupportEntries(
+        uid,
+        recording,
+        session,
+        {"imu": vectors},
+        {"imu": torch.rand(6000, generator=draws) < 0.8},
+        start_s,
+    )
+    ring.enqueue(entries.at(uid < 3500))
+    ring.search(vectors[:1], 1, only_uids(uid[:1]), "imu")  # builds the lists
+    ring.enqueue(entries.at(uid >= 3500))
+    asking = torch.cat([torch.arange(3000, 3100), torch.tensor([2500, 10])])
+    queries = torch.randn(len(asking), 16, generator=draws)
+    own = entries.at(asking).origin
+    found = ring.search(queries, k, Exclusion(own, 40.0, "other"), "imu")
+
+    held = torch.nn.functional.normalize(vectors, dim=1).to(STORAGE[storage]).double()
+    scores = torch.nn.functional.normalize(queries.double(), dim=1) @ held.T
+    for row, window in enumerate(asking.tolist()):
+        allowed = [
+            (-float(scores[row, place]), place)
+            for place in range(6000 - capacity, 6000)
+            if entries.present["imu"][place]
+            and session[place] == session[window]
+            and place != window
+            and (recording[place] != recording[window] or abs(place // 3 - window // 3) > 40)
+        ]
+        expected = [place for _, place in sorted(allowed)[:k]]
+        assert found.uid[row, found.valid[row]].tolist() == expected
+    assert found.valid[:-2].all() and not found.valid[-1].any()
+    assert found.valid[-2].sum() < k
+    if index == "ivf":
+        anyone = ring.search(queries, 1, only_uids(asking), "imu")
+        answering = scores[:, -capacity:].masked_fill(~entries.present["imu"][-capacity:], -2)
+        assert not torch.allclose(anyone.score[:, 0].double(), answering.max(1).values, atol=1e-3)

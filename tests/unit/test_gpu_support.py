@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.recall import ClusteredKeys, measure_recall
-from primus_scale.support import RingSupportSet, SupportEntries, SupportSpec, segments
+from primus_scale.sample import Origin, fill_times, unknown_time
+from primus_scale.support import Exclusion, RingSupportSet, SupportEntries, SupportSpec, segments
 from primus_scale.support.keys import FlatIndex
 from primus_scale.support.search import import_faiss
 from primus_scale.support.segments import SegmentIndex
@@ -75,6 +76,34 @@ def test_ring_on_a_gpu_equals_torch_on_a_cpu(storage):
         torch.testing.assert_close(found.score, expected.score, rtol=0, atol=1e-5)
         alike = (found.uid == expected.uid).float().mean()  # but for scores equal to 1e-5
         assert alike > 0.999
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf", "cagra"])
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_a_session_on_a_gpu_is_searched_exactly_with_every_index(storage, index, monkeypatch):
+    if index != "flat":
+        require_kind(index)
+    monkeypatch.setattr(segments, "LEAST_PLACES", 2**13)
+    spec = {"capacity": 20_000, "dims": DIMS, "minimum_fill": 4, "storage": storage}
+    ring = RingSupportSet(SupportSpec(**spec, index=index), "cuda")
+    plain = RingSupportSet(SupportSpec(**spec, backend="torch"))
+    for first in range(0, 30_000, 6_000):  # goes round
+        some = entries(first, 6_000)
+        ring.enqueue(on_cuda(some))
+        plain.enqueue(some)
+    uid = torch.arange(14_990, 15_246)
+    start_s = fill_times(unknown_time(), uid)
+    own = Exclusion(Origin(uid, uid // 10, uid // 20, start_s), -1.0, "other")
+    on_gpu = own._replace(origin=Origin(*(column.cuda() for column in own.origin)))
+    for modality, dim in DIMS.items():
+        queries = torch.randn(256, dim, generator=torch.Generator().manual_seed(1))
+        found = ring.search(queries.cuda(), 4, on_gpu, modality).to("cpu")
+        expected = plain.search(queries, 4, own, modality)
+        assert torch.equal(found.valid, expected.valid) and found.valid.any()
+        at = found.valid
+        assert (found.session == own.origin.session[:, None])[at].all()
+        torch.testing.assert_close(found.score[at], expected.score[at], rtol=0, atol=1e-5)
+        assert (found.uid == expected.uid)[at].float().mean() > 0.999
 
 
 @pytest.mark.parametrize("kind", ["ivf", "cagra"])

@@ -68,13 +68,14 @@ def test_neighbour_figures_equal_a_loop(tmp_path):
     run(tmp_path, stop=1)
     report = make_report(1.0)
     found, batch = report.neighbours, report.batch
-    scores, ages, same, overlapping = [], [], [], []
+    scores, ages, same, overlapping, of_session = [], [], [], [], []
     for row in range(len(batch)):
         for place in range(found.valid.shape[1]):
             if found.valid[row, place]:
                 scores.append(float(found.score[row, place]))
                 ages.append(int(found.age[row, place]))
                 same.append(bool(found.recording[row, place] == batch.recording[row]))
+                of_session.append(bool(found.session[row, place] == batch.session[row]))
                 apart_s = abs(float(found.start_s[row, place] - batch.start_s[row]))
                 is_own = bool(found.uid[row, place] == batch.uid[row])
                 overlapping.append(is_own or (same[-1] and apart_s < 5))
@@ -83,6 +84,8 @@ def test_neighbour_figures_equal_a_loop(tmp_path):
     assert line["neighbours/score"] == pytest.approx(sum(scores) / len(scores))
     assert line["neighbours/age"] == pytest.approx(sum(ages) / len(ages))
     assert line["neighbours/same_recording"] == pytest.approx(sum(same) / len(same))
+    assert 0 < sum(of_session) < len(same) and of_session != same
+    assert line["neighbours/same_session"] == pytest.approx(sum(of_session) / len(same))
     assert overlapping != same and any(overlapping)
     assert line["neighbours/same_moment"] == pytest.approx(sum(overlapping) / len(same))
 

@@ -12,7 +12,12 @@ from primus_scale.config import Config, NeighboursConfig, ObjectiveConfig, Tempe
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import PrimusModel, Temperatures
-from primus_scale.objective.neighbours import find_neighbours, support_entries, support_spec
+from primus_scale.objective.neighbours import (
+    describe_neighbours,
+    find_neighbours,
+    support_entries,
+    support_spec,
+)
 from primus_scale.objective.positives import hash_sets
 from primus_scale.objective.terms import FAMILIES, TERMS, check_objective, uses_neighbours
 from primus_scale.sample import Batch
@@ -175,6 +180,68 @@ def test_neighbours_are_of_another_moment_or_recording(exclude, expected, query)
     found = find_neighbours(view, batch, support, config)
     assert sorted(found.uid[0, found.valid[0]].tolist()) == expected
     assert sorted(found.uid[5, found.valid[5]].tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("query", ["video", "imu"])
+@pytest.mark.parametrize(
+    ("exclude", "within", "expected"),
+    [
+        ("window", "session", [2, 3, 4]),
+        ("moment", "session", [3, 4]),
+        ("recording", "session", [4]),
+        ("session", "all", [5]),
+    ],
+)
+def test_neighbours_are_of_the_own_session_or_of_others(exclude, within, expected, query):
+    """Window 0; its moment by another device; its session: overlapping, later, the day after."""
+    batch, view = make_batch(), make_view()
+    batch.recording = torch.tensor([7, 7, 7, 7, 8, 9])
+    batch.session = torch.tensor([1, 2, 1, 1, 1, 3])
+    batch.start_s = torch.tensor([0.0, 0.01, 4.5, 60.0, 0.0, 0.0]).double()
+    batch.span_s = 4.98
+    support = RingSupportSet(SupportSpec(16, DIMS, minimum_fill=6))
+    support.enqueue(support_entries(view, batch))
+    config = NeighboursConfig.model_validate(
+        {"k": 6, "exclude": exclude, "within": within, "query": query}
+    )
+    found = find_neighbours(view, batch, support, config)
+    assert sorted(found.uid[0, found.valid[0]].tolist()) == expected
+    assert found.valid[5].any() == (within == "all"), "its session holds no other window"
+
+
+def test_no_neighbours_are_left_by_both_masks_of_the_session():
+    with pytest.raises(ValueError, match=r"leave no neighbours; set exclude=moment"):
+        NeighboursConfig(exclude="session", within="session")
+
+
+def test_runs_are_told_where_a_session_must_be_of_several_recordings():
+    told = describe_neighbours(NeighboursConfig(exclude="recording", within="session"))
+    assert "other recordings of its session" in told and "--session-by person" in told
+    for config in (NeighboursConfig(exclude="recording"), NeighboursConfig(within="session")):
+        assert describe_neighbours(config) is None
+
+
+def test_a_neighbour_within_the_session_is_no_negative_of_its_own_moment():
+    """The neighbours of rows 0 and 1 are each other, as an earlier epoch added them."""
+    batch, view0 = make_batch(3), make_view(3)
+    batch.session = torch.tensor([1, 1, 2])
+    past, past_view = make_batch(4), make_view(4)
+    past.session = torch.tensor([1, 1, 2, 2])
+    support = RingSupportSet(SupportSpec(16, DIMS, minimum_fill=1))
+    support.enqueue(support_entries(past_view, past))
+    config = weights(neighbour_imu=1.0).model_copy(
+        update={"neighbours": NeighboursConfig(within="session", query="imu")}
+    )
+    found = find_neighbours(view0, batch, support, config.neighbours)
+    assert found.valid.all() and found.uid[:, 0].tolist() == [1, 0, 3]
+    output = primus_loss(view0, make_view(3), TAU, batch, found, config)
+    queries = torch.nn.functional.normalize(view0.ss.detach().double(), dim=1)
+    keys = torch.nn.functional.normalize(past_view.ss.detach()[[1, 0, 3]].double(), dim=1)
+    logits = queries @ keys.T / 0.1
+    logits[0, 1] = logits[1, 0] = -torch.inf
+    rows = torch.arange(3)
+    expected = sum(torch.nn.functional.cross_entropy(side, rows) for side in (logits, logits.T))
+    torch.testing.assert_close(output.total.detach().double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_neighbours_of_unknown_time_are_told_apart_by_window_and_recording():
