@@ -6,7 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from primus_scale.support import Neighbours, RingSupportSet, SupportEntries, SupportSpec
+from primus_scale.support import (
+    Exclusion,
+    Neighbours,
+    RingSupportSet,
+    SupportEntries,
+    SupportSpec,
+)
+from primus_scale.support.actor import SupportActor, pack_entries, pack_exclusion, to_array
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.keys import Keys
 from primus_scale.support.part import RingPart, save_empty
@@ -176,6 +183,30 @@ def test_parts_share_out_the_ring_and_a_snapshot_of_any_number_of_them(tmp_path,
     assert part_states(read) == part_states(written)
     assert sorted(part_states(read)) == list(range(11, 21))
     assert sum(part.held for part in read) == 10
+
+
+@pytest.mark.parametrize("session", [None, "own", "other"])
+def test_actors_find_together_what_the_ring_finds(session):
+    """Three actors, without Ray, under each mask of the session; the ring goes round."""
+    spec, draws = SupportSpec(40, {"imu": 8}, minimum_fill=4, imu_answers="all"), torch.Generator()
+    ring, actors = RingSupportSet(spec), [SupportActor(spec, i, 3, 1, "cpu") for i in range(3)]
+    numbers, present = torch.arange(70), {"imu": torch.ones(70, dtype=torch.bool)}
+    vectors = {"imu": torch.randn(70, 8, generator=draws)}
+    past = SupportEntries(numbers, numbers // 7, numbers // 14, vectors, present, numbers * 2.5)
+    for rows in numbers.split(10):
+        ring.enqueue(past.at(rows))
+        for actor in actors:
+            actor.enqueue(pack_entries(past.at(rows)), to_array(rows), int(rows[-1]) + 1)
+    exclude = Exclusion(past.origin.at(slice(25, 70)), 4.98, session)
+    queries = torch.nn.functional.normalize(torch.randn(45, 8, generator=draws), dim=1)
+    expected = ring.search(queries, 3, exclude, "imu")
+    packed = to_array(queries), 3, pack_exclusion(exclude), "imu", 70
+    answers = [actor.search(*packed)[0] for actor in actors]
+    for row in range(45):
+        found = [pair for a in answers for pair in zip(-a.score[row], a.uid[row], strict=True)]
+        best = [uid for score, uid in sorted(found)[:3] if score < float("inf")]
+        assert best == expected.uid[row, expected.valid[row]].tolist()
+    assert expected.valid.sum() > 90
 
 
 def test_a_part_refilled_from_a_snapshot_keeps_what_came_since_and_drops_what_is_old(tmp_path):
