@@ -144,12 +144,12 @@ def _build_data(out: Path, split: int, order: str) -> None:
     if not (data / "few_shot/test/index.json").exists():
         # few_shot/test is finished last: without it the rest is of a build that was killed.
         place = ("--out", str(data), "--split", str(split), "--overwrite")
-        _run(log, "shards", "build", "demo", *place)
-    for part in ("train", "validation"):
+        run_command(log, "shards", "build", "demo", *place)
+    for part in (path.name for path in (data / "windows").iterdir()):
         if not (data / "packed" / part / "index.json").exists():
             source, packed = str(data / "windows" / part), str(data / "packed" / part)
             options = ("--video", VIDEO_TEACHER, "--text", TEXT_TEACHER, "--order", order)
-            _run(log, "shards", "embed", "--src", source, "--out", packed, *options)
+            run_command(log, "shards", "embed", "--src", source, "--out", packed, *options)
 
 
 def _pretrain_and_evaluate(out: Path, chain: Chain, overrides: Sequence[str]) -> Path:
@@ -163,19 +163,19 @@ def _pretrain_and_evaluate(out: Path, chain: Chain, overrides: Sequence[str]) ->
         f"output={run}",
         f"seed={chain.seed}",
         f"data.train={json.dumps([str(split / 'data/packed/train')])}",
-        f"data.validation={json.dumps([str(split / 'data/packed/validation')])}",
+        f"data.validation={json.dumps(list(map(str, split.glob('data/packed/validation'))))}",
         *overrides,
     ]
     log = run.with_suffix(".log")
-    _run(log, "pretrain", "--config", str(_config_file(out, chain.variant)), *own)
+    run_command(log, "pretrain", "--config", str(_config_file(out, chain.variant)), *own)
     # Another seed draws other initial weights for the scratch arm, and the same labels.
     shared = ("--finished", str(split / "few_shot.finished.jsonl"))
-    _run(log, "evaluate", "--run", str(run), "--data", str(split / "data/few_shot"), *shared)
+    run_command(log, "evaluate", "--run", str(run), "--data", str(split / "data/few_shot"), *shared)
     return result
 
 
-def _run(log: Path, *command: str) -> None:
-    """Run one primus-scale command, its output appended to ``log``."""
+def run_command(log: Path, *command: str) -> None:
+    """Run one primus-scale command, its output appended to ``log``; ChildProcessError naming it."""
     print("running  primus-scale", *command, flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as stream:
