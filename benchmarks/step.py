@@ -30,6 +30,7 @@ from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
 from primus_scale.cli import Parser
 from primus_scale.config import Config
 from primus_scale.distributed.group import start_runtime, stop_runtime
+from primus_scale.distributed.precision import choose_precision
 from primus_scale.sample import CHANNELS
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import train_step
@@ -55,7 +56,8 @@ def build_parser() -> Parser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each of the two")
     parser.add_argument("--steps", type=int, default=3, help="steps in a round")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the run")
+    precisions = ["auto", "fp32", "bf16"]
+    parser.add_argument("--precision", choices=precisions, default="fp32", help="of the run")
     parser.add_argument("--encoder", default="stacked_rnn", help="encoder.name of the run")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser
@@ -135,7 +137,7 @@ def _encoder_alone(run: Run) -> Callable[[], object]:
     encoder = run.engine.model.encoder
     shape = (2 * config.batch, len(CHANNELS), SAMPLES)
     imu = torch.randn(shape, device=run.runtime.device)
-    bf16 = config.precision == "bf16"
+    bf16 = choose_precision(config.precision, run.runtime.device) == "bf16"
 
     def step() -> object:
         with torch.autocast(imu.device.type, torch.bfloat16, enabled=bf16):

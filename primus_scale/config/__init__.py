@@ -146,7 +146,8 @@ class TrainConfig(ConfigModel):
     batch: int = Field(256, ge=2)  # global batch; must divide by the number of ranks
     accumulation: int = Field(1, ge=1)  # encoder passes a step; the negatives stay global
     steps: int = Field(750, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    # bf16 is autocast; auto: bf16 where all devices compute in it natively, fp32 elsewhere
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0)  # CPU threads of one rank; 0 leaves torch's choice

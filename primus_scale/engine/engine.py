@@ -49,7 +49,8 @@ def check_batch(config: TrainConfig, world: int) -> str:
 class Engine:
     """A model, its optimiser and its gradients under DeepSpeed.
 
-    It computes on ``device``, in float32 or in bfloat16 autocast. Weights, temperatures and
+    It computes on ``device``, in float32 or in bfloat16 autocast (``train.precision``, already
+    chosen where the setting is auto). Weights, temperatures and
     optimiser state are float32 in both cases: in bfloat16 a learned temperature could change only
     in steps of 1 %.
     """
@@ -57,6 +58,7 @@ class Engine:
     def __init__(
         self, model: PrimusModel, train: TrainConfig, optimizer: OptimizerConfig, runtime: Runtime
     ) -> None:
+        assert train.precision != "auto", "choose_precision first"
         deepspeed = _start_deepspeed(runtime)
         self.device = runtime.device
         self.passes = train.accumulation

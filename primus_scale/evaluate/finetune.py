@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from primus_scale.augment import Augment, step_generator
+from primus_scale.distributed.precision import has_bfloat16
 from primus_scale.encoders.calibration import Calibration
 
 INFERENCE_BATCH = 512
@@ -183,15 +184,7 @@ def fast_precision(device: torch.device) -> torch.autocast:
 
     About halves the time of training on a CPU that can; one that cannot would emulate it slowly.
     """
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_bfloat16(device))
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Older versions of torch have no such function.
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return capabilities.get("avx512_bf16", False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
 
 
 def describe_computation(device: torch.device) -> dict[str, Any]:
@@ -207,7 +200,7 @@ def describe_computation(device: torch.device) -> dict[str, Any]:
         else torch.backends.cpu.get_cpu_capability()
     )
     return {
-        "precision": "bf16 autocast" if _has_bfloat16(device) else "fp32",
+        "precision": "bf16 autocast" if has_bfloat16(device) else "fp32",
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "capability": capability,
         "torch": torch.__version__,

@@ -20,6 +20,7 @@ from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_w
 from primus_scale.data.schedule import check_order, describe_order
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.distributed.group import Runtime
+from primus_scale.distributed.precision import choose_precision
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.export import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
@@ -165,7 +166,9 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     """
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world)
-    announce(check_batch(config.train, runtime.world))
+    precision = choose_precision(config.train.precision, runtime.device)
+    training = config.train.model_copy(update={"precision": precision})
+    announce(check_batch(training, runtime.world))
     announce(describe_order(config.data, data, config.train.batch))
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
@@ -192,7 +195,7 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
         data=data,
         teachers=teachers,
         augment=build_augment(config.augment, data.index.units),
-        engine=Engine(model, config.train, config.optimizer, runtime),
+        engine=Engine(model, training, config.optimizer, runtime),
         support=_build_support(config, exported.spec.dims, runtime, placement_group),
         checkpoints=Checkpoints(
             config.output, config.train, runtime, identity, exported, card, storage
