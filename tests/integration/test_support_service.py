@@ -127,7 +127,7 @@ def test_equals_the_ring_in_the_process_over_200_steps_and_a_resume(tmp_path: Pa
             found[session] += int(ours.valid.sum())
         for each in (served, ring):
             each.enqueue(make_entries(step))
-    assert min(found.values()) > STEPS * BATCH * K, "hardly anything was compared"
+    assert min(found.values()) > STEPS * BATCH * K / 2, "hardly anything was compared"
     assert served.figures()["fill"] == ring.figures()["fill"] == 90
     served.close()
 
