@@ -12,11 +12,11 @@ from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.arms import Arm, Pool
 from primus_scale.evaluate.baseline_arms import ForestArm, RidgeArm
-from primus_scale.evaluate.features import hand_features
 from primus_scale.evaluate.finetune import encode_features
 from primus_scale.evaluate.minirocket import MiniRocket
 from primus_scale.evaluate.probe_arm import ProbeArm
 from primus_scale.evaluate.trained_arm import EncoderFactory, TrainedArm
+from primus_scale.signal.features import hand_features
 
 
 def build_arms(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from primus_scale.evaluate.features import BAND_EDGES_HZ, hand_features
+from primus_scale.signal.features import BAND_EDGES_HZ, hand_features
 
 RATE_HZ = 50.0
 CHANNELS = 8  # six and the magnitudes of two sensors

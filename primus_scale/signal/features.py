@@ -1,4 +1,4 @@
-"""Hand-crafted features of a window, as a baseline for pretrained encoders.
+"""Hand-crafted features of a window: the baseline of pretrained encoders, and the signal teacher.
 
 They are the usual features of activity recognition (mean, deviation, quantiles, energy, spectrum
 and correlations, as in the UCI HAR/HAPT feature lists), for any number of channels.
@@ -16,7 +16,12 @@ SMALLEST_POWER = 1e-8  # keeps the logarithm of a silent band finite
 
 
 def hand_features(imu: np.ndarray, rate_hz: float) -> np.ndarray:
-    """Features ``(n, D)`` float64 of windows ``(n, C, T)``.
+    """Features ``(n, D)`` float64 of windows ``(n, C, T)``: those of all groups, side by side."""
+    return np.concatenate([*feature_groups(imu, rate_hz).values()], axis=1)
+
+
+def feature_groups(imu: np.ndarray, rate_hz: float) -> dict[str, np.ndarray]:
+    """Features of windows ``(n, C, T)`` by kind, each ``(n, d)`` float64.
 
     The magnitude of each sensor (a triplet of channels) is added as a channel: it does not depend
     on the orientation of the device.
@@ -25,19 +30,14 @@ def hand_features(imu: np.ndarray, rate_hz: float) -> np.ndarray:
     mean = signals.mean(axis=2)
     centred = signals - mean[:, :, None]
     deviation = centred.std(axis=2)
-    quantiles = np.quantile(signals, QUANTILES, axis=2)
-    energy = np.log((signals**2).mean(axis=2) + SMALLEST_POWER)
-    return np.concatenate(
-        [
-            mean,
-            deviation,
-            *quantiles,
-            energy,
-            _spectral_features(centred, rate_hz),
-            _correlations(centred, deviation),
-        ],
-        axis=1,
-    )
+    return {
+        "mean": mean,
+        "deviation": deviation,
+        "quantiles": np.concatenate([*np.quantile(signals, QUANTILES, axis=2)], axis=1),
+        "log_energy": np.log((signals**2).mean(axis=2) + SMALLEST_POWER),
+        **_spectral_features(centred, rate_hz),
+        "correlations": _correlations(centred, deviation),
+    }
 
 
 def _with_magnitudes(imu: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def _with_magnitudes(imu: np.ndarray) -> np.ndarray:
     return np.concatenate([imu, np.linalg.norm(triplets, axis=2)], axis=1)
 
 
-def _spectral_features(centred: np.ndarray, rate_hz: float) -> np.ndarray:
+def _spectral_features(centred: np.ndarray, rate_hz: float) -> dict[str, np.ndarray]:
     """Log power in bands, main frequency (Hz) and spectral entropy of each channel."""
     samples = centred.shape[2]
     power = np.abs(np.fft.rfft(centred * np.hanning(samples), axis=2)) ** 2 / samples
@@ -61,7 +61,7 @@ def _spectral_features(centred: np.ndarray, rate_hz: float) -> np.ndarray:
     share = power / (power.sum(axis=2, keepdims=True) + SMALLEST_POWER)
     entropy = -(share * np.log(share + SMALLEST_POWER)).sum(axis=2)
     main_hz = frequency_hz[power.argmax(axis=2)]
-    return np.concatenate([*bands, main_hz, entropy], axis=1)
+    return {"log_bands": np.concatenate(bands, axis=1), "main_hz": main_hz, "entropy": entropy}
 
 
 def _correlations(centred: np.ndarray, deviation: np.ndarray) -> np.ndarray:
