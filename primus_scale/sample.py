@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # its import takes seconds, and commands of ``shards`` need w
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 UNITS = ("m/s2", "m/s2", "m/s2", "rad/s", "rad/s", "rad/s")
-TEACHER_MODALITIES = ("video", "text")
+JOINT_MODALITIES = ("video", "text")  # whose teachers may embed into one space
+SIGNAL = "signal"  # the modality of teachers of the clean window itself
+TEACHER_MODALITIES = (*JOINT_MODALITIES, SIGNAL)
 IMU = "imu"  # the modality of the encoder's own embeddings
 NO_LABEL = -1
 
@@ -91,6 +93,15 @@ class Window:
     imu: np.ndarray
     meta: WindowMeta
     frames: tuple[bytes, ...] = ()
+
+
+class WindowFormat(NamedTuple):
+    """What the samples ``(C, T)`` of windows mean: channels, their units, T, samples a second."""
+
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    samples: int
+    rate_hz: float
 
 
 class Origin(NamedTuple):

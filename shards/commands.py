@@ -34,9 +34,11 @@ def _add_embed(steps: Any) -> None:
         "embed",
         help="run the teachers over window shards and write packed shards",
         description="Run frozen teachers over window shards and write packed shards with the "
-        "embeddings in place of pictures and texts. A teacher is a packaged one "
+        "embeddings in place of pictures and texts. A teacher of video or text is a packaged one "
         "(efficientnet-lite0 for video, minilm for text), a CLIP, SigLIP or X-CLIP model of the "
-        "Hugging Face hub (owner/model), or a local folder of one. The order of the windows is "
+        "Hugging Face hub (owner/model), or a local folder of one. The teacher of the signal "
+        "(handcrafted) needs neither pictures nor texts: fixed formulas turn the samples of a "
+        "window into an embedding. The order of the windows is "
         "drawn from the seed: by sessions, so that a record has parts of sessions in order of "
         "time, and a batch can hold many windows of one session; or shuffled, window by window. A "
         "run that was stopped goes on where it was. Workers are those of the Ray cluster at "
@@ -47,13 +49,14 @@ def _add_embed(steps: Any) -> None:
     parser.add_argument("--out", required=True, metavar="URL", help="folder to write to")
     parser.add_argument("--video", metavar="NAME", help="teacher of pictures")
     parser.add_argument("--text", metavar="NAME", help="teacher of narrations")
+    parser.add_argument("--signal", choices=["handcrafted"], help="teacher of the signal itself")
     parser.add_argument(
         "--order", choices=["sessions", "shuffled"], default="sessions", help="of the windows"
     )
     parser.add_argument("--block", type=int, default=256, help="windows in one record, at most")
     parser.add_argument("--seed", type=int, default=0, help="of their order")
     parser.add_argument(
-        "--batch", type=int, default=64, help="pictures or texts in one forward pass"
+        "--batch", type=int, default=64, help="pictures, texts or windows in one forward pass"
     )
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where teachers run"
@@ -92,6 +95,7 @@ def _embed(args: argparse.Namespace) -> int:
         args.out,
         video=args.video,
         text=args.text,
+        signal=args.signal,
         order=args.order,
         block=args.block,
         seed=args.seed,

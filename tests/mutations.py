@@ -374,6 +374,20 @@ FAULTS = (
         f"{UNIT}evaluate_protocol.py::test_people_on_both_sides_are_refused",
     ),
     Fault(
+        "regression: each rank's mean is over its own rows",
+        "primus_scale/objective/regression.py",
+        "rows = gather(valid).sum()",
+        "rows = valid.sum() * world_size()",
+        f"{RANKS}gradients.py",
+    ),
+    Fault(
+        "signal teacher: large groups of features rule the cosine",
+        "primus_scale/teachers/handcrafted.py",
+        "(group.spread * np.sqrt(features.shape[1]))",
+        "group.spread",
+        f"{UNIT}teachers_handcrafted.py",
+    ),
+    Fault(
         "retrieval: a rank's queries count for all",
         "primus_scale/monitor/retrieval.py",
         "share.double() * len(own)",

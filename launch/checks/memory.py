@@ -22,7 +22,7 @@ from primus_scale.encoders import ImuEncoder
 from primus_scale.engine.engine import MAX_BUCKET
 from primus_scale.objective.contrast import info_nce
 from primus_scale.objective.neighbours import support_spec
-from primus_scale.objective.terms import weighted_terms
+from primus_scale.objective.terms import is_regression, weighted_terms, with_heads
 from primus_scale.teachers import build_teachers
 from primus_scale.train.run import fresh_encoder, spaces_of
 
@@ -47,8 +47,8 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     """
     spaces = dict(data.teachers)
     if config.teachers.mode == "live":
-        spaces = spaces_of(build_teachers(config.teachers, "cpu"))
-    encoder = fresh_encoder(config, data, spaces)
+        spaces = spaces_of(build_teachers(config.teachers, data.index.window_format, "cpu"))
+    encoder = fresh_encoder(config, data, with_heads(config.objective, spaces))
     rows = config.train.batch // world
     views = 2 * rows // config.train.accumulation
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -105,7 +105,8 @@ def _similarities(objective: ObjectiveConfig, rows: int, world: int) -> int:
     kept = saved_bytes(lambda: info_nce(unit, unit, temperature), without=[unit])
     neighbours = objective.neighbours
     keys = neighbours.k if neighbours.combine == "each" else 1
-    matrices = sum(keys if term.kind == "neighbour" else 1 for term in weighted_terms(objective))
+    terms = [t for t in weighted_terms(objective) if not is_regression(t, objective)]
+    matrices = sum(keys if term.kind == "neighbour" else 1 for term in terms)
     return 2 * matrices * kept * rows * rows * world // SAMPLE_ROWS**2
 
 

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "data.patience_s",
     "teachers.video",  # compared by embedding key instead, so that models may move
     "teachers.text",
+    "teachers.signal",
     "teachers.batch",
     "support.index",
     "support.home",

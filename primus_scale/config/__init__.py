@@ -16,6 +16,7 @@ from primus_scale.config.objective import (
     NearConfig,
     NeighboursConfig,
     ObjectiveConfig,
+    SignalConfig,
     TemperatureConfig,
 )
 from primus_scale.storage.names import check_name
@@ -37,6 +38,7 @@ __all__ = [
     "NeighboursConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "SignalConfig",
     "SupportConfig",
     "TeachersConfig",
     "TemperatureConfig",
@@ -80,14 +82,16 @@ class TeachersConfig(ConfigModel):
     """The frozen encoders whose embeddings supervise the IMU encoder.
 
     ``video`` and ``text`` name a packaged teacher (``efficientnet-lite0``, ``minilm``) or a
-    ``transformers`` model by hub name or local path. ``embedded`` mode reads embeddings from
-    packed shards and needs neither name; ``live`` mode runs the teachers in the step.
+    ``transformers`` model by hub name or local path. ``signal`` names a teacher of the window's own
+    samples, by fixed formulas. ``embedded`` mode reads embeddings from packed shards and needs no
+    name; ``live`` mode runs the teachers in the step.
     """
 
     mode: Literal["embedded", "live"] = "embedded"
     video: str | None = None
     text: str | None = None
-    batch: int = Field(64, ge=1)  # frames or texts in one teacher forward pass
+    signal: Literal["handcrafted"] | None = None
+    batch: int = Field(64, ge=1)  # frames, texts or windows in one teacher forward pass
 
 
 class EncoderConfig(ConfigModel):
@@ -103,7 +107,7 @@ class EncoderConfig(ConfigModel):
     patch: int = Field(10, ge=1)  # transformer only: samples in one patch
     ss_dim: int = Field(512, ge=1)
     near_dim: int = Field(64, ge=1)  # of the head for objective.weights.imu_near
-    # auto: one head for both teachers where they share a space, one for each where not
+    # auto: one head for video and text where they share a space, one for each where not
     heads: Literal["auto", "shared", "separate"] = "auto"
 
 
@@ -290,9 +294,10 @@ class Config(ConfigModel):
                 f"data.timeout_s + data.patience_s ({longest_read_s:g}): a rank that waits for "
                 "data would count as stuck; raise the first or lower the others"
             )
-        if self.teachers.mode == "live" and not (self.teachers.video or self.teachers.text):
+        named = (self.teachers.video, self.teachers.text, self.teachers.signal)
+        if self.teachers.mode == "live" and not any(named):
             raise ValueError(
-                "teachers.mode is live but neither teachers.video nor teachers.text is set; "
-                "name a teacher, or use teachers.mode=embedded"
+                "teachers.mode is live but none of teachers.video, teachers.text and "
+                "teachers.signal is set; name a teacher, or use teachers.mode=embedded"
             )
         return self

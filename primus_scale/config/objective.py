@@ -19,10 +19,11 @@ class WeightsConfig(ConfigModel):
     neighbour_text: float = Field(0.5, ge=0)
     neighbour_imu: float = Field(0.5, ge=0)
     imu_near: float = Field(0.0, ge=0)
+    imu_signal: float = Field(0.0, ge=0)
 
 
 class TemperatureConfig(ConfigModel):
-    """Temperatures of the two families of terms (multimodal, self-supervised).
+    """The temperatures of families of terms, each of its own value.
 
     ``log`` learns the logarithm and clamps it to ``[minimum, maximum]``; ``reference`` learns the
     raw value without bounds, as the released code of the paper does; ``fixed`` does not learn.
@@ -88,17 +89,29 @@ class NearConfig(ConfigModel):
         return self
 
 
+class SignalConfig(ConfigModel):
+    """The term ``imu_signal``: a head of its own learns the signal teacher's embedding.
+
+    ``regression``: both views predict it, by cosine. ``contrastive``: view 0 against the embeddings
+    of the whole batch, as for video and text, at a ``temperature`` of its own.
+    """
+
+    loss: Literal["regression", "contrastive"] = "regression"
+    temperature: TemperatureConfig = TemperatureConfig()
+
+
 class ObjectiveConfig(ConfigModel):
     """The PRIMUS objective (arXiv 2411.15127, section 3): six weighted contrastive terms.
 
-    ``imu_near`` is a seventh, contrast between windows near in time, which needs
-    ``data.session_windows``.
+    Two more are off unless they are given a weight: ``imu_near``, contrast between windows near in
+    time, which needs ``data.session_windows``, and ``imu_signal``, from a teacher of the signal.
     """
 
     weights: WeightsConfig = WeightsConfig()
     temperature: TemperatureConfig = TemperatureConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     near: NearConfig = NearConfig()
+    signal: SignalConfig = SignalConfig()
     reduction: Literal["sum", "mean"] = "sum"  # of the two directions of a term (paper: sum)
     # True: keys equal to the positive, and neighbours' IMU keys of the row's own moment, are no
     # negatives

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from primus_scale.sample import TEACHER_MODALITIES
+from primus_scale.sample import TEACHER_MODALITIES, WindowFormat
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.foreign import parse_json, reason
 from primus_scale.storage.names import check_name, quoted
@@ -195,6 +195,11 @@ class ShardIndex:
     def windows(self) -> int:
         """Number of windows in the folder."""
         return sum(record.windows for shard in self.shards for record in shard.records)
+
+    @property
+    def window_format(self) -> WindowFormat:
+        """What the samples of the windows mean."""
+        return WindowFormat(self.channels, self.units, self.window_samples, self.rate_hz)
 
     @property
     def window_s(self) -> float:

@@ -10,6 +10,7 @@ from primus_scale.encoders.conv_stats import ConvStats
 from primus_scale.encoders.input import GravityFrame, Standardise
 from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
 from primus_scale.encoders.transformer import Transformer
+from primus_scale.sample import JOINT_MODALITIES
 
 __all__ = ["Embeddings", "EncoderSpec", "ImuEncoder", "build_encoder"]
 
@@ -28,19 +29,19 @@ def build_encoder(
 ) -> ImuEncoder:
     """Make the encoder that ``config`` names, with fresh weights from torch's global generator.
 
-    teacher_dims: width of each teacher's space by modality, empty without teachers. shared: the
-    teachers embed into one joint space; ``config.heads`` may overrule it.
-    near: with a head for windows near in time. mean, std: of each channel over the training data,
-    in the channels' units; ``stacked_rnn`` uses them with ``encoder.pooling=stats`` only.
+    teacher_dims: width of each teacher's space by modality, empty without teachers. shared: video
+    and text teachers embed into one joint space; ``config.heads`` may overrule it. near: with a
+    head for windows near in time. mean, std: of each channel over the training data, in the
+    channels' units; ``stacked_rnn`` uses them with ``encoder.pooling=stats`` only.
 
     Raises ValueError where settings contradict each other or the window.
     """
     wants_shared = shared if config.heads == "auto" else config.heads == "shared"
-    shared_head = wants_shared and bool(teacher_dims)
-    if shared_head and len(set(teacher_dims.values())) > 1:
+    joint = {m: dim for m, dim in teacher_dims.items() if m in JOINT_MODALITIES}
+    shared_head = wants_shared and bool(joint)
+    if shared_head and len(set(joint.values())) > 1:
         raise ValueError(
-            f"one shared head cannot serve teachers of widths {dict(teacher_dims)}; "
-            "set encoder.heads=separate"
+            f"one shared head cannot serve teachers of widths {joint}; set encoder.heads=separate"
         )
     spec = EncoderSpec(config, channels, samples, rate_hz, dict(teacher_dims), shared_head, near)
     return ImuEncoder(_build_backbone(spec, mean, std), spec)

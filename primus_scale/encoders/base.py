@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from primus_scale.config import EncoderConfig
-from primus_scale.sample import IMU
+from primus_scale.sample import IMU, JOINT_MODALITIES
 
-SHARED = "shared"  # name of the one head of teachers that share a space
+SHARED = "shared"  # name of the one head of video and text teachers that share a space
 NEAR_HIDDEN = 256  # width of the hidden layer of the head for near windows
 
 
@@ -75,8 +75,8 @@ class EncoderSpec:
     """An encoder's architecture and its input.
 
     channels, samples, rate_hz: of a window. teacher_dims: width of each teacher's space by
-    modality. shared_head: one head is used for all teachers. near_head: there is a head for windows
-    near in time.
+    modality. shared_head: one head is used for video and text. near_head: there is a head for
+    windows near in time.
     """
 
     config: EncoderConfig
@@ -108,22 +108,17 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, spec: EncoderSpec) -> None:
         super().__init__()
-        self.modalities = tuple(spec.teacher_dims)
-        self.shared = spec.shared_head
+        shared = JOINT_MODALITIES if spec.shared_head else ()
+        self.names = {m: SHARED if m in shared else m for m in spec.teacher_dims}  # of their heads
         self.ss = nn.Linear(width, spec.config.ss_dim)
-        dims = dict(spec.teacher_dims)
-        if self.shared:
-            dims = {SHARED: dims[self.modalities[0]]}
+        dims = {self.names[modality]: dim for modality, dim in spec.teacher_dims.items()}
         self.mm = nn.ModuleDict({name: nn.Linear(width, dim) for name, dim in dims.items()})
         self.near = near_head(width, spec.config.near_dim) if spec.near_head else None
 
     def forward(self, features: torch.Tensor) -> Embeddings:
         """Turn features ``(B, D)`` into embeddings."""
-        if self.shared:
-            joint = self.mm[SHARED](features)
-            mm = dict.fromkeys(self.modalities, joint)
-        else:
-            mm = {modality: self.mm[modality](features) for modality in self.modalities}
+        outputs = {name: head(features) for name, head in self.mm.items()}
+        mm = {modality: outputs[name] for modality, name in self.names.items()}
         near = None if self.near is None else self.near(features)
         return Embeddings(features, self.ss(features), mm, near)
 

@@ -128,8 +128,8 @@ def similarity_pairs(report: StepReport) -> dict[str, tuple[torch.Tensor, torch.
     batch = report.batch
     first, second = report.views
     pairs = {"view0_view1": (first.ss, second.ss)}
-    for modality, keys in batch.embeddings.items():
+    for modality, ours in first.mm.items():
         rows = batch.present[modality]
         if rows.any():
-            pairs[f"imu_{modality}"] = (first.mm[modality][rows], keys[rows])
+            pairs[f"imu_{modality}"] = (ours[rows], batch.embeddings[modality][rows])
     return pairs

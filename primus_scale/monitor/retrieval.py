@@ -32,7 +32,7 @@ def measure_retrieval(
     present: Mapping[str, torch.Tensor],
     at_once: int,
 ) -> Retrieval:
-    """Recall@1 between IMU and each teacher; the same answer on every rank.
+    """Recall@1 between IMU and each teacher with a head; the same answer on every rank.
 
     imu ``(V, C, T)``; embeddings ``(V, D)`` and present ``(V,)`` bool by modality. All ranks call
     this at the same time with the same arguments: a model that is partitioned over ranks (ZeRO
@@ -43,7 +43,8 @@ def measure_retrieval(
     own = _share(len(imu))
     parts = [encode(imu[rows]).mm for rows in own.split(at_once)]
     result = Retrieval({}, {})
-    for modality in (name for name in TEACHER_MODALITIES if name in embeddings):
+    heads = parts[0].keys() & embeddings.keys()
+    for modality in (name for name in TEACHER_MODALITIES if name in heads):
         rows = present[modality]
         if int(rows.sum()) < 2:
             continue  # a single window would always find itself

@@ -34,8 +34,8 @@ class Pairs(NamedTuple):
     of_keys: torch.Tensor
 
 
-class Contrast(NamedTuple):
-    """A contrastive loss.
+class TermLoss(NamedTuple):
+    """The loss of a term.
 
     loss: 0-d, this rank's share; its mean over ranks is the loss of the global batch.
     rows: 0-d int64, the number of valid rows in the global batch; the same on every rank.
@@ -71,7 +71,7 @@ def contrastive(
     same_cosine: float | None = None,
     no_negatives: Pairs | None = None,
     reduction: Literal["sum", "mean"] = "sum",
-) -> Contrast:
+) -> TermLoss:
     """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
 
     For the n valid rows of the global batch, with queries q and keys k at temperature t, it is
@@ -108,7 +108,7 @@ def contrastive(
             losses = losses / 2
         rows = all_valid.sum()
         share = torch.where(valid, losses, 0.0).sum() * (world_size() / rows.clamp(min=1))
-    return Contrast(share, rows)
+    return TermLoss(share, rows)
 
 
 def info_nce(

@@ -1,16 +1,18 @@
-"""The PRIMUS objective: contrastive terms over views, teachers, neighbours and time.
+"""The PRIMUS objective: terms over views, teachers, neighbours and time.
 
     imu_video, imu_text               view 0 against the teachers' embeddings of the same window
     imu_imu                           view 0 against view 1
     neighbour_video, neighbour_text   view 0 against the teachers' embeddings of its neighbours
     neighbour_imu                     view 0 against the stored IMU embeddings of its neighbours
     imu_near                          windows of one session, near in time, in view 1 (``near``)
+    imu_signal                        against the signal teacher's embedding of the same window:
+                                      view 0, contrastive; or both views, by ``regression``
 
 With w_t the weight of a term and L_t its loss, the objective is
 
     L = sum over t of w_t * L_t.
 
-A term has K keys for each window: K = 1, except for neighbour terms with
+A contrastive term has K keys for each window: K = 1, except for neighbour terms with
 ``objective.neighbours.combine=each``. With L_tk the contrastive loss (``contrastive``) against the
 k-th keys, and n_k the number of windows that have a k-th key,
 
@@ -30,10 +32,11 @@ import torch
 
 from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.contrast import Contrast, GlobalRows, contrastive, gather_rows
+from primus_scale.objective.contrast import GlobalRows, TermLoss, contrastive, gather_rows
 from primus_scale.objective.near import near_contrast
 from primus_scale.objective.positives import Positives, direct_positives, neighbour_positives
-from primus_scale.objective.terms import Term, weighted_terms
+from primus_scale.objective.regression import regression
+from primus_scale.objective.terms import Term, is_regression, weighted_terms
 from primus_scale.sample import IMU, Batch
 from primus_scale.support import Neighbours
 
@@ -72,21 +75,26 @@ def primus_loss(
     of weight 0 are not computed.
     """
     weights = weighted_terms(config)
-    modalities = sorted({term.modality for term in weights if term.kind != "near"})
+    contrasted = (t for t in weights if t.kind != "near" and not is_regression(t, config))
+    modalities = sorted({term.modality for term in contrasted})
     queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in modalities}
     total = view0.ss.new_zeros((), dtype=torch.float32)
     terms, rows = {}, {}
     for term, weight in weights.items():
-        temperature = temperatures[term.family]
         if term.kind == "near":
             assert view1.near is not None, f"{term.name} has weight, but the encoder has no head"
             near = gather_rows(view1.near)
-            contrast = near_contrast(near, temperature, batch.origin, config.near)
+            found = near_contrast(near, temperatures[term.family], batch.origin, config.near)
+        elif is_regression(term, config):
+            predictions = [view.mm[term.modality] for view in (view0, view1)]
+            targets, valid = batch.embeddings[term.modality], batch.present[term.modality]
+            found = regression(predictions, targets, valid)
         else:
             positives = _positives(term, view1, batch, neighbours, config)
-            contrast = _contrast(queries[term.modality], positives, temperature, config)
-        total = total + weight * contrast.loss
-        terms[term.name], rows[term.name] = contrast.loss.detach(), contrast.rows
+            temperature = temperatures[term.family]
+            found = _contrast(queries[term.modality], positives, temperature, config)
+        total = total + weight * found.loss
+        terms[term.name], rows[term.name] = found.loss.detach(), found.rows
     return LossOutput(total, terms, rows)
 
 
@@ -105,7 +113,7 @@ def _positives(
 
 def _contrast(
     queries: GlobalRows, positives: Positives, temperature: torch.Tensor, config: ObjectiveConfig
-) -> Contrast:
+) -> TermLoss:
     """A term's loss L_t; see the formula of the module."""
     ids = positives.ids if config.mask_duplicate_keys else None
     same_moment = positives.same_moment if config.mask_duplicate_keys else None
@@ -125,4 +133,4 @@ def _contrast(
     ]
     rows = torch.stack([contrast.rows for contrast in contrasts]).sum()
     weighted = torch.stack([contrast.loss * contrast.rows for contrast in contrasts]).sum()
-    return Contrast(weighted / rows.clamp(min=1), rows)
+    return TermLoss(weighted / rows.clamp(min=1), rows)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from primus_scale.config import NearConfig
 from primus_scale.distributed.collectives import gather, world_size
-from primus_scale.objective.contrast import Contrast, GlobalRows
+from primus_scale.objective.contrast import GlobalRows, TermLoss
 from primus_scale.objective.positives import gather_origins
 from primus_scale.sample import Origin
 
@@ -67,7 +67,7 @@ def near_masks(local: Origin, everywhere: Origin, config: NearConfig) -> NearMas
 
 def near_contrast(
     embeddings: GlobalRows, temperature: torch.Tensor, origin: Origin, config: NearConfig
-) -> Contrast:
+) -> TermLoss:
     """The loss of the module on a rank's rows; shares and gradients as ``contrastive``.
 
     origin: of the rank's windows. rows: windows of the global batch with positives and negatives
@@ -83,10 +83,10 @@ def near_contrast(
         if share > 0:
             parts.append((share, _contrast(logits, masks.positives, masks.global_negatives)))
     loss = torch.stack([weight * part.loss for weight, part in parts]).sum()
-    return Contrast(loss, parts[0][1].rows)
+    return TermLoss(loss, parts[0][1].rows)
 
 
-def _contrast(logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> Contrast:
+def _contrast(logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> TermLoss:
     """The loss of logits ``(B, N)``, whose rows are those of this rank."""
     count = positives.sum(1)
     valid = (count > 0) & negatives.any(1)
@@ -96,4 +96,4 @@ def _contrast(logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Te
     losses = functional.softplus(of_negatives - logits) * positives
     means = torch.where(valid, losses.sum(1) / count.clamp(min=1), 0.0)
     rows = gather(valid).sum()
-    return Contrast(means.sum() * (world_size() / rows.clamp(min=1)), rows)
+    return TermLoss(means.sum() * (world_size() / rows.clamp(min=1)), rows)

@@ -14,7 +14,7 @@ from primus_scale.config import NeighboursConfig, ObjectiveConfig, SupportConfig
 from primus_scale.distributed.collectives import gather
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.terms import weighted_terms
-from primus_scale.sample import IMU, Batch
+from primus_scale.sample import IMU, JOINT_MODALITIES, Batch
 from primus_scale.support import (
     Exclusion,
     Neighbours,
@@ -135,6 +135,8 @@ def _teacher_queries(
 def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
     """The global batch as entries of a support set: the same, in the same order, on every rank."""
     uid = gather(batch.uid)
+    # The signal teacher's embeddings are no keys and no queries.
+    modalities = [name for name in batch.embeddings if name in JOINT_MODALITIES]
     return SupportEntries(
         uid=uid,
         recording=gather(batch.recording),
@@ -142,10 +144,10 @@ def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
         start_s=gather(batch.start_s),
         embeddings={
             IMU: gather(view0.ss),
-            **{name: gather(rows) for name, rows in batch.embeddings.items()},
+            **{name: gather(batch.embeddings[name]) for name in modalities},
         },
         present={
             IMU: torch.ones_like(uid, dtype=torch.bool),
-            **{name: gather(rows) for name, rows in batch.present.items()},
+            **{name: gather(batch.present[name]) for name in modalities},
         },
     )

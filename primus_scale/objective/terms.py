@@ -5,30 +5,34 @@ Source: arXiv 2411.15127, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
-from primus_scale.sample import IMU
+from primus_scale.sample import IMU, SIGNAL
 
-FAMILIES = ("mm", "ss", "near")  # of terms: multimodal, self-supervised, near in time
+# Of terms: multimodal, self-supervised, near in time, the signal teacher.
+FAMILIES = ("mm", "ss", "near", "signal")
+
+Space = TypeVar("Space")  # what is known about a teacher's embeddings
 
 
 @dataclass(frozen=True)
 class Term:
-    """A contrastive term: each window against keys.
+    """A term: each window against keys.
 
     name: in logs, and of its weight in ``objective.weights``. modality: of the keys. family:
     selects the temperature. kind: ``direct`` where the keys are embeddings of the window itself,
     ``neighbour`` where they are embeddings of its neighbours in the support set; the queries are
     then of view 0, from the encoder's head for the modality (``imu``: the self-supervision head).
     ``near``: queries and keys are of view 1, from the head for near windows (``objective.near``).
+    The term of the family ``signal`` may be a regression onto its keys (``objective.signal``).
     """
 
     name: str
     modality: str
-    family: Literal["mm", "ss", "near"]
+    family: Literal["mm", "ss", "near", "signal"]
     kind: Literal["direct", "neighbour", "near"]
 
 
@@ -40,6 +44,7 @@ TERMS = (
     Term("neighbour_text", modality="text", family="mm", kind="neighbour"),
     Term("neighbour_imu", modality=IMU, family="ss", kind="neighbour"),
     Term("imu_near", modality=IMU, family="near", kind="near"),
+    Term("imu_signal", modality=SIGNAL, family="signal", kind="direct"),
 )
 
 
@@ -59,10 +64,33 @@ def uses_near(config: ObjectiveConfig) -> bool:
     return any(term.kind == "near" for term in weighted_terms(config))
 
 
+def uses_signal(config: ObjectiveConfig) -> bool:
+    """Whether the term ``imu_signal`` is computed, so that the encoder needs a head for it."""
+    return any(term.modality == SIGNAL for term in weighted_terms(config))
+
+
+def is_regression(term: Term, config: ObjectiveConfig) -> bool:
+    """Whether ``term`` is a regression onto its keys, without temperature and negatives."""
+    return term.family == "signal" and config.signal.loss == "regression"
+
+
 def temperature_configs(config: ObjectiveConfig) -> dict[str, TemperatureConfig]:
-    """The temperatures of the model, by family: that of near windows only where it is used."""
+    """The temperatures of the model, by family: those beside PRIMUS's two only where used."""
     configs = dict.fromkeys(FAMILIES[:2], config.temperature)
-    return {**configs, "near": config.near.temperature} if uses_near(config) else configs
+    if uses_near(config):
+        configs["near"] = config.near.temperature
+    if uses_signal(config) and config.signal.loss == "contrastive":
+        configs["signal"] = config.signal.temperature
+    return configs
+
+
+def with_heads(config: ObjectiveConfig, spaces: Mapping[str, Space]) -> dict[str, Space]:
+    """Those of the teachers' ``spaces``, by modality, that the encoder has a head for.
+
+    The signal's is made only where its term is computed: shards that hold its embeddings as well
+    then give the same run as shards that do not.
+    """
+    return {m: space for m, space in spaces.items() if m != SIGNAL or uses_signal(config)}
 
 
 def check_objective(config: ObjectiveConfig, modalities: Collection[str]) -> None:
@@ -75,8 +103,9 @@ def check_objective(config: ObjectiveConfig, modalities: Collection[str]) -> Non
         raise ValueError("all of objective.weights are 0; there is nothing to learn")
     for term, weight in weights.items():
         if term.modality != IMU and term.modality not in modalities:
+            teacher = "handcrafted" if term.modality == SIGNAL else "TEACHER"
             raise ValueError(
                 f"objective.weights.{term.name} is {weight:g} but the data holds no "
-                f"{term.modality} embeddings; set it to 0, or run `primus-scale shards embed` "
-                f"with a {term.modality} teacher"
+                f"{term.modality} embeddings; set it to 0, or run `primus-scale shards embed "
+                f"--{term.modality} {teacher}`"
             )

@@ -1,7 +1,7 @@
-"""Frozen encoders of video frames and of texts, whose embeddings supervise the IMU encoder.
+"""Frozen encoders whose embeddings supervise the IMU encoder: of frames, of texts, of the signal.
 
-teachers = build_teachers(config.teachers, device)    # {"video": Teacher, "text": Teacher}
-batch = attach_teacher_embeddings(batch, teachers)    # live mode, once a step
+teachers = build_teachers(config.teachers, windows, device)  # {"video": Teacher, "text": Teacher}
+batch = attach_teacher_embeddings(batch, teachers)          # live mode, once a step
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from primus_scale.config import TeachersConfig
-from primus_scale.sample import TEACHER_MODALITIES
+from primus_scale.sample import JOINT_MODALITIES, SIGNAL, WindowFormat
 from primus_scale.storage.names import nearest
 from primus_scale.teachers.base import (
     Teacher,
@@ -20,7 +20,9 @@ from primus_scale.teachers.base import (
     attach_teacher_embeddings,
     check_teachers,
     embed_windows,
+    window_samples,
 )
+from primus_scale.teachers.handcrafted import HandcraftedFeatures
 from primus_scale.teachers.hub import build_hub_teacher
 from primus_scale.teachers.packaged import EfficientNetLite0, MiniLM
 
@@ -32,6 +34,7 @@ __all__ = [
     "build_teachers",
     "check_teachers",
     "embed_windows",
+    "window_samples",
 ]
 
 PACKAGED: dict[str, dict[str, Callable[[str, torch.device | str, int], Teacher]]] = {
@@ -40,14 +43,22 @@ PACKAGED: dict[str, dict[str, Callable[[str, torch.device | str, int], Teacher]]
 }
 
 
-def build_teachers(config: TeachersConfig, device: torch.device | str) -> dict[str, Teacher]:
-    """The teachers that ``config`` names, by modality, on ``device``. Raises as `build_teacher`."""
-    names = {modality: getattr(config, modality) for modality in TEACHER_MODALITIES}
-    return {
+def build_teachers(
+    config: TeachersConfig, windows: WindowFormat, device: torch.device | str
+) -> dict[str, Teacher]:
+    """The teachers that ``config`` names, by modality, on ``device``. Raises as `build_teacher`.
+
+    windows: what their samples mean, for the teacher of the signal.
+    """
+    names = {modality: getattr(config, modality) for modality in JOINT_MODALITIES}
+    teachers = {
         modality: build_teacher(modality, name, device, batch=config.batch)
         for modality, name in names.items()
         if name
     }
+    if config.signal:
+        teachers[SIGNAL] = HandcraftedFeatures(config.signal, windows, device, config.batch)
+    return teachers
 
 
 def build_teacher(

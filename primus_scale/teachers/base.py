@@ -1,4 +1,4 @@
-"""The base class of teachers, and the embedding of a window from its frames or texts.
+"""The base class of teachers, and the embedding of a window from its frames, texts or samples.
 
 The embedding stage, which stores embeddings as float16 in packed shards, and live mode, which
 computes them in the step, both call `embed_windows`. So they agree up to float16 rounding.
@@ -14,11 +14,12 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from primus_scale.sample import Batch
+from primus_scale.sample import SIGNAL, Batch
 from primus_scale.storage.foreign import decode_picture
 
 Encode = Callable[[Sequence[Any]], torch.Tensor]
@@ -28,10 +29,10 @@ Run = Callable[[Encode, Iterable[Sequence[Any]]], Iterable[torch.Tensor]]
 class Teacher(ABC):
     """A frozen encoder of one modality.
 
-    name: as given in the configuration. modality: ``video`` or ``text``. dim: width D of an
-    embedding. key: digest of weights and preprocessing; embeddings may be mixed only if their keys
-    are equal. space: digest of the weights only; both towers of a CLIP model have the same, since
-    they embed into one space. batch: units in one forward pass.
+    name: as given in the configuration. modality: ``video``, ``text`` or ``signal``. dim: width D
+    of an embedding. key: digest of weights and preprocessing; embeddings may be mixed only if their
+    keys are equal. space: digest of the weights only; both towers of a CLIP model have the same,
+    since they embed into one space. batch: units in one forward pass.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Teacher(ABC):
         self.batch = batch
 
     def units(self, items: tuple[Any, ...]) -> tuple[Hashable, ...]:
-        """The units of a window that are encoded: by default each frame or each text."""
+        """The units of a window that are encoded: by default each of its items."""
         return items
 
     @abstractmethod
@@ -82,7 +83,8 @@ def embed_windows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One embedding a window: the normalised mean of its units' normalised embeddings.
 
-    ``items`` holds B tuples of JPEG frames (video) or of texts. Returns the embeddings ``(B, D)``
+    ``items`` holds B tuples of JPEG frames (video), of texts, or of the window's samples (signal,
+    ``window_samples``). Returns the embeddings ``(B, D)``
     float32, zero where a window has no item, and the mask ``(B,)`` bool of the windows that have
     one, both on the teacher's device. A unit that occurs several times is encoded once: windows of
     one moment from several devices have the same frames. ``run``: see `Teacher.encode`.
@@ -99,6 +101,11 @@ def embed_windows(
     return functional.normalize(sums, dim=-1), present
 
 
+def window_samples(imu: np.ndarray) -> list[tuple[bytes, ...]]:
+    """The samples of each window ``(B, C, T)`` as its one item for ``embed_windows``: float32."""
+    return [(window.tobytes(),) for window in imu.astype(np.float32)]
+
+
 def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> Batch:
     """The batch with embeddings and masks in place of its frames and texts (live mode).
 
@@ -106,7 +113,10 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
     Raises ValueError where the batch has no frames or texts that a teacher needs, and, naming the
     window, where a frame cannot be decoded.
     """
+    sources: dict[str, Sequence[tuple[Any, ...]] | None]
     sources = {"video": batch.frames, "text": batch.texts}
+    if SIGNAL in teachers:
+        sources[SIGNAL] = window_samples(batch.imu.cpu().numpy())
     embeddings, present = dict(batch.embeddings), dict(batch.present)
     for modality, teacher in teachers.items():
         items = sources[modality]

@@ -36,8 +36,9 @@ from primus_scale.objective.terms import (
     temperature_configs,
     uses_near,
     uses_neighbours,
+    with_heads,
 )
-from primus_scale.sample import Batch
+from primus_scale.sample import JOINT_MODALITIES, TEACHER_MODALITIES, Batch
 from primus_scale.storage.folder import Folder
 from primus_scale.support import RingSupportSet, SupportSet
 from primus_scale.teachers import (
@@ -146,8 +147,8 @@ def check_embeddings(config: Config, data: ShardSet) -> None:
 
 def _check_teacher_names(named: TeachersConfig, data: ShardSet) -> None:
     """In embedded mode a teacher need not be named; a name that is given must be the shards'."""
-    for modality, wanted in (("video", named.video), ("text", named.text)):
-        space = data.teachers.get(modality)
+    for modality in TEACHER_MODALITIES:
+        wanted, space = getattr(named, modality), data.teachers.get(modality)
         if wanted and (space is None or space.teacher != wanted):
             found = f"{space.teacher!r} ({space.dim} wide)" if space else "no teacher"
             raise ValueError(
@@ -172,9 +173,10 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     announce(describe_order(config.data, data, config.train.batch))
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
-        teachers = build_teachers(config.teachers, runtime.device)
+        teachers = build_teachers(config.teachers, data.index.window_format, runtime.device)
     spaces = spaces_of(teachers) or dict(data.teachers)
     check_objective(config.objective, spaces)  # live teachers are known only now
+    spaces = with_heads(config.objective, spaces)
     validation = _load_validation(config, data, teachers, spaces)
 
     encoder = fresh_encoder(config, data, spaces)
@@ -239,13 +241,14 @@ def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
 def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:
     """An encoder with new weights, the same on every rank."""
     torch.manual_seed(config.seed)
+    joint = [spaces[modality].space for modality in JOINT_MODALITIES if modality in spaces]
     return build_encoder(
         config.encoder,
         channels=len(data.index.channels),
         samples=data.index.window_samples,
         rate_hz=data.index.rate_hz,
         teacher_dims={modality: space.dim for modality, space in spaces.items()},
-        shared=len(spaces) > 1 and len({space.space for space in spaces.values()}) == 1,
+        shared=len(joint) > 1 and len(set(joint)) == 1,
         near=uses_near(config.objective),
         mean=data.mean,
         std=data.std,

@@ -1,7 +1,7 @@
 """``shards embed``: frozen teachers over window shards, written as packed shards.
 
     embed("s3://bucket/windows", "s3://bucket/packed", video="openai/clip-vit-base-patch32",
-          device="cuda", workers=8)
+          signal="handcrafted", device="cuda", workers=8)
 
 Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
 folder (``shards.tasks.store``): a picture that devices of one moment share goes through the
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.shard_set import ShardSet, list_places
 from primus_scale.distributed.storage_lock import held
+from primus_scale.sample import WindowFormat
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
 from primus_scale.teachers import Teacher, build_teachers
@@ -93,6 +94,7 @@ def embed(
     *,
     video: str | None = None,
     text: str | None = None,
+    signal: Literal["handcrafted"] | None = None,
     order: str = "sessions",
     block: int = 256,
     seed: int = 0,
@@ -106,13 +108,13 @@ def embed(
 ) -> ShardIndex:
     """Embed the window shards at ``windows_url`` and write packed shards to ``out_url``.
 
-    video, text: names of teachers as in ``TeachersConfig``; at least one. order: of ``ORDERS``.
-    block: windows a record, at most. seed: of the order. batch: frames or texts in one forward
-    pass. workers: Ray workers (``shards.tasks.workers``). threads: of each worker, that decode
-    pictures and run teachers (None: this machine's cores divided by workers; 1 on an existing
-    cluster). gpus_per_worker: share of a device, with device cuda. overwrite: replace shards that
-    already lie at ``out_url``. report: called with lines of progress. The same call continues a run
-    that was stopped.
+    video, text, signal: names of teachers as in ``TeachersConfig``; at least one. order: of
+    ``ORDERS``. block: windows a record, at most. seed: of the order. batch: frames, texts or
+    windows in one forward pass. workers: Ray workers (``shards.tasks.workers``). threads: of each
+    worker, that decode pictures and run teachers (None: this machine's cores divided by workers; 1
+    on an existing cluster). gpus_per_worker: share of a device, with device cuda. overwrite:
+    replace shards that already lie at ``out_url``. report: called with lines of progress. The same
+    call continues a run that was stopped.
 
     Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
     the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
@@ -128,7 +130,8 @@ def embed(
     gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
     pool = _EmbeddingPool(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
-    teachers = _set_up_teachers(TeachersConfig(video=video, text=text, batch=batch), device, pool)
+    named = TeachersConfig(video=video, text=text, signal=signal, batch=batch)
+    teachers = _set_up_teachers(named, source.index.window_format, device, pool)
     with held(out_url, instead="another --out"):
         check_output(out_url, overwrite)
         index = _embed(source, out_url, teachers, _Packing(order, block, seed), pool)
@@ -192,13 +195,15 @@ def _choose_threads(threads: int | None, workers: int) -> int:
     return threads
 
 
-def _set_up_teachers(config: TeachersConfig, device: str, pool: _EmbeddingPool) -> _Teachers:
+def _set_up_teachers(
+    config: TeachersConfig, windows: WindowFormat, device: str, pool: _EmbeddingPool
+) -> _Teachers:
     # On the CPU, for their spaces only: the devices are for the workers.
-    teachers = build_teachers(config, "cpu")
+    teachers = build_teachers(config, windows, "cpu")
     if not teachers:
-        raise ValueError("no teacher is named; give --video, --text or both")
+        raise ValueError("no teacher is named; give at least one of --video, --text, --signal")
     spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
-    build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, device)
+    build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, windows, device)
     if device == "cpu" and runs_in_process(pool.workers):
         build = partial(dict, teachers)  # the worker is this process
     return _Teachers(build, spaces, device, config.batch)

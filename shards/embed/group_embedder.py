@@ -24,13 +24,14 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.members import Data, decode_member, encode_npy
 from primus_scale.data.record import decode_window, encode_window, recording_id, session_id
 from primus_scale.data.shard_set import RecordPlace
-from primus_scale.sample import Window, WindowMeta
+from primus_scale.sample import SIGNAL, Window, WindowMeta
 from primus_scale.storage.folder import Folder
 from primus_scale.teachers import (
     Teacher,
     UnreadableFrameError,
     check_teachers,
     embed_windows,
+    window_samples,
 )
 from shards.embed.order import WindowColumns
 from shards.write.checks import check_imu, describe
@@ -96,15 +97,19 @@ class GroupEmbedder:
         self, modality: str, teacher: Teacher, group: Sequence[Window]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings ``(n, D)`` float16 of the group's windows, and mask ``(n,)``."""
-        items: list[tuple[Any, ...]] = [
-            window.frames if modality == "video" else window.meta.texts for window in group
-        ]
         try:
-            vectors, mask = embed_windows(teacher, items, self._pool.map)
+            vectors, mask = embed_windows(teacher, _items(modality, group), self._pool.map)
         except UnreadableFrameError as error:
             owner = next(window for window in group if error.frame in window.frames)
             raise ValueError(f"{describe(owner.meta)}: {error}") from None
         return vectors.to(torch.float16).cpu().numpy(), mask.cpu().numpy()
+
+
+def _items(modality: str, group: Sequence[Window]) -> Sequence[tuple[Any, ...]]:
+    """What a teacher of ``modality`` embeds of each window."""
+    if modality == SIGNAL:
+        return window_samples(np.stack([window.imu for window in group]))
+    return [window.frames if modality == "video" else window.meta.texts for window in group]
 
 
 def pack_columns(metas: Sequence[WindowMeta]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from primus_scale.config import ObjectiveConfig
 from primus_scale.distributed import collectives
@@ -19,6 +20,7 @@ from tests.gloo import Result, run_ranks
 
 ROWS = 16
 DIMS = {"video": 7, "text": 5, "imu": 6}
+TEACHERS = {"video": 7, "text": 5, "signal": 8}
 NEAR_DIM = 4
 WITHIN, BELOW, ABOVE = -2.0, -6.0, 2.0  # log temperatures, against the bounds of the config
 CASES = {
@@ -35,6 +37,8 @@ CASES = {
         "weights": {"imu_near": 0.5},
         "near": {"global_negatives": 0.3, "exclude_s": 5.0, "temperature": {"mode": "log"}},
     },
+    "signal_by_regression": {"weights": {"imu_signal": 2.0}},
+    "signal_by_contrast": {"weights": {"imu_signal": 2.0}, "signal": {"loss": "contrastive"}},
     "duplicates_kept": {"mask_duplicate_keys": False, "neighbours": {"query": "imu"}},
 }
 
@@ -45,21 +49,23 @@ class TinyEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Linear(6 * 10, 16)
-        self.heads = nn.ModuleDict({name: nn.Linear(16, dim) for name, dim in DIMS.items()})
+        dims = DIMS | TEACHERS
+        self.heads = nn.ModuleDict({name: nn.Linear(16, dim) for name, dim in dims.items()})
         self.near = near_head(16, NEAR_DIM)
 
     def forward(self, imu: torch.Tensor) -> Embeddings:
         features = self.body(imu.flatten(1)).tanh()
-        mm = {name: self.heads[name](features) for name in ("video", "text")}
+        mm = {name: self.heads[name](features) for name in TEACHERS}
         return Embeddings(features, self.heads["imu"](features), mm, self.near(features))
 
 
 def make_batch(seed: int, first: int, rows: int) -> Batch:
     """Rows of a global batch of uneven content: the first 4 rows hold no video at all, some rows
-    hold neither video nor text, and narrations repeat across ranks."""
+    hold no teacher's embedding at all, and narrations repeat across ranks."""
     draw = torch.Generator().manual_seed(seed)
     imu = torch.randn(ROWS, 6, 10, generator=draw)
-    embeddings = {name: torch.randn(ROWS, DIMS[name], generator=draw) for name in ("video", "text")}
+    embeddings = {m: torch.randn(ROWS, dim, generator=draw) for m, dim in TEACHERS.items()}
+    embeddings["signal"] = functional.normalize(embeddings["signal"], dim=1)
     embeddings["text"][13] = embeddings["text"][2]
     embeddings["text"][9] = embeddings["text"][2]
     present = {name: torch.rand(ROWS, generator=draw) < 0.7 for name in embeddings}

@@ -10,6 +10,9 @@ from primus_scale.engine.zero_state import StateFiles
 from tests.integration.tiny import (
     NEAR,
     ONE_AFTER_THE_OTHER,
+    SIGNAL,
+    SIGNAL_TEACHER,
+    TEACHERS,
     losses,
     start_ranks,
     tensors_of,
@@ -55,14 +58,15 @@ def assert_same(ours: Path, theirs: Path) -> None:
         (1, ("train.zero_stage=0",)),
         (2, ("train.zero_stage=2", "train.accumulation=2")),
         (2, ("train.zero_stage=3", "train.precision=bf16")),
-        (2, ("train.zero_stage=2", "train.accumulation=2", *NEAR)),
+        (2, ("train.zero_stage=2", "train.accumulation=2", *NEAR, *SIGNAL)),
     ],
 )
 def test_resumed_run_equals_the_straight_one(
     tmp_path: Path, world: int, overrides: tuple[str, ...]
 ) -> None:
     # epochs end within batches
-    shards = write_shards(tmp_path / "shards", windows=44, sessions=True)
+    teachers = {**TEACHERS, **SIGNAL_TEACHER}
+    shards = write_shards(tmp_path / "shards", windows=44, sessions=True, teachers=teachers)
     files = [
         write_run(tmp_path, "straight", shards, WHOLE, *overrides),
         write_run(tmp_path, "resumed", shards, HALF, *overrides),

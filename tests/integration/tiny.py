@@ -34,6 +34,9 @@ TEACHERS = {
     "video": TeacherSpace(dim=24, key="video-key", space="video-space", teacher="random-video"),
     "text": TeacherSpace(dim=16, key="text-key", space="text-space", teacher="random-text"),
 }
+SIGNAL_TEACHER = {
+    "signal": TeacherSpace(dim=12, key="signal-key", space="signal-space", teacher="random-signal")
+}
 Process = subprocess.Popen[str] | fork_server.Forked
 _ranks: list[Process] = []  # that the running test has started
 
@@ -90,6 +93,9 @@ NEAR = (  # overrides for the term on windows near in time, of shards with sessi
     "encoder.name=conv_stats",
     "encoder.size=XS",
 )
+
+
+SIGNAL = ("objective.weights.imu_signal=0.5",)  # of shards with SIGNAL_TEACHER
 
 
 def write_config(config: Config, path: Path) -> Path:

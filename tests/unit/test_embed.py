@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from primus_scale.cli import main
+from primus_scale.config import TeachersConfig
 from primus_scale.data.index import read_index, write_index
 from primus_scale.data.reader import load_windows
 from primus_scale.data.record import encode_window
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import WindowMeta
 from primus_scale.storage.folder import Folder
-from primus_scale.teachers import build_teacher, embed_windows
+from primus_scale.teachers import build_teacher, build_teachers, embed_windows, window_samples
 from shards.embed import embed as stage
 from shards.embed import packing
 from shards.embed.embed import embed
@@ -97,6 +98,24 @@ def test_every_window_is_packed_once_with_its_embeddings(source, tmp_path, clip)
         assert (space.dim, space.key, space.space) == (teacher.dim, teacher.key, teacher.space)
         assert space.teacher == clip
     assert index.provenance == {"seed": 3, "packing_order": "sessions", "packing_seed": 0}
+
+
+def test_the_signal_needs_no_pictures_and_no_texts(source, tmp_path, clip):
+    index = run(source, tmp_path / "packed", clip, video=None, text=None, signal="handcrafted")
+    report = verify(str(tmp_path / "packed"))
+    assert report.ok, str(report)
+    assert report.modalities == {"imu": COUNT, "signal": COUNT}
+    loaded = load_windows(str(tmp_path / "packed"))
+    named = TeachersConfig(signal="handcrafted")
+    teacher = build_teachers(named, index.window_format, "cpu")["signal"]
+    expected, _ = embed_windows(teacher, window_samples(loaded.imu.numpy()))
+    torch.testing.assert_close(loaded.batch.embeddings["signal"], expected, atol=5e-4, rtol=0)
+    assert index.teachers["signal"].key == teacher.key
+
+    beside = run(source, tmp_path / "beside", clip, signal="handcrafted")
+    assert list(beside.teachers) == ["video", "text", "signal"]
+    again = load_windows(str(tmp_path / "beside")).batch
+    assert torch.equal(again.embeddings["signal"], loaded.batch.embeddings["signal"])
 
 
 def test_records_are_parts_of_sessions_which_the_index_tells(source, tmp_path, clip):
@@ -276,7 +295,7 @@ def test_an_unreadable_frame_names_its_window_and_leaves_no_index(tmp_path, clip
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"video": None, "text": None}, "no teacher is named; give --video"),
+        ({"video": None, "text": None}, "no teacher is named; give at least one"),
         ({"video": "efficientnet-lite"}, "nearest packaged one is 'efficientnet-lite0'"),
         ({"order": "time"}, "order is 'time', and none of sessions, shuffled"),
         ({"block": 0}, "block must be at least 1"),
@@ -320,7 +339,8 @@ def test_existing_output_needs_overwrite(source, tmp_path, clip):
 
 def test_commands_embed_and_verify(source, tmp_path, clip, capsys):
     out = str(tmp_path / "packed")
-    flags = ["--src", source, "--out", out, "--text", clip, "--block", "16"]
+    flags = ["--src", source, "--out", out, "--text", clip, "--signal", "handcrafted"]
+    flags += ["--block", "16"]
     assert main(["shards", "embed", *flags]) == 0
     assert "30 windows packed" in capsys.readouterr().out
     assert main(["shards", "verify", out]) == 0

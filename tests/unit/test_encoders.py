@@ -228,6 +228,18 @@ def test_no_teachers_no_multimodal_heads() -> None:
     assert make_encoder(teacher_dims={}, shared=True)(make_imu()).mm == {}
 
 
+def test_the_signal_has_a_head_of_its_own_beside_a_shared_one() -> None:
+    dims = {"video": 8, "text": 8, "signal": 5}
+    for heads in ("auto", "shared"):
+        encoder = make_encoder(teacher_dims=dims, shared=True, heads=heads)
+        assert list(encoder.heads.mm) == ["shared", "signal"]
+        mm = encoder(make_imu()).mm
+        assert mm["video"] is mm["text"]
+        assert {name: rows.shape[1] for name, rows in mm.items()} == dims
+    alone = make_encoder(teacher_dims={"signal": 5}, shared=False, heads="shared")
+    assert list(alone.heads.mm) == ["signal"] and not alone.spec.shared_head
+
+
 def test_stacked_rnn_is_blind_to_scale_and_the_variant_is_not() -> None:
     imu = make_imu()
     for name, blind in (("stacked_rnn", True), ("stacked_rnn_time", False)):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
 from primus_scale.encoders.base import Embeddings
 from primus_scale.objective.loss import primus_loss
 from primus_scale.objective.model import Temperatures
 from primus_scale.objective.neighbours import find_neighbours, support_entries
+from primus_scale.objective.terms import temperature_configs
 from primus_scale.sample import Batch
 from primus_scale.support import RingSupportSet, SupportSpec
 
@@ -17,12 +19,23 @@ pytestmark = pytest.mark.gpu
 
 ROWS = 96
 DIMS = {"imu": 64, "video": 128, "text": 48}
-CONFIG = ObjectiveConfig.model_validate({"neighbours": {"k": 2, "combine": "each"}})
+TEACHERS = {"video": 128, "text": 48, "signal": 96}
+NEIGHBOURS = {"k": 2, "combine": "each"}
+CONFIGS = {
+    "paper": {"neighbours": NEIGHBOURS},
+    "signal by regression": {"neighbours": NEIGHBOURS, "weights": {"imu_signal": 1.0}},
+    "signal by contrast": {
+        "neighbours": NEIGHBOURS,
+        "weights": {"imu_signal": 1.0},
+        "signal": {"loss": "contrastive"},
+    },
+}
 
 
 def make_batch(seed: int) -> Batch:
     draws = torch.Generator().manual_seed(seed)
-    present = {name: torch.rand(ROWS, generator=draws) < 0.7 for name in ("video", "text")}
+    present = {name: torch.rand(ROWS, generator=draws) < 0.7 for name in TEACHERS}
+    vectors = {name: torch.randn(ROWS, dim, generator=draws) for name, dim in TEACHERS.items()}
     numbers = torch.arange(ROWS) + seed * ROWS // 2  # half of the windows come again
     return Batch(
         torch.zeros(ROWS, 6, 8),
@@ -30,7 +43,7 @@ def make_batch(seed: int) -> Batch:
         numbers // 7,
         numbers // 14,
         numbers,
-        {name: torch.randn(ROWS, DIMS[name], generator=draws) for name in present},
+        {name: functional.normalize(rows, dim=1) for name, rows in vectors.items()},
         present,
         start_s=(numbers % 7).double(),
         span_s=1.5,
@@ -43,19 +56,19 @@ def make_view(seed: int, device: str) -> Embeddings:
     def leaf(dim: int) -> torch.Tensor:
         return torch.randn(ROWS, dim, generator=draws).to(device).requires_grad_()
 
-    return Embeddings(leaf(8), leaf(64), {name: leaf(DIMS[name]) for name in ("video", "text")})
+    return Embeddings(leaf(8), leaf(64), {name: leaf(dim) for name, dim in TEACHERS.items()})
 
 
-def run_steps(device: str) -> dict[str, torch.Tensor]:
+def run_steps(device: str, config: ObjectiveConfig) -> dict[str, torch.Tensor]:
     """Four batches through neighbours, loss and ring; everything of the last one."""
-    temperatures = Temperatures(dict.fromkeys(("mm", "ss"), TemperatureConfig())).to(device)
+    temperatures = Temperatures(temperature_configs(config)).to(device)
     support = RingSupportSet(SupportSpec(200, DIMS, minimum_fill=50), device)
     for seed in range(4):
         batch = make_batch(seed).to(device)
         view0, view1 = make_view(seed + 10, device), make_view(seed + 20, device)
-        neighbours = find_neighbours(view0, batch, support, CONFIG.neighbours)
+        neighbours = find_neighbours(view0, batch, support, config.neighbours)
         temperatures.zero_grad()
-        loss = primus_loss(view0, view1, temperatures(), batch, neighbours, CONFIG)
+        loss = primus_loss(view0, view1, temperatures(), batch, neighbours, config)
         loss.total.backward()
         support.enqueue(support_entries(view0, batch))
     assert neighbours.valid.any() and neighbours.uid.device.type == device
@@ -67,13 +80,16 @@ def run_steps(device: str) -> dict[str, torch.Tensor]:
         "temperatures": temperatures.value.grad,
         "ss": view0.ss.grad,
         "view1": view1.ss.grad,
-        **{f"mm.{name}": rows.grad for name, rows in view0.mm.items()},
+        **{f"mm.{name}": rows.grad for name, rows in view0.mm.items() if rows.grad is not None},
         **{f"ring.{name}": held for name, held in support.state_dict().items()},
     }
 
 
-def test_steps_on_cuda_equal_the_cpu():
-    on_cpu, on_cuda = run_steps("cpu"), run_steps("cuda")
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_steps_on_cuda_equal_the_cpu(changes):
+    config = ObjectiveConfig.model_validate(changes)
+    on_cpu, on_cuda = run_steps("cpu", config), run_steps("cuda", config)
+    assert ("mm.signal" in on_cpu) == ("weights" in changes)
     for name, expected in on_cpu.items():
         torch.testing.assert_close(on_cuda[name].cpu(), expected, rtol=1e-4, atol=1e-5)
 

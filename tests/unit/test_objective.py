@@ -19,12 +19,20 @@ from primus_scale.objective.neighbours import (
     support_spec,
 )
 from primus_scale.objective.positives import hash_sets
-from primus_scale.objective.terms import FAMILIES, TERMS, check_objective, uses_neighbours
+from primus_scale.objective.terms import (
+    FAMILIES,
+    TERMS,
+    check_objective,
+    temperature_configs,
+    uses_neighbours,
+    with_heads,
+)
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, RingSupportSet, SupportSpec
 from tests.exclusions import only_uids
 
 DIMS = {"imu": 4, "video": 3, "text": 5}
+TEACHERS = {"video": 3, "text": 5, "signal": 2}
 NAMES = [term.name for term in TERMS]
 TAU = {family: torch.tensor(0.1) for family in FAMILIES}
 
@@ -43,8 +51,15 @@ def make_batch(rows: int = 6, video: list[int] | None = None) -> Batch:
         recording=uid + 100,
         session=uid + 200,
         label=uid,
-        embeddings={"video": torch.randn(rows, 3) * present[:, None], "text": torch.randn(rows, 5)},
-        present={"video": present, "text": torch.ones(rows, dtype=torch.bool)},
+        embeddings={
+            "video": torch.randn(rows, 3) * present[:, None],
+            "text": torch.randn(rows, 5),
+            "signal": torch.nn.functional.normalize(torch.randn(rows, 2), dim=1),
+        },
+        present={
+            "video": present,
+            **dict.fromkeys(("text", "signal"), torch.ones(rows, dtype=torch.bool)),
+        },
     )
 
 
@@ -52,7 +67,7 @@ def make_view(rows: int = 6) -> Embeddings:
     return Embeddings(
         torch.randn(rows, 9),
         torch.randn(rows, 4, requires_grad=True),
-        {name: torch.randn(rows, DIMS[name], requires_grad=True) for name in ("video", "text")},
+        {m: torch.randn(rows, dim, requires_grad=True) for m, dim in TEACHERS.items()},
         torch.randn(rows, 7, requires_grad=True),
     )
 
@@ -330,6 +345,21 @@ def test_check_names_the_weight_without_data():
         check_objective(weights(neighbour_video=1.0), ["text"])
     with pytest.raises(ValueError, match=r"objective\.weights are 0"):
         check_objective(weights(), ["video"])
+    with pytest.raises(ValueError, match=r"imu_signal is 1 .* shards embed --signal handcrafted`"):
+        check_objective(weights(imu_signal=1.0), ["video", "text"])
+
+
+def test_the_signal_has_a_head_and_a_temperature_only_where_its_term_needs_them():
+    spaces = {"video": 1, "signal": 2}
+    contrast = {"weights": {"imu_signal": 1.0}, "signal": {"loss": "contrastive"}}
+    for changes, heads, families in (
+        ({}, {"video"}, ["mm", "ss"]),
+        ({"weights": {"imu_signal": 1.0}}, {"video", "signal"}, ["mm", "ss"]),
+        (contrast, {"video", "signal"}, ["mm", "ss", "signal"]),
+    ):
+        config = ObjectiveConfig.model_validate(changes)
+        assert with_heads(config, spaces).keys() == heads
+        assert list(temperature_configs(config)) == families
 
 
 @pytest.mark.parametrize(

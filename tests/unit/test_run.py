@@ -1,13 +1,23 @@
 """What a run refuses before it builds anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from primus_scale.data.schedule import describe_order
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.train.run import open_data
-from tests.integration.tiny import NEAR, TEACHERS, tiny_config, write_shards
+from primus_scale.objective.terms import with_heads
+from primus_scale.train.run import fresh_encoder, open_data
+from tests.integration.tiny import (
+    NEAR,
+    SIGNAL,
+    SIGNAL_TEACHER,
+    TEACHERS,
+    tiny_config,
+    write_shards,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +25,7 @@ from tests.integration.tiny import NEAR, TEACHERS, tiny_config, write_shards
     [
         ("efficientnet-lite0", "video", r"embeddings of 'random-video' \(24 wide\)"),
         ("minilm", "text", r"embeddings of no teacher; leave teachers\.text unset"),
+        ("handcrafted", "signal", r"embeddings of no teacher; leave teachers\.signal unset"),
     ],
 )
 def test_teacher_that_is_not_that_of_the_shards_is_refused(
@@ -24,6 +35,22 @@ def test_teacher_that_is_not_that_of_the_shards_is_refused(
     config = tiny_config(tmp_path / "out", shards, f"teachers.{modality}={name}")
     with pytest.raises(ValueError, match=rf"teachers\.{modality} is '{name}', but .*{problem}"):
         open_data(config, world=1)
+
+
+def test_a_third_teacher_leaves_the_encoder_as_it_is_unless_its_term_is_used(
+    tmp_path: Path,
+) -> None:
+    """The head that video and text share, its weights included; without weight no head at all."""
+    pair = {"video": TEACHERS["video"], "text": replace(TEACHERS["video"], key="text-key")}
+    shards = write_shards(tmp_path / "shards", teachers={**pair, **SIGNAL_TEACHER})
+    data = ShardSet.open(shards)
+    for overrides, heads in (((), ["shared"]), (SIGNAL, ["shared", "signal"])):
+        config = tiny_config(tmp_path / "out", shards, *overrides)
+        encoder = fresh_encoder(config, data, with_heads(config.objective, data.teachers))
+        without = fresh_encoder(config, data, pair)
+        assert list(encoder.heads.mm) == heads
+        for name, weights in without.state_dict().items():
+            assert torch.equal(encoder.state_dict()[name], weights), name
 
 
 def test_teacher_of_the_shards_may_be_named(tmp_path: Path) -> None:

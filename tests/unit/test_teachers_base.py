@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from primus_scale.config import TeachersConfig
 from primus_scale.data.index import TeacherSpace
-from primus_scale.sample import Batch
+from primus_scale.sample import CHANNELS, UNITS, Batch, WindowFormat
 from primus_scale.teachers import (
     Teacher,
     UnreadableFrameError,
     attach_teacher_embeddings,
     build_teacher,
+    build_teachers,
     check_teachers,
     embed_windows,
+    window_samples,
 )
 from primus_scale.teachers.base import decode_frame, digest_weights
 from tests import crafted
@@ -108,6 +111,16 @@ def test_live_mode_puts_embeddings_in_place_of_texts():
     assert batch.present["text"].tolist() == [True, False, True, True, True]
     assert batch.frames is None
     assert batch.texts is None
+
+
+def test_live_mode_embeds_the_signal_of_windows_without_texts_and_frames():
+    windows = WindowFormat(CHANNELS, UNITS, 40, 50.0)
+    teachers = build_teachers(TeachersConfig(signal="handcrafted"), windows, "cpu")
+    imu = torch.randn(len(ITEMS), 6, 40, generator=torch.Generator().manual_seed(0))
+    batch = attach_teacher_embeddings(make_batch(imu=imu, texts=None, frames=None), teachers)
+    expected, _ = embed_windows(teachers["signal"], window_samples(imu.numpy()))
+    assert torch.equal(batch.embeddings["signal"], expected)
+    assert batch.present["signal"].all()
 
 
 def test_live_mode_on_packed_shards_is_refused():
