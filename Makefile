@@ -32,7 +32,7 @@ $(DATA)/few_shot/test/index.json: | $(SETUP)
 
 $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 	$(BIN)/primus-scale shards embed --src $(DATA)/windows/$* --out $(DATA)/packed/$* \
-		--video efficientnet-lite0 --text minilm --overwrite
+		--video efficientnet-lite0 --text minilm --signal handcrafted --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
 # Files are dealt to the workers in their order, so each worker makes the fixtures of a file once.

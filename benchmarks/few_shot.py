@@ -34,7 +34,7 @@ from primus_scale.config_file import load_config
 from primus_scale.evaluate import pool_reports
 from primus_scale.storage.files import check_writable, write_atomically
 
-VIDEO_TEACHER, TEXT_TEACHER = "efficientnet-lite0", "minilm"
+TEACHERS = ("--video", "efficientnet-lite0", "--text", "minilm", "--signal", "handcrafted")
 COMMAND = (sys.executable, "-m", "primus_scale.cli")
 
 
@@ -148,8 +148,8 @@ def _build_data(out: Path, split: int, order: str) -> None:
     for part in (path.name for path in (data / "windows").iterdir()):
         if not (data / "packed" / part / "index.json").exists():
             source, packed = str(data / "windows" / part), str(data / "packed" / part)
-            options = ("--video", VIDEO_TEACHER, "--text", TEXT_TEACHER, "--order", order)
-            run_command(log, "shards", "embed", "--src", source, "--out", packed, *options)
+            options = ("--src", source, "--out", packed, "--order", order)
+            run_command(log, "shards", "embed", *options, *TEACHERS)
 
 
 def _pretrain_and_evaluate(out: Path, chain: Chain, overrides: Sequence[str]) -> Path:
