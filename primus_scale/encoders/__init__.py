@@ -57,10 +57,19 @@ def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[floa
     stats = config.pooling == "stats"
     gravity = config.gravity and (stats or config.name == "conv_stats")
     standardise = GravityFrame(mean, std) if gravity else Standardise(mean, std)
+    keep = config.features == "all"
+    if keep and not (stats or config.name == "conv_stats"):
+        raise ValueError(
+            f"encoder.features=all keeps pooled statistics, which encoder.name={config.name} has "
+            "with encoder.pooling=stats only; set that, or encoder.features=last"
+        )
     if config.name == "stacked_rnn":
-        return StackedRnn(spec.channels, spec.samples, standardise if stats else None)
+        statistics = standardise if stats else None
+        return StackedRnn(spec.channels, spec.samples, statistics, keep_statistics=keep)
     if config.name == "stacked_rnn_time":
-        return StackedRnnTime(spec.samples, standardise, stats=stats)
+        return StackedRnnTime(spec.samples, standardise, stats=stats, keep_statistics=keep)
     if config.name == "conv_stats":
-        return ConvStats(config.size, standardise)
-    return Transformer(config.size, config.patch, spec.samples, standardise, stats=stats)
+        return ConvStats(config.size, standardise, keep_statistics=keep)
+    return Transformer(
+        config.size, config.patch, spec.samples, standardise, stats=stats, keep_statistics=keep
+    )

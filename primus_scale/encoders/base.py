@@ -94,7 +94,11 @@ class EncoderSpec:
 
 
 class Backbone(nn.Module):
-    """From imu ``(B, C, T)`` float32 in SI units to features ``(B, D)``; ``width`` is D."""
+    """From imu ``(B, C, T)`` float32 in SI units to features ``(B, D)``.
+
+    The heads take the last ``width`` of the D features. With ``encoder.features=all`` statistics of
+    earlier layers stand before these; otherwise D is ``width``.
+    """
 
     width: int
 
@@ -108,6 +112,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, spec: EncoderSpec) -> None:
         super().__init__()
+        self.width = width
         shared = JOINT_MODALITIES if spec.shared_head else ()
         self.names = {m: SHARED if m in shared else m for m in spec.teacher_dims}  # of their heads
         self.ss = nn.Linear(width, spec.config.ss_dim)
@@ -117,10 +122,11 @@ class Heads(nn.Module):
 
     def forward(self, features: torch.Tensor) -> Embeddings:
         """Turn features ``(B, D)`` into embeddings."""
-        outputs = {name: head(features) for name, head in self.mm.items()}
+        last = features[:, -self.width :]
+        outputs = {name: head(last) for name, head in self.mm.items()}
         mm = {modality: outputs[name] for modality, name in self.names.items()}
-        near = None if self.near is None else self.near(features)
-        return Embeddings(features, self.ss(features), mm, near)
+        near = None if self.near is None else self.near(last)
+        return Embeddings(features, self.ss(last), mm, near)
 
 
 def near_head(width: int, dim: int) -> nn.Module:

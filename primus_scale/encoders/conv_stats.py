@@ -60,10 +60,14 @@ CONVOLUTIONS = (
 
 
 class ConvStats(Backbone):
-    """Backbone: imu ``(B, C, T)`` -> features ``(B, D)`` of the channels of ``standardise``."""
+    """Backbone: imu ``(B, C, T)`` -> features ``(B, D)`` of the channels of ``standardise``.
 
-    def __init__(self, size: str, standardise: Standardise) -> None:
+    keep_statistics: the statistics of all layers stand before the last layer's features.
+    """
+
+    def __init__(self, size: str, standardise: Standardise, *, keep_statistics: bool) -> None:
         super().__init__()
+        self.keep_statistics = keep_statistics
         widths, hidden, self.width = SIZES[size]
         self.standardise = standardise
         channels = standardise.channels
@@ -91,7 +95,7 @@ class ConvStats(Backbone):
             pooled.append(pool_statistics(signal))
         joined = torch.cat(pooled, dim=1).to(dtype)
         features: torch.Tensor = self.head(self.pooled_norm(joined))
-        return features
+        return torch.cat([joined, features], dim=1) if self.keep_statistics else features
 
 
 def _block(inputs: int, outputs: int, convolution: Convolution) -> nn.Sequential:

@@ -18,11 +18,14 @@ class StatisticsPooling(nn.Module):
     each window, and mapped by a linear layer.
 
     channels, sequence: channels of the input and of the sequence. state: width of the state, 0
-    where there is none.
+    where there is none. keep: what was joined stands before the features.
     """
 
-    def __init__(self, channels: int, sequence: int, width: int, *, state: int = 0) -> None:
+    def __init__(
+        self, channels: int, sequence: int, width: int, *, state: int = 0, keep: bool = False
+    ) -> None:
         super().__init__()
+        self.keep = keep
         joined = 2 * (channels + sequence) + state
         self.norm = nn.LayerNorm(joined)
         self.project = nn.Linear(joined, width)
@@ -30,7 +33,7 @@ class StatisticsPooling(nn.Module):
     def forward(
         self, signal: torch.Tensor, sequence: torch.Tensor, state: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Features ``(B, width)``.
+        """Features ``(B, width)``, or more where they are kept.
 
         signal ``(B, C, T)``, sequence ``(B, N, L)``, state ``(B, S)``.
         """
@@ -39,7 +42,7 @@ class StatisticsPooling(nn.Module):
             parts.append(state.float())
         joined = torch.cat(parts, dim=1).to(self.norm.weight.dtype)
         features: torch.Tensor = self.project(self.norm(joined))
-        return features
+        return torch.cat([joined, features], dim=1) if self.keep else features
 
 
 def pool_statistics(signal: torch.Tensor) -> torch.Tensor:

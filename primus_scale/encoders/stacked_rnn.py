@@ -75,13 +75,21 @@ class StackedConvolutions(nn.Module):
 class StackedRnn(Backbone):
     """The paper's backbone: imu ``(B, C, T)`` -> features ``(B, 512)``.
 
-    statistics: the input whose statistics join the state, None for the paper's features. Raises
-    ValueError where ``samples`` is too short for the convolutions.
+    statistics: the input whose statistics join the state, None for the paper's features.
+    keep_statistics: ``encoder.features=all``. Raises ValueError where ``samples`` is too short for
+    the convolutions.
     """
 
     width = FEATURES
 
-    def __init__(self, channels: int, samples: int, statistics: Standardise | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        samples: int,
+        statistics: Standardise | None,
+        *,
+        keep_statistics: bool = False,
+    ) -> None:
         super().__init__()
         _check_length(samples)
         self.input_norm = InputNorm(channels)
@@ -90,7 +98,11 @@ class StackedRnn(Backbone):
         self.standardise = statistics
         if statistics is not None:
             self.pooling = StatisticsPooling(
-                statistics.channels, HIDDEN_CHANNELS, FEATURES, state=FEATURES
+                statistics.channels,
+                HIDDEN_CHANNELS,
+                FEATURES,
+                state=FEATURES,
+                keep=keep_statistics,
             )
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
@@ -107,19 +119,29 @@ class StackedRnnTime(Backbone):
     """The variant: keeps gravity, has ReLU between blocks, and its GRU scans time.
 
     imu ``(B, C, T)`` -> features ``(B, 512)`` of the channels of ``standardise``. stats: pool
-    statistics. Raises ValueError where ``samples`` is too short.
+    statistics. keep_statistics: ``encoder.features=all``. Raises ValueError where ``samples`` is
+    too short.
     """
 
     width = FEATURES
 
-    def __init__(self, samples: int, standardise: Standardise, *, stats: bool) -> None:
+    def __init__(
+        self,
+        samples: int,
+        standardise: Standardise,
+        *,
+        stats: bool,
+        keep_statistics: bool = False,
+    ) -> None:
         super().__init__()
         _check_length(samples)
         self.standardise = standardise
         self.convolutions = StackedConvolutions(standardise.channels, relu=True)
         self.gru = nn.GRU(HIDDEN_CHANNELS, FEATURES)
         self.pooling = (
-            StatisticsPooling(standardise.channels, FEATURES, FEATURES, state=FEATURES)
+            StatisticsPooling(
+                standardise.channels, FEATURES, FEATURES, state=FEATURES, keep=keep_statistics
+            )
             if stats
             else None
         )

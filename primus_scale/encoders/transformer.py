@@ -120,12 +120,20 @@ class Transformer(Backbone):
     """Backbone: imu ``(B, C, T)`` -> features ``(B, D)``, the mean of the last layer's tokens.
 
     stats: the features come from statistics of the tokens and of the channels of ``standardise``.
+    keep_statistics: ``encoder.features=all``.
     No dropout, so that views differ by augmentation alone. Raises ValueError where ``samples``
     does not divide by ``patch``.
     """
 
     def __init__(
-        self, size: str, patch: int, samples: int, standardise: Standardise, *, stats: bool
+        self,
+        size: str,
+        patch: int,
+        samples: int,
+        standardise: Standardise,
+        *,
+        stats: bool,
+        keep_statistics: bool = False,
     ) -> None:
         super().__init__()
         if samples % patch:
@@ -144,7 +152,9 @@ class Transformer(Backbone):
         self.layers = nn.ModuleList(Layer(self.width, heads, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(self.width)
         self.pooling = (
-            StatisticsPooling(standardise.channels, self.width, self.width) if stats else None
+            StatisticsPooling(standardise.channels, self.width, self.width, keep=keep_statistics)
+            if stats
+            else None
         )
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:

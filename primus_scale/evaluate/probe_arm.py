@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from primus_scale.encoders.calibration import fit_calibration
+from primus_scale.encoders.calibration import Calibration, fit_calibration
 from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, best_setting
 from primus_scale.evaluate.draws import Labels
 from primus_scale.evaluate.finetune import Probe, fit_probe
@@ -16,7 +16,7 @@ from primus_scale.evaluate.finetune import Probe, fit_probe
 PROBE_STRENGTHS = (0.01, 0.1, 1.0)
 # By which windows features are standardised. whitened: by the unlabelled ones, and what differs
 # between their sessions is taken out (``encoders.calibration``).
-SCALINGS = ("labelled", "unlabelled", "none")
+SCALINGS = ("labelled", "unlabelled", "whitened", "none")
 
 
 class ProbeArm:
@@ -41,6 +41,7 @@ class ProbeArm:
         self._pool = pool
         self._compute = features
         self._scalings = tuple(scalings)
+        self._whitenings: dict[bytes, Calibration] = {}
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -75,9 +76,7 @@ class ProbeArm:
         strength, scaling = setting["strength"], setting["scaling"]
         features, label = self.features[given.train], self._pool.label[given.train]
         if scaling == "whitened":
-            calibration = fit_calibration(
-                self.features[given.unlabelled], self._pool.session[given.unlabelled], "whitening"
-            )
+            calibration = self._whitening(given.unlabelled)
             probe = fit_probe(calibration.apply(features), label, self._pool.classes, strength)
             return probe.after(calibration)
         rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
@@ -89,3 +88,12 @@ class ProbeArm:
             strength,
             None if scale_by is None else self.features[scale_by],
         )
+
+    def _whitening(self, rows: np.ndarray) -> Calibration:
+        """The whitening by these rows, kept for other probes on them."""
+        key = rows.tobytes()
+        if key not in self._whitenings:
+            self._whitenings[key] = fit_calibration(
+                self.features[rows], self._pool.session[rows], "whitening"
+            )
+        return self._whitenings[key]

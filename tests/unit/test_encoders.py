@@ -118,6 +118,27 @@ def statistics_of(signal: np.ndarray) -> list[float]:
     return means + [0.5 * np.log(variance + 1e-4) for variance in variances]
 
 
+@pytest.mark.parametrize("name", ["conv_stats", "stacked_rnn", "stacked_rnn_time", "transformer"])
+def test_statistics_stand_before_the_features_that_heads_take(name: str) -> None:
+    settings = {"gravity": False} | ({} if name == "conv_stats" else {"pooling": "stats"})
+    torch.manual_seed(3)
+    last = make_encoder(name, **settings)
+    kept = make_encoder(name, **settings, features="all")
+    kept.load_state_dict(last.state_dict())
+    imu = make_imu()
+    few, many = last.eval()(imu), kept.eval()(imu)
+    torch.testing.assert_close(many.features[:, -last.backbone.width :], few.features)
+    torch.testing.assert_close(many.ss, few.ss)
+    signal = kept.backbone.standardise(imu).double().numpy()
+    expected = [statistics_of(window) for window in signal]
+    np.testing.assert_allclose(many.features[:, :12].detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_that_an_encoder_does_not_pool_cannot_be_kept() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.pooling=stats only"):
+        make_encoder("transformer", features="all")
+
+
 @pytest.mark.parametrize("gravity", [True, False])
 @pytest.mark.parametrize("name", ["stacked_rnn", "stacked_rnn_time", "transformer"])
 def test_pooled_statistics_from_their_definition(name: str, gravity: bool) -> None:

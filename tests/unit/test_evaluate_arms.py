@@ -89,17 +89,21 @@ def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_
         for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS):
             accuracy = []
             for trial in trials:
-                given = trial.given
+                given, scaled = trial.given, features
                 rows = {"labelled": given.train, "unlabelled": given.unlabelled}.get(scaling)
+                if scaling == "whitened":
+                    seen = given.unlabelled
+                    whitening = fit_calibration(features[seen], LABEL.session[seen], "whitening")
+                    scaled = whitening.apply(features)
                 probe = fit_probe(
-                    features[given.train],
+                    scaled[given.train],
                     LABEL.label[given.train],
                     len(CLASSES),
                     strength,
                     None if rows is None else features[rows],
                 )
                 target = trial.target
-                accuracy.append(np.mean(probe.predict(features[target]) == LABEL.label[target]))
+                accuracy.append(np.mean(probe.predict(scaled[target]) == LABEL.label[target]))
             found[strength, scaling] = np.mean(accuracy)
         chosen = arm.choose(trials)
         assert found[chosen["strength"], chosen["scaling"]] == max(found.values())
