@@ -114,7 +114,8 @@ def test_a_study_gives_each_variant_its_settings_and_seeds(tmp_path: Path) -> No
     assert trees["default"].objective == demo.objective
     assert (study.seeds_of("default"), study.seeds_of("near_alone")) == ((0, 1), (0,))
     terms = dict(demo.objective.weights)
-    for name in terms:
+    assert trees["with_imu_signal"].objective.weights.imu_signal > 0
+    for name in [name for name, weight in terms.items() if weight]:
         weights = dict(trees[f"without_{name}"].objective.weights)
         assert weights == {**terms, name: 0}
     assert {tree.train for tree in trees.values()} == {demo.train}
