@@ -23,7 +23,7 @@ from pydantic import Field
 from primus_scale.config import ConfigModel
 from primus_scale.config_file import merge_settings, parse_config
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
-from primus_scale.evaluate.results import format_interval
+from primus_scale.evaluate.results import best_baselines, format_interval
 from primus_scale.storage.names import check_name
 from primus_scale.storage.yaml_text import read_yaml
 
@@ -105,10 +105,9 @@ def _row(title: str, few_shot: Mapping[str, Any], arm: str) -> str:
 
 
 def _gain_row(title: str, pooled: Mapping[str, Any]) -> str:
-    cells = []
-    for k, row in pooled["few_shot"].items():
-        gains = pooled["paired"][k].get("pretrained", {})
-        names = [name for name in FIXED_BASELINES if name in gains]
-        best = max(names, key=lambda name: row[name]["mean"], default=None)
-        cells.append("-" if best is None else format_interval(gains[best], "+"))
+    best, paired = best_baselines(pooled), pooled["paired"]
+    cells = [
+        format_interval(paired[k]["pretrained"][best[k]], "+") if k in best else "-"
+        for k in pooled["few_shot"]
+    ]
     return "| " + " | ".join([title, *cells]) + " |"

@@ -1,6 +1,6 @@
 """What an arm of the few-shot comparison is: a way to classify windows from a few labelled ones.
 
-An arm gets one pool of windows, and predicts the classes of some rows from the labels of others.
+An arm gets the windows of a task, and predicts the classes of some rows from the labels of others.
 It chooses its settings (penalty and scaling of a probe; learning rate and steps of a training) by
 trials. In a trial some of the label people are held out, and take the part of the test people.
 """
@@ -20,7 +20,7 @@ Setting = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True)
-class Pool:
+class TaskWindows:
     """All windows of a task, those of label people first.
 
     imu ``(n, C, T)`` float32 in SI units; label ``(n,)`` class ids; session ``(n,)`` names.
@@ -37,7 +37,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of a pool that an arm may learn from, and the seed of its random choices.
+    """The rows of a task that an arm may learn from, and the seed of its random choices.
 
     train: windows whose labels may be used. unlabelled: windows that may be used without their
     labels, all those of label people who are not held out.
@@ -72,19 +72,19 @@ class Arm(Protocol):
         """Class ids of the rows ``target``."""
 
 
-def score(pool: Pool, trial: Trial, answers: np.ndarray) -> float:
+def score(windows: TaskWindows, trial: Trial, answers: np.ndarray) -> float:
     """Accuracy of ``answers``, class ids of the trial's held-out rows."""
-    return float(np.mean(answers == pool.label[trial.target]))
+    return float(np.mean(answers == windows.label[trial.target]))
 
 
 def best_setting(
-    arm: Arm, pool: Pool, trials: Sequence[Trial], settings: Sequence[Setting]
+    arm: Arm, windows: TaskWindows, trials: Sequence[Trial], settings: Sequence[Setting]
 ) -> Setting:
     """The setting with the best mean accuracy in ``trials``; of equal ones the first."""
     scores = [
         np.mean(
             [
-                score(pool, trial, arm.predict(trial.given, trial.target, setting))
+                score(windows, trial, arm.predict(trial.given, trial.target, setting))
                 for trial in trials
             ]
         )

@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
 
-from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows, Trial, best_setting
 from primus_scale.evaluate.draws import Labels
 
 TREES = 300
@@ -25,8 +25,8 @@ class ForestArm:
     trains = False
     deterministic = False
 
-    def __init__(self, pool: Pool, features: Callable[[], np.ndarray]):
-        self._pool = pool
+    def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
+        self._windows = windows
         self._compute = features
 
     def trials(self, k: Labels) -> int:
@@ -36,7 +36,7 @@ class ForestArm:
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; of settings with equal accuracy the one of the smallest leaves."""
         settings = [{"leaf_windows": number} for number in LEAF_WINDOWS]
-        return best_setting(self, self._pool, trials, settings)
+        return best_setting(self, self._windows, trials, settings)
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; the seed determines the trees."""
@@ -44,7 +44,7 @@ class ForestArm:
             TREES, min_samples_leaf=setting["leaf_windows"], random_state=given.seed
         )
         features = self._compute()
-        forest.fit(features[given.train], self._pool.label[given.train])
+        forest.fit(features[given.train], self._windows.label[given.train])
         answers: np.ndarray = forest.predict(features[target])
         return answers
 
@@ -55,8 +55,8 @@ class RidgeArm:
     trains = False
     deterministic = True
 
-    def __init__(self, pool: Pool, features: Callable[[], np.ndarray]):
-        self._pool = pool
+    def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
+        self._windows = windows
         self._compute = features
 
     @cached_property
@@ -70,13 +70,13 @@ class RidgeArm:
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""
         settings = [{"scaling": scaling} for scaling in RIDGE_SCALINGS]
-        return best_setting(self, self._pool, trials, settings)
+        return best_setting(self, self._windows, trials, settings)
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``."""
         rows = {"labelled": given.train, "unlabelled": given.unlabelled}[setting["scaling"]]
         scaler = StandardScaler().fit(self._features[rows])
         model = RidgeClassifierCV(RIDGE_PENALTIES)
-        model.fit(scaler.transform(self._features[given.train]), self._pool.label[given.train])
+        model.fit(scaler.transform(self._features[given.train]), self._windows.label[given.train])
         answers: np.ndarray = model.predict(scaler.transform(self._features[target]))
         return answers

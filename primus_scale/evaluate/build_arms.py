@@ -1,4 +1,4 @@
-"""The arms that a comparison names, built for one pool of windows."""
+"""The arms that a comparison names, built for the windows of a task."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Arm, Pool
+from primus_scale.evaluate.arms import Arm, TaskWindows
 from primus_scale.evaluate.baseline_arms import ForestArm, RidgeArm
-from primus_scale.evaluate.finetune import encode_features
+from primus_scale.evaluate.classifiers import encode_features
 from primus_scale.evaluate.minirocket import MiniRocket
 from primus_scale.evaluate.probe_arm import ProbeArm
 from primus_scale.evaluate.trained_arm import EncoderFactory, TrainedArm
@@ -20,7 +20,7 @@ from primus_scale.signal.features import hand_features
 
 
 def build_arms(
-    pool: Pool,
+    windows: TaskWindows,
     pretrained: nn.Module,
     fresh: EncoderFactory,
     augment: Augment,
@@ -31,18 +31,18 @@ def build_arms(
 
     seed: of the random weights. The features of an arm are computed when they are first needed.
     """
-    imu = cache(lambda: pool.imu.cpu().numpy())
-    crafted = cache(lambda: hand_features(imu(), pool.rate_hz))
-    learned = cache(lambda: encode_features(pretrained, pool.imu))
+    imu = cache(lambda: windows.imu.cpu().numpy())
+    crafted = cache(lambda: hand_features(imu(), windows.rate_hz))
+    learned = cache(lambda: encode_features(pretrained, windows.imu))
 
     def unlearned() -> np.ndarray:
-        return encode_features(fresh(seed).to(pool.imu.device), pool.imu)
+        return encode_features(fresh(seed).to(windows.imu.device), windows.imu)
 
     def convolved() -> np.ndarray:
-        return MiniRocket(imu()[: pool.label_windows]).features(imu())
+        return MiniRocket(imu()[: windows.label_windows]).features(imu())
 
-    probe = partial(ProbeArm, pool=pool)
-    trained = partial(TrainedArm, pool, fresh, augment, config)
+    probe = partial(ProbeArm, windows=windows)
+    trained = partial(TrainedArm, windows, fresh, augment, config)
     build: dict[str, Callable[[], Arm]] = {
         "pretrained": lambda: probe("pretrained", features=learned),
         "pretrained_finetuned": lambda: trained(
@@ -57,7 +57,7 @@ def build_arms(
         "features_whitened": lambda: probe(
             "features_whitened", features=crafted, scalings=("whitened",)
         ),
-        "forest": lambda: ForestArm(pool, crafted),
-        "minirocket": lambda: RidgeArm(pool, convolved),
+        "forest": lambda: ForestArm(windows, crafted),
+        "minirocket": lambda: RidgeArm(windows, convolved),
     }
     return {name: build[name]() for name in config.arms}

@@ -42,7 +42,8 @@ def paired_chart(results: Mapping[str, Any], arm: str) -> Figure:
     axis = figure.subplots()
     columns = list(results["paired"])
     for number, baseline in enumerate(CHART_BASELINES):
-        positions = np.arange(len(columns)) + 0.09 * (number - (len(CHART_BASELINES) - 1) / 2)
+        offset = 2 * ARM_OFFSET * (number - (len(CHART_BASELINES) - 1) / 2)
+        positions = np.arange(len(columns)) + offset
         rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
         _draw_intervals(
             axis, positions, rows, baseline, label=f"over {ARMS[baseline].title}", line=""

@@ -119,7 +119,7 @@ def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
-    """Pool the ``few_shot.json`` files at ``paths`` and write results and report of all.
+    """TaskWindows the ``few_shot.json`` files at ``paths`` and write results and report of all.
 
     Returns the path of the pooled ``few_shot.json``. Raises FileNotFoundError or ValueError naming
     the file that is missing or is no such result, and as ``results.pool``.

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from primus_scale.encoders.calibration import Calibration, fit_calibration
-from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.classifiers import Probe, fit_probe
 from primus_scale.evaluate.draws import Labels
-from primus_scale.evaluate.finetune import Probe, fit_probe
 
 PROBE_STRENGTHS = (0.01, 0.1, 1.0)
 # By which windows features are standardised. whitened: by the unlabelled ones, and what differs
@@ -32,13 +32,13 @@ class ProbeArm:
     def __init__(
         self,
         name: str,
-        pool: Pool,
+        windows: TaskWindows,
         features: Callable[[], np.ndarray],
         scalings: Sequence[str] = SCALINGS,
     ):
         """features: gives them, and is called once, when they are first needed."""
         self._name = name
-        self._pool = pool
+        self._windows = windows
         self._compute = features
         self._scalings = tuple(scalings)
         self._whitenings: dict[bytes, Calibration] = {}
@@ -67,7 +67,7 @@ class ProbeArm:
             {"strength": strength, "scaling": scaling}
             for strength, scaling in itertools.product(PROBE_STRENGTHS, self._scalings)
         ]
-        return best_setting(self, self._pool, trials, settings)
+        return best_setting(self, self._windows, trials, settings)
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; the fit is convex, so it does not depend on the seed."""
@@ -76,17 +76,17 @@ class ProbeArm:
     def fit(self, given: TrainingRows, setting: Setting) -> Probe:
         """The probe that ``predict`` uses."""
         strength, scaling = setting["strength"], setting["scaling"]
-        features, label = self.features[given.train], self._pool.label[given.train]
+        features, label = self.features[given.train], self._windows.label[given.train]
         if scaling == "whitened":
             calibration = self._whitening(given.unlabelled)
-            probe = fit_probe(calibration.apply(features), label, self._pool.classes, strength)
+            probe = fit_probe(calibration.apply(features), label, self._windows.classes, strength)
             return probe.after(calibration)
         rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
         scale_by = rows[scaling]
         return fit_probe(
             features,
             label,
-            self._pool.classes,
+            self._windows.classes,
             strength,
             None if scale_by is None else self.features[scale_by],
         )
@@ -96,6 +96,6 @@ class ProbeArm:
         key = rows.tobytes()
         if key not in self._whitenings:
             self._whitenings[key] = fit_calibration(
-                self.features[rows], self._pool.session[rows], "whitening"
+                self.features[rows], self._windows.session[rows], "whitening"
             )
         return self._whitenings[key]

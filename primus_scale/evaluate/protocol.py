@@ -19,8 +19,9 @@ from torch import nn
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
-from primus_scale.evaluate.arms import Arm, Pool, Setting, TrainingRows, Trial
+from primus_scale.evaluate.arms import Arm, Setting, TaskWindows, TrainingRows, Trial
 from primus_scale.evaluate.build_arms import build_arms
+from primus_scale.evaluate.classifiers import describe_computation
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     Labels,
@@ -31,7 +32,6 @@ from primus_scale.evaluate.draws import (
     keyed_seed,
     possible_labels,
 )
-from primus_scale.evaluate.finetune import describe_computation
 from primus_scale.evaluate.finished_work import FinishedWork, digest
 from primus_scale.evaluate.results import SCHEMA, assemble, format_setting
 from primus_scale.evaluate.statistics import (
@@ -71,11 +71,11 @@ def run_few_shot(
     check_sides(label, test)
     all_k = possible_labels(label, config.k, report)
     device = next(pretrained.parameters()).device
-    pool = _pool(label, test, device)
+    windows = _task_windows(label, test, device)
     records: list[dict[str, Any]] = []
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
-    arms = build_arms(pool, pretrained, fresh, augment, config, seed)
+    arms = build_arms(windows, pretrained, fresh, augment, config, seed)
     keys = _identities(seed, label, test, pretrained, fresh, augment, config)
     finished = finished or FinishedWork()
     for k in all_k:
@@ -116,8 +116,10 @@ def _describe_sides(label: LabelledWindows, test: LabelledWindows) -> dict[str, 
     }
 
 
-def _pool(label: LabelledWindows, test: LabelledWindows, device: torch.device) -> Pool:
-    return Pool(
+def _task_windows(
+    label: LabelledWindows, test: LabelledWindows, device: torch.device
+) -> TaskWindows:
+    return TaskWindows(
         imu=torch.cat([label.imu, test.imu]).to(device),
         label=np.concatenate([label.label, test.label]),
         session=np.concatenate([label.session, test.session]),

@@ -152,26 +152,35 @@ def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
     is one sentence, without any none.
     """
     gains = {k: row.get("pretrained", {}) for k, row in results["paired"].items()}
-    fixed = {k: [name for name in FIXED_BASELINES if name in row] for k, row in gains.items()}
-    best = {
-        k: max(names, key=lambda name: results["few_shot"][k][name]["mean"])
-        for k, names in fixed.items()
-        if names
-    }
+    best = best_baselines(results)
     lines = []
     if crafted := {k: row["features"] for k, row in gains.items() if "features" in row}:
-        told = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in crafted.items()]
+        parts = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in crafted.items()]
         lines.append(
             "the frozen encoder against hand-crafted features, on "
-            f"{people} people never seen: {', '.join(told)}"
+            f"{people} people never seen: {', '.join(parts)}"
         )
-    if best and any(len(names) > 2 for names in fixed.values()):
-        told = [
+    if set(best.values()) - {"features", "random"}:
+        parts = [
             f"{format_interval(gains[k][name], '+')} at k = {k} ({ARMS[name].title})"
             for k, name in best.items()
         ]
-        lines.append(f"against the best baseline without a trained encoder: {', '.join(told)}")
+        lines.append(f"against the best baseline without a trained encoder: {', '.join(parts)}")
     return lines
+
+
+def best_baselines(results: Mapping[str, Any]) -> dict[str, str]:
+    """By k the fixed baseline of the highest mean accuracy that the frozen encoder is paired with.
+
+    A k without such a pair is left out.
+    """
+    best = {}
+    for k, row in results["few_shot"].items():
+        paired = results["paired"][k].get("pretrained", {})
+        names = [name for name in FIXED_BASELINES if name in paired]
+        if names:
+            best[k] = max(names, key=lambda name: row[name]["mean"])
+    return best
 
 
 def format_interval(interval: Mapping[str, float], sign: str = "") -> str:

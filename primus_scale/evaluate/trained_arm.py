@@ -11,15 +11,15 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Pool, Setting, TrainingRows, Trial, score
-from primus_scale.evaluate.draws import Labels
-from primus_scale.evaluate.finetune import (
+from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows, Trial, score
+from primus_scale.evaluate.classifiers import (
     Classifier,
     Training,
     TrainingSettings,
     encode_features,
     predict,
 )
+from primus_scale.evaluate.draws import Labels
 from primus_scale.evaluate.probe_arm import ProbeArm
 
 FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is trained at this share of a fresh one's rates
@@ -52,7 +52,7 @@ class TrainedArm:
 
     def __init__(
         self,
-        pool: Pool,
+        windows: TaskWindows,
         fresh: EncoderFactory,
         augment: Augment,
         config: FewShotConfig,
@@ -60,8 +60,8 @@ class TrainedArm:
     ):
         share = FINETUNE_LR_SHARE if start else 1.0
         self._lrs = tuple(lr * share for lr in config.lrs)
-        self._pool = pool
-        self._label = torch.from_numpy(pool.label).to(pool.imu.device)
+        self._windows = windows
+        self._label = torch.from_numpy(windows.label).to(windows.imu.device)
         self._fresh = fresh
         self._augment = augment
         self._config = config
@@ -93,12 +93,12 @@ class TrainedArm:
                 f"training at a rate of {setting['lr']:g} diverges ({error}); give smaller values "
                 "of lrs"
             ) from None
-        return predict(model, self._pool.imu[self._rows(target)])
+        return predict(model, self._windows.imu[self._rows(target)])
 
     def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
         """Pairs of steps and mean accuracy on held-out people, until early stopping."""
         trainings = [self._training(trial.given, lr) for trial in trials]
-        targets = [self._pool.imu[self._rows(trial.target)] for trial in trials]
+        targets = [self._windows.imu[self._rows(trial.target)] for trial in trials]
         curve: list[tuple[int, float]] = []
         for steps in judged_steps(self._config.steps):
             try:
@@ -106,7 +106,7 @@ class TrainedArm:
             except FloatingPointError:
                 break
             answers = [predict(*pair) for pair in zip(models, targets, strict=True)]
-            scores = [score(self._pool, *pair) for pair in zip(trials, answers, strict=True)]
+            scores = [score(self._windows, *pair) for pair in zip(trials, answers, strict=True)]
             curve.append((steps, float(np.mean(scores))))
             best_steps, _ = max(curve, key=lambda point: (point[1], -point[0]))
             if steps >= max(PATIENCE * best_steps, LEAST_STEPS):
@@ -114,10 +114,10 @@ class TrainedArm:
         return curve
 
     def _training(self, given: TrainingRows, lr: float) -> Training:
-        model = self._initial_model(given).to(self._pool.imu.device)
+        model = self._initial_model(given).to(self._windows.imu.device)
         settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed)
         rows = self._rows(given.train)
-        return Training(model, self._pool.imu[rows], self._label[rows], settings)
+        return Training(model, self._windows.imu[rows], self._label[rows], settings)
 
     def _rows(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(rows).to(self._label.device)
@@ -128,11 +128,11 @@ class TrainedArm:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(given.seed)
                 return Classifier(
-                    encoder, nn.Linear(_width(encoder, self._pool), self._pool.classes)
+                    encoder, nn.Linear(_width(encoder, self._windows), self._windows.classes)
                 )
         encoder, arm = self._start
         probe = arm.fit(given, START_SETTING)
-        head = nn.Linear(probe.weight.shape[1], self._pool.classes)
+        head = nn.Linear(probe.weight.shape[1], self._windows.classes)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(probe.weight))
             head.bias.copy_(torch.from_numpy(np.maximum(probe.bias, -1e4)))
@@ -150,5 +150,5 @@ def judged_steps(limit: int) -> list[int]:
     return [*(number for number in steps if number < limit), limit]
 
 
-def _width(encoder: nn.Module, pool: Pool) -> int:
-    return encode_features(encoder, pool.imu[:1].to(next(encoder.parameters()).device)).shape[1]
+def _width(encoder: nn.Module, windows: TaskWindows) -> int:
+    return encode_features(encoder, windows.imu[:1].to(next(encoder.parameters()).device)).shape[1]

@@ -13,9 +13,9 @@ from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.encoders.calibration import fit_calibration
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
-from primus_scale.evaluate.arms import Pool, TrainingRows
+from primus_scale.evaluate.arms import TaskWindows, TrainingRows
 from primus_scale.evaluate.build_arms import build_arms
-from primus_scale.evaluate.finetune import fit_probe
+from primus_scale.evaluate.classifiers import fit_probe
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS, SCALINGS, ProbeArm
 from primus_scale.evaluate.protocol import make_trials
 from primus_scale.evaluate.trained_arm import PATIENCE, TrainedArm, judged_steps
@@ -23,7 +23,7 @@ from primus_scale.signal.features import hand_features
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
 
 LABEL = make_side(range(6), windows_each=4)
-POOL = Pool(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+POOL = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
 AUGMENT = build_augment((Jitter(sd=0.05),))
 FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from primus_scale.augment import build_augment
 from primus_scale.config.augment import Jitter
-from primus_scale.evaluate.finetune import (
+from primus_scale.evaluate.classifiers import (
     Classifier,
     Training,
     TrainingSettings,
