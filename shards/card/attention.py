@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from primus_scale.monitor.drawing import shown
-from shards.card.sessions import look_twice_at_sessions
+from shards.card.sessions import session_attention
 from shards.report import FLAG, REASONS, REFUSE
 
 GRAVITY_RANGE = (9.5, 10.1)  # m/s2, of the median over a placement's windows
-REFUSED_SHARE = 0.2
-RATE_TOLERANCE = 0.01
-ONE_PERSON_SHARE = 0.5
-REPEATED_SHARE = 0.3
+REFUSED_SHARE = 0.2  # of the planned windows
+RATE_TOLERANCE = 0.01  # of the nominal rate
+ONE_PERSON_SHARE = 0.5  # of the hours
+DISTINCT_SHARE = 0.3  # of the narrations
 MOST_LETTERS = 400  # of an example
 VERDICTS = {FLAG: "flagged", REFUSE: "refused"}
 
@@ -51,14 +51,14 @@ def lags(ingest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def attention(figures: Mapping[str, Any]) -> list[str]:
-    """Sentences, the gravest first; empty where nothing stands out."""
+    """Sentences for the head of the card, the gravest first; empty where nothing stands out."""
     ingest = figures["ingest"]
     return [
         *(_of_ingest(figures, ingest) if ingest else ()),
         *(_of_gates(ingest) if ingest else ()),
         *_of_signal(figures),
         *_of_people(figures),
-        *look_twice_at_sessions(figures["sessions"]),
+        *session_attention(figures["sessions"]),
         *_of_text(figures),
     ]
 
@@ -144,7 +144,7 @@ def _of_text(figures: Mapping[str, Any]) -> Iterator[str]:
         sentence, count = text["repeated"][0]
         share = count / text["narrations"]
         distinct = text["distinct"] / text["narrations"]
-        if distinct < REPEATED_SHARE:
+        if distinct < DISTINCT_SHARE:
             yield (
                 f"Only {100 * distinct:.0f} % of the narrations are distinct; the commonest "
                 f"({sentence!r}) makes {100 * share:.1f} %. Equal texts in one batch are false "

@@ -15,10 +15,11 @@ Sensors = Sequence[Mapping[str, Any]]
 
 
 def gate_tables(gates: Mapping[str, Any]) -> dict[str, Any]:
-    """Rates, dropped rows, every gate's figure, devices, refusals by label of ``describe_gates``.
+    """What ``templates/gates.html`` shows of ``gates``, which is from ``describe_gates``.
 
-    ``groups`` has tables of a few sensors each, those with most findings first where there are
-    more than are shown.
+    sensors: names of all. groups: tables of at most COLUMNS sensors side by side (rates, rows left
+    out, a figure for each gate); of more than MOST_SENSORS those with most findings. devices,
+    labels: a row each. left_out: recordings and reasons of devices that were not used.
     """
     sensors = gates["sensors"]
     names = list(sensors)
@@ -44,7 +45,7 @@ def _group(sensors: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
         "names": names,
         "rates": {
             "recordings": [f"{one['recordings']:,}" for one in some],
-            "measured rate, Hz": [_spread(one["rate_hz"]) for one in some],
+            "measured rate, Hz": [_format_spread(one["rate_hz"]) for one in some],
             "nominal rate, Hz": [
                 ", ".join(f"{hz:g}" for hz in one["nominal_rate_hz"]) or "–" for one in some
             ],
@@ -73,7 +74,7 @@ def _gate_rows(sensors: Sensors) -> Iterator[dict[str, Any]]:
     for name, found in by_gate.items():
         first = next(gate for gate in found if gate)
         limits = sorted({limit for gate in found if gate for limit in gate["thresholds"]})
-        told = " to ".join(dict.fromkeys(_figure(x, first) for x in (limits[0], limits[-1])))
+        told = " to ".join(dict.fromkeys(_as_text(x, first) for x in (limits[0], limits[-1])))
         yield {
             "name": name,
             "what": first["what"],
@@ -81,7 +82,7 @@ def _gate_rows(sensors: Sensors) -> Iterator[dict[str, Any]]:
             "verdict": VERDICTS[first["verdict"]],
             "flag": first["flag"],
             "cells": [
-                gate and {**gate, **{key: _figure(gate[key], gate) for key in ("worst", "median")}}
+                gate and {**gate, **{key: _as_text(gate[key], gate) for key in ("worst", "median")}}
                 for gate in found
             ],
         }
@@ -96,15 +97,15 @@ def _device(name: str, device: Mapping[str, Any]) -> dict[str, Any]:
             ", ".join(device["placements"]),
             "; ".join(axes or "not known" for axes in device["axes"]),
             ", ".join(f"{part:+.2f}" for part in direction) if direction else "–",
-            _spread(device["gravity"]),
-            _spread(device["tilt"]),
-            _spread(device["agreement"]),
+            _format_spread(device["gravity"]),
+            _format_spread(device["tilt"]),
+            _format_spread(device["agreement"]),
             f"{device['windows']:,}",
             f"{device['refused']:,}",
         ],
         "beyond": [
-            f"{gate['gate']}: {_figure(gate['worst'], gate)} {gate['what']}, beyond "
-            f"{_figure(gate['thresholds'][0], gate)} in {gate['beyond']:,} of {gate['of']:,} "
+            f"{gate['gate']}: {_as_text(gate['worst'], gate)} {gate['what']}, beyond "
+            f"{_as_text(gate['thresholds'][0], gate)} in {gate['beyond']:,} of {gate['of']:,} "
             "recordings"
             for gate in device["gates"]
             if gate["beyond"]
@@ -124,15 +125,15 @@ def _label(name: str, label: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figure(value: float, gate: Mapping[str, Any]) -> str:
-    """A figure of a gate: shares in percent."""
+def _as_text(value: float, gate: Mapping[str, Any]) -> str:
+    """A figure of a gate as text, shares in percent."""
     if gate["what"].startswith("share"):
         return f"{100 * value:.3g} %"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _spread(values: Sequence[float] | None) -> str:
-    """Median, and the range where there is one."""
+def _format_spread(values: Sequence[float] | None) -> str:
+    """Median, smallest and largest (``describe_gates``) as text; one number where all are equal."""
     if values is None:
         return "–"
     median, low, high = (f"{value:.4g}" for value in values)

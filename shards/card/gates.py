@@ -1,8 +1,8 @@
 """What the gates found, over all recordings: every figure against its threshold, by sensor.
 
-``ingest.json`` has a report of each device of each recording. Here they are put together by the
-names of devices, as JSON for ``card.json`` and the page. The gates are those of
-``shards.signal.sensor_gates``, whatever they are.
+``ingest.json`` has a report of each device of each recording. Here they are joined by the name of
+the device, as JSON for ``card.json`` and the page. The gates are the tables ``SENSOR_GATES`` and
+``DEVICE_GATES`` of ``shards.signal``, so a new gate appears on the card by itself.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from shards.signal.gate import Gate, Subject
 from shards.signal.sensor_gates import SENSOR_GATES
 
 REPORT = TypeAdapter(IngestReport)
-# Rows of a sensor, in the words of the card, and where its report counts them.
-ROWS = {
+# Kinds of rows that a sensor's file may hold: words on the card, and the field of SensorReport that
+# counts them.
+ROW_KINDS = {
     "a duplicate": "duplicates",
     "without a time": "untimed",
     "invalid": "invalid",
@@ -39,8 +40,8 @@ ROWS = {
 
 
 @dataclass
-class _Gathered:
-    """A gate's figures of one sensor or device over the recordings."""
+class _GateFigures:
+    """One gate's figures of one sensor or device over all recordings."""
 
     gate: Gate
     thresholds: set[float] = field(default_factory=set)
@@ -81,11 +82,11 @@ class _Gathered:
         }
 
 
-class _Gates:
-    """The figures of a table of gates for one sensor or device."""
+class _GateTable:
+    """The figures of all gates of a table for one sensor or device."""
 
     def __init__(self, table: Sequence[Gate]) -> None:
-        self._gathered = [_Gathered(gate) for gate in table]
+        self._gathered = [_GateFigures(gate) for gate in table]
 
     def add(self, subject: Subject, recording: str) -> list[Finding]:
         """Findings on the subject."""
@@ -99,7 +100,7 @@ class _Gates:
 
 @dataclass
 class _SensorFigures:
-    gates: _Gates = field(default_factory=lambda: _Gates(SENSOR_GATES))
+    gates: _GateTable = field(default_factory=lambda: _GateTable(SENSOR_GATES))
     rates_hz: list[float] = field(default_factory=list)
     nominal_hz: set[float] = field(default_factory=set)
     samples: int = 0
@@ -119,25 +120,25 @@ class _SensorFigures:
         self.gaps += sensor.gaps
         self.gap_s += sensor.gap_s
         self.filled += sensor.filled
-        self.rows.update({name: getattr(sensor, count) for name, count in ROWS.items()})
+        self.rows.update({name: getattr(sensor, count) for name, count in ROW_KINDS.items()})
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "recordings": len(self.rates_hz),
-            "rate_hz": _spread(self.rates_hz),
+            "rate_hz": _median_and_ends(self.rates_hz),
             "nominal_rate_hz": sorted(self.nominal_hz),
             "samples": self.samples,
             "gaps": self.gaps,
             "gap_share": self.gap_s / max(self.seconds, self.gap_s, 1e-9),
             "filled": self.filled,
-            "rows": {name: self.rows[name] / max(self.samples, 1) for name in ROWS},
+            "rows": {name: self.rows[name] / max(self.samples, 1) for name in ROW_KINDS},
             "gates": self.gates.as_list(),
         }
 
 
 @dataclass
 class _DeviceFigures:
-    gates: _Gates = field(default_factory=lambda: _Gates(DEVICE_GATES))
+    gates: _GateTable = field(default_factory=lambda: _GateTable(DEVICE_GATES))
     devices: list[DeviceReport] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,16 +148,16 @@ class _DeviceFigures:
             "placements": sorted({device.placement for device in self.devices}),
             "axes": sorted({device.axes for device in self.devices}),
             "gravity_direction": np.mean(directions, axis=0).tolist() if directions else None,
-            "gravity": _spread([d.gravity for d in self.devices if d.gravity is not None]),
-            "tilt": _spread([d.tilt.slope for d in self.devices if d.tilt]),
-            "agreement": _spread([d.tilt.correlation for d in self.devices if d.tilt]),
+            "gravity": _median_and_ends([d.gravity for d in self.devices if d.gravity is not None]),
+            "tilt": _median_and_ends([d.tilt.slope for d in self.devices if d.tilt]),
+            "agreement": _median_and_ends([d.tilt.correlation for d in self.devices if d.tilt]),
             "windows": sum(device.windows for device in self.devices),
             "refused": sum(sum(device.refused.values()) for device in self.devices),
             "gates": self.gates.as_list(),
         }
 
 
-def _spread(values: Sequence[float]) -> list[float] | None:
+def _median_and_ends(values: Sequence[float]) -> list[float] | None:
     """Median, smallest and largest."""
     return [float(np.median(values)), min(values), max(values)] if values else None
 
@@ -249,7 +250,7 @@ def kind_of(sensor: SensorReport) -> str:
 
 
 def _limits(settings: Mapping[str, object]) -> SensorLimits:
-    """Those of the report; of a gate that is younger than the report, the default."""
+    """The limits of a report's settings; the default of a gate that is newer than the report."""
     names = {one.name for one in fields(SensorLimits)} & settings.keys()
     build: Callable[..., SensorLimits] = SensorLimits
     said = {name: settings[name] for name in names}
@@ -259,7 +260,7 @@ def _limits(settings: Mapping[str, object]) -> SensorLimits:
 
 
 def _with_recording(found: Sequence[Finding], recording: str) -> Iterator[dict[str, Any]]:
-    """Each once: what the report says first, then what its figures say by themselves."""
+    """``found`` as JSON, each finding once: the report holds some of those judged here again."""
     seen: set[tuple[str, str, str]] = set()
     for finding in found:
         key = (finding.gate, finding.where, f"{finding.figure:.4g}")

@@ -19,18 +19,18 @@ from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.teachers.base import UnreadableFrameError, decode_frame
 from shards.card.attention import attention, failures, lags, rate_deviations, refusals
-from shards.card.figures import (
+from shards.card.charts import (
     GREY,
     ORANGE,
     STANDARD_GRAVITY,
-    bars_figure,
-    histogram_figure,
-    lag_figure,
-    modality_figure,
-    people_figure,
-    rates_figure,
-    window_figure,
-    words_figure,
+    bars_chart,
+    histogram_chart,
+    lag_chart,
+    modality_chart,
+    people_chart,
+    rates_chart,
+    window_chart,
+    words_chart,
 )
 from shards.card.gate_tables import MOST_LABELS, MOST_SENSORS, gate_tables
 from shards.card.stats import collect_statistics
@@ -141,16 +141,16 @@ def _charts(figures: Mapping[str, Any]) -> dict[str, Figure | None]:
     labels = figures["hours_by_label"]
     verbs = {verb: float(count) for verb, count in text["verbs"]} if text else {}
     return {
-        "modality": modality_figure(figures["hours_by_modality"]),
-        "placement": bars_figure(figures["hours_by_placement"], "hours"),
-        "people": people_figure(figures["hours_by_person"]),
-        "label": bars_figure(labels, "hours") if set(labels) != {"(none)"} else None,
-        "gravity": histogram_figure(gravity, "median |acceleration|, m/s2", mark=STANDARD_GRAVITY)
+        "modality": modality_chart(figures["hours_by_modality"]),
+        "placement": bars_chart(figures["hours_by_placement"], "hours"),
+        "people": people_chart(figures["hours_by_person"]),
+        "label": bars_chart(labels, "hours") if set(labels) != {"(none)"} else None,
+        "gravity": histogram_chart(gravity, "median |acceleration|, m/s2", mark=STANDARD_GRAVITY)
         if gravity
         else None,
-        "rotation": histogram_figure(rotation, "rotation, rad/s", log=True) if rotation else None,
-        "words": words_figure(text["words"]) if text else None,
-        "verbs": bars_figure(verbs, "narrations", GREY) if text else None,
+        "rotation": histogram_chart(rotation, "rotation, rad/s", log=True) if rotation else None,
+        "words": words_chart(text["words"]) if text else None,
+        "verbs": bars_chart(verbs, "narrations", GREY) if text else None,
         "refused": None,
         "rates": None,
         "lags": None,
@@ -164,9 +164,9 @@ def _ingest_charts(
     refused, deviations, reports = refusals(ingest), rate_deviations(ingest), lags(ingest)
     hours = {reason: n * figures["window_s"] / 3600 for reason, n in refused.most_common()}
     return {
-        "refused": bars_figure(hours, "hours of planned windows", ORANGE) if refused else None,
-        "rates": rates_figure(deviations) if deviations else None,
-        "lags": lag_figure(reports) if reports else None,
+        "refused": bars_chart(hours, "hours of planned windows", ORANGE) if refused else None,
+        "rates": rates_chart(deviations) if deviations else None,
+        "lags": lag_chart(reports) if reports else None,
     }
 
 
@@ -179,16 +179,16 @@ def _example(figures: Mapping[str, Any], window: Window) -> dict[str, Any]:
     meta = window.meta
     where = (meta.dataset, meta.recording, meta.device, meta.placement, meta.person)
     return {
-        "trace": window_figure(window, figures["channels"], figures["units"], figures["rate_hz"]),
+        "trace": window_chart(window, figures["channels"], figures["units"], figures["rate_hz"]),
         "where": [part for part in where if part],
         "start_s": meta.start_s,
         "label": meta.label,
-        "frames": [_thumbnail(frame) for frame in _spread(window.frames)],
+        "frames": [_thumbnail(frame) for frame in _some_evenly(window.frames)],
         "texts": meta.texts,
     }
 
 
-def _spread(frames: Sequence[bytes]) -> list[bytes]:
+def _some_evenly(frames: Sequence[bytes]) -> list[bytes]:
     """A few frames, evenly spread from first to last."""
     if len(frames) <= SHOWN_FRAMES:
         return list(frames)

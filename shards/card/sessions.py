@@ -28,7 +28,7 @@ class SessionCounts:
         self._narrated: set[int] = set()
 
     def add(self, meta: WindowMeta) -> None:
-        """Take in one window."""
+        """Count one window."""
         session = session_id(meta)
         self._windows[session] += 1
         if meta.label is not None:
@@ -37,13 +37,13 @@ class SessionCounts:
             self._narrated.add(session)
 
     def figures(self, source: ShardSet) -> dict[str, Any]:
-        """As JSON: their number, windows of the median and the shortest, and what they hold.
+        """As JSON: the number of sessions, windows of the median and the shortest one, and labels.
 
-        labelled: sessions with labels and without narrations, which would tell more than a label.
-        one_label: those of them that hold one label only. Where not all windows were counted, and
-        the indexes tell nothing of sessions, numbers of windows are estimates.
+        labelled: sessions with labels and without narrations, since narrations tell more than a
+        label. one_label: those of them with one label only. Numbers of windows are from the
+        indexes. Where these have no sessions, they are estimated from the windows counted.
         """
-        windows = _told(source) or self._estimated(source)
+        windows = _windows_by_index(source) or self._estimated(source)
         labels = [held for session, held in self._labels.items() if session not in self._narrated]
         return {
             "count": len(windows),
@@ -60,8 +60,8 @@ class SessionCounts:
         return {session: scale * count for session, count in self._windows.items()}
 
 
-def _told(source: ShardSet) -> Counter[int] | None:
-    """Windows of each session as the indexes tell them; None where one does not."""
+def _windows_by_index(source: ShardSet) -> Counter[int] | None:
+    """Windows of each session according to the indexes; None where an index has no sessions."""
     windows: Counter[int] = Counter()
     for index in source.indexes:
         for shard in index.shards:
@@ -70,8 +70,8 @@ def _told(source: ShardSet) -> Counter[int] | None:
     return windows if windows.total() == source.windows else None
 
 
-def look_twice_at_sessions(sessions: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences on the figures of sessions where they do not serve training."""
+def session_attention(sessions: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on what is wrong with the sessions, for ``attention``; sessions: ``figures``."""
     one, labelled = sessions["one_label"], sessions["labelled"]
     if 2 * one > labelled:
         yield (

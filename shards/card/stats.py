@@ -21,11 +21,11 @@ from primus_scale.sample import CHANNELS, Window, WindowMeta
 from primus_scale.storage.folder import Folder
 from shards.card.gates import REPORT, describe_gates
 from shards.card.sessions import SessionCounts
-from shards.card.words import count_verbs
+from shards.card.verbs import count_verbs
 from shards.report import INGEST_NAME
 
 MODALITIES = ("IMU, video and text", "IMU and video", "IMU and text", "IMU only")
-READ_AHEAD = 64
+READ_AHEAD = 64  # records
 SHOWN = 12  # windows drawn on the page
 TOP = 20  # verbs and repeated narrations listed
 GRAVITY_EDGES = np.round(np.arange(7.0, 13.01, 0.1), 2)  # m/s2, of a window's median |a|
@@ -50,8 +50,8 @@ class _WindowCounts:
     gyroscope: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     texts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, imu: np.ndarray, meta: WindowMeta, has_video: bool, channels: _Rows) -> None:
-        """Take in one window ``(C, T)``."""
+    def add(self, imu: np.ndarray, meta: WindowMeta, has_video: bool, rows: _SensorRows) -> None:
+        """Count one window; imu ``(C, T)``."""
         self.windows += 1
         for name, counter in self.by.items():
             counter[getattr(meta, name) or "(none)"] += 1
@@ -59,24 +59,24 @@ class _WindowCounts:
         self.modalities[meta.dataset][kind] += 1
         self.recordings.add((meta.dataset, meta.recording))
         self.sessions.add(meta)
-        if channels.accelerometer is not None:
-            magnitude = np.linalg.norm(imu[channels.accelerometer], axis=0)
+        if rows.accelerometer is not None:
+            magnitude = np.linalg.norm(imu[rows.accelerometer], axis=0)
             self.gravity[meta.placement].append(float(np.median(magnitude)))
-        if channels.gyroscope is not None:
-            squares = np.square(imu[channels.gyroscope]).sum(axis=0)
+        if rows.gyroscope is not None:
+            squares = np.square(imu[rows.gyroscope]).sum(axis=0)
             self.gyroscope[meta.placement].append(float(np.sqrt(squares.mean())))
         self.texts.update(meta.texts)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows of the accelerometer's and the gyroscope's axes in a window, where it has them."""
+class _SensorRows:
+    """Rows of a window ``(C, T)`` that hold a sensor's x, y and z; None without that sensor."""
 
     accelerometer: list[int] | None
     gyroscope: list[int] | None
 
     @classmethod
-    def of(cls, channels: Sequence[str]) -> _Rows:
+    def of(cls, channels: Sequence[str]) -> _SensorRows:
         def rows(names: Sequence[str]) -> list[int] | None:
             return [channels.index(name) for name in names] if {*names} <= {*channels} else None
 
@@ -97,10 +97,10 @@ def collect_statistics(
     """
     source = ShardSet.open(urls)
     tally, shown = _WindowCounts(), _Examples(SHOWN, seed)
-    rows = _Rows.of(source.index.channels)
+    sensor_rows = _SensorRows.of(source.index.channels)
     records = _sample(len(source), most, source.windows, seed)
     for number, (window, has_video) in enumerate(_windows(source, records), start=1):
-        tally.add(window.imu, window.meta, has_video, rows)
+        tally.add(window.imu, window.meta, has_video, sensor_rows)
         shown.offer(window)
         if number % 5000 == 0:
             report(f"stats  {number} windows read")
@@ -108,9 +108,10 @@ def collect_statistics(
 
 
 def _sample(records: int, most: int, windows: int, seed: int) -> np.ndarray:
-    """Numbers of the records to read: one drawn from each of as many equal parts.
+    """Numbers of the records to read: one, drawn at random, from each of equally long runs.
 
-    Devices of a moment stand side by side, so that every third record might be of one device.
+    Not every n-th record: the devices of a moment follow each other, so with three devices every
+    third record would be of the same one.
     """
     wanted = min(records, max(1, round(records * most / windows)))
     edges = np.linspace(0, records, wanted + 1).round().astype(int)
@@ -138,7 +139,7 @@ class _Examples:
         self._kept: dict[tuple[str, str], list[tuple[float, Window]]] = defaultdict(list)
 
     def offer(self, window: Window) -> None:
-        """Keep a window for now, by chance: the first of a random order, in each group."""
+        """Keep a window for now: in each group a random sample (those with the smallest draws)."""
         group = self._kept[window.meta.dataset, window.meta.placement]
         draw = self._generator.random()
         if len(group) < self._count or draw < group[-1][0]:
@@ -235,7 +236,7 @@ def _text_figures(texts: Counter[str]) -> dict[str, Any] | None:
 
 
 def _read_ingests(urls: Sequence[str]) -> dict[str, Any] | None:
-    """The recordings that ingestion reported; None for folders that were made another way."""
+    """What ``ingest.json`` of the folders says; None for folders that were made another way."""
     reports = [one for one in map(_read_ingest, urls) if one]
     if not reports:
         return None

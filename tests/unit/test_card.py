@@ -15,7 +15,7 @@ from primus_scale.sample import WindowMeta, window_uid
 from shards.card.attention import attention
 from shards.card.page import write_card
 from shards.card.stats import collect_statistics
-from shards.card.words import count_verbs, narration_verb
+from shards.card.verbs import count_verbs, narration_verb
 from shards.report import (
     DeviceReport,
     IngestReport,

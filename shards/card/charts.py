@@ -1,4 +1,7 @@
-"""The figures of the data card, drawn by matplotlib without a display."""
+"""The charts of the data card, drawn by matplotlib without a display.
+
+In the other modules of this folder a *figure* is a number; ``Figure`` is matplotlib's class.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ BLUE, ORANGE, GREY, GREEN = "#1f6feb", "#d9480f", "#adb5bd", "#2b8a3e"
 AXIS_COLOURS = (BLUE, ORANGE, GREEN)
 MODALITY_COLOURS = dict(zip(MODALITIES, ("#0b2f75", BLUE, GREEN, GREY), strict=True))
 STANDARD_GRAVITY = 9.80665  # m/s2
-WIDTH = 8.6  # inches, of figures that fill the page
+WIDTH = 8.6  # inches, of charts that fill the page
 MOST_BARS = 25  # more cannot be read
 
 
-def modality_figure(hours: Mapping[str, Mapping[str, float]]) -> Figure:
+def modality_chart(hours: Mapping[str, Mapping[str, float]]) -> Figure:
     """Hours of each data set, one bar each, by what is aligned with the IMU."""
-    figure, axis = _figure(0.8 + 0.42 * len(hours))
+    figure, axis = _empty_chart(0.8 + 0.42 * len(hours))
     left = np.zeros(len(hours))
     for kind in MODALITIES:
         values = np.array([row.get(kind, 0.0) for row in hours.values()])
@@ -39,13 +42,13 @@ def modality_figure(hours: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def bars_figure(values: Mapping[str, float], unit: str, colour: str = BLUE) -> Figure:
+def bars_chart(values: Mapping[str, float], unit: str, colour: str = BLUE) -> Figure:
     """One bar a name, the longest first; where there are many, the rest is one bar."""
     bars = dict(list(values.items())[:MOST_BARS])
     if len(values) > MOST_BARS:
         rest = list(values.values())[MOST_BARS:]
         bars[f"{len(rest)} others together"] = sum(rest)
-    figure, axis = _figure(0.7 + 0.26 * len(bars))
+    figure, axis = _empty_chart(0.7 + 0.26 * len(bars))
     axis.barh(range(len(bars)), list(bars.values()), color=colour)
     _label_bars(axis, list(bars.values()))
     _name_rows(axis, bars)
@@ -53,9 +56,9 @@ def bars_figure(values: Mapping[str, float], unit: str, colour: str = BLUE) -> F
     return figure
 
 
-def people_figure(hours: Mapping[str, float]) -> Figure:
+def people_chart(hours: Mapping[str, float]) -> Figure:
     """Hours of each person in falling order: an even share for all, or most from a few."""
-    figure, axis = _figure(2.4)
+    figure, axis = _empty_chart(2.4)
     axis.bar(np.arange(1, len(hours) + 1), list(hours.values()), color=BLUE, width=0.9)
     axis.set_xlabel("people, in falling order")
     axis.set_ylabel("hours")
@@ -63,7 +66,7 @@ def people_figure(hours: Mapping[str, float]) -> Figure:
     return figure
 
 
-def histogram_figure(
+def histogram_chart(
     histogram: Mapping[str, Any], label: str, *, mark: float | None = None, log: bool = False
 ) -> Figure:
     """Where the windows lie on a scale: a row a placement, the darker the more of its windows.
@@ -72,7 +75,7 @@ def histogram_figure(
     placements would hide one another.
     """
     names = list(histogram["counts"])
-    figure, axis = _figure(1.0 + 0.34 * len(names))
+    figure, axis = _empty_chart(1.0 + 0.34 * len(names))
     edges = np.array(histogram["edges"])
     for row, name in enumerate(names):
         counts = np.array(histogram["counts"][name])[None]
@@ -90,9 +93,9 @@ def histogram_figure(
     return figure
 
 
-def rates_figure(deviations: Mapping[str, Sequence[float]]) -> Figure:
+def rates_chart(deviations: Mapping[str, Sequence[float]]) -> Figure:
     """Measured against nominal rate, in percent, a dot a sensor of a recording, by device."""
-    figure, axis = _figure(0.8 + 0.34 * len(deviations))
+    figure, axis = _empty_chart(0.8 + 0.34 * len(deviations))
     for row, values in enumerate(deviations.values()):
         axis.plot(values, [row] * len(values), "o", color=BLUE, markersize=4.5, alpha=0.5)
     axis.axvspan(-1, 1, color=GREEN, alpha=0.08)
@@ -104,9 +107,9 @@ def rates_figure(deviations: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def lag_figure(lags: Sequence[Mapping[str, Any]]) -> Figure:
+def lag_chart(lags: Sequence[Mapping[str, Any]]) -> Figure:
     """How far pictures lag behind the IMU, and with what confidence, a dot a recording."""
-    figure, axis = _figure(2.8)
+    figure, axis = _empty_chart(2.8)
     for flagged, colour, name in ((False, BLUE, "not flagged"), (True, ORANGE, "flagged")):
         rows = [lag for lag in lags if lag["flagged"] is flagged]
         if rows:
@@ -127,9 +130,9 @@ def lag_figure(lags: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def words_figure(words: Mapping[str, Any]) -> Figure:
+def words_chart(words: Mapping[str, Any]) -> Figure:
     """Lengths of narrations in words."""
-    figure, axis = _figure(2.4)
+    figure, axis = _empty_chart(2.4)
     axis.stairs(words["counts"], words["edges"], fill=True, color=BLUE)
     axis.axvline(words["median"], color="#212529", linewidth=1, linestyle=":")
     axis.set_xlabel("words in a narration")
@@ -137,7 +140,7 @@ def words_figure(words: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def window_figure(
+def window_chart(
     window: Window, channels: Sequence[str], units: Sequence[str], rate_hz: float
 ) -> Figure:
     """The channels of a window over time, those of one unit in one plot."""
@@ -158,20 +161,20 @@ def window_figure(
         if len(rows) <= len(AXIS_COLOURS):
             names = [shown(channels[row], 16) for row in rows]
             axis.legend(lines, names, fontsize=6, frameon=False, loc="upper right", ncols=len(rows))
-        _bare(axis)
+        _hide_frame(axis)
     axis.set_xlabel("s", fontsize=8)
     return figure
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def _empty_chart(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, max(height, 1.2)), layout="constrained")
     axis = figure.subplots()
     axis.set_axisbelow(True)
-    _bare(axis)
+    _hide_frame(axis)
     return figure, axis
 
 
-def _bare(axis: Axes) -> None:
+def _hide_frame(axis: Axes) -> None:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
