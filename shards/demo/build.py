@@ -23,7 +23,6 @@ from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.stopping import ignore_interrupts_in_children
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
-from shards import placements
 from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.hapt import (
     HaptRecording,
@@ -34,14 +33,15 @@ from shards.demo.hapt import (
 )
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.sensor import PLACEMENTS
-from shards.demo.take import MOMENTS, RATE_HZ, WINDOW_S, TakeRequest, perform_take
+from shards.demo.take import RATE_HZ, TAKE_MOMENTS, WINDOW_S, TakeRequest, perform_take
+from shards.placements import WAIST
 from shards.readers.uci import ACTIVITIES, hapt_person
 from shards.write.writer import WindowShardWriter
 
 FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")
-VALIDATION_SHARE = 6  # one validation moment to so many of training
+TRAINING_PER_VALIDATION = 6  # training moments for each validation moment
 LABELLED_HOP_S = 2.5  # between windows of the few-shot task
-WINDOW = round(WINDOW_S * RATE_HZ)
+WINDOW_SAMPLES = round(WINDOW_S * RATE_HZ)
 
 assert HAPT_RATE_HZ == RATE_HZ
 
@@ -67,7 +67,7 @@ def build_demo(
     for validation; each gives a window at each of ``placements`` of the nine placements on the
     body, and these share its ``frames`` pictures of ``pixels`` x ``pixels``. unlabelled_hop_s: time
     between the starts of windows of real IMU for pretraining. workers: processes (None: one a
-    core). report: is told the progress in lines.
+    core). report: called with lines of progress.
 
     Raises ValueError for numbers out of range, FileExistsError where a folder holds shards already
     and ``overwrite`` is not set, FileNotFoundError where a package of the demo is missing, OSError
@@ -76,8 +76,8 @@ def build_demo(
     _check(moments, placements, frames, pixels, unlabelled_hop_s)
     recordings = load_hapt()
     label_people, test_people = people_split(split)
-    own = [recording for recording in recordings if recording.person in label_people]
-    other = [recording for recording in recordings if recording.person in test_people]
+    of_label_people = [recording for recording in recordings if recording.person in label_people]
+    of_test_people = [recording for recording in recordings if recording.person in test_people]
     provenance = _provenance(seed, split, label_people, test_people)
     with _open_writers(out_url, provenance, overwrite) as writers:
         options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}
@@ -85,10 +85,10 @@ def build_demo(
         windows = _perform(train + validation, workers or os.cpu_count() or 1, report)
         last_train = moments * placements
         contents = (
-            windows[:last_train] + [w for r in own for w in _unlabelled(r, unlabelled_hop_s)],
+            [*windows[:last_train], *_unlabelled(of_label_people, unlabelled_hop_s)],
             windows[last_train:],
-            [w for r in own for w in _labelled(r)],
-            [w for r in other for w in _labelled(r)],
+            [*_labelled(of_label_people)],
+            [*_labelled(of_test_people)],
         )
         for (folder, writer), content in zip(writers.items(), contents, strict=True):
             for window in content:
@@ -157,13 +157,13 @@ def plan_takes(
 ) -> tuple[list[TakeRequest], list[TakeRequest]]:
     """Takes for training and for validation; each set goes through its clips in turn.
 
-    Validation has takes of its own of the clips trained on, which tell what was learnt, and takes
-    of clips never trained on, which tell how far it carries.
+    Validation has new takes of the training clips (what was learnt?) and takes of other clips (does
+    it carry over to unseen motions?). options: the other fields of ``TakeRequest``.
     """
     trained = TRAIN_CLIPS + STILL_CLIPS
     wanted = (
         (trained, moments),
-        (VALIDATION_CLIPS + trained, -(-moments // VALIDATION_SHARE)),
+        (VALIDATION_CLIPS + trained, -(-moments // TRAINING_PER_VALIDATION)),
     )
     lists: list[list[TakeRequest]] = []
     number = 0
@@ -171,7 +171,7 @@ def plan_takes(
         lists.append([])
         while left > 0:
             clip = clips[len(lists[-1]) % len(clips)]
-            count = min(MOMENTS, left)
+            count = min(TAKE_MOMENTS, left)
             lists[-1].append(TakeRequest(number=number, clip=clip, moments=count, **options))
             number += 1
             left -= count
@@ -179,20 +179,20 @@ def plan_takes(
 
 
 def _perform(
-    orders: Sequence[TakeRequest], workers: int, report: Callable[[str], None]
+    requests: Sequence[TakeRequest], workers: int, report: Callable[[str], None]
 ) -> list[Window]:
-    """The windows of all takes, in order whatever process made them."""
+    """The windows of all takes, in the order of ``requests``."""
     with ExitStack() as stack:
         if workers == 1:
-            takes: Iterator[list[Window]] = map(perform_take, orders)
+            takes: Iterator[list[Window]] = map(perform_take, requests)
         else:
             # Spawned, not forked: the caller may have started threads.
             context = multiprocessing.get_context("spawn")
-            executor = ProcessPoolExecutor(min(workers, len(orders)), mp_context=context)
+            executor = ProcessPoolExecutor(min(workers, len(requests)), mp_context=context)
             stack.enter_context(executor)
             with ignore_interrupts_in_children():
-                takes = executor.map(perform_take, orders, chunksize=2)
-        return [w for take in _counted(takes, len(orders), report) for w in take]
+                takes = executor.map(perform_take, requests, chunksize=2)
+        return [w for take in _counted(takes, len(requests), report) for w in take]
 
 
 def _counted(
@@ -205,14 +205,18 @@ def _counted(
         yield take
 
 
-def _unlabelled(recording: HaptRecording, hop_s: float) -> Iterator[Window]:
-    for start in window_starts(recording.imu.shape[1], WINDOW, round(hop_s * RATE_HZ)):
-        yield hapt_window(recording, start, label=None)
+def _unlabelled(recordings: Sequence[HaptRecording], hop_s: float) -> Iterator[Window]:
+    hop = round(hop_s * RATE_HZ)
+    for recording in recordings:
+        for start in window_starts(recording.imu.shape[1], WINDOW_SAMPLES, hop):
+            yield hapt_window(recording, start, label=None)
 
 
-def _labelled(recording: HaptRecording) -> Iterator[Window]:
-    for start, label in labelled_windows(recording, WINDOW, round(LABELLED_HOP_S * RATE_HZ)):
-        yield hapt_window(recording, start, ACTIVITIES[label])
+def _labelled(recordings: Sequence[HaptRecording]) -> Iterator[Window]:
+    hop = round(LABELLED_HOP_S * RATE_HZ)
+    for recording in recordings:
+        for start, label in labelled_windows(recording, WINDOW_SAMPLES, hop):
+            yield hapt_window(recording, start, ACTIVITIES[label])
 
 
 def hapt_window(recording: HaptRecording, start: int, label: str | None) -> Window:
@@ -224,10 +228,11 @@ def hapt_window(recording: HaptRecording, start: int, label: str | None) -> Wind
         dataset="hapt",
         recording=name,
         device="smartphone",
-        placement=placements.WAIST,
+        placement=WAIST,
         person=hapt_person(recording.person),
         session=name,
         start_s=start_s,
         label=label,
     )
-    return Window(imu=np.ascontiguousarray(recording.imu[:, start : start + WINDOW]), meta=meta)
+    imu = recording.imu[:, start : start + WINDOW_SAMPLES]
+    return Window(imu=np.ascontiguousarray(imu), meta=meta)

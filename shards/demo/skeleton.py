@@ -34,7 +34,6 @@ JOINTS = (
     "left_elbow",
 )
 HINGES = frozenset({"right_knee", "right_elbow", "left_knee", "left_elbow"})
-HEIGHT_M = 1.62  # of the model at size 1, sole to crown
 
 _METRES_PER_UNIT = 0.25  # the model's file is four times as large as a person
 _TO_Z_UP = Rotation.from_euler("x", 90, degrees=True).as_matrix()  # from the model's frame

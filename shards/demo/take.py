@@ -25,7 +25,7 @@ from shards.demo.skeleton import BodyMotion, Pose
 DATASET = "demo-mocap"
 RATE_HZ = 50.0
 WINDOW_S = 5.0
-MOMENTS = 4  # of one take: its windows follow one another without overlap
+TAKE_MOMENTS = 4  # of a full take; its windows follow one another without overlap
 PERFORMERS = 12
 TEMPO_RANGE = (0.8, 1.25)
 SIZE_RANGE = (0.88, 1.12)  # of bodies; 1 is the model's

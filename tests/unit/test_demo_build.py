@@ -12,7 +12,7 @@ from PIL import Image
 from primus_scale.data.index import ShardIndex, read_index
 from primus_scale.data.record import decode_window
 from primus_scale.sample import Window
-from shards.demo.build import FOLDERS, VALIDATION_SHARE, build_demo, plan_takes
+from shards.demo.build import FOLDERS, TRAINING_PER_VALIDATION, build_demo, plan_takes
 from shards.demo.hapt import ACTIVITIES, people_split
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
 from shards.demo.take import TakeRequest, perform_take
@@ -127,7 +127,7 @@ def test_train_holds_triplets_and_unlabelled_windows_of_the_splits_people(built:
 def test_validation_holds_unseen_takes_of_trained_and_of_other_clips(built: Path) -> None:
     assert not set(TRAIN_CLIPS) & set(VALIDATION_CLIPS)
     train, validation = (windows(built / "windows" / part) for part in ("train", "validation"))
-    assert len(validation) == 2 * -(-MOMENTS // VALIDATION_SHARE)
+    assert len(validation) == 2 * -(-MOMENTS // TRAINING_PER_VALIDATION)
     takes = {window.meta.recording for window in train}
     assert not takes & {window.meta.recording for window in validation}
 
@@ -135,12 +135,12 @@ def test_validation_holds_unseen_takes_of_trained_and_of_other_clips(built: Path
 def test_validation_of_the_whole_demo_has_every_clip_twice_in_takes_of_its_own() -> None:
     """At the default number of moments; takes are ordered, not performed."""
     train, validation = plan_takes(1200, {"seed": 0, "placements": 2, "frames": 2, "pixels": 128})
-    trained = {order.clip for order in train}
+    trained = {take.clip for take in train}
     assert trained == {*TRAIN_CLIPS, *STILL_CLIPS}
-    clips = Counter(order.clip for order in validation)
+    clips = Counter(take.clip for take in validation)
     assert clips == dict.fromkeys(trained | set(VALIDATION_CLIPS), 2)
-    assert not {order.number for order in train} & {order.number for order in validation}
-    assert sum(order.moments for order in validation) == 1200 // VALIDATION_SHARE
+    assert not {take.number for take in train} & {take.number for take in validation}
+    assert sum(take.moments for take in validation) == 1200 // TRAINING_PER_VALIDATION
 
 
 def test_few_shot_people_are_disjoint_and_every_class_is_there(built: Path) -> None:

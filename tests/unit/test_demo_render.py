@@ -10,9 +10,10 @@ from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS, load_c
 from shards.demo.narrate import GROUND_PHRASES, WORDINGS, narrate
 from shards.demo.render import Renderer, encode_jpeg
 from shards.demo.scene import CLEARANCE_M, GROUNDS, BodyColours, Scene, random_scene
-from shards.demo.skeleton import HEIGHT_M, Pose
+from shards.demo.skeleton import Pose
 from tests.conftest import require
 
+HEIGHT_M = 1.62  # of the model at size 1, sole to crown
 PINK, LIME = (1.0, 0.0, 1.0), (0.0, 1.0, 0.0)
 OUTFIT = BodyColours(skin=(1.0, 1.0, 0.0), shirt=PINK, trousers=LIME, shoes=(0.0, 0.0, 0.0))
 EMPTY = Scene("concrete", (1.0, 1.0, 1.0), (0.6, 0.75, 0.9), (0.0, 0.6, 0.8), props=())
