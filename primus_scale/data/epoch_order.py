@@ -1,6 +1,6 @@
 """The order of an epoch's windows: a pure function of the index, the seed and the epoch.
 
-``MixedOrder`` mixes all windows. ``session_order`` deals the windows of one session together.
+``MixedOrder`` mixes all windows. ``session_order`` keeps windows of one session together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Rows(NamedTuple):
-    """Windows by record number and row within the record; two arrays ``(B,)`` int64."""
+    """Windows, each by the number of its record and its row in it: two arrays ``(n,)`` int64."""
 
     records: np.ndarray
     rows: np.ndarray
@@ -27,11 +27,12 @@ class Rows(NamedTuple):
 class EpochOrder(ABC):
     """An order of windows for every epoch.
 
-    An epoch takes all records in a permuted order, in groups of ``blocks`` consecutive records, and
-    gives out the windows of one group after the other. So only the records of one or two groups are
-    in memory. ValueError where there are no records, or one without windows.
+    An epoch permutes all records and cuts them into groups of ``blocks`` records (a record holds
+    one block of windows). Groups follow each other, and windows are shuffled within a group. So a
+    reader holds the records of only one or two groups in memory.
 
     windows_per_record: of all records, ``(R,)`` int64. windows: of an epoch, at most their sum.
+    ValueError where there are no records, or one without windows.
     """
 
     windows: int
@@ -60,12 +61,12 @@ class EpochOrder(ABC):
     def _permute_records(self, epoch: int) -> np.ndarray:
         return permutation(len(self.windows_per_record), self._seed, epoch)
 
-    def _members(self, epoch: int, group: int) -> np.ndarray:
+    def _group_records(self, epoch: int, group: int) -> np.ndarray:
         """The records of a group."""
         return self._records(epoch)[group * self.blocks : (group + 1) * self.blocks]
 
     def _group_ends(self, epoch: int) -> np.ndarray:
-        """Windows in the records up to the end of each group."""
+        """The position after each group's last window, counted over whole records."""
         sizes = self.windows_per_record[self._records(epoch)]
         return np.cumsum(np.add.reduceat(sizes, np.arange(0, len(sizes), self.blocks)))
 
@@ -75,7 +76,7 @@ class EpochOrder(ABC):
 
     @abstractmethod
     def _group_rows(self, epoch: int, group: int) -> Rows:
-        """The windows that a group gives out, in order."""
+        """The windows of a group, in the order of the epoch."""
 
 
 class MixedOrder(EpochOrder):
@@ -94,13 +95,18 @@ class MixedOrder(EpochOrder):
         return np.concatenate([[0], self._group_ends(epoch)])
 
     def _group_rows(self, epoch: int, group: int) -> Rows:
-        members = self._members(epoch, group)
-        sizes = self.windows_per_record[members]
-        records = np.repeat(members, sizes)
-        rows = np.concatenate([np.arange(size) for size in sizes])
+        records = self._group_records(epoch, group)
+        windows = rows_of(records, self.windows_per_record[records])
         # Groups count from 1: SeedSequence ignores a trailing 0, and the key would be the epoch's.
-        order = permutation(len(records), self._seed, epoch, group + 1)
-        return Rows(records[order], rows[order])
+        return windows.take(permutation(len(windows.rows), self._seed, epoch, group + 1))
+
+
+def rows_of(records: np.ndarray, windows: np.ndarray) -> Rows:
+    """All windows of ``records``, which hold ``windows`` each, both ``(r,)`` int64; in order."""
+    return Rows(
+        records=np.repeat(records, windows),
+        rows=np.concatenate([np.arange(count) for count in windows]),
+    )
 
 
 def join(parts: Sequence[Rows]) -> Rows:

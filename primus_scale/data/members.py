@@ -64,7 +64,10 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
 
 
 def position_after_pictures(data: bytes) -> int:
-    """Position of the first member of the record ``data`` after its leading pictures."""
+    """Where the members after the leading pictures of the record ``data`` begin, in bytes.
+
+    0 where it begins with no picture, or holds nothing else.
+    """
     position = 0
     while position < len(data):
         info = _tar_header(data, position)
@@ -132,7 +135,7 @@ def _decode_npy(data: Data) -> np.ndarray:
     """
     header = _NPY_HEADER.match(data)
     if header is None:
-        raise ValueError("its header is none of an array of numbers as numpy saves them by rows")
+        raise ValueError("its header is not that of an array of numbers that numpy saved by rows")
     shape = tuple(int(number) for number in header["shape"].split(b",") if number.strip())
     dtype = np.dtype(header["type"].decode())
     start = 10 + int.from_bytes(header["length"], "little")

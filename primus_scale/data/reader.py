@@ -1,4 +1,4 @@
-"""From shard folders to batches: schedule -> ranged read -> decode -> batch, in threads, ahead.
+"""From shard folders to batches: schedule -> ranged read -> decode -> batch, ahead in threads.
 
     shard_set = ShardSet.open(config.data.train)
     with batches(config.data, shard_set, batch=256, seed=0, rank=0, world=1) as loader:
@@ -58,8 +58,7 @@ def batches(
     Global batches hold ``batch`` windows, and rank r takes rows ``[r*batch/world,
     (r+1)*batch/world)``. ``live``: batches carry frames and texts instead of embeddings, which
     needs window shards. near: which windows of a session are near, for ``data.session_windows``.
-    ValueError where the settings do not fit together, or the windows are
-    fewer than a batch.
+    ValueError where the settings do not fit together, or the windows are fewer than a batch.
     """
     if batch % world:
         raise ValueError(
@@ -144,7 +143,7 @@ class BatchLoader(Iterator[Batch]):
         """Stage: start the reads that a batch needs, and its assembly after them."""
         for chosen in choices:
             blocks = {int(record): self._block(int(record)) for record in np.unique(chosen.records)}
-            yield self._assembler.submit(self._assemble, chosen, blocks)
+            yield self._assembler.submit(self._assemble_when_read, chosen, blocks)
             while len(self._blocks) > self._cached_blocks:
                 self._blocks.popitem(last=False)
 
@@ -168,7 +167,7 @@ class BatchLoader(Iterator[Batch]):
         self._blocks.move_to_end(record)
         return self._blocks[record]
 
-    def _assemble(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
+    def _assemble_when_read(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
         ready = {record: future.result() for record, future in blocks.items()}
         return _assemble(chosen, ready, self._shard_set, self._live)
 
@@ -247,7 +246,7 @@ def _spread(length: int, number: int) -> np.ndarray:
 
 
 def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
-    """The batch of the chosen rows, copied block by block: one by one would take longer."""
+    """The batch of the chosen windows, copied block by block, since one by one takes longer."""
     count, teachers, index = len(chosen.rows), shard_set.teachers, shard_set.index
     any_block = next(iter(blocks.values()))
     imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)
@@ -259,19 +258,19 @@ def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, li
 
     by_record = np.argsort(chosen.records, kind="stable")
     ends = np.flatnonzero(np.diff(chosen.records[by_record])) + 1
-    for places in np.split(by_record, ends):
-        block = blocks[int(chosen.records[places[0]])]
-        rows = chosen.rows[places]
-        imu[places] = block.imu[rows]
+    for positions in np.split(by_record, ends):
+        block = blocks[int(chosen.records[positions[0]])]
+        rows = chosen.rows[positions]
+        imu[positions] = block.imu[rows]
         for name, column in columns.items():
-            column[places] = getattr(block, name)[rows]
+            column[positions] = getattr(block, name)[rows]
         for modality in block.embeddings:
-            embeddings[modality][places] = block.embeddings[modality][rows]
-            present[modality][places] = block.present[modality][rows]
+            embeddings[modality][positions] = block.embeddings[modality][rows]
+            present[modality][positions] = block.present[modality][rows]
         if live:
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                frames[place] = block.frames[row]
-                texts[place] = block.metas[row].texts
+            for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
+                frames[position] = block.frames[row]
+                texts[position] = block.metas[row].texts
     return Batch(
         imu=torch.from_numpy(imu),
         **{name: torch.from_numpy(column) for name, column in columns.items()},

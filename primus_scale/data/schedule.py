@@ -5,19 +5,20 @@ So runs on any number of ranks see the same global batches, and a run resumes at
 reading the batches before it again.
 
 **Epochs.** An epoch holds every window once (in the order of sessions a few are left out, others
-in every epoch), and epochs follow each other without end. With ``B`` windows in a batch, global
-batch ``s`` is windows ``s * B`` to ``(s + 1) * B`` of this sequence. So all batches are full, every
-step has the same weight, and a batch may hold the end of one epoch and the beginning of the next.
+in every epoch), and epochs follow each other without end. With ``N`` windows in a global batch,
+batch ``s`` (from 0) is windows ``s * N`` to ``(s + 1) * N`` of this sequence. So all batches are
+full, every step has the same weight, and a batch may hold the end of one epoch and the beginning of
+the next.
 
 **No window twice in a batch.** The objective would treat the second copy as a negative of the
 first. A batch that holds the end of an epoch could get the same window again from the beginning of
 the next one. Such a window is moved behind the windows that fill the batch. This changes the order
-among the first ``B`` windows of an epoch, its *head*. It needs at least ``B`` windows; fewer are
+among the first ``N`` windows of an epoch, its *head*. It needs at least ``N`` windows; fewer are
 refused.
 
-**Rows of ranks.** The objective does not depend on the order within a batch, so a batch is sorted
-by record. Ranks take consecutive rows, so a rank reads its share of a group's records and one or
-two more, not all of them.
+**Rows of ranks.** The loss does not depend on the order within a batch. So a batch is sorted by
+record, and ranks take consecutive rows: a rank reads about its share of a group's records, not all
+of them.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ def make_schedule(
 ) -> Schedule:
     """The schedule of a run: of mixed windows, or of sessions with ``data.session_windows``.
 
-    ValueError as ``Schedule``, ``ShardSet.sessions`` and ``SessionOrder``.
+    ValueError as ``Schedule``, ``ShardSet.session_parts`` and ``SessionOrder``.
     """
     if config.session_windows is None:
         mixed = MixedOrder(shard_set.windows_per_record, config.shuffle_blocks, seed)
         return Schedule(mixed, batch)
     units = SessionUnits(config.session_windows, near.min_s, near.max_s)
-    order = SessionOrder(shard_set.sessions, units, config.shuffle_blocks, seed)
+    order = SessionOrder(shard_set.session_parts, units, config.shuffle_blocks, seed)
     return Schedule(order, batch)
 
 
@@ -67,13 +68,13 @@ def check_order(config: DataConfig, near: NearConfig, shard_set: ShardSet, batch
     check_enough_windows(shard_set.windows, batch)
     if config.session_windows is not None:
         make_schedule(config, near, shard_set, batch, seed=0)
-        check_sessions(shard_set.sessions, near)
+        check_sessions(shard_set.session_parts, near)
 
 
 def describe_order(config: DataConfig, shard_set: ShardSet, batch: int) -> str:
     """A line on what batches consist of, with what to do where the data hardly suit them."""
     if config.session_windows is not None:
-        return describe_sessions(shard_set.sessions, config.session_windows, batch)
+        return describe_sessions(shard_set.session_parts, config.session_windows, batch)
     blocks = min(config.shuffle_blocks, len(shard_set))
     line = f"batches of windows from {blocks} of {len(shard_set)} records"
     if shard_set.by_sessions and blocks < len(shard_set):
@@ -85,7 +86,7 @@ def describe_order(config: DataConfig, shard_set: ShardSet, batch: int) -> str:
 
 
 class Schedule:
-    """Batches of ``batch`` windows from epochs in the order ``order``.
+    """Global batches of ``batch`` windows from epochs in the order ``order``.
 
     ValueError as ``check_enough_windows``.
     """
@@ -157,5 +158,5 @@ class Schedule:
         return epoch * self._order.windows % self._batch
 
     def _numbers(self, rows: Rows) -> np.ndarray:
-        """The number of each window among all windows of the data."""
+        """The number of each window, counted over all records: equal numbers, equal windows."""
         return self._first_numbers[rows.records] + rows.rows

@@ -110,7 +110,7 @@ class SessionOrder(EpochOrder):
         """A group's own windows: in units of one session, and the rest."""
         over, windows = self._goes_over(epoch), self._units.windows
         full, rounds, rest = [], [], []
-        for record in self._members(epoch, group).tolist():
+        for record in self._group_records(epoch, group).tolist():
             first = 0
             for number, part in enumerate(self._parts[record], start=1):
                 order = first + self._pair(part, epoch, record + 1, number)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from primus_scale.data.fit import check_fit, expected_of
+from primus_scale.data.block_check import check_block, expected_block
 from primus_scale.data.index import (
     RecordEntry,
     SessionPart,
@@ -28,16 +28,16 @@ from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decoding
 from primus_scale.storage.patience import Patience
 
-_SIZE_CHECKS = 16  # concurrent requests for sizes; object stores answer each in some 20 ms
+_SIZE_CHECKS = 16  # requests for sizes at a time; an object store takes about 20 ms for each
 _SHARED_BY_CHANCE = 0.01  # least share of equal records that shows a copy of a folder
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
 class RecordPlace(NamedTuple):
-    """Position of a record in a folder: name of its shard, its number in it, and its bytes.
+    """Where a record is in a folder: the name of its shard, its number there, and its bytes.
 
-    tail: the bytes after its pictures, and sessions: the parts of sessions that it consists of, if
-    the index has them.
+    tail (the bytes after its pictures) and sessions (the parts of sessions that it consists of):
+    None where the index does not have them.
     """
 
     shard: str
@@ -167,7 +167,7 @@ class ShardSet:
         return any(shard.sessions for index in self.indexes for shard in index.shards)
 
     @property
-    def sessions(self) -> list[tuple[SessionPart, ...]]:
+    def session_parts(self) -> list[tuple[SessionPart, ...]]:
         """The parts of sessions that each record consists of.
 
         ValueError where a folder does not say: its windows are packed in shuffled order.
@@ -215,8 +215,8 @@ class ShardSet:
         folder, place = self._places[record]
         index = self.indexes[folder]
         with decoding_record(self.folders[folder], place):
-            block = decode_columns(members, index)
-            check_fit(block, expected_of(index, place.entry.windows))
+            block = decode_record(members, index)
+            check_block(block, expected_block(index, place.entry.windows))
         if index.labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.
@@ -234,8 +234,8 @@ class ShardSet:
         )
 
 
-def decode_columns(members: Mapping[str, Data], index: ShardIndex) -> Block:
-    """The windows of a record of either kind; ValueError where a member is damaged."""
+def decode_record(members: Mapping[str, Data], index: ShardIndex) -> Block:
+    """The block of a record, packed or of one window; ValueError where a member is damaged."""
     if index.kind == "packed":
         return decode_block(members)
     window = decode_window(members)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.data.fit import Expected, misfits
+from primus_scale.data.block_check import ExpectedBlock, wrong_fields
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import Block, recording_id, session_id
 from primus_scale.sample import WindowMeta
@@ -45,15 +45,15 @@ def check_block(block: Block, teachers: Mapping[str, TeacherSpace], labels: Sequ
     Embeddings must be those of ``teachers``, of unit norm where present and zero where not; uid,
     recording, session and label must be those of the metas, and labels among ``labels``.
     """
-    expected = Expected(len(block), block.imu.shape[1:], teachers, len(labels))
+    expected = ExpectedBlock(len(block), block.imu.shape[1:], teachers, len(labels))
     faults = [*block_faults(block, expected, labels)]
     if faults:
         raise ValueError("; ".join(faults))
 
 
-def block_faults(block: Block, expected: Expected, labels: Sequence[str]) -> Iterator[str]:
+def block_faults(block: Block, expected: ExpectedBlock, labels: Sequence[str]) -> Iterator[str]:
     """All that is wrong with a block: what does not fit, and what contradicts the rest of it."""
-    found = [*misfits(block, expected)]
+    found = [*wrong_fields(block, expected)]
     yield from found
     if not found:  # columns of other shapes cannot be compared
         yield from _contradictions(block, labels)

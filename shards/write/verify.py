@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from primus_scale.data.fit import expected_of
+from primus_scale.data.block_check import expected_block
 from primus_scale.data.index import (
     INDEX_NAME,
     IndexFile,
@@ -26,7 +26,7 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
-from primus_scale.data.shard_set import RecordPlace, decode_columns, list_places
+from primus_scale.data.shard_set import RecordPlace, decode_record, list_places
 from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decode_picture, reason, shorten
@@ -174,7 +174,8 @@ class _Verification:
         block = self._decode(where, data)
         if block is None:
             return
-        faults = [*block_faults(block, expected_of(self._index, entry.windows), self._index.labels)]
+        expected = expected_block(self._index, entry.windows)
+        faults = [*block_faults(block, expected, self._index.labels)]
         for fault in faults:
             self._fault(where, fault)
         self._check_uids(where, block)
@@ -192,7 +193,7 @@ class _Verification:
             key, members = split_record(data)
             problems += [*_member_faults(members)]
             if not problems:
-                block = decode_columns(members, self._index)
+                block = decode_record(members, self._index)
             if key in self._keys:
                 self._fault(where, f"another record has the same key, {key}")
             self._keys.add(key)

@@ -18,8 +18,12 @@ from primus_scale.sample import NO_LABEL
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a block must hold: number and shape ``(C, T)`` of windows, teachers, count of labels."""
+class ExpectedBlock:
+    """What a block must hold.
+
+    windows: how many. shape: of a window, ``(C, T)``. teachers: by modality. labels: how many
+    class names.
+    """
 
     windows: int
     shape: tuple[int, int]
@@ -27,20 +31,20 @@ class Expected:
     labels: int
 
 
-def expected_of(index: ShardIndex, windows: int) -> Expected:
+def expected_block(index: ShardIndex, windows: int) -> ExpectedBlock:
     """What a block of ``windows`` windows must hold, according to its index."""
     shape = len(index.channels), index.window_samples
-    return Expected(windows, shape, index.teachers, len(index.labels))
+    return ExpectedBlock(windows, shape, index.teachers, len(index.labels))
 
 
-def check_fit(block: Block, expected: Expected) -> None:
+def check_block(block: Block, expected: ExpectedBlock) -> None:
     """ValueError naming every field of ``block`` that differs from ``expected``."""
-    faults = [*misfits(block, expected)]
+    faults = [*wrong_fields(block, expected)]
     if faults:
         raise ValueError("; ".join(faults))
 
 
-def misfits(block: Block, expected: Expected) -> Iterator[str]:
+def wrong_fields(block: Block, expected: ExpectedBlock) -> Iterator[str]:
     """A line for each field of ``block`` that differs from ``expected``.
 
     Checks counts, shapes, types and names of all columns, the range of label ids, that samples and
