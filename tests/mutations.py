@@ -136,10 +136,10 @@ FAULTS = (
         f"{NUMERICS}near.py",
     ),
     Fault(
-        "near: close windows are negatives",
+        "near: windows that are not far are negatives",
         NEAR,
-        "session_negatives=one_session & ~close",
-        "session_negatives=one_session & ~(close & near)",
+        "session_negatives=one_session & ~not_far",
+        "session_negatives=one_session & ~(not_far & near)",
         f"{NUMERICS}near.py",
     ),
     Fault(

@@ -36,8 +36,9 @@ _TOLERANCE_S = 1e-5  # start times are rounded to microseconds
 class NearMasks(NamedTuple):
     """Pairs of a rank's B windows with the N of the global batch, ``(B, N)`` bool.
 
-    positives: near in time, in one recording of one session. session_negatives: far in time, in one
-    session. global_negatives: all that are not close in time in one recording.
+    positives: near in time, in one recording of one session. session_negatives: windows of the
+    session that are far in time or in another recording. global_negatives: those, and all windows
+    of other sessions. Windows of one recording that are neither near nor far are in none.
     """
 
     positives: torch.Tensor
@@ -45,23 +46,23 @@ class NearMasks(NamedTuple):
     global_negatives: torch.Tensor
 
 
-def near_masks(local: Origin, everywhere: Origin, config: NearConfig) -> NearMasks:
-    """The masks of the windows ``local`` ``(B,)`` against ``everywhere`` ``(N,)``.
+def near_masks(local: Origin, all_rows: Origin, config: NearConfig) -> NearMasks:
+    """The masks of a rank's windows ``local`` ``(B,)`` against the global batch ``(N,)``.
 
     A window whose start time is not known is no positive, and no negative within its recording.
     """
-    rows = Origin(*(column[:, None] for column in local))
-    apart_s = (rows.start_s - everywhere.start_s).abs()
+    own = Origin(*(column[:, None] for column in local))  # (B, 1), to compare with (N,)
+    apart_s = (own.start_s - all_rows.start_s).abs()
     known = apart_s.isfinite()  # NaN or infinite where a time is unknown
-    one_recording = rows.recording == everywhere.recording
-    one_session = rows.session == everywhere.session
+    one_recording = own.recording == all_rows.recording
+    one_session = own.session == all_rows.session
     near = (apart_s >= config.min_s - _TOLERANCE_S) & (apart_s <= config.max_s + _TOLERANCE_S)
     far = (apart_s > config.exclude_s + _TOLERANCE_S) & known
-    close = one_recording & ~far
+    not_far = one_recording & ~far
     return NearMasks(
         positives=one_session & one_recording & near & known,
-        session_negatives=one_session & ~close,
-        global_negatives=~close & (rows.uid != everywhere.uid),
+        session_negatives=one_session & ~not_far,
+        global_negatives=~not_far & (own.uid != all_rows.uid),
     )
 
 
@@ -76,12 +77,12 @@ def near_contrast(
     masks = near_masks(origin, gather_origins(origin), config)
     with torch.autocast(embeddings.local.device.type, enabled=False):
         logits = embeddings.local @ embeddings.all.T / temperature
-        share = config.global_negatives
+        mix = config.global_negatives  # g in the formula of the module
         parts = []
-        if share < 1:
-            parts.append((1 - share, _contrast(logits, masks.positives, masks.session_negatives)))
-        if share > 0:
-            parts.append((share, _contrast(logits, masks.positives, masks.global_negatives)))
+        if mix < 1:
+            parts.append((1 - mix, _contrast(logits, masks.positives, masks.session_negatives)))
+        if mix > 0:
+            parts.append((mix, _contrast(logits, masks.positives, masks.global_negatives)))
     loss = torch.stack([weight * part.loss for weight, part in parts]).sum()
     return TermLoss(loss, parts[0][1].rows)
 
