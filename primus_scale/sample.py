@@ -4,7 +4,11 @@ Shape legend, used in the whole project:
     B  windows in a batch        C  IMU channels (6: accelerometer xyz, gyroscope xyz)
     T  samples in a window       F  frames in a window
     D  width of an embedding     K  neighbours of a window
-    N  rows gathered over ranks (the global batch)
+    N  windows of a larger set: the global batch over all ranks, a record, a data set
+
+A *row* is the place of a window in such a batch or set. A *neighbour* of a window is a past window
+of the support set with a similar embedding; a window *near* another is of the same recording,
+seconds apart.
 """
 
 from __future__ import annotations
@@ -55,6 +59,10 @@ def hash64(text: str) -> int:
 @dataclass(frozen=True)
 class WindowMeta:
     """What is known about a window besides its samples; ``meta.json`` of its record.
+
+    ``device`` names a device within its recording, ``placement`` where it is worn ("left wrist"),
+    ``person`` the wearer within the data set. ``texts`` are narrations. ``frame_times_s``: of the
+    window's frames, on the clock of ``start_s``.
 
     ``session`` names one wearing: one person with one mounting, worn once, usually through several
     activities. It is unique within the data set for a device at a placement, which are part of the
@@ -142,11 +150,11 @@ def fill_times(start_s: torch.Tensor, uid: torch.Tensor) -> torch.Tensor:
 class Batch:
     """Rows of a global batch as one rank sees them.
 
-    imu ``(B, C, T)`` float32; uid, recording and session ``(B,)`` int64; label ``(B,)`` int64
-    (NO_LABEL where unknown). embeddings: teacher embeddings ``(B, D)`` by modality, L2-normalised,
-    zero where absent; present: ``(B,)`` bool by modality. frames and texts: one tuple for each row,
-    in live mode only, until the teachers have embedded them. start_s ``(B,)`` float64: see
-    ``Origin``. span_s: seconds from the first to the last sample of a window.
+    imu ``(B, C, T)`` float32, in SI units; uid, recording and session ``(B,)`` int64; label
+    ``(B,)`` int64 (NO_LABEL where unknown). embeddings: teacher embeddings ``(B, D)`` by modality,
+    L2-normalised, zero where absent; present: ``(B,)`` bool by modality. frames and texts: one
+    tuple for each row, in live mode only, until the teachers have embedded them. start_s ``(B,)``
+    float64: see ``Origin``. span_s: seconds from the first to the last sample of a window.
     """
 
     imu: torch.Tensor

@@ -114,7 +114,11 @@ class Run:
         return attach_teacher_embeddings(batch, self.teachers) if self.teachers else batch
 
     def views(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """View 0 and view 1 of the batch of ``step``, each ``(B, C, T)``."""
+        """View 0 (as recorded) and view 1 (augmented) of a batch, each ``(B, C, T)``.
+
+        step: counts from 1. Augmentations are drawn for the rows of the global batch, so that view
+        1 of a window does not depend on the number of ranks.
+        """
         first = self.runtime.rank * len(batch)
         rows = slice(first, first + len(batch))
         generator = step_generator(self.config.seed, step, self.runtime.device)
@@ -146,7 +150,7 @@ def check_embeddings(config: Config, data: ShardSet) -> None:
 
 
 def _check_teacher_names(named: TeachersConfig, data: ShardSet) -> None:
-    """In embedded mode a teacher need not be named; a name that is given must be the shards'."""
+    """ValueError where a named teacher is not the one of the shards; it need not be named."""
     for modality in TEACHER_MODALITIES:
         wanted, space = getattr(named, modality), data.teachers.get(modality)
         if wanted and (space is None or space.teacher != wanted):

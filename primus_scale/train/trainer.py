@@ -5,7 +5,10 @@ Start reading here. Every launcher calls ``pretrain`` on every rank, and ``train
 ``train.step`` does one step, and ``monitor`` logs it.
 
 Most calls here wait for the other ranks. So an error of one rank is carried to all
-(``raise_together``), and all ranks stop after the same step (``_on_any_rank``).
+(``raise_together``), and all ranks stop after the same step (``_any_rank``).
+
+Steps count from 1 here, in logs and in checkpoints. Step s trains on the global batch s - 1 of
+``data.schedule``, which counts from 0, with the learning rate after s - 1 steps.
 """
 
 from __future__ import annotations
@@ -104,7 +107,7 @@ def train(run: Run, stop: Stop) -> bool:
             # A run that is stopped at every start still advances by one step each time. Ctrl-C
             # does not wait for that step.
             stopped = stop.is_set() and (counts.step > start_step or stop.interrupted)
-            if _on_any_rank(stopped or error is not None, run):
+            if _any_rank(stopped or error is not None, run):
                 _save(run, counts)
                 raise_together(error)
                 return False
@@ -150,7 +153,7 @@ def _begin_output(run: Run, start_step: int) -> None:
 
 
 def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Any, Exception | None]:
-    """The batch of ``step`` and the started searches for its neighbours, or the error.
+    """What ``Run.inputs`` gives for ``step``, and None; or None, None and the error.
 
     An error is returned, not raised: a rank that ends alone leaves the others waiting.
     """
@@ -162,7 +165,7 @@ def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Any, Exception |
         return None, None, error
 
 
-def _on_any_rank(flag: bool, run: Run) -> bool:
+def _any_rank(flag: bool, run: Run) -> bool:
     """Whether ``flag`` is set on some rank. All ranks must stop after the same step."""
     return bool(sum_over_ranks(torch.tensor(float(flag), device=run.runtime.device)))
 
@@ -236,7 +239,7 @@ def _finish(output: Path, monitor: Monitor) -> None:
 
 def _stopped(run: Run, stop: Stop) -> int:
     """The exit code of a stopped run, the same on all ranks. Prints how to continue the run."""
-    if _on_any_rank(stop.interrupted, run):
+    if _any_rank(stop.interrupted, run):
         stop.set(interrupted=True)
     if run.runtime.rank == 0:
         checkpoints = list((Path(run.config.output) / CHECKPOINTS).glob("step-*"))
