@@ -9,7 +9,7 @@ class ArmEntry(NamedTuple):
     """An arm in reports.
 
     role: ``pretrained``: uses the pretrained encoder. ``trained``: trains an encoder from the
-    labels. ``fixed``: neither, so that its cost and its features are those of a baseline by hand.
+    labels. ``fixed``: neither; it fits a classifier to features that were not learned.
     colour, marker: matplotlib's.
     """
 

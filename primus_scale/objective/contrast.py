@@ -161,7 +161,7 @@ def _logits(
     excluded: torch.Tensor,
     first: int,
 ) -> torch.Tensor:
-    """Logits ``(B, N)``, -inf for excluded pairs. Positives (row i, column first + i) never are."""
+    """Logits ``(B, N)``, -inf for excluded pairs, never for positives (row i, column first + i)."""
     excluded = excluded.scatter(1, _positive_columns(queries, first)[:, None], False)
     return (queries @ keys.T * (1 / temperature)).masked_fill(excluded, -torch.inf)
 

@@ -123,7 +123,10 @@ def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
 def _teacher_queries(
     batch: Batch, support: SupportSet, config: NeighboursConfig
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Modality, its embeddings ``(B, D)``, and the indices of the rows that query by it."""
+    """Modality, its embeddings ``(B, D)``, and the indices of the rows that query by it.
+
+    One element, or none where the batch or the set lacks the modality ``config.query``.
+    """
     modality = config.query
     if modality not in batch.embeddings or modality not in support.spec.dims:
         return []

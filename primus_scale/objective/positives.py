@@ -91,11 +91,8 @@ def _same_moment_pairs(
     window itself counts, as an entry that an earlier epoch added.
     """
     within_s = -1.0 if config.exclude == "window" else batch.span_s
-    all_queries, all_keys, all_valid = (
-        gather_origins(batch.origin),
-        gather_origins(keys),
-        gather(valid),
-    )
+    all_queries, all_keys = gather_origins(batch.origin), gather_origins(keys)
+    all_valid = gather(valid)
     pairs = []
     for k in range(valid.shape[1]):
         local_k, all_k = (Origin(*(column[:, k] for column in each)) for each in (keys, all_keys))

@@ -23,11 +23,14 @@ class Term:
     """A term: each window against keys.
 
     name: in logs, and of its weight in ``objective.weights``. modality: of the keys. family:
-    selects the temperature. kind: ``direct`` where the keys are embeddings of the window itself,
-    ``neighbour`` where they are embeddings of its neighbours in the support set; the queries are
-    then of view 0, from the encoder's head for the modality (``imu``: the self-supervision head).
-    ``near``: queries and keys are of view 1, from the head for near windows (``objective.near``).
-    The term of the family ``signal`` may be a regression onto its keys (``objective.signal``).
+    selects the temperature (``mm``: multimodal, ``ss``: self-supervised, ``near``: near in time,
+    ``signal``: the signal teacher).
+
+    kind: ``direct`` where the keys are embeddings of the window itself, ``neighbour`` where they
+    are embeddings of its neighbours in the support set; the queries are then of view 0, from the
+    encoder's head for the modality (``imu``: the self-supervision head). ``near``: queries and keys
+    are of view 1, from the head for near windows (``objective.near``). The term of the family
+    ``signal`` may be a regression onto its keys (``objective.signal``).
     """
 
     name: str
@@ -75,8 +78,8 @@ def is_regression(term: Term, config: ObjectiveConfig) -> bool:
 
 
 def temperature_configs(config: ObjectiveConfig) -> dict[str, TemperatureConfig]:
-    """The temperatures of the model, by family: those beside PRIMUS's two only where used."""
-    configs = dict.fromkeys(FAMILIES[:2], config.temperature)
+    """The temperatures of the model, by family of terms; "near" and "signal" only where used."""
+    configs = dict.fromkeys(("mm", "ss"), config.temperature)
     if uses_near(config):
         configs["near"] = config.near.temperature
     if uses_signal(config) and config.signal.loss == "contrastive":

@@ -78,7 +78,7 @@ class SupportSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.minimum_fill <= self.capacity:
             raise ValueError(
-                f"support.minimum_fill is {self.minimum_fill}, which is not within 1 and "
+                f"support.minimum_fill is {self.minimum_fill}, which is not from 1 to "
                 f"support.capacity ({self.capacity})"
             )
         if self.imu_answers == "multimodal" and set(self.dims) <= {IMU}:

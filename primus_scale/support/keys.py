@@ -15,7 +15,7 @@ import torch
 
 from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_search
 
-IndexKind = Literal["flat", "ivf", "cagra"]
+IndexKind = Literal["flat", "ivf", "cagra"]  # flat: brute force; the others are approximate
 
 # From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
 ExclusionTest = Callable[[torch.Tensor], torch.Tensor]
@@ -36,7 +36,7 @@ RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 M
 
 @dataclass
 class Keys:
-    """Rows of one modality in a part of the ring.
+    """The embeddings of one modality in a part of the ring, a row for each place (see ``part``).
 
     matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: all places
     that were ever written are below this number.
