@@ -1,9 +1,11 @@
 """How much a training step costs against the encoder it trains.
 
     python -m benchmarks.step --batch 64 256 --json FILE
+    python -m benchmarks.step --terms imu_near imu_signal --encoder conv_stats --json FILE
 
-Both figures come from one process in alternating rounds, so that a machine whose speed drifts
-slows both alike, and are counted in CPU time of the process where the device is a CPU.
+With ``--terms``, also how much a step costs with a term more than the paper's six, on the same
+batches of sessions. All figures come from one process in alternating rounds, so that a machine
+whose speed drifts slows all alike, and are counted in CPU time of the process on a CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,17 @@ from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
 from primus_scale.cli import Parser
 from primus_scale.config import Config
-from primus_scale.distributed.group import start_runtime, stop_runtime
+from primus_scale.config_file import apply_overrides
+from primus_scale.data.reader import BatchLoader
+from primus_scale.distributed.group import Runtime, start_runtime, stop_runtime
 from primus_scale.distributed.precision import choose_precision
 from primus_scale.sample import CHANNELS
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import train_step
 
 WARMUP_STEPS = 2
+SESSIONS = 8  # in a batch, with --terms
+PAPER = "six terms"  # name of the run without further terms
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +65,13 @@ def build_parser() -> Parser:
     precisions = ["auto", "fp32", "bf16"]
     parser.add_argument("--precision", choices=precisions, default="fp32", help="of the run")
     parser.add_argument("--encoder", default="stacked_rnn", help="encoder.name of the run")
+    parser.add_argument(
+        "--terms",
+        choices=["imu_near", "imu_signal"],
+        nargs="+",
+        default=[],
+        help="terms of weight 1 beside the paper's six, each measured in a run of its own",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser
 
@@ -70,56 +83,83 @@ def _measure_all(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory() as folder:
             config = _config(Path(folder), batch, args)
             write_random_shards(config.data.train[0])
-            rows.append({"batch": batch, **_measure(config, args.rounds, args.steps)})
+            rows.append({"batch": batch, **_measure(config, args.terms, args.rounds, args.steps)})
     print(f"{'batch':>6} {'whole step':>14} {'encoder alone':>14} {'cost':>6}   windows/s, median")
     for row in rows:
-        print(
+        line = (
             f"{row['batch']:>6} {row['step_windows_per_s']:>14.1f} "
             f"{row['encoder_windows_per_s']:>14.1f} {row['cost']:>6.3f}"
         )
+        for term, cost in row["term_cost"].items():
+            line += f"   with {term}: {cost:.3f} of the whole step"
+        print(line)
     settings = {"encoder": args.encoder, "precision": args.precision, "rounds": args.rounds}
     write_figures(args.json, args.threads, {**settings, "rows": rows})
     return 0
 
 
 def _config(folder: Path, batch: int, args: argparse.Namespace) -> Config:
+    data: dict[str, Any] = {"train": [str(folder / "shards")]}
+    if args.terms:
+        data["session_windows"] = batch // SESSIONS
     return Config.model_validate(
         {
             "name": "bench",
             "output": str(folder / "run"),
-            "data": {"train": [str(folder / "shards")]},
+            "data": data,
             "encoder": {"name": args.encoder},
             "train": {"batch": batch, "precision": args.precision, "threads": args.threads},
         }
     )
 
 
-def _measure(config: Config, rounds: int, steps: int) -> dict[str, float]:
-    """Medians over rounds of both rates, and the median of their ratio round by round."""
+def _measure(config: Config, terms: Sequence[str], rounds: int, steps: int) -> dict[str, Any]:
+    """Medians over rounds of both rates, and the medians of ratios round by round.
+
+    cost: of the whole step, in steps of the encoder alone; term_cost: of a step with one of
+    ``terms``, in whole steps.
+    """
+    overrides = {term: f"objective.weights.{term}=1" for term in terms}
+    configs = {PAPER: config} | {
+        term: apply_overrides(config, [override]) for term, override in overrides.items()
+    }
     runtime = start_runtime(config.train)
-    try:
-        run = build_run(config, runtime)
-        with closing(run.engine), run.batches(start_step=0) as loader:
-            assert run.support is not None
-            fill_support(run.support, config.support.capacity, runtime.device)
-            whole = _whole_step(run, loader)
-            alone = _encoder_alone(run)
-            timer = _timer(runtime.device)
-            for _ in range(WARMUP_STEPS):
-                whole()
-                alone()
-            times = [(timer(whole, steps), timer(alone, steps)) for _ in range(rounds)]
-    finally:
-        stop_runtime(runtime)
+    with ExitStack() as stack:
+        stack.callback(stop_runtime, runtime)
+        runs = {name: _start_run(each, runtime, stack) for name, each in configs.items()}
+        wholes = {name: _whole_step(*each) for name, each in runs.items()}
+        alone = _encoder_alone(runs[PAPER][0])
+        timer = _timer(runtime.device)
+        for _ in range(WARMUP_STEPS):
+            for step in (alone, *wholes.values()):
+                step()
+        times = [
+            (timer(alone, steps), {name: timer(whole, steps) for name, whole in wholes.items()})
+            for _ in range(rounds)
+        ]
     windows = config.train.batch * steps
     return {
-        "step_windows_per_s": windows / statistics.median(whole for whole, _ in times),
-        "encoder_windows_per_s": windows / statistics.median(alone for _, alone in times),
-        "cost": statistics.median(whole / alone for whole, alone in times),
+        "step_windows_per_s": windows / statistics.median(whole[PAPER] for _, whole in times),
+        "encoder_windows_per_s": windows / statistics.median(alone_s for alone_s, _ in times),
+        "cost": statistics.median(whole[PAPER] / alone_s for alone_s, whole in times),
+        "term_cost": {
+            term: statistics.median(whole[term] / whole[PAPER] for _, whole in times)
+            for term in terms
+        },
     }
 
 
-def _whole_step(run: Run, loader: Any) -> Callable[[], object]:
+def _start_run(config: Config, runtime: Runtime, stack: ExitStack) -> tuple[Run, BatchLoader]:
+    """A run with a full support set and its batches, both closed with ``stack``."""
+    run = build_run(config, runtime)
+    stack.enter_context(closing(run.engine))
+    loader = stack.enter_context(run.batches(start_step=0))
+    assert run.support is not None
+    fill_support(run.support, config.support.capacity, runtime.device)
+    return run, loader
+
+
+def _whole_step(run: Run, loader: BatchLoader) -> Callable[[], object]:
     numbers = iter(range(1, run.config.train.steps))
 
     def step() -> object:

@@ -8,25 +8,35 @@ from torch.nn import functional
 
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
-from primus_scale.sample import CHANNELS, WindowMeta, window_uid
+from primus_scale.sample import CHANNELS, SIGNAL, WindowMeta, window_uid
 from primus_scale.support import SupportEntries, SupportSet
 from shards.write.writer import PackedShardWriter
 
 RATE_HZ, SAMPLES, BLOCK = 50.0, 250, 256
-TEACHER_DIMS = {"video": 512, "text": 512}  # CLIP's, in one space: one shared head, as in the paper
+SESSION_WINDOWS, HOP_S = 128, 1.24  # windows of a session, and the time between their starts
+# CLIP's, in one space: one shared head, as in the paper; hand-crafted features of six channels.
+TEACHER_DIMS = {"video": 512, "text": 512, SIGNAL: 188}
 CLUSTERS = 20_000  # activities recur: embeddings of a real set are anything but uniform
 SPREAD = 0.5  # of an entry about its cluster, relative to the length of a centre
 FILLED_AT_ONCE = 8192
 
 
 def write_random_shards(url: str, blocks: int = 16) -> None:
-    """Random windows with random unit embeddings: contents do not change the cost of a step."""
+    """Random windows with random unit embeddings: contents do not change the cost of a step.
+
+    They lie in the order of sessions. A reader may take them in mixed order all the same.
+    """
     rng = np.random.default_rng(0)
     spaces = {
-        modality: TeacherSpace(dim=dim, key="bench", space="bench", teacher="bench")
+        modality: TeacherSpace(
+            dim=dim,
+            key="bench",
+            space="signal" if modality == SIGNAL else "bench",
+            teacher="bench",
+        )
         for modality, dim in TEACHER_DIMS.items()
     }
-    with PackedShardWriter(url, rate_hz=RATE_HZ, teachers=spaces) as writer:
+    with PackedShardWriter(url, rate_hz=RATE_HZ, teachers=spaces, sessions=True) as writer:
         for number in range(blocks):
             metas = [_meta(number * BLOCK + row) for row in range(BLOCK)]
             imu = rng.standard_normal((BLOCK, len(CHANNELS), SAMPLES)).astype(np.float32)
@@ -67,15 +77,17 @@ def fill_support(support: SupportSet, count: int, device: torch.device | str = "
 
 
 def _meta(number: int) -> WindowMeta:
+    session, place = divmod(number, SESSION_WINDOWS)
+    start_s = HOP_S * place
     return WindowMeta(
-        uid=window_uid("bench", str(number), "none", 0.0),
+        uid=window_uid("bench", str(session), "none", start_s),
         dataset="bench",
-        recording=str(number),
+        recording=str(session),
         device="none",
         placement="none",
         person="none",
-        session=str(number),
-        start_s=0.0,
+        session=str(session),
+        start_s=start_s,
     )
 
 

@@ -174,12 +174,18 @@ def check_sessions(parts: Sequence[Sequence[SessionPart]], near: NearConfig) -> 
     """ValueError where no session holds windows near in time, or none that are far in time."""
     units = SessionUnits(2, near.min_s, near.max_s)
     steps = [part.step_s for record in parts for part in record if part.step_s]
-    if not any(units.distances(step_s) for step_s in steps):
-        found = f"start {np.median(steps):g} s after one another" if steps else "have none"
+    wanted = f"objective.near wants windows {near.min_s:g} to {near.max_s:g} s apart"
+    if not steps:
         raise ValueError(
-            f"objective.near wants windows {near.min_s:g} to {near.max_s:g} s apart, but those of "
-            f"a session in data.train {found}; build them again with a shorter --hop-s, or change "
-            "objective.near.min_s and max_s"
+            f"{wanted}, but no session in data.train has two that start at different times of one "
+            "recording; build the shards again with start times (start_s) and all windows of a "
+            "recording, or set objective.weights.imu_near=0 and leave data.session_windows unset"
+        )
+    if not any(units.distances(step_s) for step_s in steps):
+        raise ValueError(
+            f"{wanted}, but those of a session in data.train start {np.median(steps):g} s after "
+            "one another; build them again with a shorter --hop-s, or change objective.near.min_s "
+            "and max_s"
         )
     longest_s = max(part.windows * part.step_s for record in parts for part in record)
     if longest_s <= near.exclude_s:

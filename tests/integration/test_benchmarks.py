@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ingest, recall, step
+from benchmarks import ingest, reading, recall, step
 from tests.recordings import recording_path
 
 
@@ -27,6 +27,25 @@ def test_the_step_is_measured_against_its_encoder(tmp_path: Path, capsys) -> Non
         ratio = row["encoder_windows_per_s"] / row["step_windows_per_s"]
         assert row["cost"] == pytest.approx(ratio), "one round: its ratio is that of the medians"
     assert "whole step" in capsys.readouterr().out
+
+
+def test_a_step_with_a_term_more_is_measured_against_the_paper_s(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "step.json"
+    sizes = ["--batch", "32", "--rounds", "1", "--steps", "1", "--encoder", "conv_stats"]
+    assert step.main([*sizes, "--terms", "imu_near", "imu_signal", "--json", str(file)]) == 0
+    (row,) = read(file)["rows"]
+    assert row["term_cost"].keys() == {"imu_near", "imu_signal"}
+    assert f"with imu_near: {row['term_cost']['imu_near']:.3f}" in capsys.readouterr().out
+
+
+def test_both_orders_of_reading_read_all_windows(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "reading.json"
+    sizes = ["--blocks", "4", "--rounds", "1", "--batch", "128", "--url", str(tmp_path / "shards")]
+    assert reading.main([*sizes, "--json", str(file)]) == 0
+    figures = read(file)
+    (mixed,), (sessions,) = figures["speeds"]["mixed"], figures["speeds"]["sessions"]
+    assert figures["ratio"]["cpu"] == pytest.approx(sessions["cpu"] / mixed["cpu"])
+    assert "sessions / mixed" in capsys.readouterr().out
 
 
 def test_the_windows_of_a_recording_are_counted_while_they_are_timed(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ SETTING = re.compile(r"([a-z]+(?:\.(?!py\b)[a-z_]+)+)(?:$|[=:])")
 PROGRAM_MODULES = (
     "primus_scale.cli",
     *(f"launch.{name}" for name in ("ray_train", "deepspeed_train", "preflight")),
-    *(f"benchmarks.{name}" for name in ("step", "ingest", "recall", "support", "few_shot")),
+    *(
+        f"benchmarks.{name}"
+        for name in ("step", "ingest", "reading", "recall", "support", "few_shot")
+    ),
 )
 # Flags of other programs that the documents tell of.
 FOREIGN_FLAGS = {

@@ -164,10 +164,24 @@ def test_data_without_windows_near_or_far_in_time_are_refused():
     check_sessions(folder([4, 9]), near)
     with pytest.raises(ValueError, match=r"start 6 s after one another; .* a shorter --hop-s"):
         check_sessions(folder([30], step_s=6.0), near)
-    with pytest.raises(ValueError, match=r"those of a session in data\.train have none"):
+    with pytest.raises(ValueError, match=r"no session .* at different times .* start times"):
         check_sessions(folder([30], step_s=0.0), near)
     with pytest.raises(ValueError, match=r"session in data\.train lasts 9.92 s"):
         check_sessions(folder([4, 8]), near)
+
+
+def test_one_session_will_do_and_is_told():
+    near = NearConfig(min_s=1.0, max_s=5.0, exclude_s=10.0)
+    check_sessions(FOLDERS["one long"], near)
+    line = describe_sessions(FOLDERS["one long"], 8, 16)
+    assert "sessions: 1, of 400 windows" in line and "too few for a batch" in line
+
+
+def test_no_window_is_near_to_itself():
+    """However much windows overlap: the least distance is one window."""
+    assert SessionUnits(8, 1e-9, 5.0).distances(0.02) == range(1, 251)
+    with pytest.raises(ValueError, match="min_s"):
+        NearConfig(min_s=0.0)
 
 
 def test_sessions_are_described_with_what_to_do():
