@@ -29,6 +29,11 @@ CONFIGS = {
         "weights": {"imu_signal": 1.0},
         "signal": {"loss": "contrastive"},
     },
+    "near in time": {
+        "neighbours": NEIGHBOURS,
+        "weights": {"imu_near": 1.0},
+        "near": {"min_s": 1.0, "max_s": 2.0, "exclude_s": 3.0, "global_negatives": 0.3},
+    },
 }
 
 
@@ -56,7 +61,8 @@ def make_view(seed: int, device: str) -> Embeddings:
     def leaf(dim: int) -> torch.Tensor:
         return torch.randn(ROWS, dim, generator=draws).to(device).requires_grad_()
 
-    return Embeddings(leaf(8), leaf(64), {name: leaf(dim) for name, dim in TEACHERS.items()})
+    teachers = {name: leaf(dim) for name, dim in TEACHERS.items()}
+    return Embeddings(leaf(8), leaf(64), teachers, near=leaf(32))
 
 
 def run_steps(device: str, config: ObjectiveConfig) -> dict[str, torch.Tensor]:
@@ -80,6 +86,7 @@ def run_steps(device: str, config: ObjectiveConfig) -> dict[str, torch.Tensor]:
         "temperatures": temperatures.value.grad,
         "ss": view0.ss.grad,
         "view1": view1.ss.grad,
+        **({} if view1.near.grad is None else {"near": view1.near.grad}),
         **{f"mm.{name}": rows.grad for name, rows in view0.mm.items() if rows.grad is not None},
         **{f"ring.{name}": held for name, held in support.state_dict().items()},
     }
@@ -89,7 +96,9 @@ def run_steps(device: str, config: ObjectiveConfig) -> dict[str, torch.Tensor]:
 def test_steps_on_cuda_equal_the_cpu(changes):
     config = ObjectiveConfig.model_validate(changes)
     on_cpu, on_cuda = run_steps("cpu", config), run_steps("cuda", config)
-    assert ("mm.signal" in on_cpu) == ("weights" in changes)
+    further = changes.get("weights", {})
+    assert ("mm.signal" in on_cpu) == ("imu_signal" in further)
+    assert ("near" in on_cpu) == ("imu_near" in further)
     for name, expected in on_cpu.items():
         torch.testing.assert_close(on_cuda[name].cpu(), expected, rtol=1e-4, atol=1e-5)
 
