@@ -17,7 +17,6 @@ import torch
 from primus_scale.config import TrainConfig
 from primus_scale.distributed.collectives import on_first_rank, rank, world_size
 from primus_scale.encoders.base import Embeddings
-from primus_scale.monitor import pictures
 from primus_scale.monitor.figures import (
     StepReport,
     figures_of_all_ranks,
@@ -102,6 +101,8 @@ class Monitor:
         """
 
         def draw(log: Log) -> None:
+            from primus_scale.monitor import pictures  # here: not all ranks need matplotlib
+
             log.picture("windows/views", pictures.draw_views(*imu, self._rate_hz), step)
             for name, (rows, columns) in similarity_pairs(report).items():
                 picture = pictures.draw_similarity(rows, columns, title=name)

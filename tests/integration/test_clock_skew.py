@@ -26,10 +26,8 @@ def test_losses_are_those_of_the_undisturbed_run(tmp_path: Path) -> None:
     curves = []
     for name, own in (("undisturbed", {}), ("skewed", clocks)):
         file = write_config(tiny_config(tmp_path / name, shards), tmp_path / f"{name}.yaml")
-        assert wait_for(start_ranks(2, LAUNCHER, "--config", str(file), own=own, fresh=True)) == [
-            0,
-            0,
-        ]
+        ranks = start_ranks(2, LAUNCHER, "--config", str(file), own=own, fresh=bool(own))
+        assert wait_for(ranks) == [0, 0]
         assert checkpoints(tmp_path / name) == [6]
         curves.append(losses(tmp_path / name))
     assert len(curves[0]) == 6

@@ -14,12 +14,13 @@ import pytest
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
-    checkpoints,
     free_port,
-    losses,
+    last_step,
+    newest_checkpoint,
     said_by,
     start_ranks,
     started,
+    steps,
     tiny_config,
     wait_for,
     wait_until,
@@ -29,6 +30,15 @@ from tests.integration.tiny import (
 
 TWO_RANKS = {"deepspeed": ("--num_gpus", "2"), "torchrun": ("--nproc-per-node", "2")}
 NOTICED = "its launcher is gone; stopping after a checkpoint"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Output and configuration of a run that goes on in each test where the one before ended it."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ("train.pictures_every=100000", "optimizer.schedule=constant")
+    config = tiny_config(folder / "out", write_shards(folder / "shards"), *options)
+    return folder / "out", str(write_config(config, folder / "run.yaml"))
 
 
 @contextmanager
@@ -45,6 +55,8 @@ def launched(launcher: str, file: str) -> Iterator[Popen[str]]:
             for each in processes_of(file):  # torchrun's ranks are in sessions of their own
                 with suppress(psutil.NoSuchProcess):
                     each.kill()
+            if process.stdout and not process.stdout.closed:  # the test has failed
+                said_by([process])
 
 
 def processes_of(file: str) -> list[psutil.Process]:
@@ -66,13 +78,12 @@ def processes_of(file: str) -> list[psutil.Process]:
     ],
 )
 def test_ranks_do_not_outlive_their_launcher(
-    tmp_path: Path, launcher: str, part: str, sent: signal.Signals, said: tuple[str, ...]
+    run: tuple[Path, str], launcher: str, part: str, sent: signal.Signals, said: tuple[str, ...]
 ) -> None:
-    output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
-    options = ("train.pictures_every=100000", "optimizer.schedule=constant")
-    file = str(write_config(tiny_config(output, shards, *options), tmp_path / "run.yaml"))
+    output, file = run
+    before = last_step(output)
     with launched(launcher, file) as process:
-        wait_until((output / "metrics.jsonl").is_file, timeout_s=240)
+        wait_until(lambda: last_step(output) > before or process.poll() is not None, timeout_s=240)
         command, family = psutil.Process(process.pid), processes_of(file)
         assert len(family) == (4 if launcher == "deepspeed" else 3), "two of them are ranks"
         (command if part == "command" else command.children()[0]).send_signal(sent)
@@ -82,9 +93,12 @@ def test_ranks_do_not_outlive_their_launcher(
         (heard,), _ = said_by([process])
     assert [line for line in said if line not in heard] == []
     assert (NOTICED in heard) == (NOTICED in said)
-    (done,) = checkpoints(output)
-    assert done == len(losses(output)), "all that was done is kept"
+    assert newest_checkpoint(output) == last_step(output), "all that was done is kept"
+    assert steps(output) == list(range(1, last_step(output) + 1)), "and nothing is done twice"
 
-    ranks = start_ranks(2, LAUNCHER, "--config", file, f"train.steps={done + 2}")
-    assert wait_for(ranks) == [0, 0]
-    assert len(losses(output)) == done + 2
+
+def test_what_is_kept_goes_on_to_the_end(run: tuple[Path, str]) -> None:
+    output, file = run
+    goal = last_step(output) + 2
+    assert wait_for(start_ranks(2, LAUNCHER, "--config", file, f"train.steps={goal}")) == [0, 0]
+    assert steps(output) == list(range(1, goal + 1))

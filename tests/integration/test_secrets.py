@@ -106,7 +106,7 @@ def test_a_run_that_fails_tells_no_secret(
 ) -> None:
     config = tiny_config(tmp_path / "out", shards, "data.patience_s=0")
     file = write_config(config, tmp_path / "run.yaml")
-    for name, secret in {**PLANTED, **environment}.items():
+    for name, secret in {**PLANTED, **environment, "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, secret.format(WRONG, free_port()))
     forget_connections()
     overrides = [override.format(WRONG, free_port())] if override else []

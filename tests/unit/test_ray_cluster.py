@@ -1,9 +1,12 @@
 """What a run asks of a Ray cluster, worked out from its configuration."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from ray.dashboard.utils import get_address_for_submission_client
 
+from launch import ray_cluster
 from launch.ray_cluster import check_workers, scaling_config, support_bundles
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
@@ -66,3 +69,17 @@ def test_support_actors_have_bundles_only_for_what_they_ask() -> None:
     without = {f"neighbour_{modality}": 0.0 for modality in ("video", "text", "imu")}
     nothing = config(support={**service, "gpus_per_actor": 1}, objective={"weights": without})
     assert support_bundles(nothing) == []
+
+
+def test_a_run_alone_asks_no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says which, Ray's helpers ask the dashboard of any cluster on this machine."""
+    monkeypatch.setattr(ray_cluster, "ray_cluster", nullcontext)
+    monkeypatch.setattr(ray_cluster, "_check_output", lambda _: None)
+    monkeypatch.setattr(ray_cluster, "_check_room", lambda _: None)
+    for name in ray_cluster.RAY_SETTINGS | ray_cluster.ALONE_SETTINGS:
+        monkeypatch.setenv(name, "")  # and what the connection sets ends with the test
+    for cluster, asked in (("", "http://127.0.0.1:0"), ("ray.test:1", "http://other:8265")):
+        monkeypatch.setenv("RAY_ADDRESS", cluster)
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://other:8265")
+        with ray_cluster.connected(config()):
+            assert get_address_for_submission_client(None) == asked
