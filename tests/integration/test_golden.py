@@ -21,6 +21,7 @@ RUNS = {
     "stacked_rnn": ("encoder.name=stacked_rnn",),
     "stacked_rnn_time": ("encoder.name=stacked_rnn_time",),
     "transformer": ("encoder.name=transformer",),
+    "stacked_rnn_time with statistics": ("encoder.name=stacked_rnn_time", "encoder.pooling=stats"),
     "conv_stats with imu_near": NEAR,
 }
 
