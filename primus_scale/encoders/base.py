@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from primus_scale.config import EncoderConfig
+from primus_scale.encoders.calibration import FeatureCalibration
 from primus_scale.sample import IMU, JOINT_MODALITIES
 
 SHARED = "shared"  # name of the one head of video and text teachers that share a space
@@ -144,13 +145,19 @@ class ImuEncoder(nn.Module):
 
     It takes float32 windows also if its weights have another precision, since the normalisation of
     the input needs it. The embeddings have the precision of the weights.
+
+    calibration: the linear step that ``features`` take after the heads have read them; None in
+    training, and where the encoder was exported without one.
     """
+
+    calibration: FeatureCalibration | None
 
     def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         self.heads = Heads(backbone.width, spec)
+        self.calibration = None
 
     def forward(self, imu: torch.Tensor) -> Embeddings:
         """Embed imu ``(B, C, T)``; raises ValueError where C or T is not the encoder's."""
@@ -161,7 +168,10 @@ class ImuEncoder(nn.Module):
                 f"{expected[1]}), which is {self.spec.samples / self.spec.rate_hz:g} s at "
                 f"{self.spec.rate_hz:g} Hz; resample or cut the windows to that"
             )
-        return self.heads(self.backbone(imu))
+        embeddings: Embeddings = self.heads(self.backbone(imu))
+        if self.calibration is None:
+            return embeddings
+        return embeddings._replace(features=self.calibration(embeddings.features))
 
 
 class FiniteSamples:

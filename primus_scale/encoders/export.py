@@ -1,7 +1,7 @@
 """Exported encoders: a folder with ``encoder.safetensors`` and ``card.json``, free of DeepSpeed.
 
 Users of a pretrained encoder call ``load_encoder``. The card describes the input of the encoder,
-its training data and its licence.
+its training data, the calibration of its features and its licence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import FiniteSamples, ImuEncoder
+from primus_scale.encoders.calibration import FeatureCalibration
 from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS
 from primus_scale.storage.foreign import decoding, parse_json
 from primus_scale.storage.names import quoted
@@ -39,6 +40,18 @@ class TeacherCard(ConfigModel):
     teacher: str
 
 
+class CalibrationCard(ConfigModel):
+    """The calibration in the weights: its kind, the windows and sessions that it is from.
+
+    features: their number, D of ``Embeddings``.
+    """
+
+    kind: Literal["none", "scaling", "whitening"] = "none"
+    windows: int = Field(0, ge=0)
+    sessions: int = Field(0, ge=0)
+    features: int = Field(0, ge=0)
+
+
 class EncoderCard(ConfigModel):
     """The content of ``card.json``; ``describe_encoder`` makes it, ``read_card`` reads it.
 
@@ -54,6 +67,7 @@ class EncoderCard(ConfigModel):
     shared_head: bool
     near_head: bool = False
     teachers: dict[str, TeacherCard]
+    calibration: CalibrationCard = CalibrationCard()  # cards of earlier versions have none
     parameters: int
     data: dict[str, Any]
     objective: dict[str, Any]
@@ -104,6 +118,7 @@ def save_encoder(encoder: ImuEncoder, directory: str | Path, card: EncoderCard) 
     ValueError where a weight is not finite, OSError naming the folder where it cannot be written;
     an earlier export does not change then.
     """
+    assert (encoder.calibration is None) == (card.calibration.kind == "none")
     tensors = {}
     for name, tensor in encoder.state_dict().items():
         assert tensor.numel(), f"{name} is partitioned by ZeRO-3: gather the weights first"
@@ -147,11 +162,14 @@ def read_card(directory: str | Path) -> EncoderCard:
     return card
 
 
-def load_encoder(directory: str | Path) -> ImuEncoder:
+def load_encoder(directory: str | Path, *, calibrated: bool = True) -> ImuEncoder:
     """The exported encoder in ``directory``, on the CPU, float32, in evaluation mode.
 
     ``encoder(imu)`` takes imu ``(B, C, T)`` float32 in the units of its card and gives
     ``Embeddings``; in evaluation mode it raises ValueError where a sample is not finite.
+    calibrated: ``features`` take the calibration that the export holds, if any. False gives the
+    features that the heads read; the outputs of the heads are the same in both cases.
+
     Raises FileNotFoundError where a file is missing, ValueError naming the file where it is
     damaged or does not fit its card.
     """
@@ -171,6 +189,8 @@ def load_encoder(directory: str | Path) -> ImuEncoder:
     ):
         encoder = _empty_encoder(card)
         encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
+    if not calibrated:
+        encoder.calibration = None
     encoder.register_forward_pre_hook(FiniteSamples(card.channels), with_kwargs=True)
     return encoder.eval()
 
@@ -178,7 +198,7 @@ def load_encoder(directory: str | Path) -> ImuEncoder:
 def _empty_encoder(card: EncoderCard) -> ImuEncoder:
     """The card's encoder without memory for its weights; mean and std are among the weights."""
     with torch.device("meta"):
-        return build_encoder(
+        encoder = build_encoder(
             card.encoder,
             channels=len(card.channels),
             samples=card.window_samples,
@@ -189,6 +209,10 @@ def _empty_encoder(card: EncoderCard) -> ImuEncoder:
             mean=(0.0,) * len(card.channels),
             std=(1.0,) * len(card.channels),
         )
+        made = card.calibration
+        if made.kind != "none":
+            encoder.calibration = FeatureCalibration(made.features, made.kind)
+        return encoder
 
 
 def _existing(directory: Path, name: str) -> Path:

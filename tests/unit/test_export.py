@@ -9,13 +9,21 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders import ImuEncoder, build_encoder
-from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
+from primus_scale.encoders.calibration import CalibrationKind, FeatureCalibration, fit_calibration
+from primus_scale.encoders.export import (
+    CalibrationCard,
+    describe_encoder,
+    load_encoder,
+    read_card,
+    save_encoder,
+)
 
 TEACHERS = {
     "video": {"dim": 48, "key": "k1", "space": "s1", "teacher": "efficientnet-lite0"},
@@ -52,6 +60,19 @@ def export(encoder: ImuEncoder, directory: Path) -> Path:
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     return export(make_encoder(), tmp_path / "encoder")
+
+
+def export_calibrated(encoder: ImuEncoder, directory: Path, kind: CalibrationKind) -> Path:
+    """Exported with a calibration fitted on random features of two sessions."""
+    features = np.random.default_rng(0).normal(3, 2, (20, encoder.backbone.width))
+    fitted = fit_calibration(features, np.arange(20) % 2, kind)
+    card = read_card(export(encoder, directory))
+    encoder.calibration = FeatureCalibration.of(fitted, kind)
+    calibration = CalibrationCard(
+        kind=kind, windows=20, sessions=2, features=encoder.backbone.width
+    )
+    save_encoder(encoder, directory, card.model_copy(update={"calibration": calibration}))
+    return directory
 
 
 def edit_card(directory: Path, **changes: object) -> None:
@@ -213,21 +234,41 @@ def test_samples_that_are_not_finite_are_refused(exported: Path, value: float, s
     assert not encoder.train()(imu).features.isfinite().all(), "training has its own check"
 
 
+@pytest.mark.parametrize("kind", ["scaling", "whitening"])
+def test_calibrated_encoder_comes_back(tmp_path: Path, kind: CalibrationKind) -> None:
+    encoder = make_encoder().eval()
+    export_calibrated(encoder, tmp_path, kind)
+    imu = torch.randn(3, 6, 250)
+    assert torch.equal(load_encoder(tmp_path)(imu).features, encoder(imu).features)
+    edit_card(tmp_path, calibration={"kind": "none"})
+    with pytest.raises(ValueError, match="does not fit encoder"):
+        load_encoder(tmp_path)
+
+
+def test_card_from_before_calibration_is_of_an_encoder_without(exported: Path) -> None:
+    path = exported / "card.json"
+    card = json.loads(path.read_text())
+    assert card.pop("calibration")["kind"] == "none"
+    path.write_text(json.dumps(card))
+    assert load_encoder(exported).calibration is None
+
+
 @pytest.mark.parametrize(  # Dynamo has no GRU
-    ("name", "settings"),
-    [("transformer", {"pooling": "stats"}), ("conv_stats", {})],
+    ("name", "settings", "calibrated"),
+    [("transformer", {"pooling": "stats"}, False), ("conv_stats", {}, True)],
 )
 def test_a_loaded_encoder_can_be_compiled_and_exported(
-    tmp_path: Path, name: str, settings: dict[str, str]
+    tmp_path: Path, name: str, settings: dict[str, str], calibrated: bool
 ) -> None:
-    encoder = load_encoder(export(make_encoder(name, **settings), tmp_path))
+    export_calibrated(make_encoder(name, **settings), tmp_path, "whitening")
+    encoder = load_encoder(tmp_path, calibrated=calibrated)
     imu = torch.randn(3, 6, 250)
     with torch.no_grad():
-        expected = encoder(imu).ss
+        expected = encoder(imu).features
         compiled = torch.compile(encoder, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(imu).ss, expected)
+        torch.testing.assert_close(compiled(imu).features, expected)
         program = torch.export.export(encoder, (imu,))
-        torch.testing.assert_close(program.module()(imu).ss, expected)
+        torch.testing.assert_close(program.module()(imu).features, expected)
 
 
 @pytest.mark.parametrize(

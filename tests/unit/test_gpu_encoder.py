@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -19,6 +20,7 @@ from primus_scale.config.augment import (
     TimeWarp,
 )
 from primus_scale.encoders import ImuEncoder, build_encoder
+from primus_scale.encoders.calibration import CalibrationKind, FeatureCalibration, fit_calibration
 
 pytestmark = pytest.mark.gpu
 
@@ -141,3 +143,14 @@ def test_rotations_on_cuda_are_in_so3() -> None:
     identity = torch.eye(3, dtype=torch.float64, device="cuda").expand_as(matrices)
     torch.testing.assert_close(matrices @ matrices.mT, identity, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.linalg.det(matrices), identity[:, 0, 0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["scaling", "whitening"])
+def test_calibration_is_that_of_the_cpu(kind: CalibrationKind) -> None:
+    """In float32, also where the encoder computes in bfloat16."""
+    features = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) + 5
+    layer = FeatureCalibration.of(fit_calibration(features.numpy(), np.arange(64) % 4, kind), kind)
+    expected = layer(features)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        found = layer.cuda()(features.cuda())
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)

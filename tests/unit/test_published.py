@@ -110,6 +110,7 @@ def test_imported_encoder_equals_the_paper_written_out(tmp_path: Path) -> None:
     ):
         torch.testing.assert_close(got.double(), expected[name], rtol=1e-4, atol=1e-4)
     card = read_card(out)
+    assert card.calibration.kind == "none"
     assert card.parameters == 1_376_204
     assert card.licence == "CC-BY-4.0"
     assert (card.rate_hz, card.window_samples) == (50.0, 250)
