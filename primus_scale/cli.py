@@ -270,19 +270,31 @@ def _add_export(commands: Any) -> None:
         "export",
         help="write the encoder of a training checkpoint as safetensors and a card",
         description="Write the encoder of a run's newest good checkpoint as encoder.safetensors "
-        "and card.json, free of DeepSpeed. A finished run has done so already.",
+        "and card.json, free of DeepSpeed. A finished run has done so already. The features are "
+        "calibrated on the run's training windows, which must be readable; "
+        "calibration.kind=none needs no data.",
     )
     parser.add_argument("--run", dest="run_dir", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the encoder")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings that replace the run's, e.g. calibration.kind=whitening data.train=[URL]",
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> int:
     with loading():
+        from primus_scale.config_file import load_config
         from primus_scale.storage.urls import parse_local
-        from primus_scale.train.trainer import export_run
+        from primus_scale.train.export import export_run
 
-    print(f"encoder  {export_run(parse_local(args.run_dir), parse_local(args.out))}")
+    run_dir, out = parse_local(args.run_dir), parse_local(args.out)
+    config = load_config(run_dir / "config.yaml", args.overrides)
+    print(f"encoder  {export_run(run_dir, out, config)}")
     return 0
 
 

@@ -227,6 +227,27 @@ FAULTS = (
         f"{WHOLE}resume.py",
     ),
     Fault(
+        "calibration: not given to the encoder",
+        "primus_scale/train/export.py",
+        "encoder.calibration = FeatureCalibration.of(fitted, kind)",
+        "FeatureCalibration.of(fitted, kind)",
+        f"{UNIT}run_export.py",
+    ),
+    Fault(
+        "calibration: windows from the first records only",
+        "primus_scale/data/reader.py",
+        "rows.take(_spread(count, min(most or count, count)))",
+        "rows.take(slice(0, min(most or count, count)))",
+        f"{UNIT}run_export.py",
+    ),
+    Fault(
+        "calibration: bfloat16 where autocast is on",
+        "primus_scale/encoders/calibration.py",
+        "torch.autocast(features.device.type, enabled=False)",
+        "torch.autocast(features.device.type, dtype=torch.bfloat16)",
+        f"{UNIT}run_export.py",
+    ),
+    Fault(
         "checkpoint: contents are not checked",
         "primus_scale/checkpoint/manifest.py",
         "or file_entry(path) != entry",

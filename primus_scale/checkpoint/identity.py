@@ -46,6 +46,7 @@ MAY_CHANGE = (
     "train.stuck_after_s",
     "train.storage",
     "train.take_over",
+    "calibration",  # fitted when the training has ended
     "launch",
     "few_shot",
 )

@@ -28,6 +28,7 @@ __all__ = [
     "DEFAULT_AUGMENT",
     "ArmName",
     "AugmentOp",
+    "CalibrationConfig",
     "Config",
     "ConfigModel",
     "DataConfig",
@@ -172,6 +173,20 @@ class TrainConfig(ConfigModel):
     max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
 
 
+class CalibrationConfig(ConfigModel):
+    """The linear step on ``features`` that the exported encoder carries, ready for a linear probe.
+
+    It is fitted without labels when the run ends, on training windows as they are recorded. So it
+    changes nothing in the training, and a finished run that is started again with another kind
+    exports its encoder with that one.
+    """
+
+    # scaling: each feature has mean 0 and deviation 1. whitening: then what differs between
+    # sessions, such as how a device sits, is reduced
+    kind: Literal["none", "scaling", "whitening"] = "scaling"
+    windows: int = Field(4096, ge=2)  # at most so many, spread over the shards
+
+
 class LaunchConfig(ConfigModel):
     """How Ray starts the workers (``launch/ray_train.py``); other launchers have own arguments."""
 
@@ -224,6 +239,7 @@ class FewShotConfig(ConfigModel):
         min_length=1,
         description="what is compared: the encoder frozen and fine-tuned, and the baselines",
     )
+    calibrated: bool = Field(True, description="use the calibration stored in the encoder")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
     @field_validator("k", "lrs", "arms")
@@ -248,6 +264,7 @@ class Config(ConfigModel):
     support: SupportConfig = SupportConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     launch: LaunchConfig = LaunchConfig()
     few_shot: FewShotConfig = FewShotConfig()
 

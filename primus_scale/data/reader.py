@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,7 @@ _COLUMNS = {
     "start_s": np.float64,
 }
 _LEAST_RECORDS = 16  # from which a part of a set is taken, so that it is from several folders
+_MANY_RECORDS = 256  # from which a sample is taken, so that it is of many sessions
 _WHOLE_READERS = 16  # concurrent reads of ``load_windows``; an object store takes 20 ms for each
 
 
@@ -217,27 +218,64 @@ def load_windows(
     allows that. Errors as ``ShardSet.open`` and ``ShardSet.read_record``.
     """
     shard_set = ShardSet.open(urls, patience)
-    windows = shard_set.windows_per_record
-    records = np.arange(len(windows))
-    if most is not None:
-        number = min(_LEAST_RECORDS, len(windows))
-        while windows[records := _spread(len(windows), number)].sum() < min(most, windows.sum()):
-            number += 1
+    chosen = _spread_rows(shard_set.windows_per_record, most, _LEAST_RECORDS)
+    records = np.unique(chosen.records).tolist()
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
-        read = readers.map(partial(shard_set.read_block, pictures=pictures), records.tolist())
-        blocks = dict(zip(records.tolist(), read, strict=True))
-    chosen = Rows(
-        records=np.repeat(records, windows[records]),
-        rows=np.concatenate([np.arange(count) for count in windows[records]]),
-    )
-    kept = _spread(len(chosen.rows), min(most or len(chosen.rows), len(chosen.rows)))
-    chosen = chosen.take(kept)
+        read = readers.map(partial(shard_set.read_block, pictures=pictures), records)
+        blocks = dict(zip(records, read, strict=True))
     pairs = zip(chosen.records.tolist(), chosen.rows.tolist(), strict=True)
     return LoadedWindows(
         batch=_assemble(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
         metas=[blocks[record].metas[row] for record, row in pairs],
         shard_set=shard_set,
     )
+
+
+def sample_windows(
+    shard_set: ShardSet, most: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """At most ``most`` windows, evenly spaced over all records: imu ``(n, C, T)`` and session.
+
+    Yields those of one record at a time, in order; session ``(n,)`` int64 is ``session_id``. They
+    are from several hundred records where there are so many, and so from many sessions. Pictures
+    are not read where the index allows that. Memory does not grow with the data, nor with
+    ``most`` if each part is used at once. Raises as ``ShardSet.read_record``.
+    """
+    chosen = _spread_rows(shard_set.windows_per_record, most, _MANY_RECORDS)
+    records, starts = np.unique(chosen.records, return_index=True)
+    rows = np.split(chosen.rows, starts[1:])
+
+    def read(record: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        block = shard_set.read_block(record, pictures=False)
+        return block.imu[own], block.session[own]
+
+    parts = iter(zip(records.tolist(), rows, strict=True))
+    with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
+        waiting = deque(
+            readers.submit(read, *part) for part in itertools.islice(parts, _WHOLE_READERS)
+        )
+        while waiting:
+            yield waiting.popleft().result()
+            waiting += [readers.submit(read, *part) for part in itertools.islice(parts, 1)]
+
+
+def _spread_rows(windows: np.ndarray, most: int | None, least_records: int) -> Rows:
+    """At most ``most`` rows of records that hold ``windows`` each; None: all rows.
+
+    Of more rows evenly spaced ones are taken, from evenly spaced records: ``least_records``, or as
+    many as hold ``most`` windows.
+    """
+    records = np.arange(len(windows))
+    if most is not None:
+        number = min(least_records, len(windows))
+        while windows[records := _spread(len(windows), number)].sum() < min(most, windows.sum()):
+            number += 1
+    rows = Rows(
+        records=np.repeat(records, windows[records]),
+        rows=np.concatenate([np.arange(count) for count in windows[records]]),
+    )
+    count = len(rows.rows)
+    return rows.take(_spread(count, min(most or count, count)))
 
 
 def _spread(length: int, number: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def evaluate(
     """
     data_url = parse_place(data_url)
     card = read_card(encoder_dir)
-    encoder = load_encoder(encoder_dir)
+    encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
     sides = {side: load_windows(f"{data_url}/{side}", pictures=False) for side in ("label", "test")}
     for side, loaded in sides.items():
         _check_fit(card, loaded, f"{data_url}/{side}")
@@ -88,6 +88,7 @@ def evaluate(
     results["encoder"] = {
         "name": card.encoder.name,
         "parameters": card.parameters,
+        "calibration": card.calibration.kind if config.calibrated else "none",
         "pretraining": card.data.get("run", ""),
         "datasets": _described_datasets(card.data.get("train", [])),
     }
@@ -185,7 +186,8 @@ def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows
 def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
     """An encoder of the card's architecture with new weights.
 
-    Its buffers, the mean and deviation of the data, are copied from the pretrained encoder.
+    Its buffers, the mean and deviation of the data, are copied from the pretrained encoder. It has
+    no calibration, which would not fit its features.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -200,8 +202,8 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
             mean=(0.0,) * len(card.channels),
             std=(1.0,) * len(card.channels),
         )
-    for name, buffer in pretrained.named_buffers():
-        encoder.get_buffer(name).copy_(buffer)
+    for name, buffer in encoder.named_buffers():
+        buffer.copy_(pretrained.get_buffer(name))
     return encoder
 
 

@@ -47,6 +47,7 @@ from primus_scale.teachers import (
     build_teachers,
     check_teachers,
 )
+from primus_scale.train.export import check_calibration
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,14 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_order``
-    and ``check_objective``, and ValueError where the shards were embedded by other teachers than
-    the configuration names.
+    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_order``,
+    ``check_calibration`` and ``check_objective``, and ValueError where the shards were embedded by
+    other teachers than the configuration names.
     """
     check_batch(config.train, world)
     data = ShardSet.open(config.data.train, config.data.patience())
     check_order(config.data, config.objective.near, data, config.train.batch)
+    check_calibration(config.calibration, data)
     check_embeddings(config, data)
     return data
 

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 
 from primus_scale.checkpoint.copies import CHECKPOINTS
-from primus_scale.checkpoint.folder import newest_encoder
 from primus_scale.checkpoint.manifest import StepCounts
 from primus_scale.checkpoint.owner import owned_storage
 from primus_scale.config import Config
@@ -39,7 +38,6 @@ from primus_scale.distributed.group import start_runtime, stop_runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.distributed.run_lock import only_run
 from primus_scale.distributed.watchdog import watched
-from primus_scale.encoders.export import load_encoder, read_card, save_encoder
 from primus_scale.engine.optimizer import learning_rate
 from primus_scale.monitor.figures import StepReport
 from primus_scale.monitor.log import LOG_FOLDER, METRICS_FILE
@@ -48,6 +46,7 @@ from primus_scale.monitor.provenance import CONFIG_FILE, ENVIRONMENT_FILE, write
 from primus_scale.sample import Batch
 from primus_scale.stopping import REQUEUE, Stop, stop_on_signals
 from primus_scale.storage.files import write_atomically
+from primus_scale.train.export import export_finished
 from primus_scale.train.run import Run, build_run, storage_claimant, storage_folder
 from primus_scale.train.step import StepResult, train_step
 
@@ -128,20 +127,11 @@ def train(run: Run, stop: Stop) -> bool:
 
             if last or step % settings.checkpoint_every == 0:
                 _save(run, counts)
-    on_first_rank(lambda: _finish(output, monitor))
+    # The other ranks must not time out while the first one encodes windows for the calibration.
+    is_first = run.runtime.rank == 0
+    on_all_ranks(lambda: _finish(run, monitor) if is_first else None)
     _copy_results(run)
     return True
-
-
-def export_run(run_dir: str | Path, out: str | Path) -> Path:
-    """Write the encoder of a run's newest whole checkpoint to the folder ``out``; returns ``out``.
-
-    FileNotFoundError where the run has no checkpoint, ValueError where all are damaged, OSError
-    where ``out`` cannot be written.
-    """
-    source = newest_encoder(run_dir)
-    save_encoder(load_encoder(source), out, read_card(source))
-    return Path(out)
 
 
 def _begin_output(run: Run, start_step: int) -> None:
@@ -231,9 +221,10 @@ def _validate(run: Run, monitor: Monitor, step: int) -> None:
         )
 
 
-def _finish(output: Path, monitor: Monitor) -> None:
+def _finish(run: Run, monitor: Monitor) -> None:
     """Write the encoder and the summary of the run into the output folder."""
-    export_run(output, output / ENCODER_FOLDER)
+    output = Path(run.config.output)
+    export_finished(output, output / ENCODER_FOLDER, run.config, run.data, run.runtime.device)
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
 
 

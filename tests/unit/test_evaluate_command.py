@@ -8,8 +8,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from primus_scale.config import EncoderConfig, FewShotConfig
 from primus_scale.encoders import build_encoder
-from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
-from primus_scale.evaluate import evaluate, log_confusion, pool_reports, write_summary
+from primus_scale.encoders.calibration import Calibration, FeatureCalibration
+from primus_scale.encoders.export import (
+    CalibrationCard,
+    describe_encoder,
+    load_encoder,
+    read_card,
+    save_encoder,
+)
+from primus_scale.evaluate import command, evaluate, log_confusion, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
@@ -102,6 +109,30 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     assert pooled["few_shot"]["2"]["features"]["draws"] == 4
     assert pooled["data"] == results["data"]
     assert (tmp_path / "pooled" / "report.html").is_file()
+
+
+def test_calibrated_features_are_evaluated_unless_turned_off(task, tmp_path):
+    encoder, card = load_encoder(task / "encoder"), read_card(task / "encoder")
+    width = encoder.backbone.width
+    encoder.calibration = FeatureCalibration.of(
+        Calibration(np.ones(width), 2 * np.eye(width)), "scaling"
+    )
+    card = card.model_copy(update={"calibration": CalibrationCard(kind="scaling", features=width)})
+    save_encoder(encoder, tmp_path / "encoder", card)
+    arms = ("pretrained", "pretrained_finetuned")
+    few = CONFIG.model_copy(update={"draws": 1, "steps": 1, "arms": arms})
+    given = evaluate(tmp_path / "encoder", str(task), few, tmp_path / "on")
+    assert given["encoder"]["calibration"] == "scaling"
+    assert "calibration of its features: scaling" in (tmp_path / "on/report.html").read_text()
+
+    seen = []
+    off = few.model_copy(update={"calibrated": False})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "run_few_shot", lambda *args, **_: seen.append(args[2]) or given)
+        assert evaluate(tmp_path / "encoder", str(task), off, tmp_path / "off") is given
+    assert given["encoder"]["calibration"] == "none"
+    assert seen[0].calibration is None
+    assert untrained_copy(encoder, card, seed=1).calibration is None
 
 
 def test_files_that_are_no_results_are_named(tmp_path):
