@@ -30,6 +30,7 @@ import yaml
 from benchmarks.few_shot import run_command
 from primus_scale.cli import GOES_ON, Parser, answer
 from primus_scale.storage.files import check_writable
+from shards.files.unpickle import NumpyUnpickler
 
 MEMBER = "seglearn/data/watch_dataset.npy"
 RATE_HZ = 50.0
@@ -70,14 +71,16 @@ def _write_all(archive: Path, out: Path) -> int:
 
 
 def _load(archive: Path) -> Any:
-    """The recordings: a mapping of lists. The archive is trusted: it holds pickled arrays."""
+    """The recordings: a mapping of lists, pickled in an npy file in a wheel."""
     if not archive.is_file():
         raise FileNotFoundError(
             f"no file {archive}; get it with: pip download --no-deps seglearn==1.2.5"
         )
     with zipfile.ZipFile(archive) as wheel:
-        content = wheel.read(MEMBER)
-    return np.load(io.BytesIO(content), allow_pickle=True).item()
+        stream = io.BytesIO(wheel.read(MEMBER))
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    return NumpyUnpickler(stream).load().item()
 
 
 def _write_split(data: Any, test_people: set[int], folder: Path) -> None:
