@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.full_disk import small_disk
 from tests.integration.tiny import (
     LAUNCHER,
+    PAPER,
     checkpoints,
     errors_of,
     losses,
@@ -19,7 +20,10 @@ from tests.integration.tiny import (
 )
 
 APART = Path(__file__).with_name("run_apart.py")
-LASTING = ("train.checkpoint_every=2", "train.pictures_every=100", "optimizer.schedule=constant")
+LASTING = (
+    *(PAPER, "train.checkpoint_every=2", "train.pictures_every=100"),
+    "optimizer.schedule=constant",
+)
 
 
 def start(folder: Path, output: Path, steps: int, *overrides: str) -> list[subprocess.Popen[str]]:

@@ -81,7 +81,7 @@ def test_pretrain_and_verify_end_in_one_line_on_crafted_members(tmp_path: Path, 
     shards = tmp_path / "shards"
     write_packed(str(shards), make_blocks(make_windows(4)))
     rewrite_tars(shards, [crafted.BLOCK_RECORDS[what]], windows=[4])
-    line = one_line(pretrain(tmp_path, str(shards), "train.batch=4", "encoder.name=transformer"))
+    line = one_line(pretrain(tmp_path, str(shards), "train.batch=4"))
     assert f"{shards}/shard-000000.tar: record 0: " in line
 
     done = command("shards", "verify", str(shards))

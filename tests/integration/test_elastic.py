@@ -9,6 +9,7 @@ import pytest
 
 from primus_scale.engine.zero_state import StateFiles
 from tests.integration.tiny import (
+    PAPER,
     losses,
     start_ranks,
     tiny_config,
@@ -42,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config = tiny_config(
                 folder / name,
                 shards,
+                PAPER,
                 "train.batch=12",
                 f"train.steps={steps}",
                 "train.pictures_every=100",

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # other processors round differently, and training spreads it
 RUNS = {
     "stacked_rnn": ("encoder.name=stacked_rnn",),
     "stacked_rnn_time": ("encoder.name=stacked_rnn_time",),
-    "transformer": ("encoder.name=transformer",),
+    "transformer": ("encoder.name=transformer", "encoder.size=S"),
     "stacked_rnn_time with statistics": ("encoder.name=stacked_rnn_time", "encoder.pooling=stats"),
     "conv_stats with imu_near": NEAR,
 }

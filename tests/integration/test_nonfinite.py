@@ -18,6 +18,7 @@ from primus_scale.train.step import StepResult, train_step
 from shards.write.writer import PackedShardWriter
 from tests.integration.tiny import (
     LAUNCHER,
+    PAPER,
     RATE_HZ,
     losses,
     start_ranks,
@@ -100,7 +101,7 @@ def write_shards_with_one_bad_window(folder: Path) -> str:
 def test_run_counts_the_bad_step_and_ends(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     shards = write_shards_with_one_bad_window(tmp_path)
     output = tmp_path / "out"
-    config = tiny_config(output, shards, "train.pictures_every=100", *overrides)  # one epoch
+    config = tiny_config(output, shards, PAPER, "train.pictures_every=100", *overrides)  # one epoch
     file = write_config(config, tmp_path / "run.yaml")
     assert wait_for(start_ranks(2, LAUNCHER, "--config", str(file))) == [0, 0]
     summary = json.loads((output / "train.json").read_text())

@@ -10,6 +10,7 @@ from primus_scale.engine.zero_state import StateFiles
 from tests.integration.tiny import (
     NEAR,
     ONE_AFTER_THE_OTHER,
+    PAPER,
     SIGNAL,
     SIGNAL_TEACHER,
     TEACHERS,
@@ -55,9 +56,9 @@ def assert_same(ours: Path, theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("world", "overrides"),
     [
-        (1, ("train.zero_stage=0",)),
-        (2, ("train.zero_stage=2", "train.accumulation=2")),
-        (2, ("train.zero_stage=3", "train.precision=bf16")),
+        (1, ("train.zero_stage=0", PAPER)),
+        (2, ("train.zero_stage=2", "train.accumulation=2", PAPER)),
+        (2, ("train.zero_stage=3", "train.precision=bf16", PAPER)),
         (2, ("train.zero_stage=2", "train.accumulation=2", *NEAR, *SIGNAL)),
     ],
 )

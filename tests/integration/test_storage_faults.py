@@ -18,6 +18,7 @@ from tests.faulty_proxy import Fault, FaultyProxy
 from tests.integration.tiny import (
     BLOCK,
     LAUNCHER,
+    PAPER,
     checkpoints,
     errors_of,
     forked,
@@ -34,7 +35,9 @@ from tests.integration.tiny import (
 )
 from tests.s3_server import forget_connections, s3_server
 
-FAULTS: dict[Fault, float] = {"503": 5.0, "stall": 5.0, "reset": 5.0, "gone": 10.0}
+FAULTS: dict[Fault, float] = {"503": 3.0, "stall": 3.0, "reset": 3.0, "gone": 5.0}  # seconds
+# Faults must come before the run ends, so that its steps are those of the paper's encoder.
+READING = (PAPER, "data.shuffle_blocks=1", "data.timeout_s=1", "train.pictures_every=1000")
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +58,7 @@ def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]
 
 def test_training_goes_through_every_fault(bucket: str, proxy: FaultyProxy, tmp_path: Path) -> None:
     train = write_shards(f"{bucket}/faults", 320)
-    overrides = (
-        "train.steps=60",
-        "data.shuffle_blocks=1",
-        "data.timeout_s=2",
-        "train.pictures_every=1000",
-    )
+    overrides = ("train.steps=60", *READING)
     curves = {}
     for name, faults in (("straight", {}), ("disturbed", FAULTS)):
         output = tmp_path / name
@@ -83,7 +81,7 @@ def test_run_ends_where_patience_does_and_goes_on_later(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     train = write_shards(f"{bucket}/patience", 160)
-    overrides = ("train.steps=20", "data.shuffle_blocks=1", "data.timeout_s=1")
+    overrides = ("train.steps=20", *READING)
     assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
     output = tmp_path / "out"
     config = tiny_config(output, train, *overrides, "data.patience_s=2")
@@ -104,7 +102,7 @@ def test_ray_starts_the_workers_again_where_patience_ends(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     train = write_shards(f"{bucket}/again", 320)
-    overrides = ("train.steps=60", "data.shuffle_blocks=1", "data.timeout_s=1", "data.patience_s=2")
+    overrides = ("train.steps=60", *READING, "data.patience_s=2")
     assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
     output = tmp_path / "out"
     config = tiny_config(output, train, *overrides, "launch.max_failures=20")

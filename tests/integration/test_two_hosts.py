@@ -18,6 +18,7 @@ from primus_scale.train.trainer import REQUEUE, pretrain
 from tests.integration.ray_head import scratch_folder
 from tests.integration.tiny import (
     LAUNCHER,
+    PAPER,
     last_step,
     losses,
     newest_checkpoint,
@@ -31,6 +32,7 @@ from tests.netns import DEVICE, Host, two_hosts
 RAY = str(Path(sys.executable).with_name("ray"))
 STEPS = 60
 OVERRIDES = (
+    PAPER,  # the cut must come before the run ends
     f"train.steps={STEPS}",
     "train.checkpoint_every=10",
     "train.pictures_every=1000",

@@ -8,6 +8,7 @@ import torch
 
 from tests.integration.tiny import (
     ONE_AFTER_THE_OTHER,
+    PAPER,
     losses,
     start_ranks,
     tiny_config,
@@ -33,7 +34,7 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     shards = write_shards(folder / "shards")
     files = []
     for name, overrides in VARIANTS.items():
-        config = tiny_config(folder / name, shards, "train.pictures_every=100", *overrides)
+        config = tiny_config(folder / name, shards, PAPER, "train.pictures_every=100", *overrides)
         files.append(str(write_config(config, folder / f"{name}.yaml")))
     assert wait_for(start_ranks(2, ONE_AFTER_THE_OTHER, *files)) == [0, 0]
     return {name: losses(folder / name) for name in VARIANTS}
@@ -50,9 +51,8 @@ def test_loss_curve_is_that_of_stage_0(curves: dict[str, list[float]], name: str
 def test_loss_curve_on_two_ranks_is_that_of_one(
     curves: dict[str, list[float]], tmp_path: Path
 ) -> None:
-    config = tiny_config(
-        tmp_path / "alone", write_shards(tmp_path / "shards"), "train.pictures_every=100"
-    )
+    shards = write_shards(tmp_path / "shards")
+    config = tiny_config(tmp_path / "alone", shards, PAPER, "train.pictures_every=100")
     file = write_config(config, tmp_path / "alone.yaml")
     assert wait_for(start_ranks(1, ONE_AFTER_THE_OTHER, str(file))) == [0]
     torch.testing.assert_close(
@@ -69,6 +69,7 @@ def test_zero_in_bf16_on_cuda_follows_fp32(tmp_path: Path, stage: int) -> None:
         config = tiny_config(
             tmp_path / precision,
             shards,
+            PAPER,
             "train.device=cuda",
             "train.pictures_every=100",
             f"train.precision={precision}",

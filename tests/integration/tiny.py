@@ -73,12 +73,15 @@ def write_shards(
 
 
 def tiny_config(output: Path, train: str, *overrides: str, **sections: Any) -> Config:
-    """A run of a few steps of 8 windows with a support set that wraps around."""
+    """A run of a few steps of 8 windows with a support set that wraps around.
+
+    Its encoder takes a quarter of the time of the paper's (``PAPER``).
+    """
     tree = {
         "name": "tiny",
         "output": str(output),
         "data": {"train": [train], "shuffle_blocks": 2},
-        "encoder": {"ss_dim": 16},
+        "encoder": {"name": "conv_stats", "size": "XS", "ss_dim": 16},
         "support": {"capacity": 20, "minimum_fill": 4},
         "optimizer": {"warmup_steps": 2},
         "train": {"batch": 8, "steps": 6, "device": "cpu", "threads": 1, "log_every": 1},
@@ -87,11 +90,10 @@ def tiny_config(output: Path, train: str, *overrides: str, **sections: Any) -> C
     return apply_overrides(parse_config(Config, tree, source="tiny"), overrides)
 
 
+PAPER = "encoder.name=stacked_rnn"  # override for the paper's encoder
 NEAR = (  # overrides for the term on windows near in time, of shards with sessions
     "objective.weights.imu_near=1.0",
     "data.session_windows=4",
-    "encoder.name=conv_stats",
-    "encoder.size=XS",
 )
 
 

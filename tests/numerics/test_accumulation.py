@@ -87,6 +87,7 @@ def test_gradients_are_those_of_plain_autograd(
         f"train.batch={ROWS}",
         f"train.accumulation={passes}",
         f"encoder.name={encoder}",
+        "encoder.size=S",
     )
     model, batch, neighbours = make_model(config), make_batch(), make_neighbours(config)
     plain = copy.deepcopy(model)

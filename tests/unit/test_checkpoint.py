@@ -23,7 +23,7 @@ from primus_scale.engine.zero_state import StateFiles
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.trainer import pretrain
 from tests.full_disk import files_limited_to, small_disk
-from tests.integration.tiny import tiny_config, write_shards
+from tests.integration.tiny import PAPER, tiny_config, write_shards
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import save_model
 
@@ -114,7 +114,7 @@ def test_all_damaged_is_an_error_not_a_new_start(config: Config, runtime: Runtim
     ("override", "field"),
     [
         ("encoder.ss_dim=8", "encoder.ss_dim is 16 there and 8 here"),
-        ("encoder.name=stacked_rnn_time", "encoder.name is 'stacked_rnn' there"),
+        ("encoder.name=stacked_rnn", "encoder.name is 'conv_stats' there"),
         ("support.capacity=24", "support.capacity is 20 there and 24 here"),
         ("train.batch=16", "train.batch is 8 there and 16 here"),
         ("train.zero_stage=1", "train.zero_stage is 0 there and 1 here"),
@@ -187,7 +187,8 @@ def test_full_disk_at_the_first_checkpoint_says_that_there_is_none(
 @pytest.mark.parametrize("stage", [0, 1])
 def test_room_that_is_asked_for_is_that_of_a_checkpoint(tmp_path: Path, stage: int) -> None:
     shards = write_shards(tmp_path / "shards", windows=16)
-    config = tiny_config(tmp_path / "out", shards, f"train.zero_stage={stage}", "train.steps=1")
+    overrides = (PAPER, f"train.zero_stage={stage}", "train.steps=1")
+    config = tiny_config(tmp_path / "out", shards, *overrides)
     assert pretrain(config) == 0
     assert not list((tmp_path / "out/checkpoints").glob(".*")), "nothing is left of the trial"
     folder = tmp_path / "out/checkpoints/step-00000001"

@@ -21,7 +21,7 @@ from launch.checks.base import (
 )
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.group import Runtime
-from tests.integration.tiny import TEACHERS, free_port, tiny_config, write_shards
+from tests.integration.tiny import PAPER, TEACHERS, free_port, tiny_config, write_shards
 
 
 def context_of(folder: Path, *overrides: str, nodes: tuple[str, ...] = ("a", "a", "b")) -> Context:
@@ -206,7 +206,7 @@ def test_what_autograd_keeps_is_counted_once() -> None:
 
 def test_memory_is_counted_by_part(tmp_path: Path) -> None:
     shards = ShardSet.open(write_shards(tmp_path / "shards"))
-    config = context_of(tmp_path, "support.capacity=1000000").config
+    config = context_of(tmp_path, PAPER, "support.capacity=1000000").config
     need = memory.estimate(config, shards, None, world=2)
     assert "validation" not in need.host
     parameters = 879_620
@@ -215,7 +215,7 @@ def test_memory_is_counted_by_part(tmp_path: Path) -> None:
     widths = [config.encoder.ss_dim, *(teacher.dim for teacher in TEACHERS.values())]
     vectors = 1e6 * 4 * sum(widths)
     assert vectors < need.device["support set"] < vectors + 1e6 * 64  # uid, times, flags, keys
-    cut = context_of(tmp_path, "train.zero_stage=3", "train.accumulation=2").config
+    cut = context_of(tmp_path, PAPER, "train.zero_stage=3", "train.accumulation=2").config
     thrifty = memory.estimate(cut, shards, shards, world=2)
     assert thrifty.host["validation"] == sum(each.size for each in shards.index.shards)
     assert thrifty.device["weights"] == 2 * parameters
@@ -227,7 +227,9 @@ def test_weights_in_bfloat16_do_not_grow_with_the_batch(tmp_path: Path) -> None:
     shards = ShardSet.open(write_shards(tmp_path / "shards"))
     kept = {}
     for precision in ("bf16", "fp32"):
-        config = context_of(tmp_path, "train.batch=256", f"train.precision={precision}").config
+        config = context_of(
+            tmp_path, PAPER, "train.batch=256", f"train.precision={precision}"
+        ).config
         kept[precision] = memory.estimate(config, shards, None, world=1).device["activations"]
     assert kept["bf16"] < 0.7 * kept["fp32"]
 
