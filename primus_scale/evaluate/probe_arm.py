@@ -17,6 +17,7 @@ PROBE_STRENGTHS = (0.01, 0.1, 1.0)
 # By which windows features are standardised. whitened: by the unlabelled ones, and what differs
 # between their sessions is taken out (``encoders.calibration``).
 SCALINGS = ("labelled", "unlabelled", "whitened", "none")
+FEW_LABELS, TRIALS_OF_FEW_LABELS = 5, 20
 
 
 class ProbeArm:
@@ -59,7 +60,7 @@ class ProbeArm:
         """See ``Arm``; a fit is quick. From five trials a poor scaling was chosen at k = 1."""
         if k == "all":
             return 1
-        return 20 if k <= 5 else 5
+        return TRIALS_OF_FEW_LABELS if k <= FEW_LABELS else 5
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; of settings with equal accuracy the one of the strongest penalty."""
