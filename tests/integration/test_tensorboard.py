@@ -17,7 +17,14 @@ from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.objective.terms import TERMS
 from primus_scale.train.trainer import pretrain
-from tests.integration.tiny import losses, tiny_config, write_shards
+from tests.integration.tiny import (
+    SIGNAL,
+    SIGNAL_TEACHER,
+    TEACHERS,
+    losses,
+    tiny_config,
+    write_shards,
+)
 
 START_TIMEOUT_S = 60
 PICTURES_STEP, LAST_STEP = 4, 6
@@ -26,14 +33,16 @@ PNG_HEAD = b"\x89PNG\r\n"
 
 def train(folder: Path) -> Path:
     """A run of six steps with validation; returns its output folder."""
+    teachers = {**TEACHERS, **SIGNAL_TEACHER}
     data = {
-        "train": [write_shards(folder / "train", sessions=True)],
-        "validation": [write_shards(folder / "validation", 16, seed=1)],
+        "train": [write_shards(folder / "train", teachers=teachers, sessions=True)],
+        "validation": [write_shards(folder / "validation", 16, seed=1, teachers=teachers)],
         "session_windows": 4,
     }
     every = ("train.validate_every=3", f"train.pictures_every={PICTURES_STEP}")
     output = folder / "run"
-    assert pretrain(tiny_config(output, "", *every, "objective.weights.imu_near=1", data=data)) == 0
+    terms = ("objective.weights.imu_near=1", *SIGNAL)
+    assert pretrain(tiny_config(output, "", *every, *terms, data=data)) == 0
     return output
 
 
@@ -151,6 +160,7 @@ def test_pictures_are_there(server):
         "similarity/view0_view1": PICTURES_STEP,
         "similarity/imu_video": PICTURES_STEP,
         "similarity/imu_text": PICTURES_STEP,
+        "similarity/imu_signal": PICTURES_STEP,
         **{f"confusion/{arm}": LAST_STEP for arm in ARMS},
     }
     assert set(fetch_json(f"{server}/data/plugin/images/tags")["."]) == set(steps)
