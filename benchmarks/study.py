@@ -90,13 +90,13 @@ def format_study(results: Mapping[str, Mapping[str, Any]]) -> str:
     """
     first = next(iter(results.values()))
     columns = list(first["few_shot"])
-    head = [" | ".join(["", *(f"k = {k}" for k in columns), ""]).strip()]
+    head = "".join(f" | k = {k}" for k in columns) + " |"
     rule = "| --- " * (len(columns) + 1) + "|"
     accuracy = [_row(ARMS[name].title, first["few_shot"], name) for name in FIXED_BASELINES]
     accuracy += [_row(name, pooled["few_shot"], "pretrained") for name, pooled in results.items()]
     gains = [_gain_row(name, pooled) for name, pooled in results.items()]
-    title = ["", "frozen encoder - best baseline, points " + head[0], rule]
-    return "\n".join([f"accuracy, % {head[0]}", rule, *filter(None, accuracy), *title, *gains])
+    title = ["", f"| frozen encoder - best baseline, points{head}", rule]
+    return "\n".join([f"| accuracy, %{head}", rule, *filter(None, accuracy), *title, *gains])
 
 
 def _row(title: str, few_shot: Mapping[str, Any], arm: str) -> str:

@@ -95,7 +95,8 @@ def _write_split(data: Any, test_people: set[int], folder: Path) -> None:
         ("windows/train", "label", PRETRAINING_HOP_S),
     ):
         place = ("--src", str(folder / "raw" / side), "--out", str(folder / "data" / target))
-        run_command(log, "shards", "build", "folder", *place, "--hop-s", str(hop_s), *ACC_RANGE)
+        options = ("--hop-s", str(hop_s), *ACC_RANGE, "--overwrite")  # of a run that was killed
+        run_command(log, "shards", "build", "folder", *place, *options)
     place = (
         "--src",
         str(folder / "data/windows/train"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -27,7 +26,7 @@ class ForestArm:
 
     def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
         self._windows = windows
-        self._compute = features
+        self._features = features
 
     def trials(self, k: Labels) -> int:
         """See ``Arm``."""
@@ -43,7 +42,7 @@ class ForestArm:
         forest = RandomForestClassifier(
             TREES, min_samples_leaf=setting["leaf_windows"], random_state=given.seed
         )
-        features = self._compute()
+        features = self._features()
         forest.fit(features[given.train], self._windows.label[given.train])
         answers: np.ndarray = forest.predict(features[target])
         return answers
@@ -57,11 +56,7 @@ class RidgeArm:
 
     def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
         self._windows = windows
-        self._compute = features
-
-    @cached_property
-    def _features(self) -> np.ndarray:
-        return self._compute()
+        self._features = features
 
     def trials(self, k: Labels) -> int:
         """See ``Arm``."""
@@ -75,8 +70,9 @@ class RidgeArm:
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``."""
         rows = {"labelled": given.train, "unlabelled": given.unlabelled}[setting["scaling"]]
-        scaler = StandardScaler().fit(self._features[rows])
+        features = self._features()
+        scaler = StandardScaler().fit(features[rows])
         model = RidgeClassifierCV(RIDGE_PENALTIES)
-        model.fit(scaler.transform(self._features[given.train]), self._windows.label[given.train])
-        answers: np.ndarray = model.predict(scaler.transform(self._features[target]))
+        model.fit(scaler.transform(features[given.train]), self._windows.label[given.train])
+        answers: np.ndarray = model.predict(scaler.transform(features[target]))
         return answers

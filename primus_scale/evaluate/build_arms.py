@@ -38,6 +38,7 @@ def build_arms(
     def unlearned() -> np.ndarray:
         return encode_features(fresh(seed).to(windows.imu.device), windows.imu)
 
+    @cache
     def convolved() -> np.ndarray:
         return MiniRocket(imu()[: windows.label_windows]).features(imu())
 

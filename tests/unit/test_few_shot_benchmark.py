@@ -13,7 +13,7 @@ from primus_scale.config import FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.config_file import load_config
 from primus_scale.evaluate import run_few_shot, write_results
-from primus_scale.evaluate.results import assemble, format_interval
+from primus_scale.evaluate.results import assemble, best_baselines, format_interval
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
@@ -64,6 +64,14 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert pooled["few_shot"]["1"]["features"]["draws"] == 4
     assert pooled["paired"]["1"]["pretrained"]["scratch"]["draws"] == 2
     assert (out / "default" / "report.html").is_file()
+    table = (out / "study.md").read_text(encoding="utf-8").splitlines()
+    assert table[0] == "| accuracy, % | k = 1 |"
+    frozen, features = (pooled["few_shot"]["1"][arm] for arm in ("pretrained", "features"))
+    assert f"| default | {format_interval(frozen)} |" in table
+    assert f"| hand-crafted features | {format_interval(features)} |" in table
+    best = best_baselines(pooled)["1"]
+    gain = pooled["paired"]["1"]["pretrained"][best]
+    assert table[-1] == f"| default | {format_interval(gain, '+')} |"
 
     damaged = out / "split2" / "default" / "seed0" / "few_shot" / "few_shot.json"
     damaged.write_text('{"schema": 1}', encoding="utf-8")
