@@ -58,7 +58,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
     [
         (1, ("train.zero_stage=0", PAPER)),
         (2, ("train.zero_stage=2", "train.accumulation=2", PAPER)),
-        (2, ("train.zero_stage=3", "train.precision=bf16", PAPER)),
+        (2, ("train.zero_stage=3", "train.precision=bf16")),  # small: bf16 may be emulated
         (2, ("train.zero_stage=2", "train.accumulation=2", *NEAR, *SIGNAL)),
     ],
 )
