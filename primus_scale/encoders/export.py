@@ -22,7 +22,7 @@ from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import FiniteSamples, ImuEncoder
 from primus_scale.encoders.calibration import FeatureCalibration
-from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS
+from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS, WindowFormat
 from primus_scale.storage.foreign import decoding, parse_json
 from primus_scale.storage.names import quoted
 
@@ -73,6 +73,17 @@ class EncoderCard(ConfigModel):
     objective: dict[str, Any]
     licence: str
     weights_sha256: str = ""  # filled in when the weights are written
+
+    def check_windows(self, found: WindowFormat, url: str) -> None:
+        """ValueError naming ``url`` and the field where its windows are not the encoder's."""
+        wanted = WindowFormat(self.channels, self.units, self.window_samples, self.rate_hz)
+        names = ("channels", "units", "window_samples", "rate_hz")
+        for name, theirs, own in zip(names, found, wanted, strict=True):
+            if theirs != own:
+                raise ValueError(
+                    f"{url}: {name} is {theirs}, but the encoder takes {own} (its card.json); "
+                    "write the shards that way, or give an encoder that fits"
+                )
 
 
 def describe_encoder(

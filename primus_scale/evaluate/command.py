@@ -67,7 +67,7 @@ def evaluate(
     encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
     sides = {side: load_windows(f"{data_url}/{side}", pictures=False) for side in ("label", "test")}
     for side, loaded in sides.items():
-        _check_fit(card, loaded, f"{data_url}/{side}")
+        card.check_windows(loaded.shard_set.index.window_format, f"{data_url}/{side}")
     check_writable(Path(out_dir))
     own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
@@ -228,22 +228,6 @@ def _read_results(path: Path) -> dict[str, Any]:
             "run primus-scale evaluate again"
         )
     return results
-
-
-def _check_fit(card: EncoderCard, loaded: LoadedWindows, url: str) -> None:
-    index = loaded.shard_set.index
-    pairs = {
-        "rate_hz": (card.rate_hz, index.rate_hz),
-        "window_samples": (card.window_samples, index.window_samples),
-        "channels": (tuple(card.channels), tuple(index.channels)),
-        "units": (tuple(card.units), tuple(index.units)),
-    }
-    for name, (wanted, found) in pairs.items():
-        if wanted != found:
-            raise ValueError(
-                f"{url}: {name} is {found}, but the encoder takes {wanted} (its card.json); "
-                "write the shards that way, or give an encoder that fits"
-            )
 
 
 def _describe_data(loaded: LoadedWindows) -> dict[str, Any]:

@@ -93,10 +93,16 @@ class ProbeArm:
         )
 
     def _whitening(self, rows: np.ndarray) -> Calibration:
-        """The whitening by these rows, kept for other probes on them."""
+        """The whitening by these rows, kept for other probes on them.
+
+        Rows of one session, or features that are the same in all, leave nothing to take out: they
+        are scaled only.
+        """
         key = rows.tobytes()
         if key not in self._whitenings:
-            self._whitenings[key] = fit_calibration(
-                self.features[rows], self._windows.session[rows], "whitening"
-            )
+            features, session = self.features[rows], self._windows.session[rows]
+            try:
+                self._whitenings[key] = fit_calibration(features, session, "whitening")
+            except ValueError:
+                self._whitenings[key] = fit_calibration(features, session, "scaling")
         return self._whitenings[key]

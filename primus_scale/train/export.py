@@ -79,7 +79,7 @@ def calibrate(
     try:
         if data is None:
             data = ShardSet.open(config.data.train, config.data.patience())
-        _check_input(card, data)
+        card.check_windows(data.index.window_format, data.folders[0].url)
         features, session = _encode_sample(encoder, data, config.calibration.windows)
         fitted = fit_calibration(features, session, kind)
     except (OSError, ValueError, RuntimeError) as error:  # the last: no memory on the device
@@ -111,15 +111,6 @@ def check_calibration(config: CalibrationConfig, data: ShardSet) -> None:
         "calibration.kind=whitening compares sessions, and the windows of data.train are of one; "
         "set calibration.kind=scaling, or write the shards again with sessions (--session-by)"
     )
-
-
-def _check_input(card: EncoderCard, data: ShardSet) -> None:
-    for name in ("rate_hz", "window_samples", "channels", "units"):
-        wanted, found = getattr(card, name), getattr(data.index, name)
-        if wanted != found:
-            raise ValueError(
-                f"{data.folders[0].url}: {name} is {found}, but the encoder takes {wanted}"
-            )
 
 
 def _encode_sample(

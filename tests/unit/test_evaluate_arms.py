@@ -23,7 +23,7 @@ from primus_scale.signal.features import hand_features
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
 
 LABEL = make_side(range(6), windows_each=4)
-POOL = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+WINDOWS = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
 AUGMENT = build_augment((Jitter(sd=0.05),))
 FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
 
@@ -47,7 +47,7 @@ def test_a_training_is_judged_at_steps_that_grow_up_to_the_limit():
 
 def test_rate_and_steps_are_the_best_of_trainings_done_one_by_one():
     config = FewShotConfig(steps=45, lrs=(1e-4, 3e-3), batch=8)
-    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config)
+    arm = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, config)
     trials = make_trials(LABEL, 1, seed=0, trials=2)
     found = {
         (lr, steps): np.mean([hits(arm, trial, {"lr": lr, "steps": steps}) for trial in trials])
@@ -64,7 +64,7 @@ def test_rate_and_steps_are_the_best_of_trainings_done_one_by_one():
 def test_a_training_ends_when_accuracy_has_stopped_rising():
     """The task is solved in some dozen steps; a limit far away costs no more."""
     config = FewShotConfig(steps=100_000, lrs=(1e-2,), batch=16)
-    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config)
+    arm = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, config)
     chosen = arm.choose(make_trials(LABEL, 4, seed=0, trials=1))
     assert not chosen["at_limit"]
     assert chosen["steps"] * PATIENCE < 1000
@@ -72,9 +72,9 @@ def test_a_training_ends_when_accuracy_has_stopped_rising():
 
 def test_a_rate_that_diverges_is_not_chosen_and_none_else_is_said():
     trials = make_trials(LABEL, 1, seed=0, trials=1)
-    both = TrainedArm(POOL, SmallEncoder, AUGMENT, FewShotConfig(steps=2, lrs=(1e30, 1e-3)))
+    both = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, FewShotConfig(steps=2, lrs=(1e30, 1e-3)))
     assert both.choose(trials)["lr"] == 1e-3
-    lone = TrainedArm(POOL, SmallEncoder, AUGMENT, FewShotConfig(steps=20, lrs=(1e30,)))
+    lone = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, FewShotConfig(steps=20, lrs=(1e30,)))
     with pytest.raises(ValueError, match=r"training diverges at rates of 1e\+30; give smaller"):
         lone.choose(trials)
     with pytest.raises(ValueError, match=r"rate of 1e\+30 diverges .* smaller values of lrs"):
@@ -84,7 +84,7 @@ def test_a_rate_that_diverges_is_not_chosen_and_none_else_is_said():
 def test_penalty_and_scaling_are_chosen_together_from_the_same_values_for_every_probe():
     trials = make_trials(LABEL, 1, seed=3, trials=3)
     for features in (FEATURES, LABEL.imu.numpy().mean(axis=2)):
-        arm = ProbeArm("features", POOL, features.copy)
+        arm = ProbeArm("features", WINDOWS, features.copy)
         found = {}
         for strength, scaling in itertools.product(PROBE_STRENGTHS, SCALINGS):
             accuracy = []
@@ -121,9 +121,9 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
     encoder = SmallEncoder(1)
     with torch.no_grad():
         features = encoder(LABEL.imu).features.numpy()
-    probe = ProbeArm("pretrained", POOL, lambda: features)
+    probe = ProbeArm("pretrained", WINDOWS, lambda: features)
     config = FewShotConfig(steps=1, lrs=(1e-9,), batch=8)
-    arm = TrainedArm(POOL, SmallEncoder, AUGMENT, config, (encoder, probe))
+    arm = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, config, (encoder, probe))
     rows = np.arange(len(LABEL))
     given = TrainingRows(rows[::3], rows, seed=0)
     tuned = arm.predict(given, rows, {"lr": 1e-9, "steps": 1})
@@ -134,7 +134,7 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
 def test_features_that_are_not_finite_are_refused():
     features = FEATURES.copy()
     features[3, 0], features[5, 1] = np.nan, np.inf
-    arm = ProbeArm("random", replace(POOL), features.copy)
+    arm = ProbeArm("random", replace(WINDOWS), features.copy)
     with pytest.raises(ValueError, match=r"arm random: features of 2 of 72 windows are NaN"):
         arm.choose(make_trials(LABEL, 1, seed=0, trials=1))
 
@@ -142,7 +142,7 @@ def test_features_that_are_not_finite_are_refused():
 def test_a_whitened_probe_is_a_probe_on_whitened_features():
     rows = np.arange(len(LABEL))
     given = TrainingRows(rows[::5], rows, seed=0)
-    arm = ProbeArm("features_whitened", POOL, FEATURES.copy, scalings=("whitened",))
+    arm = ProbeArm("features_whitened", WINDOWS, FEATURES.copy, scalings=("whitened",))
     whitened = fit_calibration(FEATURES, LABEL.session, "whitening").apply(FEATURES)
     probe = fit_probe(whitened[::5], LABEL.label[::5], len(CLASSES), 0.1)
     answers = arm.predict(given, rows, {"strength": 0.1, "scaling": "whitened"})
@@ -150,10 +150,23 @@ def test_a_whitened_probe_is_a_probe_on_whitened_features():
     assert arm.choose(make_trials(LABEL, 1, seed=0, trials=1))["scaling"] == "whitened"
 
 
+def test_where_sessions_do_not_differ_a_whitened_probe_scales_only():
+    rows = np.arange(len(LABEL))
+    given = TrainingRows(rows[::5], rows, seed=0)
+    setting = {"strength": 0.1, "scaling": "whitened"}
+    one_session = replace(WINDOWS, session=np.full(len(LABEL), "one"))
+    arm = ProbeArm("features", one_session, FEATURES.copy)
+    scaled = fit_calibration(FEATURES, LABEL.session, "scaling").apply(FEATURES)
+    probe = fit_probe(scaled[::5], LABEL.label[::5], len(CLASSES), 0.1)
+    assert np.array_equal(arm.predict(given, rows, setting), probe.predict(scaled))
+    collapsed = ProbeArm("pretrained", WINDOWS, lambda: np.ones((len(LABEL), 3)))
+    assert len(np.unique(collapsed.predict(given, rows, setting))) == 1
+
+
 @pytest.mark.parametrize("name", FIXED_BASELINES)
 def test_every_baseline_learns_an_easy_task_and_repeats_exactly(name):
     config = FewShotConfig(arms=(name,), steps=1)
-    arm = build_arms(POOL, SmallEncoder(1), SmallEncoder, AUGMENT, config, seed=0)[name]
+    arm = build_arms(WINDOWS, SmallEncoder(1), SmallEncoder, AUGMENT, config, seed=0)[name]
     rows = np.arange(len(LABEL))
     given = TrainingRows(rows[::3], rows, seed=0)
     setting = arm.choose(make_trials(LABEL, 4, seed=0, trials=1))
