@@ -188,7 +188,7 @@ def _add_evaluate(commands: Any) -> None:
         "evaluate",
         help="few-shot evaluation of an exported encoder, with an HTML report",
         description="Few-shot evaluation: k labels a class, people disjoint between labels and "
-        "test, with the arms scratch, random and features next to the encoder under one budget. "
+        "test; the encoder next to baselines (arms), all under one budget. "
         "Writes few_shot.json and report.html.",
         epilog=f"settings and their defaults:\n{_list_fields(FewShotConfig)}",
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from primus_scale.evaluate.arm_table import ARMS, BASELINES, PRETRAINED_ARMS
+from primus_scale.evaluate.baseline_arms import TREES
 from primus_scale.evaluate.charts import accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
@@ -47,7 +48,9 @@ def render_report(results: Mapping[str, Any]) -> str:
         },
         protocol=results["protocol"],
         held_out_share=HELD_OUT_SHARE,
+        arms=arms_of(results),
         strengths=PROBE_STRENGTHS,
+        trees=TREES,
         finetune_lr_share=FINETUNE_LR_SHARE,
         augment=[one["name"].replace("_", " ") for one in results.get("augment") or ()],
         computed=sorted({_computation(run) for run in results["runs"]}),

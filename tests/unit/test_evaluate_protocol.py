@@ -281,6 +281,8 @@ def test_report_stands_alone_and_shows_the_figures(results):
     assert "SYNTHETIC &lt;sines&gt;" in page
     assert page.count("<img ") == 3 + len(CONFIG.arms)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "<b>From scratch</b>" in page
+    assert "<b>MiniRocket</b>" not in page  # only what was compared is explained
     assert page == render_report(described)
 
 
