@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, Self
 
 from primus_scale.cli import USER_ERRORS
 from primus_scale.config import Config
+from primus_scale.data.fraction import open_training
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.collectives import gather_json
 from primus_scale.distributed.group import Runtime
@@ -117,8 +118,8 @@ class Context:
 
     @cached_property
     def data(self) -> ShardSet:
-        """The training shards; errors as ``ShardSet.open``."""
-        return ShardSet.open(self.config.data.train, self.no_patience)
+        """The training shards; errors as ``open_training``."""
+        return open_training(self.config.data, self.no_patience)
 
     @cached_property
     def held_out(self) -> ShardSet | None:

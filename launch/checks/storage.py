@@ -95,7 +95,7 @@ def measure_reads(context: Context) -> dict[str, float]:
 def judge_reads(context: Context, ranks: list[dict[str, float]]) -> list[CheckFinding]:
     """The speed of each node. No speed is too low for every run, so none fails."""
     size = sum(shard.size for index in context.data.indexes for shard in index.shards)
-    bytes_a_window = size / context.data.windows
+    bytes_a_window = size / sum(index.windows for index in context.data.indexes)
     findings = []
     for node, there in context.ranks_by_node().items():
         latency = max(ranks[rank]["latency_s"] for rank in there)

@@ -64,6 +64,11 @@ class DataConfig(ConfigModel):
     """Where windows come from, and how they are read."""
 
     train: tuple[Url, ...] = Field(description="shard folders (any fsspec URL); read as one set")
+    # of the windows at train, so many are trained on; a smaller share is part of a larger one
+    fraction: float = Field(1.0, gt=0, le=1)
+    # session: whole sessions, so less people and time (needs shards in the order of sessions).
+    # window: the first windows of each session in a record, so less of everybody
+    fraction_by: Literal["session", "window"] = "session"
     validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
     validation_windows: int = Field(4096, ge=2)  # at most so many of them, evenly spaced
     shuffle_blocks: int = Field(8, ge=1)  # records whose windows are shuffled together

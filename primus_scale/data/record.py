@@ -65,6 +65,17 @@ class Block:
     def __len__(self) -> int:
         return int(self.imu.shape[0])
 
+    def take(self, rows: np.ndarray) -> Block:
+        """The windows ``rows``, in that order."""
+        metas = json.loads(bytes(self.meta_json))
+        return Block(
+            **{name: getattr(self, name)[rows] for name in _COLUMNS},
+            embeddings={name: value[rows] for name, value in self.embeddings.items()},
+            present={name: value[rows] for name, value in self.present.items()},
+            meta_json=_dump([metas[row] for row in rows.tolist()]),
+            frames=tuple(self.frames[row] for row in rows.tolist()) if self.frames else (),
+        )
+
     @cached_property
     def metas(self) -> list[WindowMeta]:
         """The meta of each window. Parsed at the first access, since training needs none."""

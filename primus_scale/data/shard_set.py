@@ -57,6 +57,18 @@ def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
     return places
 
 
+def _kept_parts(
+    parts: tuple[SessionPart, ...] | None, rows: np.ndarray
+) -> tuple[SessionPart, ...] | None:
+    """The parts of a record of which only ``rows`` are kept; None where it has none."""
+    if not parts:
+        return parts
+    ends = np.cumsum([part.windows for part in parts])
+    counts = np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(parts))
+    kept = zip(parts, counts.tolist(), strict=True)
+    return tuple(part._replace(windows=count) for part, count in kept if count)
+
+
 def read_record(
     folder: Folder, place: RecordPlace, *, pictures: bool = True
 ) -> dict[str, memoryview]:
@@ -97,6 +109,7 @@ class ShardSet:
 
     labels: class names of all folders; label ids of blocks index them. teachers: by modality, over
     all folders (a folder without a modality has it absent in its windows). Holds no open file.
+    After ``keep`` the records have some of their windows only; mean and std are those of all.
     """
 
     folders: tuple[Folder, ...]
@@ -104,6 +117,7 @@ class ShardSet:
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
     _places: list[tuple[int, RecordPlace]]  # each with the number of its folder
+    _rows: list[np.ndarray] | None = None  # of each record, those that are kept; None: all
 
     @classmethod
     def open(cls, urls: str | Sequence[str], patience: Patience | None = None) -> Self:
@@ -142,6 +156,20 @@ class ShardSet:
         folders = tuple(replace(folder, patience=patience) for folder in self.folders)
         return replace(self, folders=folders)
 
+    def keep(self, rows: Sequence[np.ndarray]) -> Self:
+        """The set of some windows only: ``rows`` of each record, ascending; empty ones are gone.
+
+        It is made from a set of all windows.
+        """
+        assert self._rows is None
+        chosen = [
+            (folder, place._replace(sessions=_kept_parts(place.sessions, kept)), kept)
+            for (folder, place), kept in zip(self._places, rows, strict=True)
+            if len(kept)
+        ]
+        places = [(folder, place) for folder, place, _ in chosen]
+        return replace(self, _places=places, _rows=[kept for *_, kept in chosen])
+
     def __len__(self) -> int:
         """Number of records."""
         return len(self._places)
@@ -153,12 +181,14 @@ class ShardSet:
 
     @property
     def windows(self) -> int:
-        """Number of windows in all folders."""
-        return sum(index.windows for index in self.indexes)
+        """Number of windows in all folders, of those that are kept."""
+        return int(self.windows_per_record.sum())
 
     @property
     def windows_per_record(self) -> np.ndarray:
         """Windows of each record, int64."""
+        if self._rows is not None:
+            return np.array([len(rows) for rows in self._rows], dtype=np.int64)
         return np.array([place.entry.windows for _, place in self._places], dtype=np.int64)
 
     @property
@@ -217,6 +247,8 @@ class ShardSet:
         with decoding_record(self.folders[folder], place):
             block = decode_record(members, index)
             check_block(block, expected_block(index, place.entry.windows))
+            if self._rows is not None:
+                block = block.take(self._rows[record])
         if index.labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.

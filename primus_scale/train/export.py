@@ -16,6 +16,7 @@ import torch
 
 from primus_scale.checkpoint.folder import newest_encoder
 from primus_scale.config import CalibrationConfig, Config
+from primus_scale.data.fraction import open_training
 from primus_scale.data.reader import sample_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
@@ -69,8 +70,9 @@ def calibrate(
 ) -> EncoderCard:
     """Give ``encoder`` the calibration that ``config.calibration`` asks for; returns its card.
 
-    It is fitted on windows of ``data``, by default those at ``config.data.train``: as recorded,
-    without labels, in float32 on the encoder's device. Windows that are not finite are left out.
+    It is fitted on windows of ``data``, by default those of the run (``open_training``): as
+    recorded, without labels, in float32 on the encoder's device. Windows that are not finite are
+    left out.
     ValueError where that fails; the encoder is unchanged then.
     """
     kind = config.calibration.kind
@@ -78,7 +80,7 @@ def calibrate(
         return card
     try:
         if data is None:
-            data = ShardSet.open(config.data.train, config.data.patience())
+            data = open_training(config.data)
         card.check_windows(data.index.window_format, data.folders[0].url)
         features, session = _encode_sample(encoder, data, config.calibration.windows)
         fitted = fit_calibration(features, session, kind)

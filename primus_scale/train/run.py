@@ -15,6 +15,7 @@ from primus_scale.checkpoint.copies import RunStorage
 from primus_scale.checkpoint.identity import config_digest, run_identity
 from primus_scale.checkpoint.owner import Claimant
 from primus_scale.config import Config, TeachersConfig
+from primus_scale.data.fraction import open_training
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
 from primus_scale.data.schedule import check_order, describe_order
@@ -129,12 +130,12 @@ class Run:
 def open_data(config: Config, world: int) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    ValueError or FileNotFoundError as ``check_batch``, ``ShardSet.open``, ``check_order``,
+    ValueError or FileNotFoundError as ``check_batch``, ``open_training``, ``check_order``,
     ``check_calibration`` and ``check_objective``, and ValueError where the shards were embedded by
     other teachers than the configuration names.
     """
     check_batch(config.train, world)
-    data = ShardSet.open(config.data.train, config.data.patience())
+    data = open_training(config.data)
     check_order(config.data, config.objective.near, data, config.train.batch)
     check_calibration(config.calibration, data)
     check_embeddings(config, data)
@@ -321,7 +322,7 @@ def _encoder_card(
     return describe_encoder(
         encoder,
         teachers={modality: asdict(space) for modality, space in spaces.items()},
-        data={"run": config.name, "train": train},
+        data={"run": config.name, "train": train, "windows": data.windows},
         objective=config.objective.model_dump(mode="json"),
         licence="as its training data allow; see data.train",
         channels=data.index.channels,
