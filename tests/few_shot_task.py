@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from primus_scale.encoders.base import Embeddings
-from primus_scale.evaluate import LabelledWindows, probe_arm
+from primus_scale.evaluate import LabelledWindows, feature_arm, probe_arm
 
 CLASSES = ("still", "slow", "fast")
 RATE_HZ = 50.0
@@ -21,7 +21,7 @@ def few_penalties() -> Iterator[None]:
     """Probes choose from few settings by few trials, where their choice is not the subject."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_arm, "PROBE_STRENGTHS", (0.01, 1.0))
-        patch.setattr(probe_arm, "TRIALS_OF_FEW_LABELS", 2)
+        patch.setattr(feature_arm, "TRIALS_OF_FEW_LABELS", 2)
         yield
 
 

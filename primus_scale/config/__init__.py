@@ -6,12 +6,13 @@ description at a field is the place where its meaning is written.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from primus_scale.config.augment import AUGMENT_OPS, DEFAULT_AUGMENT, AugmentOp
 from primus_scale.config.base import ConfigModel
+from primus_scale.config.few_shot import ArmName, FewShotConfig
 from primus_scale.config.objective import (
     NearConfig,
     NeighboursConfig,
@@ -46,17 +47,6 @@ __all__ = [
     "TrainConfig",
 ]
 
-ArmName = Literal[
-    "pretrained",
-    "pretrained_finetuned",
-    "scratch",
-    "random",
-    "features",
-    "features_scaled",
-    "features_whitened",
-    "forest",
-    "minirocket",
-]
 Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
 
@@ -217,42 +207,6 @@ class LaunchConfig(ConfigModel):
         """All numbers of workers that the run may have."""
         least, most = (self.workers,) * 2 if isinstance(self.workers, int) else self.workers
         return range(least, most + 1)
-
-
-class FewShotConfig(ConfigModel):
-    """The few-shot evaluation; ``primus-scale evaluate --help`` shows these descriptions."""
-
-    k: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
-        (1, 5, 10, 50, "all"), min_length=1, description="labels a class"
-    )
-    draws: int = Field(10, ge=1, description="random choices of the labelled windows")
-    trained_draws: int = Field(
-        3, ge=1, description="of these, how many the scratch and fine-tuned arms learn from"
-    )
-    seed: int = Field(0, description="of the choices and of fresh weights")
-    steps: int = Field(
-        800, ge=1, description="at most, of training these; how many is chosen on label people"
-    )
-    batch: int = Field(64, ge=1, description="windows in one of these steps")
-    lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (3e-4, 1e-3, 3e-3),
-        min_length=1,
-        description="learning rates to choose from, on label people only",
-    )
-    arms: tuple[ArmName, ...] = Field(
-        ("pretrained", "pretrained_finetuned", "scratch", "random", "features"),
-        min_length=1,
-        description="what is compared: the encoder frozen and fine-tuned, and the baselines",
-    )
-    calibrated: bool = Field(True, description="use the calibration stored in the encoder")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
-
-    @field_validator("k", "lrs", "arms")
-    @classmethod
-    def _check_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("holds a value twice; name each once")
-        return values
 
 
 class Config(ConfigModel):

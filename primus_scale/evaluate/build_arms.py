@@ -13,7 +13,14 @@ from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.arms import Arm, TaskWindows
 from primus_scale.evaluate.baseline_arms import ForestArm, RidgeArm
 from primus_scale.evaluate.classifiers import encode_features
+from primus_scale.evaluate.feature_sets import (
+    catch22_features,
+    package_version,
+    tsfel_features,
+)
 from primus_scale.evaluate.minirocket import MiniRocket
+from primus_scale.evaluate.nearest_arms import NeighboursArm, PrototypesArm
+from primus_scale.evaluate.own_encoders import own_features
 from primus_scale.evaluate.probe_arm import ProbeArm
 from primus_scale.evaluate.trained_arm import EncoderFactory, TrainedArm
 from primus_scale.signal.features import hand_features
@@ -26,11 +33,15 @@ def build_arms(
     augment: Augment,
     config: FewShotConfig,
     seed: int,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Arm]:
-    """The arms of ``config.arms`` by name, in that order.
+    """The arms of ``config.arms`` and ``config.own`` by name, in that order.
 
     seed: of the random weights. The features of an arm are computed when they are first needed.
+    report: called with lines of progress. Raises ValueError where an arm's package is absent.
     """
+    for name in config.arms:
+        package_version(name)
     imu = cache(lambda: windows.imu.cpu().numpy())
     crafted = cache(lambda: hand_features(imu(), windows.rate_hz))
     learned = cache(lambda: encode_features(pretrained, windows.imu))
@@ -49,6 +60,8 @@ def build_arms(
         "pretrained_finetuned": lambda: trained(
             (pretrained, probe("pretrained_finetuned", features=learned))
         ),
+        "knn": lambda: NeighboursArm("knn", windows, learned),
+        "prototypes": lambda: PrototypesArm("prototypes", windows, learned),
         "scratch": trained,
         "random": lambda: probe("random", features=unlearned),
         "features": lambda: probe("features", features=crafted),
@@ -59,6 +72,14 @@ def build_arms(
             "features_whitened", features=crafted, scalings=("whitened",)
         ),
         "forest": lambda: ForestArm(windows, crafted),
+        "catch22": lambda: probe("catch22", features=lambda: catch22_features(imu())),
+        "tsfel": lambda: probe(
+            "tsfel", features=lambda: tsfel_features(imu(), windows.rate_hz, report)
+        ),
         "minirocket": lambda: RidgeArm(windows, convolved),
     }
-    return {name: build[name]() for name in config.arms}
+    own = {
+        name: probe(name, features=partial(own_features, name, source, windows, config.calibrated))
+        for name, source in config.own.items()
+    }
+    return {**{name: build[name]() for name in config.arms}, **own}

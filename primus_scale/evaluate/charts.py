@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from primus_scale.evaluate.arm_table import ARMS
+from primus_scale.evaluate.arm_table import ArmEntry, pairs_of
 from primus_scale.evaluate.results import arms_of
 
 CHART_BASELINES = ("scratch", "features")
@@ -22,10 +22,10 @@ def accuracy_chart(results: Mapping[str, Any]) -> Figure:
     axis = figure.subplots()
     columns = list(results["few_shot"])
     arms = arms_of(results)
-    for number, arm in enumerate(arms):
+    for number, (arm, entry) in enumerate(arms.items()):
         positions = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
         rows = [results["few_shot"][k].get(arm) for k in columns]
-        _draw_intervals(axis, positions, rows, arm, label=ARMS[arm].title)
+        _draw_intervals(axis, positions, rows, entry, label=entry.title)
     axis.set_ylabel("accuracy on unseen people, %")
     _style(axis, columns)
     axis.legend(fontsize=8.5, frameon=False, loc="lower right")
@@ -35,23 +35,26 @@ def accuracy_chart(results: Mapping[str, Any]) -> Figure:
 def paired_chart(results: Mapping[str, Any], arm: str) -> Figure:
     """Gains of ``arm`` over the main baselines, on the same labels, in points of accuracy.
 
-    Random weights are in the table only: they are so far below that the chart could show nothing
-    else.
+    Without these over the first ones of the table. Random weights are in the table only: they are
+    so far below that the chart could show nothing else.
     """
     figure = Figure(figsize=(8.6, 3.2), layout="constrained")
     axis = figure.subplots()
     columns = list(results["paired"])
-    for number, baseline in enumerate(CHART_BASELINES):
-        offset = 2 * ARM_OFFSET * (number - (len(CHART_BASELINES) - 1) / 2)
+    arms = arms_of(results)
+    compared = pairs_of(arms)[arm]
+    shown = [name for name in CHART_BASELINES if name in compared] or compared[:2]
+    for number, baseline in enumerate(shown):
+        offset = 2 * ARM_OFFSET * (number - (len(shown) - 1) / 2)
         positions = np.arange(len(columns)) + offset
         rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
         _draw_intervals(
-            axis, positions, rows, baseline, label=f"over {ARMS[baseline].title}", line=""
+            axis, positions, rows, arms[baseline], label=f"over {arms[baseline].title}", line=""
         )
     axis.axhline(0, color="#495057", linewidth=1)
     axis.set_ylabel("difference, points")
     _style(axis, columns)
-    axis.legend(fontsize=8.5, frameon=False, ncols=len(CHART_BASELINES), loc="upper right")
+    axis.legend(fontsize=8.5, frameon=False, ncols=len(shown), loc="upper right")
     axis.margins(y=0.25)
     return figure
 
@@ -60,7 +63,7 @@ def _draw_intervals(
     axis: Axes,
     positions: np.ndarray,
     rows: list[Mapping[str, float] | None],
-    arm: str,
+    entry: ArmEntry,
     label: str,
     line: str = "-",
 ) -> None:
@@ -75,8 +78,8 @@ def _draw_intervals(
         mean,
         yerr=[mean - low, high - mean],
         label=label,
-        color=ARMS[arm].colour,
-        marker=ARMS[arm].marker,
+        color=entry.colour,
+        marker=entry.marker,
         markersize=5.5,
         linewidth=1.6,
         linestyle=line,

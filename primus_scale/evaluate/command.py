@@ -19,12 +19,11 @@ from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
-from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
-from primus_scale.evaluate.results import SCHEMA, format_table, pool
+from primus_scale.evaluate.results import SCHEMA, arms_of, format_table, pool
 from primus_scale.monitor.drawing import as_pixels
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
@@ -153,8 +152,9 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
     last_step = _read_training_summary(run_dir)["steps"]
     k, folder = headline_k(results), Path(run_dir) / LOG_FOLDER
     with explain_failed_write(folder), SummaryWriter(str(folder)) as writer:
+        arms = arms_of(results)
         for arm, counts in results["confusion"][k].items():
-            title = f"{ARMS[arm].title}, k = {k}"
+            title = f"{arms[arm].title}, k = {k}"
             picture = as_pixels(confusion_chart(np.array(counts), results["classes"], title))
             writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 

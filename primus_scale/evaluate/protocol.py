@@ -8,7 +8,7 @@ test people decide nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,8 @@ from primus_scale.evaluate.draws import (
     keyed_seed,
     possible_labels,
 )
+from primus_scale.evaluate.feature_arm import FeatureArm
+from primus_scale.evaluate.feature_sets import PACKAGES, package_version
 from primus_scale.evaluate.finished_work import FinishedWork, digest
 from primus_scale.evaluate.results import SCHEMA, assemble, format_setting
 from primus_scale.evaluate.statistics import (
@@ -75,8 +77,8 @@ def run_few_shot(
     records: list[dict[str, Any]] = []
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
-    arms = build_arms(windows, pretrained, fresh, augment, config, seed)
-    keys = _identities(seed, label, test, pretrained, fresh, augment, config)
+    arms = build_arms(windows, pretrained, fresh, augment, config, seed, report)
+    keys = _identities(arms, seed, label, test, pretrained, fresh, augment, config)
     finished = finished or FinishedWork()
     for k in all_k:
         for name, arm in arms.items():
@@ -202,6 +204,7 @@ def _measure_draw(
 
 
 def _identities(
+    arms: Mapping[str, Arm],
     seed: int,
     label: LabelledWindows,
     test: LabelledWindows,
@@ -210,14 +213,17 @@ def _identities(
     augment: Augment,
     config: FewShotConfig,
 ) -> dict[str, str]:
-    """For each arm a digest of everything that its setting depends on, except k."""
+    """For each arm a digest of everything that its setting depends on, except k.
+
+    An encoder of ``few_shot.own`` may change without our notice: its features stand for it.
+    """
     sides = [
         (side.imu, side.label, side.person.astype(str), list(side.classes), side.rate_hz)
         for side in (label, test)
     ]
     operations = [op.model_dump(mode="json") for op in augment.ops]
     settings = config.model_dump(
-        mode="json", exclude={"k", "arms", "draws", "trained_draws", "threads"}
+        mode="json", exclude={"k", "arms", "own", "draws", "trained_draws", "threads"}
     )
     device = next(pretrained.parameters()).device
     common = digest(
@@ -225,4 +231,10 @@ def _identities(
     )
     weights = {name: digest(pretrained) for name in PRETRAINED_ARMS}
     weights |= {"random": digest(fresh(seed)), "scratch": digest(fresh(0))}
-    return {name: digest(common, name, weights.get(name, "")) for name in config.arms}
+    weights |= {
+        name: digest(arm.features)
+        for name, arm in arms.items()
+        if name in config.own and isinstance(arm, FeatureArm)
+    }
+    versions = {name: [package_version(name)] if name in PACKAGES else [] for name in arms}
+    return {name: digest(common, name, weights.get(name, ""), *versions[name]) for name in arms}

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.evaluate.arm_table import ARMS, BASELINES, PRETRAINED_ARMS
+from primus_scale.evaluate.arm_table import PRETRAINED_ARMS, entries_of, pairs_of
 from primus_scale.evaluate.baseline_arms import TREES
 from primus_scale.evaluate.charts import accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
-from primus_scale.evaluate.results import arms_of, format_ends, format_setting
+from primus_scale.evaluate.results import arms_of, format_ends, format_setting, marked_arms
 from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
 from primus_scale.monitor.page import render_page
 from primus_scale.monitor.pictures import confusion_chart
@@ -28,7 +28,7 @@ def render_report(results: Mapping[str, Any]) -> str:
 
     Encoder and data are described where the results hold what ``evaluate`` adds.
     """
-    k = headline_k(results)
+    k, arms = headline_k(results), arms_of(results)
     return render_page(
         "primus_scale.evaluate",
         "report.html",
@@ -43,12 +43,13 @@ def render_report(results: Mapping[str, Any]) -> str:
         macro_f1=_arm_rows(results, "macro_f1"),
         paired=list(_paired(results)),
         confusion={
-            ARMS[arm].title: confusion_chart(np.array(counts), results["classes"], ARMS[arm].title)
+            arms[arm].title: confusion_chart(np.array(counts), results["classes"], arms[arm].title)
             for arm, counts in results["confusion"][k].items()
         },
         protocol=results["protocol"],
         held_out_share=HELD_OUT_SHARE,
-        arms=arms_of(results),
+        arms=arms,
+        collapsed=marked_arms(results, "collapsed"),
         strengths=PROBE_STRENGTHS,
         trees=TREES,
         finetune_lr_share=FINETUNE_LR_SHARE,
@@ -66,17 +67,17 @@ def headline_k(results: Mapping[str, Any]) -> str:
 
 def _headline(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
     """The main result: accuracy of the pretrained arm and its gains at the headline's k."""
-    row = results["few_shot"][k]
+    row, arms = results["few_shot"][k], arms_of(results)
     arm = next((arm for arm in PRETRAINED_ARMS if arm in row), None)
     if arm is None:
         return None
     gains = results["paired"][k].get(arm, {})
     return {
         "labels": "all labels" if k == "all" else f"{k} label{'s' * (k != '1')} a class",
-        "arm": ARMS[arm].title,
+        "arm": arms[arm].title,
         "accuracy": _percent(row[arm]),
         "gains": [
-            _percent(gain, sign="+") | {"baseline": ARMS[name].title}
+            _percent(gain, sign="+") | {"baseline": arms[name].title}
             for name, gain in gains.items()
         ],
     }
@@ -88,28 +89,34 @@ def _arm_rows(results: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
     best = [max((row[arm]["mean"], arm) for arm in row)[1] for row in columns]
     return [
         {
-            "arm": ARMS[arm].title,
-            "colour": ARMS[arm].colour,
+            "arm": entry.title,
+            "colour": entry.colour,
             "draws": _each([row[arm]["draws"] for row in columns if arm in row]),
             "cells": [
                 _percent(row[arm]) | {"best": arm == winner} if arm in row else None
                 for row, winner in zip(columns, best, strict=True)
             ],
         }
-        for arm in arms_of(results)
+        for arm, entry in arms_of(results).items()
     ]
 
 
 def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each pretrained arm's gains over the baselines, at every k."""
-    for arm in PRETRAINED_ARMS:
+    """The gains of each pretrained or own arm over the baselines, at every k."""
+    arms = arms_of(results)
+    for arm, baselines in pairs_of(arms).items():
         columns = {k: row[arm] for k, row in results["paired"].items() if row.get(arm)}
         if columns:
+            rows = list(columns.values())
             yield {
-                "arm": ARMS[arm].title,
+                "arm": arms[arm].title,
                 "chart": paired_chart(results, arm),
                 "columns": list(columns),
-                "rows": [_gain_row(name, list(columns.values())) for name in BASELINES],
+                "rows": [
+                    {"baseline": arms[name].title, **_gain_row(name, rows)}
+                    for name in baselines
+                    if any(name in row for row in rows)
+                ],
             }
 
 
@@ -117,7 +124,6 @@ def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, 
     """Gains over one baseline; with those of each split, if there are several."""
     gains = [row.get(baseline) for row in columns]
     return {
-        "baseline": ARMS[baseline].title,
         "draws": _each([gain["draws"] for gain in gains if gain is not None]),
         "gains": [
             gain
@@ -135,7 +141,7 @@ def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, 
 def _runs(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
     """Each run and arm: accuracy at the headline's k, and the setting chosen at each k."""
     for run in results["runs"]:
-        for arm in [arm for arm in ARMS if arm in run["settings"][k]]:
+        for arm, entry in entries_of(run["settings"][k]).items():
             accuracy = [
                 record["accuracy"]
                 for record in results["records"]
@@ -145,7 +151,7 @@ def _runs(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
             ]
             yield {
                 **run,
-                "arm": ARMS[arm].title,
+                "arm": entry.title,
                 "accuracy": np.mean(accuracy),
                 "chosen": [format_setting(row[arm]) for row in run["settings"].values()],
             }

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.evaluate.arm_table import ARMS, BASELINES, FIXED_BASELINES, PRETRAINED_ARMS
+from primus_scale.evaluate.arm_table import (
+    ARMS,
+    FIXED_BASELINES,
+    ArmEntry,
+    entries_of,
+    pairs_of,
+)
 from primus_scale.evaluate.statistics import mean_macro_f1, people_interval, share_correct
 
 SCHEMA = 2
@@ -56,11 +62,10 @@ def assemble(
         paired[k] = {
             arm: {
                 baseline: _gain(arms[arm], arms[baseline])
-                for baseline in BASELINES
-                if arms.get(baseline, {}).keys() & arms[arm].keys()
+                for baseline in baselines
+                if arms[baseline].keys() & arms[arm].keys()
             }
-            for arm in PRETRAINED_ARMS
-            if arm in arms
+            for arm, baselines in pairs_of(arms).items()
         }
         confusion[k] = {
             arm: np.sum([_total_confusion(r) for r in of_arm.values()], axis=0).tolist()
@@ -120,26 +125,32 @@ def format_table(results: Mapping[str, Any]) -> str:
         f"classes: {', '.join(results['classes'])}; k labelled windows of each",
         f"{'':<57}{'draws':>6}" + "".join(f"{'k = ' + k:>22}" for k in columns),
     ]
-    for arm in arms_of(results):
+    arms = arms_of(results)
+    for arm, entry in arms.items():
         cells = [format_interval(table[k][arm]) if arm in table[k] else "-" for k in columns]
         draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
-        lines.append(f"{ARMS[arm].title:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
+        lines.append(f"{entry.title:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append("difference on the same labels, in points")
-    for arm in PRETRAINED_ARMS:
-        for baseline in BASELINES:
+    for arm, baselines in pairs_of(arms).items():
+        for baseline in baselines:
             gains = [paired[k].get(arm, {}).get(baseline) for k in columns]
             held = [gain for gain in gains if gain is not None]
             if held:
                 cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
                 lines.append(
-                    f"{ARMS[arm].title} - {ARMS[baseline].title}".ljust(57)
+                    f"{arms[arm].title} - {arms[baseline].title}".ljust(57)
                     + f"{max(gain['draws'] for gain in held):>6}"
                     + "".join(f"{cell:>22}" for cell in cells)
                 )
-    if limited := _at_limit(results):
+    if limited := marked_arms(results, "at_limit"):
         lines.append(
             f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
             f"better (few_shot.steps): {', '.join(limited)}"
+        )
+    if collapsed := marked_arms(results, "collapsed"):
+        lines.append(
+            "collapsed: all windows have the same features, so that the answers mean nothing: "
+            f"{', '.join(collapsed)}"
         )
     lines += _gain_over_baselines(results, people)
     return "\n".join(lines)
@@ -197,27 +208,32 @@ def format_ends(interval: Mapping[str, float], sign: str = "") -> tuple[str, str
 def format_setting(setting: Mapping[str, Any]) -> str:
     """The setting that an arm chose: ``strength 0.1, scaling none`` or ``0.003 x 345 steps``.
 
-    ``(the limit)`` is added where ``few_shot.steps`` steps were the best.
+    ``(the limit)`` is added where ``few_shot.steps`` steps were the best, ``(collapsed)`` where all
+    windows have the same features.
     """
     if "steps" in setting:
         limit = " (the limit)" if setting["at_limit"] else ""
         return f"{setting['lr']:.3g} x {setting['steps']} steps{limit}"
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in setting.items())
+    chosen = {name: value for name, value in setting.items() if name != "collapsed"}
+    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items())
+    return text + " (collapsed)" * ("collapsed" in setting)
 
 
-def arms_of(results: Mapping[str, Any]) -> list[str]:
+def arms_of(results: Mapping[str, Any]) -> dict[str, ArmEntry]:
     """Arms that the results hold, in the order of reports."""
-    held = {arm for row in results["few_shot"].values() for arm in row}
-    return [arm for arm in ARMS if arm in held]
+    return entries_of(arm for row in results["few_shot"].values() for arm in row)
 
 
-def _at_limit(results: Mapping[str, Any]) -> list[str]:
-    """Arms, each with its k, whose best training was the longest allowed, in any run."""
+def marked_arms(results: Mapping[str, Any], mark: str) -> list[str]:
+    """Arms, each with its k, whose setting has ``mark`` in any run.
+
+    ``at_limit``: the longest training allowed was the best. ``collapsed``: features are constant.
+    """
     return [
-        f"{ARMS[arm].title} at k = {k}"
+        f"{entry.title} at k = {k}"
         for k in results["few_shot"]
-        for arm in arms_of(results)
-        if any(run["settings"][k].get(arm, {}).get("at_limit") for run in results["runs"])
+        for arm, entry in arms_of(results).items()
+        if any(run["settings"][k].get(arm, {}).get(mark) for run in results["runs"])
     ]
 
 
@@ -230,7 +246,7 @@ def _records_by_arm(records: Any) -> dict[str, dict[Fit, Record]]:
     for record in records:
         fit = (record["split"], record["pretraining_seed"], record["draw"])
         by_arm[record["arm"]][fit] = record
-    return {arm: by_arm[arm] for arm in ARMS if arm in by_arm}
+    return {arm: by_arm[arm] for arm in entries_of(by_arm)}
 
 
 def _accuracy(records: Mapping[Fit, Record]) -> dict[str, Any]:

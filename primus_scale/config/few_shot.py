@@ -1,0 +1,90 @@
+"""The settings of the few-shot evaluation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from primus_scale.config.base import ConfigModel
+from primus_scale.storage.names import quoted
+from primus_scale.storage.urls import parse_local
+
+ArmName = Literal[
+    "pretrained",
+    "pretrained_finetuned",
+    "knn",
+    "prototypes",
+    "scratch",
+    "random",
+    "features",
+    "features_scaled",
+    "features_whitened",
+    "forest",
+    "catch22",
+    "tsfel",
+    "minirocket",
+]
+
+_OWN_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class FewShotConfig(ConfigModel):
+    """The few-shot evaluation; ``primus-scale evaluate --help`` shows these descriptions."""
+
+    k: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+        (1, 5, 10, 50, "all"), min_length=1, description="labels a class"
+    )
+    draws: int = Field(10, ge=1, description="random choices of the labelled windows")
+    trained_draws: int = Field(
+        3, ge=1, description="of these, how many the scratch and fine-tuned arms learn from"
+    )
+    seed: int = Field(0, description="of the choices and of fresh weights")
+    steps: int = Field(
+        800, ge=1, description="at most, of training these; how many is chosen on label people"
+    )
+    batch: int = Field(64, ge=1, description="windows in one of these steps")
+    lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (3e-4, 1e-3, 3e-3),
+        min_length=1,
+        description="learning rates to choose from, on label people only",
+    )
+    arms: tuple[ArmName, ...] = Field(
+        ("pretrained", "pretrained_finetuned", "scratch", "random", "features"),
+        min_length=1,
+        description="what is compared: the encoder frozen and fine-tuned, and the baselines",
+    )
+    own: dict[str, str] = Field(
+        {},
+        description="other encoders by a name of yours: module:function, or an exported one's "
+        "folder (docs/arms.md)",
+    )
+    calibrated: bool = Field(True, description="use the calibration stored in the encoder")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+
+    @field_validator("k", "lrs", "arms")
+    @classmethod
+    def _check_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("holds a value twice; name each once")
+        return values
+
+    @field_validator("own")
+    @classmethod
+    def _check_own(cls, own: dict[str, str]) -> dict[str, str]:
+        for name, source in own.items():
+            if not _OWN_NAME.fullmatch(name) or name in get_args(ArmName):
+                raise ValueError(
+                    f"{quoted(name)} cannot name an arm; take letters, digits, - and _, and not "
+                    f"the name of a built-in arm ({', '.join(get_args(ArmName))})"
+                )
+            if not is_function(source):
+                parse_local(source)
+        return own
+
+
+def is_function(source: str) -> bool:
+    """Whether an encoder of ``few_shot.own`` is a ``module:function``; else it is a folder."""
+    return _FUNCTION.fullmatch(source) is not None
