@@ -235,6 +235,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     with loading():
         from primus_scale.config import FewShotConfig
         from primus_scale.config_file import apply_overrides, load_config
+        from primus_scale.encoders.export import ENCODER_FOLDER
         from primus_scale.evaluate import evaluate, log_confusion, write_summary
         from primus_scale.storage.urls import parse_local
 
@@ -248,7 +249,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
     results = evaluate(
-        run_dir / "encoder",
+        run_dir / ENCODER_FOLDER,
         args.data,
         apply_overrides(config.few_shot, args.overrides),
         run_dir / "few_shot" if args.out is None else parse_local(args.out),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from primus_scale.signal.gaps import GAP_S
+from primus_scale.signal.plausible import GRAVITY_RANGE, MOST_ROTATION, TURNING_FACTOR
 from shards.recording import WindowSchema
 
 SHARED_TIMES = ("first", "middle", "last")
@@ -37,7 +39,7 @@ class SensorLimits:
     beyond which a row is damaged. max_refused: share of a label's windows.
     """
 
-    gap_s: float = 0.05
+    gap_s: float = GAP_S
     min_rate_share: float = 0.35
     max_rate_hz: float = 10_000.0
     shared_times: str | None = None
@@ -50,10 +52,10 @@ class SensorLimits:
     max_spikes: float = 0.001
     max_clock_steps: int = 0
     max_rate_error: float = 0.05
-    acc_range: tuple[float, float] = (8.0, 12.0)
+    acc_range: tuple[float, float] = GRAVITY_RANGE
     high_rotation: float = 35.0
-    max_rotation: float = 70.0
-    tilt_factor: float = 3.0
+    max_rotation: float = MOST_ROTATION
+    tilt_factor: float = TURNING_FACTOR
     min_agreement: float = 0.5
     max_acc: float = 1e4
     max_value: float = 1e9

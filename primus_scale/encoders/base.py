@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -172,31 +172,3 @@ class ImuEncoder(nn.Module):
         if self.calibration is None:
             return embeddings
         return embeddings._replace(features=self.calibration(embeddings.features))
-
-
-class FiniteSamples:
-    """A hook of ``encoder.register_forward_pre_hook(..., with_kwargs=True)``.
-
-    It refuses windows with samples that are not finite, for which an encoder gives NaN. It does
-    nothing in training, where such a step is skipped, and while the encoder is compiled or
-    exported, where values are not known.
-    """
-
-    def __init__(self, channels: Sequence[str]) -> None:
-        self.channels = tuple(channels)
-
-    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise ValueError naming the first such sample of imu ``(B, C, T)``."""
-        if encoder.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return
-        imu = args[0] if args else kwargs["imu"]
-        if imu.is_meta or imu.ndim != 3 or imu.shape[1] != len(self.channels):
-            return  # the encoder raises an error that describes the shape
-        bad = ~imu.isfinite()
-        if bad.any():
-            window, channel, sample = bad.nonzero()[0].tolist()
-            raise ValueError(
-                f"imu holds {imu[window, channel, sample].item()} in window {window}, channel "
-                f"{self.channels[channel]}, sample {sample} ({int(bad.sum())} of {bad.numel()} "
-                "samples are not finite); leave such windows out, or fill the gaps before the cut"
-            )

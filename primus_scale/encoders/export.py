@@ -20,8 +20,9 @@ from pydantic import Field
 from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
 from primus_scale.encoders import build_encoder
-from primus_scale.encoders.base import FiniteSamples, ImuEncoder
+from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.calibration import FeatureCalibration
+from primus_scale.encoders.pretrained import PretrainedEncoder
 from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS, WindowFormat
 from primus_scale.storage.foreign import decoding, parse_json
 from primus_scale.storage.names import quoted
@@ -29,6 +30,7 @@ from primus_scale.storage.names import quoted
 SCHEMA_VERSION = 1  # of card.json
 WEIGHTS_FILE = "encoder.safetensors"
 CARD_FILE = "card.json"
+ENCODER_FOLDER = "encoder"  # of a run
 
 
 class TeacherCard(ConfigModel):
@@ -173,18 +175,19 @@ def read_card(directory: str | Path) -> EncoderCard:
     return card
 
 
-def load_encoder(directory: str | Path, *, calibrated: bool = True) -> ImuEncoder:
-    """The exported encoder in ``directory``, on the CPU, float32, in evaluation mode.
+def load_encoder(directory: str | Path, *, calibrated: bool = True) -> PretrainedEncoder:
+    """The exported encoder in ``directory``, or in ``encoder`` below a run's folder.
 
-    ``encoder(imu)`` takes imu ``(B, C, T)`` float32 in the units of its card and gives
-    ``Embeddings``; in evaluation mode it raises ValueError where a sample is not finite.
+    It is on the CPU, float32, in evaluation mode. ``encoder(imu)`` takes imu ``(B, C, T)`` float32
+    in the units of its card and gives ``Embeddings``; ``encoder.encode`` takes arrays of other
+    rates and units. In evaluation mode it raises ValueError where a sample is not finite.
     calibrated: ``features`` take the calibration that the export holds, if any. False gives the
     features that the heads read; the outputs of the heads are the same in both cases.
 
     Raises FileNotFoundError where a file is missing, ValueError naming the file where it is
     damaged or does not fit its card.
     """
-    directory = Path(directory)
+    directory = find_export(directory)
     card = read_card(directory)
     path = _existing(directory, WEIGHTS_FILE)
     weights = path.read_bytes()
@@ -202,11 +205,20 @@ def load_encoder(directory: str | Path, *, calibrated: bool = True) -> ImuEncode
         encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
     if not calibrated:
         encoder.calibration = None
-    encoder.register_forward_pre_hook(FiniteSamples(card.channels), with_kwargs=True)
+        encoder.card = card.model_copy(update={"calibration": CalibrationCard()})
     return encoder.eval()
 
 
-def _empty_encoder(card: EncoderCard) -> ImuEncoder:
+def find_export(directory: str | Path) -> Path:
+    """``directory``, or the folder of the encoder below it where it is the folder of a run."""
+    directory = Path(directory)
+    below = directory / ENCODER_FOLDER
+    if not (directory / CARD_FILE).exists() and (below / CARD_FILE).exists():
+        return below
+    return directory
+
+
+def _empty_encoder(card: EncoderCard) -> PretrainedEncoder:
     """The card's encoder without memory for its weights; mean and std are among the weights."""
     with torch.device("meta"):
         encoder = build_encoder(
@@ -223,7 +235,7 @@ def _empty_encoder(card: EncoderCard) -> ImuEncoder:
         made = card.calibration
         if made.kind != "none":
             encoder.calibration = FeatureCalibration(made.features, made.kind)
-        return encoder
+        return PretrainedEncoder(encoder, card)
 
 
 def _existing(directory: Path, name: str) -> Path:

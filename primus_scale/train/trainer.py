@@ -38,6 +38,7 @@ from primus_scale.distributed.group import start_runtime, stop_runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.distributed.run_lock import only_run
 from primus_scale.distributed.watchdog import watched
+from primus_scale.encoders.export import ENCODER_FOLDER
 from primus_scale.engine.optimizer import learning_rate
 from primus_scale.monitor.figures import StepReport
 from primus_scale.monitor.log import LOG_FOLDER, METRICS_FILE
@@ -51,7 +52,6 @@ from primus_scale.train.run import Run, build_run, storage_claimant, storage_fol
 from primus_scale.train.step import StepResult, train_step
 
 SUMMARY_FILE = "train.json"
-ENCODER_FOLDER = "encoder"
 LOGS = (METRICS_FILE, LOG_FOLDER)
 RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 

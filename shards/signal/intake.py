@@ -12,21 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from primus_scale.signal.gaps import UNEVEN_PERIODS, longest_spacing_s
+from primus_scale.signal.gravity import calm_lengths, visible_gravity
 from shards.recording import ACCELEROMETER, Samples, Sensor
 from shards.report import REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
 from shards.signal.clock_steps import find_steps
 from shards.signal.faults import FaultCounts, without_faults
-from shards.signal.gravity import visible_gravity
 from shards.signal.one_clock import Retiming, on_one_clock
 from shards.signal.sample_buffer import Column, Median, SampleBuffer, row_type, spacings
 from shards.signal.sensor_gates import judge_sensor
 
-# Spacings of samples that are no gap whatever ``gap_s`` is. A lost sample is filled in where that
-# leaves no longer time than BRIDGED_S: over the 0.1 s of 20 Hz, windows of the tests' motion are
-# off by up to 0.17 of its deviation. A slow sensor's own spacing, uneven as it may be, is no gap.
-GAP_PERIODS, BRIDGED_S = 2.5, 0.09
-UNEVEN_PERIODS = 1.5
 SATURATION = 0.999  # of full scale: the largest positive code lies one step below it
 CHUNK_ROWS = 2**15  # taken in at once
 LATEST_S = 1e11  # the year 5138; later times are in ms, us or ns, not in s
@@ -191,14 +187,16 @@ class _Measured(NamedTuple):
 def _measure(rows: Column, acc: list[int]) -> _Measured:
     """Sizes of the values. acc: columns of an accelerometer's axes (none: another sensor)."""
     peak, lengths = Median(), Median()
+    calm: list[float] = []
     for block in rows.blocks():
         values = block["values"].astype(np.float64)
         peak.add(np.abs(values).max(axis=1))
         if acc:
             lengths.add(np.linalg.norm(values[:, acc], axis=1))
+            calm += calm_lengths(block["time_s"], values[:, acc])
     if not acc:
         return _Measured(peak.value(PEAK_SHARE), None, None)
-    return _Measured(peak.value(PEAK_SHARE), lengths.value(), visible_gravity(rows, acc))
+    return _Measured(peak.value(PEAK_SHARE), lengths.value(), visible_gravity(calm))
 
 
 class _Intake:
@@ -308,8 +306,7 @@ class _Segmentation:
         for _, spacing_s in spacings(rows):
             median.add(spacing_s)
         usual_s = median.value()
-        bridged_s = min(GAP_PERIODS * usual_s, BRIDGED_S)
-        limit_s = max(gap_s, bridged_s, UNEVEN_PERIODS * usual_s)
+        limit_s = longest_spacing_s(usual_s, gap_s)
         covered_s, covered, filled = 0.0, 0, 0
         for _, spacing_s in spacings(rows):
             short = spacing_s <= limit_s

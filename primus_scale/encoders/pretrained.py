@@ -1,0 +1,239 @@
+"""An exported encoder as its users see it: windows, or arrays of any rate, to features.
+
+    encoder = load_encoder("runs/demo/encoder")
+    encoder(imu).features                                  # imu (B, C, T), as the card says
+    encoder.encode(array, rate_hz=100, units=("g", "deg/s")).features
+
+``encode`` brings an array to the encoder's rate, units, channels and windows in the way in which
+``shards build`` makes windows of recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from primus_scale.encoders.array_input import (
+    channel_columns,
+    channel_units,
+    sensor_of,
+    unit_factors,
+)
+from primus_scale.encoders.base import Embeddings, ImuEncoder
+from primus_scale.signal.array_windows import GOOD, ArrayWindows, cut_windows, resample_windows
+from primus_scale.signal.plausible import explain_implausible
+
+if TYPE_CHECKING:
+    from primus_scale.encoders.export import EncoderCard
+
+BATCH = 256
+AXES = 3
+SENSORS = ("acc", "gyr")
+
+
+class EncodedWindows(NamedTuple):
+    """Features of m windows.
+
+    features ``(m, D)`` float32; start_s ``(m,)`` seconds from the array's first sample (NaN where
+    windows were given); quality ``(m,)``: ``"good"``, or why a window has no features: ``"gap"``,
+    ``"constant channel"``, ``"equal channels"``. Its row of ``features`` is NaN then.
+    """
+
+    features: np.ndarray
+    start_s: np.ndarray
+    quality: np.ndarray
+
+    @property
+    def good(self) -> np.ndarray:
+        """Which windows have features, bool ``(m,)``."""
+        return np.asarray(self.quality == GOOD)
+
+
+class PretrainedEncoder(ImuEncoder):
+    """An ``ImuEncoder`` with its card; ``load_encoder`` makes it.
+
+    ``rate_hz``, ``channels``, ``units`` and ``window_samples`` describe the windows that it takes.
+    """
+
+    def __init__(self, encoder: ImuEncoder, card: EncoderCard) -> None:
+        super().__init__(encoder.backbone, encoder.spec)
+        self.heads = encoder.heads
+        self.calibration = encoder.calibration
+        self.card = card
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples a second of a window."""
+        return self.card.rate_hz
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of a window's channels, in their order."""
+        return self.card.channels
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each channel."""
+        return self.card.units
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window."""
+        return self.card.window_samples
+
+    def forward(self, imu: torch.Tensor | ArrayLike) -> Embeddings:
+        """Embed windows ``(B, C, T)`` in the card's units, a tensor or anything numpy can take.
+
+        Raises ValueError where C or T is not the encoder's, or a sample is not finite.
+        """
+        if not isinstance(imu, torch.Tensor):
+            device = next(self.parameters()).device
+            imu = torch.from_numpy(np.ascontiguousarray(imu, dtype=np.float32)).to(device)
+        swapped = (self.window_samples, len(self.channels))
+        if imu.ndim == 3 and tuple(imu.shape[1:]) == swapped:
+            raise ValueError(
+                f"imu has shape {tuple(imu.shape)}, which looks like (B, T, C), but this encoder "
+                "takes (B, C, T): give imu.swapaxes(1, 2)"
+            )
+        unknown = torch.compiler.is_compiling() or torch.jit.is_tracing() or imu.is_meta
+        if not (self.training or unknown):  # in training such a step is skipped and counted
+            _check_finite(imu, self.channels)
+        return super().forward(imu)
+
+    def encode(
+        self,
+        array: Any,
+        rate_hz: float,
+        units: str | Sequence[str] | None = None,
+        channels: Sequence[str] | None = None,
+        hop_s: float | None = None,
+        *,
+        check_units: bool = True,
+    ) -> EncodedWindows:
+        """Features of an array at ``rate_hz``: numpy, a tensor, or a DataFrame.
+
+        array: ``(samples, channels)``, one recording, of which a window is taken every ``hop_s``
+        (by default a window's length); or ``(windows, channels, samples)``, windows that last as
+        long as the encoder's. units: of accelerometer and gyroscope, such as ``("g", "deg/s")``,
+        or of each column; by default SI. channels: names of the columns; by default the encoder's,
+        or, in a DataFrame, those that its columns name. check_units: refuse signals whose gravity
+        or rotation says that units, sensors or order cannot be right.
+
+        Raises ValueError with the remedy where the array does not fit, a unit is unknown or cannot
+        be right, or the array is shorter than a window.
+        """
+        values, named = _as_array(array)
+        if not rate_hz > 0:
+            raise ValueError(f"rate_hz must be positive, got {rate_hz}")
+        width = values.shape[1]
+        columns = channel_columns(self.channels, channels, named, width)
+        given = channel_units(units, self.channels, self.units, columns, width)
+        signal = values[:, columns] if values.ndim == 3 else values[:, columns].T[None]
+        signal = signal * unit_factors(given)[:, None]  # (windows, or 1; C; samples)
+        if check_units:
+            self._check_units(signal, rate_hz, given)
+        windows = self._windows(signal, rate_hz, hop_s, continuous=values.ndim == 2)
+        features = self._features(windows)
+        return EncodedWindows(features, windows.start_s, windows.quality)
+
+    def save(self, directory: str | Path) -> None:
+        """Write the encoder and its card into a folder (``save_encoder``)."""
+        from primus_scale.encoders.export import save_encoder  # it imports this module
+
+        save_encoder(self, directory, self.card)
+
+    def _windows(
+        self, signal: np.ndarray, rate_hz: float, hop_s: float | None, *, continuous: bool
+    ) -> ArrayWindows:
+        seconds, window_s = signal.shape[2] / rate_hz, self.window_samples / self.rate_hz
+        if not continuous:
+            if abs(seconds - window_s) > 1.0 / rate_hz + 1e-9:
+                raise ValueError(
+                    f"each window has {signal.shape[2]} samples, {seconds:g} s at {rate_hz:g} Hz, "
+                    f"but the encoder's last {window_s:g} s; cut windows of that length, give "
+                    "the recordings as (samples, channels), or correct rate_hz"
+                )
+            return resample_windows(
+                signal, rate_hz, grid_hz=self.rate_hz, samples=self.window_samples
+            )
+        if seconds + 1e-9 < window_s:
+            raise ValueError(
+                f"the array has {signal.shape[2]} samples, {seconds:g} s at {rate_hz:g} Hz, less "
+                f"than a window of the encoder, {window_s:g} s; give a longer recording as "
+                "(samples, channels), or correct rate_hz"
+            )
+        hop = self.window_samples if hop_s is None else round(hop_s * self.rate_hz)
+        if hop < 1:
+            raise ValueError(f"hop_s must be at least {1 / self.rate_hz:g}, got {hop_s}")
+        return cut_windows(
+            signal[0].T, rate_hz, grid_hz=self.rate_hz, samples=self.window_samples, hop=hop
+        )
+
+    def _check_units(self, signal: np.ndarray, rate_hz: float, units: tuple[str, ...]) -> None:
+        """ValueError where accelerometer or gyroscope of ``(w, C, n)`` cannot be in these units."""
+        rows = signal.transpose(0, 2, 1).reshape(-1, signal.shape[1])
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if not len(rows):
+            raise ValueError("the array holds no row without NaN; check its columns")
+        sensors = [sensor_of(name) for name in self.channels]
+        places = {name: [n for n, own in enumerate(sensors) if own == name] for name in SENSORS}
+        acc, gyr = (rows[:, found] if len(found) == AXES else None for found in places.values())
+        units_of = [units[found[0]] if found else "" for found in places.values()]
+        if problem := explain_implausible(acc, gyr, rate_hz, (units_of[0], units_of[1])):
+            raise ValueError(f"{problem} (check_units=False encodes it as it is)")
+
+    def _features(self, windows: ArrayWindows) -> np.ndarray:
+        good = np.flatnonzero(windows.quality == GOOD)
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            parts = [self(windows.imu[rows]).features.float().cpu() for rows in _batches(good)]
+            if not parts:  # for their width
+                shape = (1, len(self.channels), self.window_samples)
+                parts = [self(np.zeros(shape)).features.float().cpu()[:0]]
+        self.train(training)
+        encoded = torch.cat(parts).numpy()
+        features = np.full((len(windows.imu), encoded.shape[1]), np.nan, np.float32)
+        features[good] = encoded
+        return features
+
+
+def _check_finite(imu: torch.Tensor, channels: Sequence[str]) -> None:
+    """ValueError naming the first sample of ``(B, C, T)`` that is not finite: it would give NaN."""
+    bad = ~imu.isfinite()
+    if bad.ndim == 3 and imu.shape[1] == len(channels) and bad.any():
+        window, channel, sample = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"imu holds {imu[window, channel, sample].item()} in window {window}, channel "
+            f"{channels[channel]}, sample {sample} ({int(bad.sum())} of {bad.numel()} "
+            "samples are not finite); leave such windows out, or fill the gaps before the cut"
+        )
+
+
+def _batches(rows: np.ndarray) -> Iterable[np.ndarray]:
+    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+
+
+def _as_array(array: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Float64 values, and the names of the columns where a DataFrame has them."""
+    named = None
+    if hasattr(array, "columns") and hasattr(array, "to_numpy"):
+        named = tuple(str(name) for name in array.columns)
+        array = array.to_numpy()
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().numpy()
+    try:
+        values = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the array holds something that is no number: {error}") from error
+    if values.ndim not in (2, 3):
+        raise ValueError(
+            f"the array has shape {values.shape}; give (samples, channels), or windows as "
+            "(windows, channels, samples)"
+        )
+    return values, named

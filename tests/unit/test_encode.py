@@ -1,0 +1,221 @@
+"""An encoder of arrays: any rate, unit and layout, and what cannot be right is refused."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from primus_scale.config import EncoderConfig
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.export import describe_encoder, load_encoder, save_encoder
+from primus_scale.encoders.pretrained import PretrainedEncoder
+from primus_scale.sample import CHANNELS, UNITS
+from primus_scale.signal.units import DEGREE, GRAVITY
+from shards.recording import ACCELEROMETER, GYROSCOPE, Device
+from shards.signal.condition import condition
+from shards.signal.gates import check_window
+from tests.recording_factory import make_sensor
+
+SECONDS = 40.0
+EXCHANGED = ("gyr_x", "gyr_y", "gyr_z", "acc_x", "acc_y", "acc_z")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder")
+    encoder = build_encoder(
+        EncoderConfig(name="conv_stats", size="XS", features="all"),
+        channels=6,
+        samples=250,
+        rate_hz=50.0,
+        teacher_dims={},
+        shared=False,
+        mean=(0, 0, 9, 0, 0, 0),
+        std=(3, 3, 3, 1, 1, 1),
+    )
+    card = describe_encoder(encoder, teachers={}, data={}, objective={}, licence="none")
+    save_encoder(encoder, path, card)
+    return str(path)
+
+
+@pytest.fixture
+def encoder(folder: str) -> PretrainedEncoder:
+    return load_encoder(folder)
+
+
+def motion(rate_hz: float, seconds: float = SECONDS, turns: float = 1.0) -> np.ndarray:
+    """A device that turns to and fro and is shaken: ``(n, 6)`` in SI units, below 5 Hz."""
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    angle = turns * (0.9 * np.sin(0.7 * time_s) + 0.4 * np.sin(1.9 * time_s + 1))
+    rate = turns * (0.63 * np.cos(0.7 * time_s) + 0.76 * np.cos(1.9 * time_s + 1))
+    acc = GRAVITY * np.stack([np.sin(angle), 0.1 * np.cos(time_s), np.cos(angle)], axis=1)
+    gyr = np.stack([0.02 * np.sin(3 * time_s), -rate, 0.03 * np.cos(2 * time_s)], axis=1)
+    acc[:, 1] += 0.4 * np.sin(2 * np.pi * 3 * time_s)
+    return np.concatenate([acc, gyr], axis=1)
+
+
+def cosine(left: np.ndarray, right: np.ndarray) -> float:
+    """The least cosine of features ``(m, D)``, each feature relative to all of them."""
+    both = np.concatenate([left, right])
+    left, right = ((one - both.mean(0)) / (both.std(0) + 1e-9) for one in (left, right))
+    sizes = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(((left * right).sum(1) / sizes).min())
+
+
+@pytest.mark.parametrize("rate_hz", [50.0, 100.0, 203.0])
+def test_features_are_those_of_the_shard_path(encoder: PretrainedEncoder, rate_hz: float) -> None:
+    array = motion(rate_hz)
+    time_s = np.arange(len(array)) / rate_hz
+    sensors = (
+        make_sensor(ACCELEROMETER, "g", time_s, array[:, :3] / GRAVITY),
+        make_sensor(GYROSCOPE, "deg/s", time_s, array[:, 3:] / DEGREE),
+    )
+    signal = condition(
+        Device("imu", "wrist", sensors), channels=CHANNELS, units=UNITS, rate_hz=50.0
+    )
+    starts = range(0, 1751, 125)
+    windows = [check_window(signal, start, 250) for start in starts]
+    expected = encoder(np.stack([one for one in windows if not isinstance(one, str)]))
+    assert len(expected.features) == len(starts)
+    scale = np.array([1 / GRAVITY] * 3 + [1 / DEGREE] * 3)
+    found = encoder.encode(array * scale, rate_hz, ("g", "deg/s"), hop_s=2.5)
+    assert found.start_s.tolist() == [start / 50 for start in starts]
+    assert found.good.all()
+    assert cosine(found.features, expected.features.detach().numpy()) > 0.999
+
+
+def test_layouts_are_equal(encoder: PretrainedEncoder) -> None:
+    array = motion(50.0)
+    expected = encoder.encode(array, 50.0)
+    names = [*CHANNELS]
+    frame = pd.DataFrame(array, columns=names)[["gyr_y", *names[:4], "gyr_z"]]
+    frame.insert(0, "subject", 3.0)
+    order = [3, 4, 5, 0, 1, 2]
+    for found in (
+        encoder.encode(torch.from_numpy(array).float(), 50.0),
+        encoder.encode(frame, 50.0),
+        encoder.encode(array[:, order], 50.0, channels=EXCHANGED),
+        encoder.encode(array[:, order] / DEGREE, 50.0, ["deg/s"] * 6, EXCHANGED, check_units=False)
+        if False
+        else encoder.encode(
+            array[:, order] / ([DEGREE] * 3 + [1] * 3),
+            50.0,
+            ["deg/s"] * 3 + ["m/s2"] * 3,
+            EXCHANGED,
+        ),
+    ):
+        np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-4)
+    assert encoder.encode(array, 50.0, hop_s=1.0).start_s.tolist() == list(range(36))
+
+
+def test_windows_of_another_rate_give_the_same_features(encoder: PretrainedEncoder) -> None:
+    """Also of a lower one; the ends of each window are less exact."""
+    windows = {
+        rate: motion(rate).T.reshape(6, 8, -1).transpose(1, 0, 2) for rate in (25.0, 50.0, 100.0)
+    }
+    expected = encoder(windows[50.0].astype(np.float32)).features.detach().numpy()
+    same = encoder.encode(windows[50.0], 50.0)
+    np.testing.assert_allclose(same.features, expected, rtol=1e-4, atol=1e-5)
+    assert np.isnan(same.start_s).all()
+    for rate in (25.0, 100.0):
+        assert cosine(encoder.encode(windows[rate], rate).features, expected) > 0.95
+
+
+def test_gaps_and_dead_channels_are_told(encoder: PretrainedEncoder) -> None:
+    array = motion(50.0)
+    array[300] = np.nan  # one sample is filled in
+    array[600:610] = np.nan
+    array[920:1330, 4] = 0.25
+    array[1420:1830, 3] = array[1420:1830, 5]
+    found = encoder.encode(array, 50.0)
+    assert found.quality.tolist() == [
+        *("good", "good", "gap", "good", "constant channel", "good", "equal channels", "good")
+    ]
+    assert np.isnan(found.features).all(axis=1).tolist() == (~found.good).tolist()
+    whole = encoder.encode(motion(50.0), 50.0)
+    assert cosine(found.features[:2], whole.features[:2]) > 0.999
+    array[:, 4] = 0.25
+    assert encoder.encode(array, 50.0).features.shape == whole.features.shape
+
+
+MISTAKES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[str, str], str]] = {
+    "g": (lambda a: a / ([GRAVITY] * 3 + [1] * 3), ("m/s2", "rad/s"), "are in g, not in m/s2"),
+    "mg": (lambda a: a / ([GRAVITY / 1e3] * 3 + [1] * 3), ("g", "rad/s"), "are in mg, not in g"),
+    "m/s2": (lambda a: a, ("g", "rad/s"), "are in m/s2, not in g"),
+    "deg/s": (lambda a: a / ([1] * 3 + [DEGREE] * 3), ("m/s2", "rad/s"), "in deg/s"),
+    "rad/s": (lambda a: a, ("m/s2", "deg/s"), "in rad/s, not in deg/s"),
+    "exchanged": (lambda a: a[:, [3, 4, 5, 0, 1, 2]], ("m/s2", "rad/s"), "sensors are exchanged"),
+    "exchanged, g": (
+        lambda a: (a / ([GRAVITY] * 3 + [DEGREE] * 3))[:, [3, 4, 5, 0, 1, 2]],
+        ("g", "deg/s"),
+        "sensors are exchanged",
+    ),
+    "no gravity": (
+        lambda a: np.concatenate([a[:, [1, 1, 1]] * (1, 0.5, 0.3), a[:, 3:]], 1),
+        ("m/s2", "rad/s"),
+        "linear acceleration",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("turns", [1.0, 0.4])
+def test_mistakes_are_refused(encoder: PretrainedEncoder, mistake: str, turns: float) -> None:
+    change, units, told = MISTAKES[mistake]
+    array = change(motion(100.0, turns=turns))
+    with pytest.raises(ValueError, match=told):
+        encoder.encode(array, 100.0, units)
+    assert encoder.encode(array, 100.0, units, check_units=False).good.any()
+    encoder.encode(motion(100.0, turns=turns), 100.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"array": motion(50.0, 4.0)}, "200 samples, 4 s at 50 Hz, less than a window"),
+        ({"array": np.zeros((9, 6, 200))}, "200 samples, 4 s at 50 Hz, but the encoder's last 5 s"),
+        ({"array": motion(50.0)[:, :3]}, "3 columns, but the encoder takes 6: acc_x"),
+        ({"array": motion(50.0)[0]}, r"shape \(6,\)"),
+        ({"array": np.full((500, 6), np.nan)}, "no row without NaN"),
+        ({"array": np.full((500, 6), "a")}, "something that is no number"),
+        ({"array": motion(50.0), "rate_hz": 0.0}, "rate_hz must be positive"),
+        ({"array": motion(50.0), "hop_s": 0.0}, "hop_s must be at least 0.02"),
+        ({"array": motion(50.0), "units": ("G", "rad/s")}, "unknown unit 'G'"),
+        ({"array": motion(50.0), "units": ("rad/s", "g")}, "rad/s is no unit of acc_x"),
+        ({"array": motion(50.0), "units": ("g",) * 3}, "one for each sensor .acc, gyr."),
+        ({"array": motion(50.0), "channels": ("a",) * 6}, "no column acc_x"),
+        ({"array": motion(50.0), "channels": CHANNELS[:3]}, "names 3 columns"),
+    ],
+)
+def test_bad_arrays_are_refused(
+    encoder: PretrainedEncoder, given: dict[str, object], told: str
+) -> None:
+    arguments = {"rate_hz": 50.0, "check_units": "NaN" in told, **given}
+    with pytest.raises(ValueError, match=told):
+        encoder.encode(**arguments)  # type: ignore[arg-type]
+
+
+def test_call_takes_numpy_and_advises_on_the_layout(encoder: PretrainedEncoder) -> None:
+    imu = np.random.default_rng(0).normal(size=(2, 6, 250))
+    same = encoder(torch.from_numpy(imu).float()).features
+    assert torch.equal(encoder(imu).features, same)
+    with pytest.raises(ValueError, match=r"looks like \(B, T, C\).*swapaxes"):
+        encoder(imu.swapaxes(1, 2))
+    imu[1, 4, 7] = np.nan
+    with pytest.raises(ValueError, match="window 1, channel gyr_y, sample 7"):
+        encoder(imu)
+
+
+def test_it_knows_its_input_and_is_saved_again(
+    encoder: PretrainedEncoder, tmp_path: pytest.TempPathFactory
+) -> None:
+    described = (encoder.rate_hz, encoder.channels, encoder.units, encoder.window_samples)
+    assert described == (50.0, CHANNELS, UNITS, 250)
+    encoder.save(f"{tmp_path}/encoder")
+    again = load_encoder(str(tmp_path))  # as below a run
+    imu = torch.randn(2, 6, 250)
+    assert torch.equal(again(imu).features, encoder(imu).features)
+    assert again.card == encoder.card
