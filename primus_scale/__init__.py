@@ -12,7 +12,7 @@ What other programs use of it:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from primus_scale.encoders.export import load_encoder
+    from primus_scale.encoders.pretrained import load_encoder
 
 __version__: str
 __all__ = ["__version__", "load_encoder"]
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
         return version("primus-scale")
     if name != "load_encoder":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from primus_scale.encoders.export import load_encoder
+    from primus_scale.encoders.pretrained import load_encoder
 
     return load_encoder

@@ -42,7 +42,8 @@ from primus_scale.config import TrainConfig
 from primus_scale.distributed.collectives import barrier, on_all_ranks
 from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder
-from primus_scale.encoders.export import EncoderCard, save_encoder
+from primus_scale.encoders.card import EncoderCard
+from primus_scale.encoders.export import save_encoder
 from primus_scale.engine.engine import Engine
 from primus_scale.engine.zero_state import (
     STATE,

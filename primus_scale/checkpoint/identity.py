@@ -9,7 +9,7 @@ from typing import Any
 
 from primus_scale.config import Config
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.encoders.export import EncoderCard
+from primus_scale.encoders.card import EncoderCard
 
 # A run may continue with other values of these; all other settings must be equal.
 MAY_CHANGE = (

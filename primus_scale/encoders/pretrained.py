@@ -10,14 +10,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import ArrayLike
 
+from primus_scale.encoders import build_encoder
 from primus_scale.encoders.array_input import (
     channel_columns,
     channel_units,
@@ -25,11 +28,18 @@ from primus_scale.encoders.array_input import (
     unit_factors,
 )
 from primus_scale.encoders.base import Embeddings, ImuEncoder
+from primus_scale.encoders.calibration import FeatureCalibration
+from primus_scale.encoders.card import (
+    CARD_FILE,
+    CalibrationCard,
+    EncoderCard,
+    existing_file,
+    read_card,
+)
+from primus_scale.encoders.export import ENCODER_FOLDER, WEIGHTS_FILE, save_encoder
 from primus_scale.signal.array_windows import GOOD, ArrayWindows, cut_windows, resample_windows
 from primus_scale.signal.plausible import explain_implausible
-
-if TYPE_CHECKING:
-    from primus_scale.encoders.export import EncoderCard
+from primus_scale.storage.foreign import decoding
 
 BATCH = 256
 AXES = 3
@@ -143,8 +153,6 @@ class PretrainedEncoder(ImuEncoder):
 
     def save(self, directory: str | Path) -> None:
         """Write the encoder and its card into a folder (``save_encoder``)."""
-        from primus_scale.encoders.export import save_encoder  # it imports this module
-
         save_encoder(self, directory, self.card)
 
     def _windows(
@@ -201,6 +209,69 @@ class PretrainedEncoder(ImuEncoder):
         features = np.full((len(windows.imu), encoded.shape[1]), np.nan, np.float32)
         features[good] = encoded
         return features
+
+
+def load_encoder(directory: str | Path, *, calibrated: bool = True) -> PretrainedEncoder:
+    """The exported encoder in ``directory``, or in ``encoder`` below a run's folder.
+
+    It is on the CPU, float32, in evaluation mode. ``encoder(imu)`` takes imu ``(B, C, T)`` float32
+    in the units of its card and gives ``Embeddings``; ``encoder.encode`` takes arrays of other
+    rates and units. In evaluation mode it raises ValueError where a sample is not finite.
+    calibrated: ``features`` take the calibration that the export holds, if any. False gives the
+    features that the heads read; the outputs of the heads are the same in both cases.
+
+    Raises FileNotFoundError where a file is missing, ValueError naming the file where it is
+    damaged or does not fit its card.
+    """
+    directory = find_export(directory)
+    card = read_card(directory)
+    path = existing_file(directory, WEIGHTS_FILE)
+    weights = path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise ValueError(
+            f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
+            f"{CARD_FILE}); copy or export the encoder again"
+        )
+    with decoding(
+        f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE}",
+        advice="export the encoder again",
+        in_memory=True,
+    ):
+        encoder = _empty_encoder(card)
+        encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
+    if not calibrated:
+        encoder.calibration = None
+        encoder.card = card.model_copy(update={"calibration": CalibrationCard()})
+    return encoder.eval()
+
+
+def find_export(directory: str | Path) -> Path:
+    """``directory``, or the folder of the encoder below it where it is the folder of a run."""
+    directory = Path(directory)
+    below = directory / ENCODER_FOLDER
+    if not (directory / CARD_FILE).exists() and (below / CARD_FILE).exists():
+        return below
+    return directory
+
+
+def _empty_encoder(card: EncoderCard) -> PretrainedEncoder:
+    """The card's encoder without memory for its weights; mean and std are among the weights."""
+    with torch.device("meta"):
+        encoder = build_encoder(
+            card.encoder,
+            channels=len(card.channels),
+            samples=card.window_samples,
+            rate_hz=card.rate_hz,
+            teacher_dims={modality: teacher.dim for modality, teacher in card.teachers.items()},
+            shared=card.shared_head,
+            near=card.near_head,
+            mean=(0.0,) * len(card.channels),
+            std=(1.0,) * len(card.channels),
+        )
+        made = card.calibration
+        if made.kind != "none":
+            encoder.calibration = FeatureCalibration(made.features, made.kind)
+        return PretrainedEncoder(encoder, card)
 
 
 def _check_finite(imu: torch.Tensor, channels: Sequence[str]) -> None:

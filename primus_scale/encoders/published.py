@@ -18,7 +18,8 @@ import torch
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
-from primus_scale.encoders.export import describe_encoder, save_encoder
+from primus_scale.encoders.card import describe_encoder
+from primus_scale.encoders.export import save_encoder
 from primus_scale.storage.foreign import decoding, reason
 
 SOURCE = "https://zenodo.org/records/15147513"

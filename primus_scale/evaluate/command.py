@@ -18,7 +18,8 @@ from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
-from primus_scale.encoders.export import EncoderCard, load_encoder, read_card
+from primus_scale.encoders.card import EncoderCard, read_card
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot

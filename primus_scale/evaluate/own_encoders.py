@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from primus_scale.config.few_shot import is_function
-from primus_scale.encoders.export import load_encoder, read_card
+from primus_scale.encoders.card import read_card
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.arms import TaskWindows
 from primus_scale.evaluate.classifiers import INFERENCE_BATCH, encode_features
 from primus_scale.storage.names import nearest

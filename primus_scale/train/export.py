@@ -21,13 +21,9 @@ from primus_scale.data.reader import sample_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.encoders.calibration import FeatureCalibration, fit_calibration
-from primus_scale.encoders.export import (
-    CalibrationCard,
-    EncoderCard,
-    load_encoder,
-    read_card,
-    save_encoder,
-)
+from primus_scale.encoders.card import CalibrationCard, EncoderCard, read_card
+from primus_scale.encoders.export import save_encoder
+from primus_scale.encoders.pretrained import load_encoder
 
 INFERENCE_BATCH = 512  # windows, about
 

@@ -23,7 +23,7 @@ from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.precision import choose_precision
 from primus_scale.encoders import ImuEncoder, build_encoder
-from primus_scale.encoders.export import EncoderCard, describe_encoder
+from primus_scale.encoders.card import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.model import PrimusModel
 from primus_scale.objective.neighbours import (

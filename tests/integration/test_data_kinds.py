@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.encoders.export import load_encoder
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import losses, tiny_config, write_shards
 from tests.shard_factory import make_blocks, make_windows, write_packed

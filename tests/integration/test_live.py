@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from primus_scale.encoders.export import read_card
+from primus_scale.encoders.card import read_card
 from primus_scale.train.trainer import pretrain
 from shards.embed.embed import embed
 from tests.integration.tiny import losses, tiny_config

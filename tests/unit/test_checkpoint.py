@@ -18,7 +18,7 @@ from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import Config, TrainConfig
 from primus_scale.config_file import apply_overrides
 from primus_scale.distributed.group import Runtime, start_runtime, stop_runtime
-from primus_scale.encoders.export import load_encoder
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.engine.zero_state import StateFiles
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.trainer import pretrain

@@ -9,8 +9,9 @@ import torch
 
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders import build_encoder
-from primus_scale.encoders.export import describe_encoder, load_encoder, save_encoder
-from primus_scale.encoders.pretrained import PretrainedEncoder
+from primus_scale.encoders.card import describe_encoder
+from primus_scale.encoders.export import save_encoder
+from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
 from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.signal.units import DEGREE, GRAVITY
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device

@@ -9,13 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from primus_scale.config import EncoderConfig, FewShotConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.calibration import Calibration, FeatureCalibration
-from primus_scale.encoders.export import (
-    CalibrationCard,
-    describe_encoder,
-    load_encoder,
-    read_card,
-    save_encoder,
-)
+from primus_scale.encoders.card import CalibrationCard, describe_encoder, read_card
+from primus_scale.encoders.export import save_encoder
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate import command, evaluate, log_confusion, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
 from primus_scale.monitor.log import LOG_FOLDER

@@ -17,13 +17,9 @@ import torch
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.calibration import CalibrationKind, FeatureCalibration, fit_calibration
-from primus_scale.encoders.export import (
-    CalibrationCard,
-    describe_encoder,
-    load_encoder,
-    read_card,
-    save_encoder,
-)
+from primus_scale.encoders.card import CalibrationCard, describe_encoder, read_card
+from primus_scale.encoders.export import save_encoder
+from primus_scale.encoders.pretrained import load_encoder
 
 TEACHERS = {
     "video": {"dim": 48, "key": "k1", "space": "s1", "teacher": "efficientnet-lite0"},

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from primus_scale.encoders.export import load_encoder, read_card
+from primus_scale.encoders.card import read_card
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.encoders.published import import_published
 
 SHAPES = {

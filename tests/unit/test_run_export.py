@@ -16,7 +16,9 @@ from primus_scale.data.reader import load_windows, sample_windows
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.encoders.base import Embeddings
-from primus_scale.encoders.export import describe_encoder, load_encoder, read_card, save_encoder
+from primus_scale.encoders.card import describe_encoder, read_card
+from primus_scale.encoders.export import save_encoder
+from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.train import export
 from primus_scale.train.export import calibrate, check_calibration, export_run
 from primus_scale.train.run import fresh_encoder, open_data
