@@ -71,7 +71,8 @@ class WindowMeta:
     of a session are near in time only if they are of one recording and their ``start_s`` are near;
     windows of its other recordings count as far. ``label`` is a class name or None.
     ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and
-    z of the device point (empty: not known).
+    z of the device point (empty: not known). ``capture`` names what was recorded at once and in one
+    place, possibly of several people and in several recordings (empty: the data set names none).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -89,6 +90,7 @@ class WindowMeta:
     frame_times_s: tuple[float, ...] = ()
     sync: str = ""
     axes: str = ""
+    capture: str = ""
 
 
 @dataclass(frozen=True)

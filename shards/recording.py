@@ -103,7 +103,8 @@ class Recording:
     """What a reader yields.
 
     session: the wearing that it is of (``WindowMeta.session``), where the data set tells it; empty:
-    the recording's name. sync: how IMU, frames and narrations were put on one clock.
+    the recording's name. capture: what was recorded at once (``WindowMeta.capture``).
+    sync: how IMU, frames and narrations were put on one clock.
     notes: on this recording, for the report (streams missing, clocks assumed, rows skipped).
     unread: lines on files within the recording's that were not read, and may be misnamed.
     """
@@ -113,6 +114,7 @@ class Recording:
     person: str
     devices: tuple[Device, ...]
     session: str = ""
+    capture: str = ""
     frames: FrameSource | None = None
     narrations: tuple[Narration, ...] = ()
     labels: tuple[LabelSpan, ...] = ()

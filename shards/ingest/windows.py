@@ -208,6 +208,7 @@ class RecordingWindows:
             frame_times_s=self._frame_reader.times_s(accepted.frames) if self._frame_reader else (),
             sync=self._sync,
             axes=signal.device.axes,
+            capture=recording.capture,
         )
         return Window(imu, meta, pictures)
 

@@ -129,7 +129,7 @@ class EgoExo4dReader(Reader):
                 continue
             if details is None:
                 continue
-            timesync = f"captures/{details.pop('capture')}/timesync.csv"
+            timesync = f"captures/{details['capture']}/timesync.csv"
             details["timesync"] = timesync if timesync in timesyncs else None
             uid = details.pop("uid")
             details["descriptions"] = None if descriptions is None else descriptions.get(uid, [])
@@ -176,6 +176,7 @@ class EgoExo4dReader(Reader):
                 dataset=self.name,
                 name=ref.name,
                 person=person_or_unknown(self.name, ref.details["person"], notes),
+                capture=ref.details["capture"] or "",
                 devices=devices,
                 frames=frames,
                 narrations=self._narrations(ref, times_s, notes),

@@ -98,6 +98,7 @@ def test_a_take_of_real_glasses(tmp_path: Path) -> None:
     assert spans(recording) == [(round(times_ns[0] / 1e9, 6), round(times_ns[7] / 1e9, 6), "music")]
     assert (recording.dataset, recording.name) == ("egoexo4d", TAKE)
     assert (recording.person, recording.sync) == ("egoexo4d-657", SYNC)
+    assert recording.capture == CAPTURE
     assert recording.notes == ()
 
 

@@ -42,6 +42,7 @@ def test_windows_say_all_that_is_known_of_them() -> None:
         10.0,
         labels=(LabelSpan(0.0, 6.5, "walking"),),
         sync="one clock",
+        capture="capture 7",
         devices=(
             replace(
                 make_device(10.0, name="band", placement="left wrist"), axes="z out of the dial"
@@ -56,6 +57,7 @@ def test_windows_say_all_that_is_known_of_them() -> None:
     assert (meta.dataset, meta.recording, meta.person) == ("analytic", "recording", "someone")
     assert (meta.device, meta.placement, meta.label) == ("band", "left wrist", "walking")
     assert (meta.sync, meta.axes) == ("one clock", "z out of the dial")
+    assert meta.capture == "capture 7"
     time_s = 2.0 + np.arange(100) / 50
     assert pytest.approx(acceleration(time_s), abs=0.02) == windows[1].imu[:3].T
     assert pytest.approx(rotation(time_s), abs=0.01) == windows[1].imu[3:].T
