@@ -13,15 +13,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from primus_scale.data.index import INDEX_NAME
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.stopping import ignore_interrupts_in_children
-from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
 from shards.demo.hapt import RATE_HZ as HAPT_RATE_HZ
 from shards.demo.hapt import (
@@ -36,6 +35,7 @@ from shards.demo.sensor import PLACEMENTS
 from shards.demo.take import RATE_HZ, TAKE_MOMENTS, WINDOW_S, TakeRequest, perform_take
 from shards.placements import WAIST
 from shards.readers.uci import ACTIVITIES, hapt_person
+from shards.write.together import finished_together
 from shards.write.writer import WindowShardWriter
 
 FOLDERS = ("windows/train", "windows/validation", "few_shot/label", "few_shot/test")
@@ -78,7 +78,7 @@ def build_demo(
     label_people, test_people = people_split(split)
     of_label_people = [recording for recording in recordings if recording.person in label_people]
     of_test_people = [recording for recording in recordings if recording.person in test_people]
-    provenance = _provenance(seed, split, label_people, test_people)
+    provenance = _provenance(seed, split)
     with _open_writers(out_url, provenance, overwrite) as writers:
         options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}
         train, validation = plan_takes(moments, options)
@@ -101,25 +101,16 @@ def build_demo(
 def _open_writers(
     out_url: str, provenance: dict[str, Any], overwrite: bool
 ) -> Iterator[dict[str, WindowShardWriter]]:
-    """Writers of ``FOLDERS``: either all folders end with an index, or none.
-
-    The last folder gets its index last, and loses an old one first: where it has one, all have.
-    """
+    """Writers of ``FOLDERS``, with the output locked."""
     root = parse_place(out_url)
-    with held(root, instead="another --out"), ExitStack() as opened:
-        writers: dict[str, WindowShardWriter] = {}
-        for folder in reversed(FOLDERS):
-            writers[folder] = opened.enter_context(
-                WindowShardWriter(
-                    f"{root}/{folder}", rate_hz=RATE_HZ, provenance=provenance, overwrite=overwrite
-                )
-            )
-        yield {folder: writers[folder] for folder in FOLDERS}
-        with ExitStack() as undo:
-            for folder in FOLDERS:
-                writers[folder].close()
-                undo.callback(Folder(f"{root}/{folder}").remove, INDEX_NAME)
-            undo.pop_all()
+    opening = partial(
+        WindowShardWriter, rate_hz=RATE_HZ, provenance=provenance, overwrite=overwrite
+    )
+    with (
+        held(root, instead="another --out"),
+        finished_together(root, dict.fromkeys(FOLDERS, opening)) as writers,
+    ):
+        yield writers
 
 
 def _check(moments: int, placements: int, frames: int, pixels: int, hop_s: float) -> None:
@@ -135,14 +126,11 @@ def _check(moments: int, placements: int, frames: int, pixels: int, hop_s: float
         raise ValueError(f"unlabelled_hop_s must be at least {1 / RATE_HZ}, got {hop_s}")
 
 
-def _provenance(
-    seed: int, split: int, label_people: Sequence[int], test_people: Sequence[int]
-) -> dict[str, Any]:
+def _provenance(seed: int, split: int) -> dict[str, Any]:
     return {
         "source": "primus-scale built-in demo",
         "seed": seed,
         "split": split,
-        "people": {"label": list(label_people), "test": list(test_people)},
         "datasets": {
             "demo-mocap": "SYNTHETIC: motion-capture clips of pybullet_data (zlib licence) "
             "and a few still postures, replayed on a model body; IMU simulated, frames "

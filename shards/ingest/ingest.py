@@ -42,6 +42,7 @@ from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics
 from shards.write.copying import ShardCopier, plan_shards
+from shards.write.people import people_by_dataset
 from shards.write.shard_file import shard_name
 from shards.write.writer import check_output, open_output, remove_other_shards
 
@@ -268,7 +269,14 @@ def _index(
         std=statistics.std(),
         shards=tuple(shards),
         labels=tuple(sorted({label for one in results for label in one.labels})),
-        provenance={"reader": job.reader, "source": job.source, "settings": asdict(settings)},
+        provenance={
+            "reader": job.reader,
+            "source": job.source,
+            "settings": asdict(settings),
+            "people": people_by_dataset(
+                (one.report.dataset, one.report.person) for one in results if one.report.windows
+            ),
+        },
     )
 
 

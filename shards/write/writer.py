@@ -6,7 +6,8 @@
 
 Bad data dies here, with an error that names the window: readers trust what was written. The index
 is written last and in one step, so a folder without ``index.json`` is unfinished, and an exception
-inside the ``with`` block leaves none. Equal windows in equal order give byte-identical folders.
+inside the ``with`` block leaves none. Equal windows in equal order give byte-identical folders. The
+index says who is in the folder: ``people`` of its provenance.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from primus_scale.data.index import (
     write_index,
 )
 from primus_scale.data.record import Block, decode_window, encode_window
-from primus_scale.sample import CHANNELS, UNITS, Window
+from primus_scale.sample import CHANNELS, UNITS, Window, WindowMeta
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
 from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
+from shards.write.people import people_by_dataset
 from shards.write.shard_file import ShardFile, ShardRecord, block_record, shard_name, window_key
 
 SHARD_BYTES = 64 * 2**20
@@ -61,6 +63,7 @@ class _ShardWriter:
         self._window_samples: int | None = None
         self._statistics = ChannelStatistics(len(self._channels))
         self._uids: set[int] = set()
+        self._people: set[tuple[str, str]] = set()
         self._shards: list[ShardEntry] = []
         self._shard: ShardFile | None = None
         self._labels: tuple[str, ...] = ()
@@ -134,11 +137,15 @@ class _ShardWriter:
             self._window_samples = int(imu.shape[-1])
         check_imu(imu, (len(self._channels), self._window_samples), names)
 
-    def _check_uids(self, uids: Iterable[int], names: Sequence[str]) -> None:
-        for uid, name in zip(uids, names, strict=True):
-            if uid in self._uids:
-                raise ValueError(f"{name}: uid {uid} was already written; drop the duplicate")
-            self._uids.add(uid)
+    def _add_metas(self, metas: Sequence[WindowMeta]) -> None:
+        """Take in who and what the windows are; ValueError where one was written already."""
+        for meta in metas:
+            if meta.uid in self._uids:
+                raise ValueError(
+                    f"{describe(meta)}: uid {meta.uid} was already written; drop the duplicate"
+                )
+            self._uids.add(meta.uid)
+            self._people.add((meta.dataset, meta.person))
 
     def _index(self) -> ShardIndex:
         assert self._window_samples is not None
@@ -153,7 +160,7 @@ class _ShardWriter:
             shards=tuple(self._shards),
             labels=self._labels,
             teachers=self._teachers,
-            provenance=self._provenance,
+            provenance={**self._provenance, "people": people_by_dataset(self._people)},
         )
 
 
@@ -181,11 +188,26 @@ class WindowShardWriter(_ShardWriter):
             decode_window(members)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        self._check_uids([window.meta.uid], [name])
+        self._write_window(window.meta, imu, members)
+
+    def copy(self, members: Mapping[str, bytes]) -> None:
+        """Append the window of a record of other window shards, whose members are kept as they are.
+
+        ValueError as ``write``, and where the record is damaged.
+        """
+        window = decode_window(members)
+        imu = window.imu[None]
+        self._check_imu(imu, [describe(window.meta)])
+        self._write_window(window.meta, imu, members)
+
+    def _write_window(
+        self, meta: WindowMeta, imu: np.ndarray, members: Mapping[str, bytes]
+    ) -> None:
+        self._add_metas([meta])
         self._statistics.add(imu)
-        if window.meta.label is not None and window.meta.label not in self._labels:
-            self._labels = tuple(sorted({*self._labels, window.meta.label}))
-        self._write_record(ShardRecord(window_key(window.meta.uid), members))
+        if meta.label is not None and meta.label not in self._labels:
+            self._labels = tuple(sorted({*self._labels, meta.label}))
+        self._write_record(ShardRecord(window_key(meta.uid), dict(members)))
 
 
 class PackedShardWriter(_ShardWriter):
@@ -236,7 +258,7 @@ class PackedShardWriter(_ShardWriter):
         names = [describe(meta) for meta in block.metas]
         self._check_imu(block.imu, names)
         check_block(block, self._teachers, self._labels)
-        self._check_uids(block.uid.tolist(), names)
+        self._add_metas(block.metas)
         self._statistics.add(block.imu)
         self._write_record(block_record(self._blocks, block, sessions=self._sessions))
         self._blocks += 1

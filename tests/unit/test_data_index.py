@@ -24,7 +24,8 @@ def test_round_trip(folder):
     assert read_index(str(folder / "copy")) == index
     assert index.windows == 40
     assert index.window_s == pytest.approx(0.8)
-    assert index.provenance == {"seed": 3, "note": "é"}
+    people = {"random": ["person-0", "person-1"]}  # which the writer adds
+    assert index.provenance == {"seed": 3, "note": "é", "people": people}
     assert json.loads((folder / "index.json").read_text())["schema"] == SCHEMA_VERSION
 
 

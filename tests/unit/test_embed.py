@@ -97,7 +97,9 @@ def test_every_window_is_packed_once_with_its_embeddings(source, tmp_path, clip)
         space = index.teachers[modality]
         assert (space.dim, space.key, space.space) == (teacher.dim, teacher.key, teacher.space)
         assert space.teacher == clip
-    assert index.provenance == {"seed": 3, "packing_order": "sessions", "packing_seed": 0}
+    people = read_index(str(tmp_path / "windows")).provenance["people"]
+    packing = {"packing_order": "sessions", "packing_seed": 0}
+    assert index.provenance == {"seed": 3, "people": people, **packing}
 
 
 def test_the_signal_needs_no_pictures_and_no_texts(source, tmp_path, clip):
