@@ -3,6 +3,7 @@
     primus-scale shards build|embed|verify     raw data to packed shards   (package ``shards``)
     primus-scale pretrain                      packed shards to an encoder
     primus-scale evaluate                      an encoder to a few-shot report
+    primus-scale audit-split                   what labels and test have in common
     primus-scale export | import-weights       checkpoints to exported encoders
 
 This package may not import ``shards``, which adds its commands by the entry-point group
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from primus_scale.splits.commands import add_audit_split, add_may_share
 from primus_scale.stopping import (
     INTERRUPTED,
     end_silently,
@@ -139,6 +141,7 @@ def build_parser() -> Parser:
         entry.load()(commands)
     _add_pretrain(commands)
     _add_evaluate(commands)
+    add_audit_split(commands)
     _add_export(commands)
     _add_import_weights(commands)
     return parser
@@ -201,7 +204,22 @@ def _add_evaluate(commands: Any) -> None:
         help="output folder of a training run: evaluates its encoder and writes summary.json",
     )
     parser.add_argument(
-        "--data", required=True, metavar="URL", help="folder with label/ and test/ window shards"
+        "--data", required=True, metavar="URL", help="folder with label/ and test/ shards"
+    )
+    parser.add_argument(
+        "--test-people",
+        type=float,
+        metavar="SHARE",
+        help="the folder of --data holds shards itself, and this share of its people is tested, "
+        "e.g. 0.3: those that shards split draws",
+    )
+    parser.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="of who is tested, --test-people"
+    )
+    add_may_share(
+        parser,
+        "labels and test may have in common; without it people, intervals (the same samples) and "
+        "copies are refused, and the others reported",
     )
     parser.add_argument("--out", metavar="DIR", help="report folder; default: next to the encoder")
     parser.add_argument(
@@ -239,12 +257,17 @@ def _evaluate(args: argparse.Namespace) -> int:
         from primus_scale.evaluate import evaluate, log_confusion, write_summary
         from primus_scale.storage.urls import parse_local
 
-    finished = None if args.finished is None else parse_local(args.finished)
+    choices = {
+        "test_people": args.test_people,
+        "split_seed": args.split_seed,
+        "may_share": args.may_share,
+        "finished_file": None if args.finished is None else parse_local(args.finished),
+    }
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
         encoder = parse_local(args.encoder)
         out = _report_folder(encoder) if args.out is None else parse_local(args.out)
-        evaluate(encoder, args.data, settings, out, finished_file=finished)
+        evaluate(encoder, args.data, settings, out, **choices)
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
@@ -255,7 +278,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         run_dir / "few_shot" if args.out is None else parse_local(args.out),
         augment=config.augment,
         pretraining_seed=config.seed,
-        finished_file=finished,
+        **choices,
     )
     log_confusion(run_dir, results)
     print(f"summary  {write_summary(run_dir, results)}")

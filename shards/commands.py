@@ -1,4 +1,4 @@
-"""``primus-scale shards init|build|embed|verify|stats``: raw data to shards that training reads."""
+"""``primus-scale shards init|build|embed|split|verify|stats``: raw data to shards to train on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from primus_scale.cli import GOES_ON
 from primus_scale.stopping import loading
 from shards.build_commands import add_build
 from shards.init_command import add_init
+from shards.split_command import add_split
 
 
 def add_commands(commands: Any) -> None:
     """Add ``shards`` and its subcommands to the ``primus-scale`` parser's ``commands``."""
     parser = commands.add_parser(
         "shards",
-        help="build, embed, verify and describe shard folders",
+        help="build, embed, split, verify and describe shard folders",
         description="From raw data to shards: init drafts a description of your own files, build "
         "writes window shards, embed runs the frozen teachers over them and writes packed shards, "
+        "split divides a folder by people for an evaluation, "
         "verify reads a folder again against its index, stats draws its data card. Folders are "
         "local paths or any URL that fsspec knows (s3://, gs://, ...).",
     )
@@ -25,6 +27,7 @@ def add_commands(commands: Any) -> None:
     add_init(steps)
     add_build(steps)
     _add_embed(steps)
+    add_split(steps)
     _add_verify(steps)
     _add_stats(steps)
 

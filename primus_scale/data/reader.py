@@ -14,11 +14,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from primus_scale.data.schedule import make_schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
 from primus_scale.storage.patience import Patience
+
+T = TypeVar("T")
 
 _COLUMNS = {
     **dict.fromkeys(("uid", "recording", "session", "label"), np.int64),
@@ -249,7 +251,14 @@ def sample_windows(
         block = shard_set.read_block(record, pictures=False)
         return block.imu[own], block.session[own]
 
-    parts = iter(zip(records.tolist(), rows, strict=True))
+    yield from read_ahead(read, zip(records.tolist(), rows, strict=True))
+
+
+def read_ahead(
+    read: Callable[..., T], parts: Iterable[tuple[Any, ...]]
+) -> Generator[T, None, None]:
+    """``read(*part)`` of each part, in order; a few are read at once while the caller works."""
+    parts = iter(parts)
     with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
         waiting = deque(
             readers.submit(read, *part) for part in itertools.islice(parts, _WHOLE_READERS)

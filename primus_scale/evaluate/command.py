@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale.augment import build_augment
 from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
-from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
-from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
 from primus_scale.evaluate.results import SCHEMA, arms_of, format_table, pool
+from primus_scale.evaluate.task import FewShotTask, load_task
 from primus_scale.monitor.drawing import as_pixels
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
 from primus_scale.monitor.pictures import confusion_chart
-from primus_scale.sample import NO_LABEL
 from primus_scale.storage.files import check_writable, explain_failed_write, write_atomically
 from primus_scale.storage.foreign import parse_json
 from primus_scale.storage.urls import parse_place
@@ -47,12 +45,18 @@ def evaluate(
     config: FewShotConfig,
     out_dir: str | Path,
     *,
+    test_people: float | None = None,
+    split_seed: int = 0,
+    may_share: Collection[str] = (),
     augment: Sequence[AugmentOp] = DEFAULT_AUGMENT,
     pretraining_seed: int = 0,
     finished_file: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the encoder in ``encoder_dir`` on the shard folders ``label`` and ``test`` of a URL.
+    """Evaluate the encoder in ``encoder_dir`` on labelled windows of people never seen.
 
+    test_people: None: ``data_url`` has the shard folders ``label`` and ``test``; otherwise it is a
+    shard folder, of whose people this share is tested, drawn by ``split_seed`` as ``shards split``
+    does. may_share: what labels and test may have in common (``splits.words.KINDS``).
     augment: operations of the trained arms; by default those of a default pretraining run.
     finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
     default a file in ``out_dir``, which is deleted when the results are written.
@@ -65,26 +69,45 @@ def evaluate(
     data_url = parse_place(data_url)
     card = read_card(encoder_dir)
     encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
-    sides = {side: load_windows(f"{data_url}/{side}", pictures=False) for side in ("label", "test")}
-    for side, loaded in sides.items():
-        card.check_windows(loaded.shard_set.index.window_format, f"{data_url}/{side}")
+    task = load_task(
+        data_url,
+        card,
+        test_people=test_people,
+        split_seed=split_seed,
+        may_share=may_share,
+    )
     check_writable(Path(out_dir))
     own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
         torch.set_num_threads(config.threads)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    classes = sides["label"].labels
     results = run_few_shot(
-        labelled(sides["label"], classes),
-        labelled(sides["test"], classes),
+        task.label,
+        task.test,
         encoder,
         lambda seed: untrained_copy(encoder, card, seed),
         build_augment(augment),
         config,
-        split=int(sides["label"].shard_set.index.provenance.get("split", 0)),
+        split=task.split,
         pretraining_seed=pretraining_seed,
+        may_share=may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
     )
+    _add_descriptions(results, card, task, config, augment)
+    write_results(results, out_dir)
+    own_file.unlink(missing_ok=True)
+    print(format_table(results))
+    print(f"report   {Path(out_dir) / REPORT_FILE}")
+    return results
+
+
+def _add_descriptions(
+    results: dict[str, Any],
+    card: EncoderCard,
+    task: FewShotTask,
+    config: FewShotConfig,
+    augment: Sequence[AugmentOp],
+) -> None:
     results["encoder"] = {
         "name": card.encoder.name,
         "parameters": card.parameters,
@@ -92,13 +115,11 @@ def evaluate(
         "pretraining": card.data.get("run", ""),
         "datasets": _described_datasets(card.data.get("train", [])),
     }
-    results["data"] = _describe_data(sides["test"])
+    results["data"] = task.data
     results["augment"] = [op.model_dump(mode="json") for op in augment]
-    write_results(results, out_dir)
-    own_file.unlink(missing_ok=True)
-    print(format_table(results))
-    print(f"report   {Path(out_dir) / REPORT_FILE}")
-    return results
+    for run in results["runs"]:
+        run["audit"] = task.found.as_dict()["shared"]
+        run["pretrained_people"] = task.pretrained_people
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
@@ -160,30 +181,6 @@ def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
             writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
 
 
-def labelled(loaded: LoadedWindows, classes: tuple[str, ...]) -> LabelledWindows:
-    """The windows that have a label, with ids into ``classes``.
-
-    Names of people and sessions include the data set, since two sets may use the same names. Raises
-    ValueError where a label is none of ``classes``.
-    """
-    ids, metas = loaded.label.numpy(), loaded.metas
-    rows = np.flatnonzero(ids != NO_LABEL)
-    names = [loaded.labels[i] for i in ids[rows]]
-    if unknown := sorted(set(names) - set(classes)):
-        raise ValueError(
-            f"test/ has windows of {', '.join(unknown)}, of which label/ has none; "
-            "write both folders with the same classes"
-        )
-    return LabelledWindows(
-        imu=loaded.imu[torch.from_numpy(rows)],
-        label=np.array([classes.index(name) for name in names], dtype=np.int64),
-        person=np.array([f"{metas[i].dataset}/{metas[i].person}" for i in rows]),
-        session=np.array([f"{metas[i].dataset}/{metas[i].session}" for i in rows]),
-        classes=classes,
-        rate_hz=loaded.shard_set.index.rate_hz,
-    )
-
-
 def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
     """An encoder of the card's architecture with new weights.
 
@@ -229,17 +226,6 @@ def _read_results(path: Path) -> dict[str, Any]:
             "run primus-scale evaluate again"
         )
     return results
-
-
-def _describe_data(loaded: LoadedWindows) -> dict[str, Any]:
-    index = loaded.shard_set.index
-    occurring = {meta.dataset for meta in loaded.metas}
-    notes = index.provenance.get("datasets", {})
-    return {
-        "rate_hz": index.rate_hz,
-        "window_s": index.window_samples / index.rate_hz,
-        "datasets": {name: str(notes.get(name, "")) for name in sorted(occurring)},
-    }
 
 
 def _described_datasets(train: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ test people decide nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,7 @@ def run_few_shot(
     *,
     split: int = 0,
     pretraining_seed: int = 0,
+    may_share: Collection[str] = (),
     report: Callable[[str], None] = print,
     finished: FinishedWork | None = None,
 ) -> dict[str, Any]:
@@ -65,15 +66,16 @@ def run_few_shot(
     Computes on the device of ``pretrained``, whose weights do not change. fresh: makes an encoder
     of the same architecture with new weights from a seed. split (of people), pretraining_seed:
     identify this run among runs that are pooled. Another pretraining seed gives the arms other
-    fresh weights, but the same labels. report: called with lines of progress. finished: keeps
-    chosen settings and measured draws; those that it holds already are not computed again.
-    Raises ValueError where the two sides make no task (``check_sides``) or an arm cannot be
-    computed.
+    fresh weights, but the same labels. may_share: what both sides may have (``check_sides``).
+    report: called with lines of progress. finished: keeps chosen settings and measured draws; those
+    that it holds already are not computed again. Raises ValueError where the two sides make no task
+    (``check_sides``) or an arm cannot be computed.
     """
-    check_sides(label, test)
+    check_sides(label, test, may_share)
     all_k = possible_labels(label, config.k, report)
     device = next(pretrained.parameters()).device
     windows = _task_windows(label, test, device)
+    marks = {"split": split, "pretraining_seed": pretraining_seed}
     records: list[dict[str, Any]] = []
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
@@ -96,12 +98,10 @@ def run_few_shot(
             seconds = time.monotonic() - started
             report(f"k={k:<4} {name:<21} accuracy {100 * mean:5.1f} %  ({seconds:.1f} s)")
             settings[str(k)][name] = setting
-            marks = {"split": split, "pretraining_seed": pretraining_seed}
             for draw, record in enumerate(tested):
                 records.append({**marks, "k": str(k), "arm": name, **record, "draw": draw})
     run = {
-        "split": split,
-        "pretraining_seed": pretraining_seed,
+        **marks,
         **_describe_sides(label, test),
         "settings": settings,
         "computation": describe_computation(device),

@@ -15,7 +15,14 @@ from primus_scale.evaluate.baseline_arms import TREES
 from primus_scale.evaluate.charts import accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
-from primus_scale.evaluate.results import arms_of, format_ends, format_setting, marked_arms
+from primus_scale.evaluate.results import (
+    arms_of,
+    format_ends,
+    format_setting,
+    marked_arms,
+    who_is_tested,
+)
+from primus_scale.evaluate.task import describe_pretrained
 from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
 from primus_scale.monitor.page import render_page
 from primus_scale.monitor.pictures import confusion_chart
@@ -35,6 +42,8 @@ def render_report(results: Mapping[str, Any]) -> str:
         columns=list(results["few_shot"]),
         k=k,
         headline=_headline(results, k),
+        tested=who_is_tested(results),
+        audits=list(_audits(results)),
         encoder=results.get("encoder"),
         data=results.get("data"),
         classes=results["classes"],
@@ -155,6 +164,22 @@ def _runs(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
                 "accuracy": np.mean(accuracy),
                 "chosen": [format_setting(row[arm]) for row in run["settings"].values()],
             }
+
+
+def _audits(results: Mapping[str, Any]) -> Iterator[str]:
+    """For each run, or once where all are alike, what labels and test share."""
+    said: dict[str, None] = {}
+    for run in results["runs"]:
+        if "audit" not in run:
+            continue
+        parts = [
+            f"{one['kind']} {'not known' if one['number'] is None else one['number'] or 'none'}"
+            for one in run["audit"]
+        ]
+        people = len(run["label_people"]), len(run["test_people"])
+        pretrained = describe_pretrained(run.get("pretrained_people"), *people)
+        said[f"shared by labels and test: {', '.join(parts)}; {pretrained}"] = None
+    yield from said
 
 
 def _computation(run: Mapping[str, Any]) -> str:

@@ -121,7 +121,8 @@ def format_table(results: Mapping[str, Any]) -> str:
     columns = list(table)
     people = max(row[arm]["people"] for row in table.values() for arm in row)
     lines = [
-        f"accuracy on {people} people never seen, in %, with 95 % intervals over people",
+        f"accuracy on {people} people{who_is_tested(results)}, in %, with 95 % intervals over "
+        "people",
         f"classes: {', '.join(results['classes'])}; k labelled windows of each",
         f"{'':<57}{'draws':>6}" + "".join(f"{'k = ' + k:>22}" for k in columns),
     ]
@@ -169,7 +170,7 @@ def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
         parts = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in crafted.items()]
         lines.append(
             "the frozen encoder against hand-crafted features, on "
-            f"{people} people never seen: {', '.join(parts)}"
+            f"{people} people{who_is_tested(results)}: {', '.join(parts)}"
         )
     if set(best.values()) - {"features", "random"}:
         parts = [
@@ -178,6 +179,20 @@ def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
         ]
         lines.append(f"against the best baseline without a trained encoder: {', '.join(parts)}")
     return lines
+
+
+def who_is_tested(results: Mapping[str, Any]) -> str:
+    """What test people are to the encoder and to the labels, to follow the word people.
+
+    " never seen" where they are not known to be anything: results of run_few_shot tell nothing of
+    the pretraining data.
+    """
+    runs = results["runs"]
+    if any(set(run["label_people"]) & set(run["test_people"]) for run in runs):
+        return " (some of them with windows among the labels)"
+    if any((run.get("pretrained_people") or {}).get("test") for run in runs):
+        return " (some of them in the pretraining data)"
+    return " never seen"
 
 
 def best_baselines(results: Mapping[str, Any]) -> dict[str, str]:

@@ -13,10 +13,12 @@ COMMANDS = (
     ["shards", "build", "demo"],
     ["shards", "build", "gopro"],
     ["shards", "embed"],
+    ["shards", "split"],
     ["shards", "verify"],
     ["shards", "stats"],
     ["pretrain"],
     ["evaluate"],
+    ["audit-split"],
     ["export"],
     ["import-weights"],
 )

@@ -12,6 +12,8 @@ from PIL import Image
 from primus_scale.data.index import ShardIndex, read_index
 from primus_scale.data.record import decode_window
 from primus_scale.sample import Window
+from primus_scale.splits.audit import audit
+from primus_scale.splits.spans import read_spans
 from shards.demo.build import FOLDERS, TRAINING_PER_VALIDATION, build_demo, plan_takes
 from shards.demo.hapt import ACTIVITIES, people_split
 from shards.demo.mocap import STILL_CLIPS, TRAIN_CLIPS, VALIDATION_CLIPS
@@ -193,3 +195,13 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, option: str, value: in
     with pytest.raises(ValueError, match=option):
         build_demo(str(tmp_path), **{option: value})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_label_and_test_share_nothing(built: Path) -> None:
+    found = audit(*(read_spans(str(built / "few_shot" / side)) for side in ("label", "test")))
+    assert found.kinds() == ()
+    known = {one.kind for one in found.shared if one.number is not None}
+    assert known == {"people", "recordings", "captures", "intervals", "copies"}
+    train = read_spans(str(built / "windows/train"))
+    assert set(audit(train, read_spans(str(built / "few_shot/test"))).kinds()) == set()
+    assert audit(train, read_spans(str(built / "few_shot/label")))["people"].number == 21

@@ -34,7 +34,7 @@ LAYERS = (
     ("sample", "signal", "storage", "stopping"),
     ("config", "config_file"),
     ("distributed", "data", "teachers", "augment"),
-    ("encoders", "support"),
+    ("encoders", "support", "splits"),
     ("objective", "monitor"),
     ("engine", "evaluate"),
     ("checkpoint",),
