@@ -64,3 +64,18 @@ class SmallEncoder(nn.Module):
         centred = imu - imu.mean(dim=2, keepdim=True)
         features = torch.relu(self.convolution(centred)).amax(dim=2)
         return Embeddings(features, features, {})
+
+
+class LinearEncoder(SmallEncoder):
+    """The same with a linear layer behind, and a head that the features do not pass through."""
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(16, 12)
+            self.head = nn.Linear(12, 4)
+
+    def forward(self, imu: torch.Tensor) -> Embeddings:
+        features = self.linear(super().forward(imu).features)
+        return Embeddings(features, self.head(features), {})

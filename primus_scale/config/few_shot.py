@@ -14,6 +14,7 @@ from primus_scale.storage.urls import parse_local
 ArmName = Literal[
     "pretrained",
     "pretrained_finetuned",
+    "lora",
     "knn",
     "prototypes",
     "scratch",
@@ -39,7 +40,7 @@ class FewShotConfig(ConfigModel):
     )
     draws: int = Field(10, ge=1, description="random choices of the labelled windows")
     trained_draws: int = Field(
-        3, ge=1, description="of these, how many the scratch and fine-tuned arms learn from"
+        3, ge=1, description="of these, how many the arms that train an encoder learn from"
     )
     seed: int = Field(0, description="of the choices and of fresh weights")
     steps: int = Field(

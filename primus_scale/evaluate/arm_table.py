@@ -23,6 +23,7 @@ class ArmEntry(NamedTuple):
 ARMS = {  # in the order of reports
     "pretrained": ArmEntry("pretrained, frozen + linear", "pretrained", "#1f6feb", "o"),
     "pretrained_finetuned": ArmEntry("pretrained, fine-tuned", "pretrained", "#0b2f75", "D"),
+    "lora": ArmEntry("pretrained, low-rank adapters", "pretrained", "#4dabf7", "*"),
     "knn": ArmEntry("pretrained, frozen + neighbours", "pretrained", "#15aabf", "P"),
     "prototypes": ArmEntry("pretrained, frozen + prototypes", "pretrained", "#7950f2", "X"),
     "scratch": ArmEntry("same encoder from scratch", "trained", "#d9480f", "s"),
@@ -38,7 +39,7 @@ ARMS = {  # in the order of reports
 PRETRAINED_ARMS = tuple(name for name, arm in ARMS.items() if arm.role == "pretrained")
 FIXED_BASELINES = tuple(name for name, arm in ARMS.items() if arm.role == "fixed")
 
-_OWN_STYLES = (("#f03e3e", "*"), ("#364fc7", "8"), ("#087f5b", "1"), ("#5f3dc4", "2"))
+_OWN_STYLES = (("#f03e3e", "3"), ("#364fc7", "8"), ("#087f5b", "1"), ("#5f3dc4", "2"))
 
 
 def entries_of(names: Iterable[str]) -> dict[str, ArmEntry]:

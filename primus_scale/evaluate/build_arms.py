@@ -60,6 +60,7 @@ def build_arms(
         "pretrained_finetuned": lambda: trained(
             (pretrained, probe("pretrained_finetuned", features=learned))
         ),
+        "lora": lambda: trained((pretrained, probe("lora", features=learned)), adapters=True),
         "knn": lambda: NeighboursArm("knn", windows, learned),
         "prototypes": lambda: PrototypesArm("prototypes", windows, learned),
         "scratch": trained,

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-PACKAGES = {"catch22": "pycatch22", "tsfel": "tsfel"}  # that an arm needs
+PACKAGES = {"catch22": "pycatch22", "tsfel": "tsfel", "lora": "peft"}  # that an arm needs
 TOLD_WINDOWS = 200  # from one line of progress to the next
 
 

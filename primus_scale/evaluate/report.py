@@ -14,6 +14,7 @@ from primus_scale.evaluate.arm_table import PRETRAINED_ARMS, entries_of, pairs_o
 from primus_scale.evaluate.baseline_arms import TREES
 from primus_scale.evaluate.charts import accuracy_chart, paired_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
+from primus_scale.evaluate.lora import RANK
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
 from primus_scale.evaluate.results import (
     arms_of,
@@ -62,6 +63,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         strengths=PROBE_STRENGTHS,
         trees=TREES,
         finetune_lr_share=FINETUNE_LR_SHARE,
+        lora_rank=RANK,
         augment=[one["name"].replace("_", " ") for one in results.get("augment") or ()],
         computed=sorted({_computation(run) for run in results["runs"]}),
         runs=list(_runs(results, k)),

@@ -20,6 +20,7 @@ from primus_scale.evaluate.classifiers import (
     predict,
 )
 from primus_scale.evaluate.draws import Labels
+from primus_scale.evaluate.lora import adapted_copy, check_adaptable
 from primus_scale.evaluate.probe_arm import ProbeArm
 
 FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is trained at this share of a fresh one's rates
@@ -57,8 +58,10 @@ class TrainedArm:
         augment: Augment,
         config: FewShotConfig,
         start: tuple[nn.Module, ProbeArm] | None = None,
+        adapters: bool = False,
     ):
-        share = FINETUNE_LR_SHARE if start else 1.0
+        """adapters: train low-rank adapters of ``start`` instead of its weights (``lora``)."""
+        share = FINETUNE_LR_SHARE if start and not adapters else 1.0
         self._lrs = tuple(lr * share for lr in config.lrs)
         self._windows = windows
         self._label = torch.from_numpy(windows.label).to(windows.imu.device)
@@ -66,6 +69,9 @@ class TrainedArm:
         self._augment = augment
         self._config = config
         self._start = start
+        self._adapters = adapters
+        if start and adapters:
+            check_adaptable(start[0], windows.imu[:1])
 
     def trials(self, k: Labels) -> int:
         """See ``Arm``; a trial takes as long as a draw of the test."""
@@ -136,6 +142,8 @@ class TrainedArm:
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(probe.weight))
             head.bias.copy_(torch.from_numpy(np.maximum(probe.bias, -1e4)))
+        if self._adapters:
+            return Classifier(adapted_copy(encoder, self._windows.imu[:1], given.seed), head)
         return Classifier(copy.deepcopy(encoder), head)
 
 

@@ -12,7 +12,7 @@ import pytest
 from primus_scale.augment import build_augment
 from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.evaluate import run_few_shot
-from tests.few_shot_task import CLASSES, SmallEncoder, few_penalties, make_side  # noqa: F401
+from tests.few_shot_task import CLASSES, LinearEncoder, few_penalties, make_side  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
 
@@ -29,7 +29,7 @@ def test_every_arm_is_at_chance_where_labels_are_permuted() -> None:
         k=(4,), draws=2, trained_draws=1, steps=10, batch=16, lrs=(1e-3,), arms=get_args(ArmName)
     )
     results = run_few_shot(
-        *sides, SmallEncoder(1), SmallEncoder, build_augment(()), config, report=lambda _: None
+        *sides, LinearEncoder(1), LinearEncoder, build_augment(()), config, report=lambda _: None
     )
     chance = 1 / len(CLASSES)
     deviation = math.sqrt(chance * (1 - chance) / len(test))
