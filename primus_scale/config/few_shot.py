@@ -62,6 +62,9 @@ class FewShotConfig(ConfigModel):
         description="other encoders by a name of yours: module:function, or an exported one's "
         "folder (docs/arms.md)",
     )
+    mixed_model: bool = Field(
+        False, description="check differences by a mixed model as well, with statsmodels"
+    )
     calibrated: bool = Field(True, description="use the calibration stored in the encoder")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 

@@ -40,8 +40,8 @@ def build_arms(
     seed: of the random weights. The features of an arm are computed when they are first needed.
     report: called with lines of progress. Raises ValueError where an arm's package is absent.
     """
-    for name in config.arms:
-        package_version(name)
+    for need in (*config.arms, *(["mixed_model"] if config.mixed_model else [])):
+        package_version(need)
     imu = cache(lambda: windows.imu.cpu().numpy())
     crafted = cache(lambda: hand_features(imu(), windows.rate_hz))
     learned = cache(lambda: encode_features(pretrained, windows.imu))

@@ -99,7 +99,10 @@ def _check_choice(label: LabelledWindows) -> None:
 def possible_labels(
     label: LabelledWindows, wanted: tuple[Labels, ...], report: Callable[[str], None]
 ) -> list[Labels]:
-    """The numbers k of ``wanted`` for which each class has enough windows; reports the others."""
+    """The numbers k of ``wanted`` for which each class has enough windows; reports the others.
+
+    Classes that one person alone has are reported as well.
+    """
     counts = np.bincount(label.label, minlength=len(label.classes))
     if counts.min() == 0:
         missing = [label.classes[i] for i in np.flatnonzero(counts == 0)]
@@ -110,6 +113,12 @@ def possible_labels(
     rarest = f"{label.classes[counts.argmin()]!r} has {counts.min()} windows"
     for k in [k for k in wanted if k not in possible]:
         report(f"k = {k} is left out: class {rarest}")
+    people = _classes_of_people(label).sum(axis=0)
+    if lone := [label.classes[i] for i in np.flatnonzero(people == 1)]:
+        report(
+            f"one person alone has windows of {', '.join(lone)} in label/: what is learnt of that "
+            "may be the person; add people"
+        )
     if not possible:
         raise ValueError(
             f"no value of k in {wanted} is possible: class {rarest}; ask for a smaller k"

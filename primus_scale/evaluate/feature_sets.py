@@ -13,21 +13,25 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-PACKAGES = {"catch22": "pycatch22", "tsfel": "tsfel", "lora": "peft"}  # that an arm needs
+# What a setting of the evaluation needs: an arm, or the mixed model.
+PACKAGES = {"catch22": "pycatch22", "tsfel": "tsfel", "lora": "peft", "mixed_model": "statsmodels"}
 TOLD_WINDOWS = 200  # from one line of progress to the next
 
 
-def package_version(arm: str) -> str:
-    """Version of the package that an arm needs, empty if none; ValueError where it is absent."""
-    package = PACKAGES.get(arm)
+def package_version(need: str) -> str:
+    """Version of the package that an arm (or the mixed model) needs, empty if it needs none.
+
+    ValueError where it is absent.
+    """
+    package = PACKAGES.get(need)
     if package is None:
         return ""
     try:
         return version(package)
     except PackageNotFoundError:
         raise ValueError(
-            f"arm {arm} needs the package {package}, which is not installed; "
-            "pip install 'primus-scale[baselines]', or leave the arm out of few_shot.arms"
+            f"few_shot: {need} needs the package {package}, which is not installed; "
+            f"pip install 'primus-scale[baselines]', or leave {need} out"
         ) from None
 
 

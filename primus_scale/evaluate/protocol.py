@@ -44,6 +44,8 @@ from primus_scale.evaluate.statistics import (
 )
 from primus_scale.evaluate.trained_arm import EncoderFactory
 
+# Settings that no arm's answers depend on; an arm that is added does not change those of others.
+NOT_OF_AN_ARM = {"k", "arms", "own", "draws", "trained_draws", "threads", "mixed_model"}
 DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
 
@@ -222,9 +224,7 @@ def _identities(
         for side in (label, test)
     ]
     operations = [op.model_dump(mode="json") for op in augment.ops]
-    settings = config.model_dump(
-        mode="json", exclude={"k", "arms", "own", "draws", "trained_draws", "threads"}
-    )
+    settings = config.model_dump(mode="json", exclude=NOT_OF_AN_ARM)
     device = next(pretrained.parameters()).device
     common = digest(
         SCHEMA, *sides[0], *sides[1], operations, settings, describe_computation(device)

@@ -52,6 +52,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         accuracy=_arm_rows(results, "few_shot"),
         macro_f1=_arm_rows(results, "macro_f1"),
         paired=list(_paired(results)),
+        mixed=list(_mixed(results)),
         confusion={
             arms[arm].title: confusion_chart(np.array(counts), results["classes"], arms[arm].title)
             for arm, counts in results["confusion"][k].items()
@@ -129,6 +130,24 @@ def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     if any(name in row for row in rows)
                 ],
             }
+
+
+def _mixed(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The differences by the mixed model, with the deviations of its parts in points."""
+    arms, table = arms_of(results), results.get("mixed", {})
+    for arm, baselines in pairs_of(arms).items():
+        for name in baselines:
+            gains = [row.get(arm, {}).get(name) for row in table.values()]
+            if any(gains):
+                yield {
+                    "pair": f"{arms[arm].title} - {arms[name].title}",
+                    "gains": [
+                        gain
+                        and _percent(gain, sign="+")
+                        | {part: f"{100 * gain[f'{part}_sd']:.1f}" for part in ("person", "draw")}
+                        for gain in gains
+                    ],
+                }
 
 
 def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

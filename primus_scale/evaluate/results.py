@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from primus_scale.evaluate.arm_table import (
     entries_of,
     pairs_of,
 )
+from primus_scale.evaluate.mixed_model import Fit, gains_of_people, mixed_gain
 from primus_scale.evaluate.statistics import mean_macro_f1, people_interval, share_correct
 
 SCHEMA = 2
@@ -23,7 +24,6 @@ DESCRIPTIONS = ("encoder", "data", "augment")  # fields that ``evaluate`` adds
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # least and greatest value of an accuracy, of a gain
 
 Record = Mapping[str, Any]
-Fit = tuple[int, int, int]  # split of people, pretraining seed, draw of labels
 
 
 def assemble(
@@ -41,7 +41,8 @@ def assemble(
     draws of labels in all splits, and ``draw_sd``, the deviation of accuracy from draw to draw;
     macro_f1 likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy on the
     draws that both arms have, with its mean in each split under ``splits``; confusion
-    {k: {arm: counts}} summed over draws.
+    {k: {arm: counts}} summed over draws. With ``protocol["mixed_model"]`` also mixed, the same
+    differences by ``mixed_model.mixed_gain``, where it has them.
 
     Intervals are over people: other people could have been tested (``statistics.people_interval``).
     A person's answers are averaged over draws of labels and pretraining seeds in each split, and
@@ -55,18 +56,14 @@ def assemble(
     scores: dict[str, dict[str, Any]] = {}
     paired: dict[str, dict[str, Any]] = {}
     confusion: dict[str, dict[str, Any]] = {}
+    mixed: dict[str, dict[str, Any]] = {}
     for k in sorted({record["k"] for record in records}, key=_order_of_k):
         arms = _records_by_arm(record for record in records if record["k"] == k)
         few_shot[k] = {arm: _accuracy(of_arm) for arm, of_arm in arms.items()}
         scores[k] = {arm: _macro_f1(of_arm) for arm, of_arm in arms.items()}
-        paired[k] = {
-            arm: {
-                baseline: _gain(arms[arm], arms[baseline])
-                for baseline in baselines
-                if arms[baseline].keys() & arms[arm].keys()
-            }
-            for arm, baselines in pairs_of(arms).items()
-        }
+        paired[k] = _paired(arms)
+        if protocol.get("mixed_model"):
+            mixed[k] = _mixed(arms, paired[k])
         confusion[k] = {
             arm: np.sum([_total_confusion(r) for r in of_arm.values()], axis=0).tolist()
             for arm, of_arm in arms.items()
@@ -78,6 +75,7 @@ def assemble(
         "few_shot": few_shot,
         "macro_f1": scores,
         "paired": paired,
+        **({"mixed": mixed} if mixed else {}),
         "confusion": confusion,
         "runs": list(runs),
         "records": list(records),
@@ -132,17 +130,10 @@ def format_table(results: Mapping[str, Any]) -> str:
         draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
         lines.append(f"{entry.title:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append("difference on the same labels, in points")
-    for arm, baselines in pairs_of(arms).items():
-        for baseline in baselines:
-            gains = [paired[k].get(arm, {}).get(baseline) for k in columns]
-            held = [gain for gain in gains if gain is not None]
-            if held:
-                cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
-                lines.append(
-                    f"{arms[arm].title} - {arms[baseline].title}".ljust(57)
-                    + f"{max(gain['draws'] for gain in held):>6}"
-                    + "".join(f"{cell:>22}" for cell in cells)
-                )
+    lines += _pair_lines(arms, paired)
+    if "mixed" in results:
+        lines.append("the same by a mixed model, people and draws of labels random")
+        lines += _pair_lines(arms, results["mixed"])
     if limited := marked_arms(results, "at_limit"):
         lines.append(
             f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
@@ -155,6 +146,23 @@ def format_table(results: Mapping[str, Any]) -> str:
         )
     lines += _gain_over_baselines(results, people)
     return "\n".join(lines)
+
+
+def _pair_lines(
+    arms: Mapping[str, ArmEntry], paired: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """A line for each pair of arms with a difference, a column for each k; draws if known."""
+    for arm, baselines in pairs_of(arms).items():
+        for baseline in baselines:
+            gains = [row.get(arm, {}).get(baseline) for row in paired.values()]
+            held = [gain for gain in gains if gain is not None]
+            if held:
+                cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
+                yield (
+                    f"{arms[arm].title} - {arms[baseline].title}".ljust(57)
+                    + f"{max(gain.get('draws', 0) for gain in held) or '':>6}"
+                    + "".join(f"{cell:>22}" for cell in cells)
+                )
 
 
 def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
@@ -301,6 +309,31 @@ def _gain(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str,
         for split in sorted({fit[0] for fit in shared})
     }
     return {**interval.as_dict(), **_over_draws(gains), "splits": splits}
+
+
+def _paired(arms: Mapping[str, Mapping[Fit, Record]]) -> dict[str, Any]:
+    return {
+        arm: {
+            name: _gain(arms[arm], arms[name])
+            for name in baselines
+            if arms[name].keys() & arms[arm].keys()
+        }
+        for arm, baselines in pairs_of(arms).items()
+    }
+
+
+def _mixed(
+    arms: Mapping[str, Mapping[Fit, Record]], paired: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The pairs of ``paired`` by a mixed model; those for which it has no answer are left out."""
+    found = {
+        arm: {name: mixed_gain(*gains_of_people(arms[arm], arms[name])) for name in baselines}
+        for arm, baselines in paired.items()
+    }
+    return {
+        arm: {name: gain for name, gain in gains.items() if gain is not None}
+        for arm, gains in found.items()
+    }
 
 
 def _people(records: Mapping[Fit, Record]) -> list[str]:

@@ -57,8 +57,8 @@ def people_interval(statistic: Statistic, people: int, bounds: tuple[float, floa
     ``bounds``.
 
     In simulated experiments 94 to 96 % of such intervals hold the truth, from two people on. Where
-    most people are close to a bound (accuracy 90 %, beta distribution 9 : 1) it is 90 to 92 % with 3
-    to 20 people, since the rare low ones are often not among them.
+    most people are close to a bound (accuracy 90 %, beta distribution 9 : 1) it is 90 to 93 % with
+    3 to 20 people, since the rare low ones are often not among them.
     """
     if people == 0:
         raise ValueError("an interval over no people was asked for; test on at least one person")

@@ -146,6 +146,16 @@ def test_k_beyond_the_rarest_class_is_left_out_and_told():
         possible_labels(replace(LABEL, classes=(*LABEL.classes, "jump")), (1,), lines.append)
 
 
+def test_a_class_of_one_person_is_reported():
+    kept = (LABEL.label != 2) | (LABEL.person == "person-3")
+    lone = replace(
+        LABEL, label=LABEL.label[kept], person=LABEL.person[kept], imu=LABEL.imu[torch.tensor(kept)]
+    )
+    lines = []
+    assert possible_labels(lone, (1, 4), lines.append) == [1, 4]
+    assert len(lines) == 1 and lines[0].startswith("one person alone has windows of fast in label/")
+
+
 def test_keys_give_seeds_of_their_own():
     assert keyed_seed("draw", 0, 1) == keyed_seed("draw", 0, 1)
     assert len({keyed_seed("draw", seed, draw) for seed in range(5) for draw in range(5)}) == 25

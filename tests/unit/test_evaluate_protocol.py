@@ -267,6 +267,21 @@ def test_pool_refuses_what_does_not_belong_together(results):
         pool([])
 
 
+def test_a_mixed_model_stands_beside_the_differences_where_it_is_asked_for(results):
+    assert "mixed" not in results
+    again = pool([{**results, "protocol": {**results["protocol"], "mixed_model": True}}])
+    assert again["paired"] == results["paired"]
+    ours, total = answers(results, "4", "pretrained")
+    theirs, _ = answers(results, "4", "features")
+    mixed = again["mixed"]["4"]["pretrained"]["features"]
+    assert mixed["mean"] == pytest.approx(np.mean((ours - theirs) / total), abs=1e-3)
+    assert mixed["low"] < mixed["mean"] < mixed["high"]
+    assert "the same by a mixed model" in format_table(again)
+    page = render_report(again)
+    assert f"{100 * mixed['mean']:+.1f} <small>" in page.split("by a mixed model")[1]
+    assert "by a mixed model" not in render_report(results)
+
+
 def test_report_stands_alone_and_shows_the_figures(results):
     described = {
         **results,
