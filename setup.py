@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 CORE = [
     "torch>=2.6",
     "deepspeed>=0.19",  # ZeRO training on one or many machines
-    "ray[default,train]>=2.60",  # launches workers and the support-set service
+    "ray[default,train,tune]>=2.60",  # launches workers, studies and the support-set service
     "webdataset>=1.0",  # tar shards: writing, and the reading pipeline
     "transformers>=5.0",  # frozen video and text teachers
     "tensorboard>=2.20",
@@ -40,6 +40,7 @@ setup(
         "primus_scale": ["py.typed"],
         "primus_scale.evaluate": ["templates/*.html"],
         "primus_scale.monitor": ["templates/*.html"],
+        "primus_scale.study": ["templates/*.html"],
         "shards.card": ["templates/*.html"],
     },
     install_requires=CORE,
@@ -79,6 +80,7 @@ setup(
         # The library may not import `shards`; commands of other packages join by entry point.
         "primus_scale.commands": [
             "shards = shards.commands:add_commands",
+            "study = launch.study.command:add_commands",
         ],
     },
 )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+
+from primus_scale.monitor.provenance import processor_name
 
 
 def describe_machine(threads: int) -> str:
     """Its accelerator or processor, the threads used, and the version of torch."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     return f"{device}, {threads} thread(s), torch {torch.__version__}"
 
 
@@ -26,12 +26,3 @@ def clock_of(device: torch.device | str) -> Callable[[], float]:
         return time.perf_counter()
 
     return now
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

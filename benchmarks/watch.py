@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.few_shot import run_command
+from launch.study.data import run_command
 from primus_scale.cli import GOES_ON, Parser, answer
 from primus_scale.storage.files import check_writable
 from shards.files.unpickle import NumpyUnpickler

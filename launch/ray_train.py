@@ -19,21 +19,15 @@ from primus_scale.stopping import end_while_loading
 if __name__ == "__main__":
     end_while_loading()  # first: the imports below take seconds
 
-import logging
-import math
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
 
+from launch.ray_channel import DriverChannel
 from launch.ray_cluster import (
     check_workers,
     connected,
@@ -42,17 +36,13 @@ from launch.ray_cluster import (
     support_placement_group,
     worker_trainer,
 )
-from primus_scale.cli import GOES_ON, USER_ERRORS, Parser, add_config_arguments, answer, explain
+from launch.ray_driver import run_stoppable
+from launch.ray_worker import pretrain_in_worker
+from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer, explain
 from primus_scale.config import Config
-from primus_scale.config_file import load_config, parse_config
-from primus_scale.stopping import Stop, stop_on_signals
+from primus_scale.config_file import load_config
 from primus_scale.storage.files import check_writable
 from primus_scale.train.run import open_data
-from primus_scale.train.trainer import pretrain
-
-POLL_S = 0.5  # between a worker's requests whether to stop
-DRIVER_POLL_S = 0.2  # between the driver's checks for its end
-WORKER_TIMEOUT_S = 5.0  # after the last request of a worker; then none runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,127 +80,30 @@ def train_with_ray(config: Config) -> int:
     with connected(config), support_placement_group(config) as placement_group:
         channel = driver_actor(DriverChannel)
         check_writable(Path(config.output))  # Ray keeps its own records there
-        settings = {"channel": channel, "placement_group": placement_group}
+        settings = {"channel": channel, "run": config.name, "placement_group": placement_group}
         run_config = RunConfig(
             name=config.name,
             storage_path=str((Path(config.output) / "ray").absolute()),
             failure_config=FailureConfig(max_failures=config.launch.max_failures),
         )
-        trainer = worker_trainer(_work, config, settings, run_config)
+        trainer = worker_trainer(pretrain_in_worker, config, settings, run_config)
         try:
-            result = _fit(trainer, channel)
+            result = run_stoppable(trainer.fit, channel, _no_worker)
         except TrainingFailedError:
-            _raise_user_error(channel)
+            _raise_user_error(channel, config.name)
             raise
-        _raise_user_error(channel)
+        _raise_user_error(channel, config.name)
         return int(result.return_value)
 
 
-def _fit(trainer: TorchTrainer, channel: Any) -> Any:
-    """What ``trainer.fit()`` gives, while SIGTERM and Ctrl-C go to the workers.
-
-    It runs in another thread: in the main thread Ray Train would kill the workers at Ctrl-C. If
-    no worker runs yet, since Ray waits for room, a signal ends this process.
-    """
-    outcome: Future[Any] = Future()
-    no_worker = threading.Event()
-
-    def fit() -> None:
-        try:
-            outcome.set_result(trainer.fit())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    def ask(interrupted: bool) -> None:
-        if not ray.get(channel.ask_to_stop.remote(interrupted)):
-            no_worker.set()
-
-    with stop_on_signals(Stop(), ask) as stop:
-        threading.Thread(target=fit, name="primus-fit", daemon=True).start()
-        while not wait([outcome], timeout=DRIVER_POLL_S).done:
-            if no_worker.is_set():
-                print("stopped while no worker ran; start again to go on", file=sys.stderr)
-                raise SystemExit(stop.exit_code)
-    return outcome.result()
+def _no_worker(ran: bool) -> str:
+    """If Ray waited for room at the signal, no worker will answer it."""
+    return "" if ran else "stopped while no worker ran"
 
 
-def _raise_user_error(channel: Any) -> None:
-    if message := ray.get(channel.user_error.remote()):
+def _raise_user_error(channel: Any, run: str) -> None:
+    if message := ray.get(channel.user_error.remote(run)):
         raise ValueError(message)
-
-
-class DriverChannel:
-    """An actor between driver and workers: signals go to workers, a user's errors to the driver.
-
-    Ray passes no signal to workers, and starts them again whatever they raise.
-    """
-
-    def __init__(self) -> None:
-        self._stop = ""
-        self._user_error = ""
-        self._last_request_s = -math.inf  # time of a worker's last request
-
-    def ask_to_stop(self, interrupted: bool) -> bool:
-        """Ask all workers to stop, by Ctrl-C or not; whether any worker runs."""
-        self._stop = "interrupted" if interrupted else "stopped"
-        return time.monotonic() - self._last_request_s < WORKER_TIMEOUT_S
-
-    def stop_asked(self) -> str:
-        """How workers were asked to stop, empty if they were not. Called by workers."""
-        self._last_request_s = time.monotonic()
-        return self._stop
-
-    def report_user_error(self, message: str) -> None:
-        """Keep the first message: those of other workers may follow from it."""
-        self._user_error = self._user_error or message
-
-    def user_error(self) -> str:
-        """The message of an error that a restart cannot repair; empty where there is none."""
-        return self._user_error
-
-
-def _work(settings: dict[str, Any]) -> Any:
-    """One worker of the run; returns the exit code of ``pretrain``.
-
-    A user's error goes to the driver and is raised, which ends the other workers. Workers that are
-    started again after it return at once.
-    """
-    channel = settings["channel"]
-    if ray.get(channel.user_error.remote()):
-        return 1
-    log = logging.getLogger("primus_scale")
-    log.setLevel(logging.WARNING)  # Ray shows errors only
-    log.addHandler(logging.StreamHandler())
-    config = parse_config(Config, settings["config"], source="the driver")
-    with _stop_when_asked(channel) as stop:
-        try:
-            return pretrain(config, stop, settings["placement_group"])
-        except (ConnectionError, TimeoutError):
-            raise  # the network may work again when the workers restart
-        except USER_ERRORS as error:
-            ray.get(channel.report_user_error.remote(str(error)))
-            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # or Ray logs a traceback
-            raise
-
-
-@contextmanager
-def _stop_when_asked(channel: Any) -> Iterator[Stop]:
-    """A ``Stop`` that is set as soon as the driver asks the workers to stop."""
-    stop, done = Stop(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(POLL_S):
-            if asked := ray.get(channel.stop_asked.remote()):
-                stop.set(interrupted=asked == "interrupted")
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield stop
-    finally:
-        done.set()
-        watcher.join()
 
 
 if __name__ == "__main__":

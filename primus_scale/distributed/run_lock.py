@@ -192,6 +192,24 @@ class RunLock:
                 self._write_holder()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a run works in ``folder`` now, as far as can be told without waiting.
+
+    Of a run on another machine that is told by the age of its last heartbeat.
+    """
+    try:
+        file = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        holder = parse_holder(os.pread(file, SIZE, 0))
+        if holder.get("flock") and holder.get("machine") == this_machine():
+            return not _try_flock(file, fcntl.LOCK_SH)
+        return time.time() - os.fstat(file).st_mtime < STALE_S
+    finally:
+        os.close(file)
+
+
 def this_process() -> dict[str, Any]:
     """The description of this process as the holder of a lock."""
     return {
@@ -209,10 +227,10 @@ def this_machine() -> str:
     return boot.read_text().strip() if boot.is_file() else socket.gethostname()
 
 
-def _try_flock(file: int) -> bool:
+def _try_flock(file: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether this process now holds the lock on the open file (or held it before)."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:  # another holds it, or the file system knows no locks
         return False
     return True

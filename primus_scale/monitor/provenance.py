@@ -1,4 +1,4 @@
-"""The provenance of a run: its configuration, the commit of the code, versions of packages."""
+"""The provenance of a run: its configuration, the commit of the code, versions, the machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
+import torch
 
 from primus_scale.config import Config
 from primus_scale.config_file import dump_config
@@ -55,6 +58,27 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
     }
+
+
+def describe_hardware() -> dict[str, Any]:
+    """The machine: processor, cores that this process may use, memory in GB, names of GPUs."""
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return {
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": gpus,
+    }
+
+
+def processor_name() -> str:
+    """The processor's name, as Linux tells it, or its kind."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,20 @@ SUMMARY_FILE = "train.json"
 LOGS = (METRICS_FILE, LOG_FOLDER)
 RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 
+OnValidation = Callable[[int, dict[str, float]], None]  # takes the step, and figures by name
 
-def pretrain(config: Config, stop: Stop | None = None, placement_group: Any = None) -> int:
+
+def pretrain(
+    config: Config,
+    stop: Stop | None = None,
+    placement_group: Any = None,
+    on_validation: OnValidation | None = None,
+) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: a launcher sets it to end the run after a checkpoint. SIGTERM and Ctrl-C set it too.
-    placement_group: see ``build_run``.
+    placement_group: see ``build_run``. on_validation: called on every rank, with the same figures,
+    after each validation, and at the same steps where there are no windows for it.
 
     Returns the exit code: 0 when all steps are done, REQUEUE when the run was stopped before,
     INTERRUPTED when Ctrl-C on some rank stopped it. Raises ValueError, FileNotFoundError or
@@ -79,7 +87,7 @@ def pretrain(config: Config, stop: Stop | None = None, placement_group: Any = No
             with pulse.long_work():  # the watchdog waits longer: this may take minutes
                 run = build_run(config, runtime, placement_group)
             with closing(run):
-                finished = train(run, stopping)
+                finished = train(run, stopping, on_validation)
                 code = 0 if finished else _stopped(run, stopping)
             barrier()
     finally:
@@ -87,7 +95,7 @@ def pretrain(config: Config, stop: Stop | None = None, placement_group: Any = No
     return code
 
 
-def train(run: Run, stop: Stop) -> bool:
+def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bool:
     """The loop. Returns True when all steps are done, False when some rank stopped it before."""
     config, settings = run.config, run.config.train
     counts = run.checkpoints.resume(run.engine, run.support)
@@ -121,7 +129,9 @@ def train(run: Run, stop: Stop) -> bool:
             report = _report(run, result, batch, counts, lr, loader)
             monitor.step(step, report)
             if last or step % settings.validate_every == 0:
-                _validate(run, monitor, step)
+                found = _validate(run, monitor, step)
+                if on_validation is not None:
+                    on_validation(step, {"loss": float(report.total), **found})
             if step % settings.pictures_every == 0:
                 monitor.pictures(step, views, report)
 
@@ -212,13 +222,14 @@ def _report(
     )
 
 
-def _validate(run: Run, monitor: Monitor, step: int) -> None:
-    """Log retrieval on the validation windows, where the run has some."""
+def _validate(run: Run, monitor: Monitor, step: int) -> dict[str, float]:
+    """Log retrieval on the validation windows, where the run has some; returns its figures."""
     held_out = run.validation
-    if held_out is not None:
-        monitor.validate(
-            step, run.engine.embed, held_out.imu, held_out.embeddings, held_out.present
-        )
+    if held_out is None:
+        return {}
+    return monitor.validate(
+        step, run.engine.embed, held_out.imu, held_out.embeddings, held_out.present
+    )
 
 
 def _finish(run: Run, monitor: Monitor) -> None:

@@ -21,6 +21,8 @@ COMMANDS = (
     ["audit-split"],
     ["export"],
     ["import-weights"],
+    ["study", "run"],
+    ["study", "status"],
 )
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.study import read_study
 from primus_scale.config import Config, FewShotConfig
 from primus_scale.config_file import apply_overrides, dump_config, load_config, parse_config
+from primus_scale.study.study_file import read_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ARMS = ("simclr", "imu2clip", "slip", "nnclr", "primus")

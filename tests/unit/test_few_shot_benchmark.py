@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.few_shot import main
-from benchmarks.study import read_study, write_variant
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.config_file import load_config
 from primus_scale.evaluate import run_few_shot, write_results
 from primus_scale.evaluate.results import assemble, best_baselines, format_interval
+from primus_scale.study.study_file import read_study, write_variant
 from tests.few_shot_task import SmallEncoder, few_penalties, make_side  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("few_penalties")

@@ -39,6 +39,7 @@ LAYERS = (
     ("engine", "evaluate"),
     ("checkpoint",),
     ("train",),
+    ("study",),
     ("cli",),
 )
 

@@ -1,0 +1,1 @@
+"""Studies with Ray Tune: ``primus-scale study run | status``."""

@@ -1,0 +1,75 @@
+"""The data of a study's splits: built-in data that are built where none lie, or given ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from primus_scale.config import Config
+from primus_scale.study.plan import data_of
+from primus_scale.study.study_file import Study
+from primus_scale.study.trial import has_index
+
+TEACHERS = ("--video", "efficientnet-lite0", "--text", "minilm", "--signal", "handcrafted")
+COMMAND = (sys.executable, "-m", "primus_scale.cli")
+
+
+def prepare_data(study: Study, out: Path, split: int, order: str) -> None:
+    """Build and embed the data of a split, unless they are there, or the study names others.
+
+    FileNotFoundError naming a folder that the study names and that is none of shards;
+    ChildProcessError naming the log of a command that failed.
+    """
+    if study.data is None:
+        build_data(out, split, order)
+        return
+    data = data_of(study, out, split)
+    needed = ["packed/train", *(["few_shot/label", "few_shot/test"] if study.evaluate else [])]
+    for name in needed:
+        if not has_index(f"{data}/{name}"):
+            raise FileNotFoundError(
+                f"{data}/{name} holds no index.json; write it (primus-scale shards build and "
+                "embed), or correct data in the study's file"
+            )
+
+
+def packing_order(configs: Mapping[str, Config]) -> str:
+    """The order of the packed shards, which all variants share; ValueError where they differ."""
+    orders = {
+        name: "shuffled" if config.data.session_windows is None else "sessions"
+        for name, config in configs.items()
+    }
+    if len(set(orders.values())) > 1:
+        raise ValueError(
+            f"variants read shards in different orders ({orders}); set data.session_windows for "
+            "all of them or none, or make two studies"
+        )
+    return next(iter(orders.values()))
+
+
+def build_data(out: Path, split: int, order: str) -> None:
+    """Window, packed (in ``order``) and few-shot shards of one split, unless they are there."""
+    data = out / f"split{split}" / "data"
+    log = out / f"split{split}" / "data.log"
+    if not (data / "few_shot/test/index.json").exists():
+        # few_shot/test is finished last: without it the rest is of a build that was killed.
+        place = ("--out", str(data), "--split", str(split), "--overwrite")
+        run_command(log, "shards", "build", "demo", *place)
+    for part in (path.name for path in (data / "windows").iterdir()):
+        if not (data / "packed" / part / "index.json").exists():
+            source, packed = str(data / "windows" / part), str(data / "packed" / part)
+            options = ("--src", source, "--out", packed, "--order", order)
+            run_command(log, "shards", "embed", *options, *TEACHERS)
+
+
+def run_command(log: Path, *command: str) -> None:
+    """Run one primus-scale command, its output appended to ``log``; ChildProcessError naming it."""
+    print("running  primus-scale", *command, flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        done = subprocess.run([*COMMAND, *command], stdout=stream, stderr=stream, check=False)
+    if done.returncode != 0:
+        message = f"primus-scale {command[0]} ended with {done.returncode}; see {log}"
+        raise ChildProcessError(message)

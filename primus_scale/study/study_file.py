@@ -1,0 +1,119 @@
+"""The file of a study: one configuration in several variants, on the same splits and seeds.
+
+A study is a YAML file, such as configs/studies/terms.yaml:
+
+    config: ../demo.yaml          # of every variant, by a path relative to the study
+    splits: [1, 2, 3]             # of people
+    seeds: [0]                    # of pretraining
+    settings: {few_shot: {k: [1, 5]}}       # replace those of the configuration
+    variants:
+      default: {seeds: [0, 1]}              # more seeds for this one
+      near_alone: {settings: {objective: {weights: {imu_imu: 0}}}}
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from primus_scale.config import ConfigModel
+from primus_scale.config_file import merge_settings, parse_config
+from primus_scale.storage.names import check_name, nearest
+from primus_scale.storage.yaml_text import read_yaml
+
+Tree = dict[str, Any]
+_TAKEN = re.compile(r"results|tune|split-?\d+")  # names of other folders of a study
+
+
+class Variant(ConfigModel):
+    """What differs: settings that replace the configuration's, and seeds the study's."""
+
+    settings: Tree = Field({})
+    seeds: tuple[int, ...] | None = None
+
+
+class Study(ConfigModel):
+    """The content of a study's file; ``variants`` by name."""
+
+    config: str
+    splits: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1), min_length=1)
+    # where packed/train, packed/validation and few_shot/ are, {split} in it stands for the number
+    # of a split; None: below the study's output, where the built-in data are built
+    data: str | None = None
+    evaluate: bool = True  # False: only the cost of pretraining is of interest
+    settings: Tree = Field({})
+    variants: dict[str, Variant] = Field({"default": Variant()}, min_length=1)
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """The pretraining seeds of a variant."""
+        return self.variants[name].seeds or self.seeds
+
+    def settings_of(self, name: str) -> Tree:
+        """The settings of a variant that replace the configuration's."""
+        return merge_settings(self.settings, self.variants[name].settings)
+
+
+def read_study(path: Path) -> Study:
+    """The study in a file, its ``config`` as a path; ValueError naming the file and the field."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no study {path}; the ready ones are in configs/studies/")
+    try:
+        tree = read_yaml(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds no mapping at its top level; see configs/studies/")
+    study = parse_config(Study, tree, source=str(path))
+    for name in study.variants:
+        check_name(name, f"{path}: variants", plain=True)  # it names a folder
+        if _TAKEN.fullmatch(name):
+            raise ValueError(
+                f"{path}: variants: {name!r} is the name of another folder of a study; choose "
+                "another name"
+            )
+    return study.model_copy(update={"config": str(path.parent / study.config)})
+
+
+def add_part(parser: argparse.ArgumentParser) -> None:
+    """``--variants --splits --seeds``: the part of a study that a command does."""
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these of the study")
+    parser.add_argument("--splits", type=int, nargs="+", help="splits of people, not the study's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="pretraining seeds, not the study's")
+
+
+def choose_part(
+    study: Study,
+    variants: Sequence[str] | None = None,
+    splits: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Study:
+    """The study with these variants, splits and seeds only, its own where None.
+
+    ValueError naming a variant that the study does not have.
+    """
+    kept = dict(study.variants)
+    if variants:
+        if unknown := set(variants) - kept.keys():
+            near = nearest(min(unknown), kept, "variant")
+            raise ValueError(f"{min(unknown)!r} is no variant of the study{near}")
+        kept = {name: kept[name] for name in variants}
+    if seeds:
+        kept = {name: one.model_copy(update={"seeds": None}) for name, one in kept.items()}
+    changes = {"splits": splits, "seeds": seeds}
+    given = {name: tuple(numbers) for name, numbers in changes.items() if numbers}
+    return study.model_copy(update={**given, "variants": kept})
+
+
+def write_variant(study: Study, name: str, path: Path) -> None:
+    """Write the configuration of a variant, with the study's as its base."""
+    tree = {"base": str(Path(study.config).resolve()), "name": name}
+    tree = merge_settings(tree, study.settings_of(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")

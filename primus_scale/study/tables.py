@@ -1,0 +1,132 @@
+"""The tables of a study: accuracy and gain by variant, what failed, and what it cost.
+
+``study.md`` and ``study.json`` follow from the answers of the finished trials alone. So they are
+the same whether or not a study was interrupted. Times differ from run to run: ``cost.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from primus_scale.evaluate import pool_reports
+from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
+from primus_scale.evaluate.command import RESULTS_FILE
+from primus_scale.evaluate.results import best_baselines, format_interval
+from primus_scale.storage.files import write_atomically
+from primus_scale.study.plan import Trial
+from primus_scale.study.records import COST, Record, write_all
+
+STUDY_JSON, STUDY_TABLE, COST_TABLE = "study.json", "study.md", "cost.md"
+
+Pooled = Mapping[str, Mapping[str, Any]]  # results of each variant, over its splits and seeds
+
+
+def pool_variants(out: Path, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """Pool the answers of each variant's finished trials into ``VARIANT/few_shot.json``.
+
+    Variants without a finished trial are left out. ValueError as ``pool_reports``.
+    """
+    pooled = {}
+    for name in dict.fromkeys(trial.variant for trial in trials):
+        paths = [
+            trial.folder(out) / "few_shot" / RESULTS_FILE
+            for trial in trials
+            if trial.variant == name
+        ]
+        if paths:
+            path = pool_reports(paths, out / name)
+            pooled[name] = json.loads(path.read_text(encoding="utf-8"))
+    return pooled
+
+
+def write_tables(
+    out: Path, pooled: Pooled, records: Mapping[str, Record], failed: Mapping[str, str]
+) -> str:
+    """Write ``study.json``, ``study.md``, ``cost.md`` and the results of all; returns the table.
+
+    failed: the error of each trial that failed.
+    """
+    table = "\n\n".join(filter(None, [format_study(pooled), format_failed(failed)]))
+    summary = summarise(pooled) | ({"failed": dict(failed)} if failed else {})
+    write_atomically(out / STUDY_JSON, json.dumps(summary, indent=1) + "\n")
+    write_atomically(out / STUDY_TABLE, table + "\n")
+    write_all(out, records)
+    write_atomically(out / COST_TABLE, format_cost(records) + "\n")
+    return table
+
+
+def summarise(results: Pooled) -> dict[str, Any]:
+    """The accuracies and differences of each variant's pooled results, without their records."""
+    kept = ("few_shot", "paired", "protocol", "encoder", "classes")
+    return {
+        name: {key: pooled[key] for key in kept if key in pooled}
+        | {"runs": [(run["split"], run["pretraining_seed"]) for run in pooled["runs"]]}
+        for name, pooled in results.items()
+    }
+
+
+def format_study(results: Pooled) -> str:
+    """Tables of the frozen encoder: its accuracy, and its gain over the best fixed baseline.
+
+    Markdown, a row for each variant and, in the first table, for each baseline. Empty where there
+    are no results.
+    """
+    if not results:
+        return ""
+    first = next(iter(results.values()))
+    columns = list(first["few_shot"])
+    head = "".join(f" | k = {k}" for k in columns) + " |"
+    rule = "| --- " * (len(columns) + 1) + "|"
+    accuracy = [_row(ARMS[name].title, first["few_shot"], name) for name in FIXED_BASELINES]
+    accuracy += [_row(name, pooled["few_shot"], "pretrained") for name, pooled in results.items()]
+    gains = [_gain_row(name, pooled) for name, pooled in results.items()]
+    title = ["", f"| frozen encoder - best baseline, points{head}", rule]
+    return "\n".join([f"| accuracy, %{head}", rule, *filter(None, accuracy), *title, *gains])
+
+
+def format_failed(failed: Mapping[str, str]) -> str:
+    """A table of the trials that failed; empty where none did."""
+    if not failed:
+        return ""
+    rows = [f"| {trial} | {error.replace('|', '/')} |" for trial, error in failed.items()]
+    return "\n".join(["| failed trial | error |", "| --- | --- |", *rows])
+
+
+def format_cost(records: Mapping[str, Record]) -> str:
+    """A table of what the trials of each variant cost, in the mean."""
+    rows = ["| cost of a trial | pretraining, s | evaluation, s | windows/s | peak memory, MB |"]
+    rows.append("| --- " * 5 + "|")
+    for name, cost in cost_by_variant(records).items():
+        cells = ["-" if cost[key] is None else f"{cost[key]:,.1f}" for key in COST]
+        rows.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(rows)
+
+
+def cost_by_variant(records: Mapping[str, Record]) -> dict[str, dict[str, float | None]]:
+    """For each variant the mean cost of its trials, by the names of ``COST``."""
+    variants = dict.fromkeys(record["variant"] for record in records.values())
+    found: dict[str, dict[str, float | None]] = {}
+    for name in variants:
+        costs = [record["cost"] for record in records.values() if record["variant"] == name]
+        means = {key: [cost[key] for cost in costs if cost.get(key) is not None] for key in COST}
+        found[name] = {key: float(np.mean(m)) if m else None for key, m in means.items()}
+    return found
+
+
+def _row(title: str, few_shot: Mapping[str, Any], arm: str) -> str:
+    cells = [format_interval(row[arm]) if arm in row else "-" for row in few_shot.values()]
+    return "| " + " | ".join([title, *cells]) + " |" if set(cells) != {"-"} else ""
+
+
+def _gain_row(title: str, pooled: Mapping[str, Any]) -> str:
+    best, paired = best_baselines(pooled), pooled["paired"]
+    cells = [
+        format_interval(paired[k]["pretrained"][best[k]], "+") if k in best else "-"
+        for k in pooled["few_shot"]
+    ]
+    return "| " + " | ".join([title, *cells]) + " |"

@@ -1,0 +1,137 @@
+"""One trial of a study: pretraining, few-shot evaluation, and the file of its results."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from primus_scale.config import Config
+from primus_scale.config_file import load_config
+from primus_scale.data.index import INDEX_NAME
+from primus_scale.encoders.export import read_card
+from primus_scale.evaluate import evaluate, log_confusion, write_summary
+from primus_scale.monitor.provenance import describe_environment, describe_hardware
+from primus_scale.storage.folder import Folder
+from primus_scale.study.plan import Trial, data_of, own_settings, variant_file
+from primus_scale.study.records import NO_TASK, revision_of, write_record
+from primus_scale.study.study_file import Study
+from primus_scale.train.trainer import ENCODER_FOLDER, SUMMARY_FILE
+
+FINISHED_FILE = "few_shot.finished.jsonl"  # work that evaluations of one split share
+_KIB_A_MB = 1024 if sys.platform != "darwin" else 1024**2  # of ru_maxrss
+
+
+class TrialPlace(NamedTuple):
+    """Where a trial is done: the folder of its study, and the folder of its data.
+
+    few_shot: the folder with label/ and test/; None where the study evaluates nothing.
+    """
+
+    trial: Trial
+    out: Path
+    data: str
+    few_shot: str | None
+
+
+def place_trial(study: Study, trial: Trial, out: Path) -> TrialPlace:
+    """Where a trial of ``study`` is done."""
+    data = data_of(study, out, trial.split)
+    return TrialPlace(trial, out, data, f"{data}/few_shot" if study.evaluate else None)
+
+
+def trial_config(place: TrialPlace, overrides: tuple[str, ...] = ()) -> Config:
+    """The configuration of a trial's run; ValueError as ``load_config``."""
+    trial, out, data, _ = place
+    own = own_settings(trial, out, data, validates=has_index(f"{data}/packed/validation"))
+    return load_config(variant_file(out, trial.variant), [*own, *overrides])
+
+
+def has_index(url: str) -> bool:
+    """Whether a shard folder is there, and finished."""
+    try:
+        return Folder(url).size(INDEX_NAME) >= 0
+    except FileNotFoundError:
+        return False
+
+
+def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
+    """Evaluate the encoder of a run that has ended, and write the trial's results; returns them.
+
+    Raises as ``evaluate``. What an interrupted evaluation has finished is not computed again.
+    """
+    run, trial = Path(config.output), place.trial
+    trained_mb, start = peak_memory_mb(), time.monotonic()
+    results: dict[str, Any] = {}
+    if place.few_shot is not None:
+        results = evaluate(
+            run / ENCODER_FOLDER,
+            place.few_shot,
+            config.few_shot,
+            run / "few_shot",
+            augment=config.augment,
+            pretraining_seed=config.seed,
+            finished_file=place.out / f"split{trial.split}" / FINISHED_FILE,
+        )
+        log_confusion(run, results)
+        write_summary(run, results)
+    training = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
+    speed = training["windows_per_s"]
+    cost = {
+        # Of all steps at the usual speed: an interruption is no cost of the variant.
+        "pretraining_s": training["steps"] * config.train.batch / speed if speed else None,
+        "evaluation_s": time.monotonic() - start if results else None,
+        "windows_per_s": speed,
+        "peak_memory_mb": trained_mb,
+        "ranks": config.launch.workers,
+    }
+    record = _record(place, config, results, training, cost)
+    write_record(place.out, record)
+    return record
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has used so far; on a GPU that of torch there."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_A_MB
+
+
+def _record(
+    place: TrialPlace,
+    config: Config,
+    results: Mapping[str, Any],
+    training: Mapping[str, Any],
+    cost: Mapping[str, Any],
+) -> dict[str, Any]:
+    run, trial = Path(config.output), place.trial
+    card = read_card(run / ENCODER_FOLDER)
+    kept = ("few_shot", "macro_f1", "paired", "protocol", "classes", "data")
+    return {
+        "trial": trial.id,
+        **trial._asdict(),
+        "revision": revision_of(run / ENCODER_FOLDER),
+        "task": _task(results, trial.split),
+        "encoder": {"name": card.encoder.name, "parameters": card.parameters},
+        "run": run.relative_to(place.out).as_posix(),
+        "seeds": {"pretraining": config.seed, "labels": config.few_shot.seed},
+        "training": {"windows": card.data.get("windows"), **training},
+        "few_shot": {},
+        **{name: results[name] for name in kept if name in results},
+        "cost": dict(cost),
+        **describe_environment(),
+        "hardware": describe_hardware(),
+    }
+
+
+def _task(results: Mapping[str, Any], split: int) -> str:
+    """The task's name: the data sets that are classified, and the split of their people."""
+    if not results:
+        return NO_TASK
+    return "-".join([*results["data"]["datasets"], f"split{split}"])

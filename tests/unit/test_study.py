@@ -1,0 +1,229 @@
+"""Studies: their plan, the results of their trials, how far they are, tables and page."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from primus_scale.config_file import load_config
+from primus_scale.distributed.run_lock import RunLock
+from primus_scale.study.page import render_study, write_page
+from primus_scale.study.plan import (
+    Trial,
+    data_of,
+    plan_trials,
+    planned_trials,
+    read_plan,
+    write_plan,
+    write_variants,
+)
+from primus_scale.study.records import read_records, write_all, write_record
+from primus_scale.study.status import failed_trials, format_status, read_status
+from primus_scale.study.study_file import Study, choose_part, read_study
+from primus_scale.study.tables import format_cost, format_failed
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
+COST = {"pretraining_s": 10.0, "evaluation_s": 2.0, "windows_per_s": 400.0, "peak_memory_mb": 900.0}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "run.yaml").write_text("name: a\noutput: a\ndata: {train: [x]}\n")
+    (tmp_path / "study.yaml").write_text(
+        "config: run.yaml\nsplits: [1, 2]\nseeds: [0]\nsettings: {train: {steps: 30}}\n"
+        "variants:\n  plain: {}\n  warm: {seeds: [0, 1], settings: {train: {batch: 64}}}\n"
+    )
+    return read_study(tmp_path / "study.yaml")
+
+
+def planned(study: Study, out: Path, *overrides: str) -> list[Trial]:
+    trials = plan_trials(study)
+    write_plan(study, trials, write_variants(study, out, overrides), out)
+    return trials
+
+
+def record(trial: Trial, **changes: Any) -> dict[str, Any]:
+    interval = {"mean": 0.8, "low": 0.7, "high": 0.9, "people": 3, "draws": 2}
+    made = {
+        "trial": trial.id,
+        **trial._asdict(),
+        "revision": "0123456789ab",
+        "task": f"hapt-split{trial.split}",
+        "few_shot": {"1": {"pretrained": interval, "features": interval}},
+        "cost": COST,
+        "hardware": {"processor": "a CPU", "cores": 2, "gpus": []},
+    }
+    return {**made, **changes}
+
+
+def test_the_plan_has_a_row_for_each_variant_split_and_seed(study: Study, tmp_path: Path) -> None:
+    trials = planned(study, tmp_path / "out")
+    assert [trial.id for trial in trials] == [
+        *("plain-split1-seed0", "plain-split2-seed0", "warm-split1-seed0", "warm-split2-seed0"),
+        *("warm-split1-seed1", "warm-split2-seed1"),
+    ]
+    rows = read_plan(tmp_path / "out/plan.csv")
+    assert json.loads(rows[2]["settings"]) == {"train": {"steps": 30, "batch": 64}}
+    assert rows[0]["config"] != rows[2]["config"] == rows[3]["config"]
+    assert planned_trials(tmp_path / "out/plan.csv") == trials
+    assert trials[2].folder(tmp_path) == tmp_path / "split1/warm/seed0"
+
+
+def test_a_planned_trial_keeps_its_settings(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    planned(study, out)
+    planned(study.model_copy(update={"splits": (1, 2, 3)}), out, "launch.workers=2")  # more trials
+    before = (out / "plan.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"plan\.csv: trial plain-split1-seed0 was planned with"):
+        planned(study, out, "optimizer.lr=0.5")
+    base = tmp_path / "run.yaml"
+    base.write_text(base.read_text() + "seed: 3\n")
+    with pytest.raises(ValueError, match=r"or another base configuration .*choose another --out"):
+        planned(study, out)
+    assert (out / "plan.csv").read_bytes() == before
+
+
+def test_a_part_of_a_study(study: Study) -> None:
+    part = choose_part(study, ["warm"], splits=[4], seeds=[7])
+    assert [trial.id for trial in plan_trials(part)] == ["warm-split4-seed7"]
+    with pytest.raises(
+        ValueError, match=r"'wram' is no variant of the study; the nearest .*'warm'"
+    ):
+        choose_part(study, ["wram"])
+
+
+def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
+    assert data_of(study, Path("out"), 3) == "out/split3/data"
+    other = study.model_copy(update={"data": "s3://bucket/hapt{split}/"})
+    assert data_of(other, Path("out"), 3) == "s3://bucket/hapt3"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("config: a.yaml\nvariants: {a: {setings: {}}}\n", r"variants\.a\.setings"),
+        ("config: a.yaml\nvariants: {results: {}}\n", "'results' is the name of another folder"),
+        ("config: a.yaml\nvariants: {split1: {}}\n", "'split1' is the name of another folder"),
+        ("config: a.yaml\nvariants: {a/b: {}}\n", "'a/b' is not a plain file name"),
+        ("- 1\n", "no mapping"),
+        ("a: [", "no valid YAML|not valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_study_names_the_file(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"study\.yaml.*({said})"):
+        read_study(path)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_variant_of_a_shipped_study_is_valid(path: Path, tmp_path: Path) -> None:
+    study = read_study(path)
+    configs = write_variants(study, tmp_path)
+    dumped = {name: config.model_dump_json(exclude={"name"}) for name, config in configs.items()}
+    assert len(set(dumped.values())) >= len(configs) - (path.stem == "terms"), "two are equal"
+
+
+def test_the_ablation_has_every_subset_of_the_terms() -> None:
+    study = read_study(ROOT / "configs/studies/ablation.yaml")
+    base = dict(load_config(study.config).objective.weights)
+    groups = {"near": ["imu_near"], "self": ["imu_imu"], "multimodal": ["imu_video", "imu_text"]}
+    groups["neighbour"] = [name for name in base if name.startswith("neighbour")]
+    subsets = set()
+    for name in study.variants:
+        weights = base | study.settings_of(name)["objective"]["weights"]
+        on = {group for group, terms in groups.items() if all(weights[t] > 0 for t in terms)}
+        off = {group for group, terms in groups.items() if all(weights[t] == 0 for t in terms)}
+        assert on | off == set(groups), f"{name} splits a group"
+        assert on == set(name.split("_")), f"{name} has {on}"
+        subsets.add(frozenset(on))
+    assert len(subsets) == len(study.variants) == 2**4 - 1
+
+
+def test_results_are_read_as_they_were_written(study: Study, tmp_path: Path) -> None:
+    trials = plan_trials(study)
+    for trial in trials[:2]:
+        write_record(tmp_path, record(trial))
+    path = tmp_path / "results/plain/0123456789ab/hapt-split1.json"
+    assert json.loads(path.read_text())["schema"] == 1
+    records = read_records(tmp_path)
+    assert list(records) == [trial.id for trial in trials[:2]]
+    write_all(tmp_path, records)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [(row["trial"], row["arm"], row["accuracy"]) for row in rows[:2]] == [
+        ("plain-split1-seed0", "pretrained", "0.8"),
+        ("plain-split1-seed0", "features", "0.8"),
+    ]
+    assert rows[0]["peak_memory_mb"] == "900.0"
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"schema": 2}', "schema is 2, this program reads 1"),
+        ("[]", "schema is None"),
+        ('{"schema": 1, "trial": "a"}', "field variant is missing"),
+        ('{"schema": 1', "results/a/b/c.json"),
+    ],
+)
+def test_results_of_another_schema_are_refused(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "results/a/b/c.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=said) as caught:
+        read_records(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "delete" in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_status_tells_of_every_trial(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no study's folder"):
+        read_status(tmp_path)
+    finished, failed, stopped, running, *waiting = planned(study, tmp_path)
+    write_record(tmp_path, record(finished))
+    for trial in (failed, stopped, running):
+        trial.folder(tmp_path).mkdir(parents=True)
+    failed.failure(tmp_path).write_text("no such luck\n")
+    (stopped.folder(tmp_path) / "metrics.jsonl").write_text('{"step": 20, "loss/total": 1.0}\n')
+    (stopped.folder(tmp_path) / "config.yaml").write_text("train: {steps: 30}\n")
+    lock = RunLock(running.folder(tmp_path))
+    lock.acquire()
+    try:
+        lines = format_status(read_status(tmp_path)).splitlines()
+    finally:
+        lock.release()
+    assert [line.split()[:2] for line in lines[:-1]] == [
+        [finished.id, "finished"],
+        [failed.id, "failed"],
+        [stopped.id, "stopped"],
+        [running.id, "running"],
+        *([trial.id, "waiting"] for trial in waiting),
+    ]
+    assert "80.0 [70.0, 90.0] % at k = 1" in lines[0]
+    assert "no such luck" in lines[1]
+    assert "step 20 of 30" in lines[2]
+    assert lines[-1] == "6 trials: 1 finished, 1 running, 1 stopped, 1 failed, 2 waiting"
+    assert failed_trials(tmp_path, plan_trials(study)) == {failed.id: "no such luck"}
+
+
+def test_tables_and_page_show_accuracy_cost_and_failures(study: Study, tmp_path: Path) -> None:
+    results = json.loads((ROOT / "docs/figures/few_shot_demo_pooled.json").read_text())
+    pooled = {"plain": results, "warm": results}
+    records = {trial.id: record(trial) for trial in plan_trials(study)[:2]}
+    failed = {"warm-split2-seed0": "out of | luck <b>"}
+    assert format_failed(failed).splitlines()[-1] == "| warm-split2-seed0 | out of / luck <b> |"
+    assert format_cost(records).splitlines()[-1] == "| plain | 10.0 | 2.0 | 400.0 | 900.0 |"
+    page = render_study("example", pooled, records, failed)
+    for text in ("variant plain is the best", "20 people never seen", "a CPU, 2 cores"):
+        assert text in page
+    assert page.count("<img ") == 3
+    assert "out of | luck &lt;b&gt;" in page
+    without = render_study("example", {}, {}, failed)
+    assert "<img" not in without
+    assert "Trials that failed" in without
+    assert write_page(tmp_path, "example", pooled, records, {}).read_text().startswith("<!doctype")
