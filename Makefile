@@ -5,10 +5,11 @@ PYTHON ?= python3.11
 BIN    := .venv/bin
 DATA   := data/demo
 RUN    := runs/demo
+ABLATION := runs/ablation
 SETUP  := .venv/installed
 TEST_WORKERS ?= 2
 
-.PHONY: help setup pretrain test lint format clean
+.PHONY: help setup pretrain report test lint format clean
 .DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
 
 help: ## this list
@@ -25,6 +26,10 @@ pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json #
 	$(BIN)/python -m launch.ray_train --config configs/demo.yaml
 	$(BIN)/primus-scale evaluate --run $(RUN) --data $(DATA)/few_shot
 	@echo "watch    $(BIN)/tensorboard --logdir $(RUN)/tensorboard"
+
+# It builds data of its own, and goes on where it was if it is stopped.
+report: $(SETUP) ## the ablation of the terms on the built-in data, and its page (an hour on 2 cores)
+	$(BIN)/primus-scale study run configs/studies/ablation.yaml --out $(ABLATION)
 
 # The builder finishes few_shot/test last, so its index says that all of the data is there.
 $(DATA)/few_shot/test/index.json: | $(SETUP)

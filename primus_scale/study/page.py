@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from primus_scale.evaluate.arm_table import ARMS
+from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.report import headline_k
 from primus_scale.evaluate.results import best_baselines, format_ends
 from primus_scale.monitor.drawing import shown
@@ -121,10 +121,11 @@ def _accuracy_chart(pooled: Pooled) -> Figure | None:
     baselines = {
         ARMS[arm].title: interval["mean"]
         for arm, interval in next(iter(found.values())).items()
-        if ARMS[arm].role == "fixed"
+        if arm in FIXED_BASELINES
     }
     axis_label = f"accuracy of the frozen encoder on unseen people, %, k = {k}"
-    return _interval_chart(rows, axis_label, dict([max(baselines.items(), key=_second)]))
+    best = max(baselines, key=lambda title: baselines[title], default="")
+    return _interval_chart(rows, axis_label, {best: baselines[best]} if best else {})
 
 
 def _gain_chart(pooled: Pooled) -> Figure | None:
@@ -135,10 +136,6 @@ def _gain_chart(pooled: Pooled) -> Figure | None:
         if k in (best := best_baselines(results)):
             rows[name] = results["paired"][k]["pretrained"][best[k]]
     return _interval_chart(rows, f"gain over the best baseline, points, k = {k}", {"": 0.0})
-
-
-def _second(pair: tuple[str, float]) -> float:
-    return pair[1]
 
 
 def _interval_chart(

@@ -15,7 +15,7 @@ import torch
 from primus_scale.config import Config
 from primus_scale.config_file import load_config
 from primus_scale.data.index import INDEX_NAME
-from primus_scale.encoders.export import read_card
+from primus_scale.encoders.card import read_card
 from primus_scale.evaluate import evaluate, log_confusion, write_summary
 from primus_scale.monitor.provenance import describe_environment, describe_hardware
 from primus_scale.storage.folder import Folder

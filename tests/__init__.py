@@ -1,0 +1,1 @@
+"""The tests. A package of its own, because some packages install a ``tests`` next to theirs."""
