@@ -100,9 +100,9 @@ class EncoderConfig(ConfigModel):
     pooling: Literal["own", "stats"] = "own"
     # where statistics are pooled: add channels that do not depend on how the device is turned
     gravity: bool = True
-    # last: of the last layer; all: the pooled statistics of all layers stand before them. The heads
-    # take those of the last layer
-    features: Literal["last", "all"] = "last"
+    # last: of the last layer; all: the pooled statistics of all layers stand before them;
+    # handcrafted: hand-crafted features do. The heads take those of the last layer
+    features: Literal["last", "all", "handcrafted"] = "last"
     patch: int = Field(10, ge=1)  # transformer only: samples in one patch
     ss_dim: int = Field(512, ge=1)
     near_dim: int = Field(64, ge=1)  # of the head for objective.weights.imu_near

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders.base import Backbone, Embeddings, EncoderSpec, ImuEncoder
 from primus_scale.encoders.conv_stats import ConvStats
+from primus_scale.encoders.handcrafted import HandcraftedBeside
 from primus_scale.encoders.input import GravityFrame, Standardise
 from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
 from primus_scale.encoders.transformer import Transformer
@@ -44,7 +45,10 @@ def build_encoder(
             f"one shared head cannot serve teachers of widths {joint}; set encoder.heads=separate"
         )
     spec = EncoderSpec(config, channels, samples, rate_hz, dict(teacher_dims), shared_head, near)
-    return ImuEncoder(_build_backbone(spec, mean, std), spec)
+    backbone = _build_backbone(spec, mean, std)
+    if config.features == "handcrafted":
+        backbone = HandcraftedBeside(backbone, samples, rate_hz)
+    return ImuEncoder(backbone, spec)
 
 
 def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[float]) -> Backbone:

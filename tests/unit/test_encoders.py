@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from primus_scale.config import EncoderConfig
 from primus_scale.encoders import Embeddings, ImuEncoder, build_encoder
+from primus_scale.encoders.handcrafted import HandFeatures
+from primus_scale.signal.features import hand_features
 
 SAMPLES = 250
 GRAVITY = torch.tensor([0.3, 9.7, 0.9, 0.0, 0.0, 0.0]).view(1, 6, 1)
@@ -132,6 +134,29 @@ def test_statistics_stand_before_the_features_that_heads_take(name: str) -> None
     signal = kept.backbone.standardise(imu).double().numpy()
     expected = [statistics_of(window) for window in signal]
     np.testing.assert_allclose(many.features[:, :12].detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_handcrafted_features_stand_before_the_features_that_heads_take(name: str) -> None:
+    last, both = make_encoder(name), make_encoder(name, features="handcrafted")
+    imu = make_imu().requires_grad_()
+    few, many = last.eval()(imu), both.eval()(imu)
+    torch.testing.assert_close(many.features[:, -last.backbone.width :], few.features)
+    torch.testing.assert_close(many.ss, few.ss)
+    expected = hand_features(imu.detach().numpy(), 50.0)
+    crafted = many.features[:, : -last.backbone.width]
+    np.testing.assert_allclose(crafted.detach(), expected, rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad(crafted.sum() + few.features[:1].sum(), imu)
+    assert not gradient[1:].any(), "no gradient goes through formulas"
+
+
+@pytest.mark.parametrize(("channels", "samples", "rate_hz"), [(3, 101, 20.0), (4, 64, 100.0)])
+def test_handcrafted_features_of_other_windows(channels: int, samples: int, rate_hz: float) -> None:
+    imu = 3 * make_imu(samples=samples)[:, :channels]
+    imu[1, 1] = 0.5
+    expected = hand_features(imu.numpy(), rate_hz)
+    found = HandFeatures(samples, rate_hz)(imu)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
 
 
 def test_statistics_that_an_encoder_does_not_pool_cannot_be_kept() -> None:

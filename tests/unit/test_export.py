@@ -251,7 +251,11 @@ def test_card_from_before_calibration_is_of_an_encoder_without(exported: Path) -
 
 @pytest.mark.parametrize(  # Dynamo has no GRU
     ("name", "settings", "calibrated"),
-    [("transformer", {"pooling": "stats"}, False), ("conv_stats", {}, True)],
+    [
+        ("transformer", {"pooling": "stats"}, False),
+        ("conv_stats", {}, True),
+        ("conv_stats", {"features": "handcrafted"}, False),
+    ],
 )
 def test_a_loaded_encoder_can_be_compiled_and_exported(
     tmp_path: Path, name: str, settings: dict[str, str], calibrated: bool
