@@ -33,7 +33,7 @@ class ForestArm:
         return 1 if k == "all" else 3
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
-        """See ``Arm``; of settings with equal accuracy the one of the smallest leaves."""
+        """See ``Arm``; the usual setting is leaves of one window."""
         settings = [{"leaf_windows": number} for number in LEAF_WINDOWS]
         return best_setting(self, self._windows, trials, settings)
 

@@ -12,10 +12,10 @@ from primus_scale.encoders.calibration import Calibration, fit_calibration
 from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows
 from primus_scale.evaluate.draws import Labels
 
-# By which windows features are standardised. whitened: by the unlabelled ones, and what differs
-# between their sessions is taken out (``encoders.calibration``).
-SCALINGS = ("labelled", "unlabelled", "whitened", "none")
-FEW_LABELS, TRIALS_OF_FEW_LABELS = 5, 20
+# By which windows features are standardised, the usual first. whitened: by the unlabelled ones, and
+# what differs between their sessions is taken out (``encoders.calibration``).
+SCALINGS = ("whitened", "unlabelled", "labelled", "none")
+FEW_LABELS, TRIALS_OF_FEW_LABELS, TRIALS_OF_ALL = 5, 20, 3
 SMALLEST_VARIATION = 1e-6  # of a feature over windows, relative to the largest value of any
 
 Scale = Callable[[np.ndarray], np.ndarray]
@@ -63,7 +63,7 @@ class FeatureArm:
     def trials(self, k: Labels) -> int:
         """See ``Arm``; a fit is quick. From five trials a poor scaling was chosen at k = 1."""
         if k == "all":
-            return 1
+            return TRIALS_OF_ALL
         return TRIALS_OF_FEW_LABELS if k <= FEW_LABELS else 5
 
     def marked(self, setting: Setting) -> Setting:

@@ -26,12 +26,12 @@ class NeighboursArm(FeatureArm):
     """
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
-        """See ``Arm``; of settings with equal accuracy the one of the fewest neighbours."""
+        """See ``Arm``; the usual setting is one neighbour and the first scaling."""
         most = max(len(trial.given.train) for trial in trials)
         numbers = [n for n in NEIGHBOURS if n <= most] or [1]
         settings = [
             {"neighbours": number, "scaling": scaling}
-            for number, scaling in itertools.product(numbers, self._scalings)
+            for scaling, number in itertools.product(self._scalings, numbers)
         ]
         return self.marked(best_setting(self, self._windows, trials, settings))
 

@@ -11,7 +11,7 @@ from primus_scale.evaluate.arms import Setting, TrainingRows, Trial, best_settin
 from primus_scale.evaluate.classifiers import Probe, fit_probe
 from primus_scale.evaluate.feature_arm import FeatureArm
 
-PROBE_STRENGTHS = (0.01, 0.1, 1.0)
+PROBE_STRENGTHS = (0.1, 0.01, 1.0)  # the usual one first
 
 
 class ProbeArm(FeatureArm):
@@ -22,10 +22,10 @@ class ProbeArm(FeatureArm):
     """
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
-        """See ``Arm``; of settings with equal accuracy the one of the strongest penalty."""
+        """See ``Arm``; the usual setting is a penalty of 0.1 and the first scaling."""
         settings = [
             {"strength": strength, "scaling": scaling}
-            for strength, scaling in itertools.product(PROBE_STRENGTHS, self._scalings)
+            for scaling, strength in itertools.product(self._scalings, PROBE_STRENGTHS)
         ]
         return self.marked(best_setting(self, self._windows, trials, settings))
 
