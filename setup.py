@@ -80,6 +80,7 @@ setup(
         # The library may not import `shards`; commands of other packages join by entry point.
         "primus_scale.commands": [
             "shards = shards.commands:add_commands",
+            "encode = shards.encode_command:add_commands",
             "study = launch.study.command:add_commands",
         ],
     },

@@ -11,7 +11,7 @@ from primus_scale.cli import GOES_ON
 from primus_scale.stopping import loading
 from shards.gate_flags import add_gate_flags, default_of
 from shards.ingest.summary import summary
-from shards.readers import READERS, create_reader
+from shards.readers import READERS, create_reader, reader_option
 from shards.settings import SESSION_BY, IngestSettings
 
 
@@ -132,20 +132,13 @@ def _ingest(args: argparse.Namespace) -> int:
         from shards.ingest.ingest import ingest
         from shards.ingest.recording_maker import IngestJob
 
-    options = dict(_option(text) for text in args.option)
+    options = dict(reader_option(text) for text in args.option)
     job = IngestJob(args.data, args.src, args.out, _settings(args, options), options)
     found = ingest(job, workers=args.workers, overwrite=args.overwrite)
     for line in summary(found):
         print(line)
     print(f"data card  primus-scale shards stats {args.out}")
     return 0
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--option {text}: write it as KEY=VALUE")
-    return key, value
 
 
 def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettings:

@@ -192,7 +192,8 @@ class PretrainedEncoder(ImuEncoder):
         places = {name: [n for n, own in enumerate(sensors) if own == name] for name in SENSORS}
         acc, gyr = (rows[:, found] if len(found) == AXES else None for found in places.values())
         units_of = [units[found[0]] if found else "" for found in places.values()]
-        if problem := explain_implausible(acc, gyr, rate_hz, (units_of[0], units_of[1])):
+        named = (units_of[0], units_of[1])
+        if problem := explain_implausible(acc, gyr, rate_hz, named, signal.shape[2]):
             raise ValueError(f"{problem} (check_units=False encodes it as it is)")
 
     def _features(self, windows: ArrayWindows) -> np.ndarray:

@@ -11,7 +11,13 @@ import math
 
 import numpy as np
 
-from primus_scale.signal.gravity import calm_lengths, find_turns, fit_turning, visible_gravity
+from primus_scale.signal.gravity import (
+    Turns,
+    calm_lengths,
+    find_turns,
+    fit_turning,
+    visible_gravity,
+)
 from primus_scale.signal.units import DEGREE, UNIT_FACTORS
 
 GRAVITY_RANGE = (8.0, 12.0)  # m/s2, over seconds in which a device is still or turns slowly
@@ -30,17 +36,19 @@ def explain_implausible(
     gyr: np.ndarray | None,
     rate_hz: float,
     units: tuple[str, str],
+    stretch: int,
 ) -> str | None:
     """Why the signal cannot be what it is said to be, with the remedy; None where it can be.
 
     acc, gyr: ``(n, 3)`` in SI units, without NaN; None for a sensor that is absent. units: as they
-    were given, of accelerometer and gyroscope.
+    were given, of accelerometer and gyroscope. stretch: samples that follow one another without
+    a break, after which the next such stretch begins.
     """
     if acc is not None and (found := _explain_gravity(acc, gyr, rate_hz, units)):
         return found
     if gyr is None:
         return None
-    return _explain_rotation(acc, gyr, rate_hz, units[1])
+    return _explain_rotation(acc, gyr, rate_hz, units[1], stretch)
 
 
 def _explain_gravity(
@@ -104,7 +112,7 @@ def _unit_of_gravity(values: np.ndarray, rate_hz: float) -> str | None:
 
 
 def _explain_rotation(
-    acc: np.ndarray | None, gyr: np.ndarray, rate_hz: float, unit: str
+    acc: np.ndarray | None, gyr: np.ndarray, rate_hz: float, unit: str, stretch: int
 ) -> str | None:
     peak = float(np.quantile(np.abs(gyr).max(axis=1), PEAK_SHARE))
     if peak > MOST_ROTATION:
@@ -114,7 +122,8 @@ def _explain_rotation(
         )
     if acc is None:
         return None
-    fit = fit_turning(find_turns(acc.T, gyr.T, rate_hz))
+    parts = [slice(start, start + stretch) for start in range(0, len(gyr), stretch)]
+    fit = fit_turning(Turns.cat([find_turns(acc[p].T, gyr[p].T, rate_hz) for p in parts]))
     if fit is None or max(fit.slope, 1 / fit.slope) <= TURNING_FACTOR:
         return None
     wrong = math.log(fit.slope) / math.log(DEGREE)  # 1: deg/s given as rad/s; -1: the reverse

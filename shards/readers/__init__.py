@@ -80,3 +80,11 @@ def _typed(kind: type[Reader], options: Mapping[str, str]) -> dict[str, object]:
             raise ValueError(f"option {key}={text}: expected a value of type {hints[key].__name__}")
         typed[key] = value
     return typed
+
+
+def reader_option(text: str) -> tuple[str, str]:
+    """Name and value of a reader's option, written as ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--option {text}: write it as KEY=VALUE")
+    return key, value

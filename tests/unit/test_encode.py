@@ -7,16 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from primus_scale.config import EncoderConfig
-from primus_scale.encoders import build_encoder
-from primus_scale.encoders.card import describe_encoder
-from primus_scale.encoders.export import save_encoder
 from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
 from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.signal.units import DEGREE, GRAVITY
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device
 from shards.signal.condition import condition
 from shards.signal.gates import check_window
+from tests.encoder_factory import export_small_encoder, motion
 from tests.recording_factory import make_sensor
 
 SECONDS = 40.0
@@ -25,37 +22,12 @@ EXCHANGED = ("gyr_x", "gyr_y", "gyr_z", "acc_x", "acc_y", "acc_z")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("encoder")
-    encoder = build_encoder(
-        EncoderConfig(name="conv_stats", size="XS", features="all"),
-        channels=6,
-        samples=250,
-        rate_hz=50.0,
-        teacher_dims={},
-        shared=False,
-        mean=(0, 0, 9, 0, 0, 0),
-        std=(3, 3, 3, 1, 1, 1),
-    )
-    card = describe_encoder(encoder, teachers={}, data={}, objective={}, licence="none")
-    save_encoder(encoder, path, card)
-    return str(path)
+    return export_small_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture
 def encoder(folder: str) -> PretrainedEncoder:
     return load_encoder(folder)
-
-
-def motion(rate_hz: float, seconds: float = SECONDS, turns: float = 1.0) -> np.ndarray:
-    """A device that turns to and fro and is shaken: ``(n, 6)`` in SI units, below 5 Hz."""
-    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    angle = turns * (0.9 * np.sin(0.7 * time_s) + 0.4 * np.sin(1.9 * time_s + 1))
-    rate = turns * (0.63 * np.cos(0.7 * time_s) + 0.76 * np.cos(1.9 * time_s + 1))
-    acc = GRAVITY * np.stack([np.sin(angle), 0.1 * np.cos(time_s), np.cos(angle)], axis=1)
-    gyr = np.stack([0.02 * np.sin(3 * time_s), -rate, 0.03 * np.cos(2 * time_s)], axis=1)
-    acc[:, 1] += 0.4 * np.sin(2 * np.pi * 3 * time_s)
-    return np.concatenate([acc, gyr], axis=1)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -68,7 +40,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rate_hz", [50.0, 100.0, 203.0])
 def test_features_are_those_of_the_shard_path(encoder: PretrainedEncoder, rate_hz: float) -> None:
-    array = motion(rate_hz)
+    array = motion(rate_hz, SECONDS)
     time_s = np.arange(len(array)) / rate_hz
     sensors = (
         make_sensor(ACCELEROMETER, "g", time_s, array[:, :3] / GRAVITY),
@@ -89,7 +61,7 @@ def test_features_are_those_of_the_shard_path(encoder: PretrainedEncoder, rate_h
 
 
 def test_layouts_are_equal(encoder: PretrainedEncoder) -> None:
-    array = motion(50.0)
+    array = motion(50.0, SECONDS)
     expected = encoder.encode(array, 50.0)
     names = [*CHANNELS]
     frame = pd.DataFrame(array, columns=names)[["gyr_y", *names[:4], "gyr_z"]]
@@ -115,7 +87,8 @@ def test_layouts_are_equal(encoder: PretrainedEncoder) -> None:
 def test_windows_of_another_rate_give_the_same_features(encoder: PretrainedEncoder) -> None:
     """Also of a lower one; the ends of each window are less exact."""
     windows = {
-        rate: motion(rate).T.reshape(6, 8, -1).transpose(1, 0, 2) for rate in (25.0, 50.0, 100.0)
+        rate: motion(rate, SECONDS).T.reshape(6, 8, -1).transpose(1, 0, 2)
+        for rate in (25.0, 50.0, 100.0)
     }
     expected = encoder(windows[50.0].astype(np.float32)).features.detach().numpy()
     same = encoder.encode(windows[50.0], 50.0)
@@ -126,7 +99,7 @@ def test_windows_of_another_rate_give_the_same_features(encoder: PretrainedEncod
 
 
 def test_gaps_and_dead_channels_are_told(encoder: PretrainedEncoder) -> None:
-    array = motion(50.0)
+    array = motion(50.0, SECONDS)
     array[300] = np.nan  # one sample is filled in
     array[600:610] = np.nan
     array[920:1330, 4] = 0.25
@@ -136,7 +109,7 @@ def test_gaps_and_dead_channels_are_told(encoder: PretrainedEncoder) -> None:
         *("good", "good", "gap", "good", "constant channel", "good", "equal channels", "good")
     ]
     assert np.isnan(found.features).all(axis=1).tolist() == (~found.good).tolist()
-    whole = encoder.encode(motion(50.0), 50.0)
+    whole = encoder.encode(motion(50.0, SECONDS), 50.0)
     assert cosine(found.features[:2], whole.features[:2]) > 0.999
     array[:, 4] = 0.25
     assert encoder.encode(array, 50.0).features.shape == whole.features.shape
@@ -166,11 +139,11 @@ MISTAKES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[str, str], s
 @pytest.mark.parametrize("turns", [1.0, 0.4])
 def test_mistakes_are_refused(encoder: PretrainedEncoder, mistake: str, turns: float) -> None:
     change, units, told = MISTAKES[mistake]
-    array = change(motion(100.0, turns=turns))
+    array = change(motion(100.0, SECONDS, turns=turns))
     with pytest.raises(ValueError, match=told):
         encoder.encode(array, 100.0, units)
     assert encoder.encode(array, 100.0, units, check_units=False).good.any()
-    encoder.encode(motion(100.0, turns=turns), 100.0)
+    encoder.encode(motion(100.0, SECONDS, turns=turns), 100.0)
 
 
 @pytest.mark.parametrize(
@@ -178,17 +151,17 @@ def test_mistakes_are_refused(encoder: PretrainedEncoder, mistake: str, turns: f
     [
         ({"array": motion(50.0, 4.0)}, "200 samples, 4 s at 50 Hz, less than a window"),
         ({"array": np.zeros((9, 6, 200))}, "200 samples, 4 s at 50 Hz, but the encoder's last 5 s"),
-        ({"array": motion(50.0)[:, :3]}, "3 columns, but the encoder takes 6: acc_x"),
-        ({"array": motion(50.0)[0]}, r"shape \(6,\)"),
+        ({"array": motion(50.0, SECONDS)[:, :3]}, "3 columns, but the encoder takes 6: acc_x"),
+        ({"array": motion(50.0, SECONDS)[0]}, r"shape \(6,\)"),
         ({"array": np.full((500, 6), np.nan)}, "no row without NaN"),
         ({"array": np.full((500, 6), "a")}, "something that is no number"),
-        ({"array": motion(50.0), "rate_hz": 0.0}, "rate_hz must be positive"),
-        ({"array": motion(50.0), "hop_s": 0.0}, "hop_s must be at least 0.02"),
-        ({"array": motion(50.0), "units": ("G", "rad/s")}, "unknown unit 'G'"),
-        ({"array": motion(50.0), "units": ("rad/s", "g")}, "rad/s is no unit of acc_x"),
-        ({"array": motion(50.0), "units": ("g",) * 3}, "one for each sensor .acc, gyr."),
-        ({"array": motion(50.0), "channels": ("a",) * 6}, "no column acc_x"),
-        ({"array": motion(50.0), "channels": CHANNELS[:3]}, "names 3 columns"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": 0.0}, "rate_hz must be positive"),
+        ({"array": motion(50.0, SECONDS), "hop_s": 0.0}, "hop_s must be at least 0.02"),
+        ({"array": motion(50.0, SECONDS), "units": ("G", "rad/s")}, "unknown unit 'G'"),
+        ({"array": motion(50.0, SECONDS), "units": ("rad/s", "g")}, "rad/s is no unit of acc_x"),
+        ({"array": motion(50.0, SECONDS), "units": ("g",) * 3}, "one for each sensor .acc, gyr."),
+        ({"array": motion(50.0, SECONDS), "channels": ("a",) * 6}, "no column acc_x"),
+        ({"array": motion(50.0, SECONDS), "channels": CHANNELS[:3]}, "names 3 columns"),
     ],
 )
 def test_bad_arrays_are_refused(

@@ -34,7 +34,7 @@ LAYERS = (
     ("sample", "signal", "storage", "stopping"),
     ("config", "config_file"),
     ("distributed", "data", "teachers", "augment"),
-    ("encoders", "support", "splits"),
+    ("encoders", "support", "splits", "sklearn"),
     ("objective", "monitor"),
     ("engine", "evaluate"),
     ("checkpoint",),

@@ -1,0 +1,59 @@
+"""``primus-scale encode``: an encoder's features of shards, or of raw recordings, as one table."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from primus_scale.stopping import loading
+from shards.readers import READERS
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``encode`` to the ``primus-scale`` parser's ``commands``."""
+    parser = commands.add_parser(
+        "encode",
+        help="write an encoder's features of shards or recordings as a Parquet file",
+        description="Write the features of windows with person, recording, start and label beside "
+        "them, a row a window. --src is a shard folder or, with --reader, raw recordings, whose "
+        "windows are made and judged as `primus-scale shards build` does it; refused windows are "
+        "counted by reason. Windows have the rate and length that the encoder takes.",
+    )
+    parser.add_argument(
+        "--encoder", required=True, metavar="DIR", help="exported encoder, or the folder of a run"
+    )
+    parser.add_argument(
+        "--src", required=True, metavar="URL", help="shard folder; with --reader a folder or file"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
+    parser.add_argument("--reader", choices=READERS, help="what the raw recordings are")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the reader; may be given several times",
+    )
+    parser.add_argument(
+        "--hop-s", type=float, metavar="S", help="of raw recordings (default: a window's length)"
+    )
+    parser.set_defaults(run=_encode)
+
+
+def _encode(args: argparse.Namespace) -> int:
+    with loading():
+        from primus_scale.encoders.pretrained import load_encoder
+        from primus_scale.storage.urls import parse_local
+        from shards.features_table import encode_recordings, encode_shards
+
+    encoder, out = load_encoder(args.encoder), parse_local(args.out)
+    if args.reader is None:
+        if args.option or args.hop_s:
+            raise ValueError("--option and --hop-s are of raw recordings; give --reader too")
+        rows = encode_shards(encoder, args.src, out)
+    else:
+        rows = encode_recordings(
+            encoder, args.reader, args.src, out, options=args.option, hop_s=args.hop_s
+        )
+    print(f"features {out}  ({rows:,} windows)")
+    return 0

@@ -1,0 +1,144 @@
+"""A table of an encoder's features: a row a window, in the order of the shards or recordings.
+
+Columns: dataset, person, session, recording, device, placement, start_s, label (null where unknown)
+and features, a list of D float32. ``numpy.stack(pandas.read_parquet(FILE)["features"])`` is
+``(n, D)``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+
+from primus_scale.data.shard_set import ShardSet
+from primus_scale.encoders.card import EncoderCard
+from primus_scale.encoders.pretrained import PretrainedEncoder
+from primus_scale.sample import WindowMeta
+from shards.ingest.windows import RecordingWindows
+from shards.readers import create_reader, reader_option
+from shards.settings import IngestSettings
+
+BATCH = 256  # windows encoded at once, and rows of a group of the file
+ABOUT = ("dataset", "person", "session", "recording", "device", "placement")
+
+
+class _Encodable(NamedTuple):
+    imu: np.ndarray  # (C, T)
+    meta: WindowMeta
+
+
+def encode_shards(encoder: PretrainedEncoder, url: str, out: Path) -> int:
+    """Write the features of all windows of a shard folder to ``out``; returns their number.
+
+    Raises ValueError where the folder's windows are not the encoder's, and as ``ShardSet.open``.
+    """
+    shard_set = ShardSet.open(url)
+    encoder.card.check_windows(shard_set.index.window_format, url)
+
+    def windows() -> Iterator[_Encodable]:
+        for record in range(len(shard_set.windows_per_record)):
+            block = shard_set.read_block(record, pictures=False)
+            for imu, meta in zip(block.imu, block.metas, strict=True):
+                yield _Encodable(np.asarray(imu), meta)
+
+    return _write(encoder, windows(), out)
+
+
+def encode_recordings(
+    encoder: PretrainedEncoder,
+    reader_name: str,
+    url: str,
+    out: Path,
+    *,
+    options: Sequence[str] = (),
+    hop_s: float | None = None,
+) -> int:
+    """Write the features of raw recordings to ``out``; returns the number of windows.
+
+    options: of the reader, as ``KEY=VALUE``. Prints for each recording how many windows it gave and
+    why others were refused. A recording that cannot be read is told and left out. Raises ValueError
+    where no recording gives a window.
+    """
+    reader = create_reader(reader_name, url, dict(reader_option(text) for text in options))
+    settings = _settings_for(encoder.card, hop_s)
+    failed: list[str] = []
+
+    def windows() -> Iterator[_Encodable]:
+        refs = reader.recordings()
+        for number, ref in enumerate(refs, 1):
+            try:
+                with reader.open(ref) as recording:
+                    made = RecordingWindows(recording, settings)
+                    yield from (_Encodable(window.imu, window.meta) for window in made)
+            except (ValueError, OSError) as error:
+                failed.append(str(error))
+                print(f"left out {ref.name}: {error}", file=sys.stderr)
+                continue
+            refused: Counter[str] = Counter()
+            for device in made.report.devices:
+                refused.update(device.refused)
+            told = "".join(f", {count:,} refused: {reason}" for reason, count in refused.items())
+            print(f"{number} of {len(refs)}  {ref.name}: {made.report.windows:,} windows{told}")
+
+    rows = _write(encoder, windows(), out)
+    if not rows:
+        reason = failed[0] if failed else "all windows were refused"
+        raise ValueError(f"{url}: no recording gave a window, so there is no table ({reason})")
+    return rows
+
+
+def _settings_for(card: EncoderCard, hop_s: float | None) -> IngestSettings:
+    window_s = card.window_samples / card.rate_hz
+    return IngestSettings(
+        channels=card.channels,
+        units=card.units,
+        rate_hz=card.rate_hz,
+        window_s=window_s,
+        hop_s=window_s if hop_s is None else hop_s,
+        frames=0,
+    )
+
+
+def _write(encoder: PretrainedEncoder, windows: Iterable[_Encodable], out: Path) -> int:
+    """The rows go to ``out`` with ``.partial`` added, which gets its name when it is whole."""
+    partial, rows, writer = out.with_name(f"{out.name}.partial"), 0, None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        remaining = iter(windows)
+        while group := list(islice(remaining, BATCH)):
+            with torch.inference_mode():
+                imu = np.stack([window.imu for window in group])
+                features = encoder(imu).features.float().cpu().numpy()
+            table = _table([window.meta for window in group], features)
+            writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
+            writer.write_table(table)
+            rows += len(group)
+        if writer is not None:
+            writer.close()
+            partial.replace(out)
+    finally:
+        if writer is not None:
+            writer.close()
+        partial.unlink(missing_ok=True)
+    return rows
+
+
+def _table(metas: Sequence[WindowMeta], features: np.ndarray) -> pyarrow.Table:
+    columns = {
+        name: pyarrow.array([getattr(meta, name) for meta in metas], pyarrow.string())
+        for name in ABOUT
+    }
+    columns["start_s"] = pyarrow.array([meta.start_s for meta in metas], pyarrow.float64())
+    columns["label"] = pyarrow.array([meta.label for meta in metas], pyarrow.string())
+    values = pyarrow.array(features.reshape(-1), pyarrow.float32())
+    columns["features"] = pyarrow.FixedSizeListArray.from_arrays(values, features.shape[1])
+    return pyarrow.table(columns)
