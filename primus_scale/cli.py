@@ -213,9 +213,7 @@ def _add_evaluate(commands: Any) -> None:
         help="the folder of --data holds shards itself, and this share of its people is tested, "
         "e.g. 0.3: those that shards split draws",
     )
-    parser.add_argument(
-        "--split-seed", type=int, default=0, metavar="N", help="of who is tested, --test-people"
-    )
+    parser.add_argument("--split-seed", type=int, metavar="N", help="of who is tested (default: 0)")
     add_may_share(
         parser,
         "labels and test may have in common; without it people, intervals (the same samples) and "
@@ -257,9 +255,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         from primus_scale.evaluate import evaluate, log_confusion, write_summary
         from primus_scale.storage.urls import parse_local
 
+    if args.split_seed is not None and args.test_people is None:
+        raise ValueError("--split-seed is of --test-people, which is not given; give both")
     choices = {
         "test_people": args.test_people,
-        "split_seed": args.split_seed,
+        "split_seed": args.split_seed or 0,
         "may_share": args.may_share,
         "finished_file": None if args.finished is None else parse_local(args.finished),
     }

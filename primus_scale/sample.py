@@ -73,6 +73,8 @@ class WindowMeta:
     ``sync`` says how IMU, frames and narrations were put on one clock. ``axes`` says where x, y and
     z of the device point (empty: not known). ``capture`` names what was recorded at once and in one
     place, possibly of several people and in several recordings (empty: the data set names none).
+    ``clock_zero`` is the date and time of 0 s of the recording's clock, in ISO 8601 (empty: not
+    known).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -91,6 +93,7 @@ class WindowMeta:
     sync: str = ""
     axes: str = ""
     capture: str = ""
+    clock_zero: str = ""
 
 
 @dataclass(frozen=True)

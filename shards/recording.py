@@ -103,7 +103,7 @@ class Recording:
     """What a reader yields.
 
     session: the wearing that it is of (``WindowMeta.session``), where the data set tells it; empty:
-    the recording's name. capture: what was recorded at once (``WindowMeta.capture``).
+    the recording's name. capture, clock_zero: as in ``WindowMeta``.
     sync: how IMU, frames and narrations were put on one clock.
     notes: on this recording, for the report (streams missing, clocks assumed, rows skipped).
     unread: lines on files within the recording's that were not read, and may be misnamed.
@@ -115,6 +115,7 @@ class Recording:
     devices: tuple[Device, ...]
     session: str = ""
     capture: str = ""
+    clock_zero: str = ""
     frames: FrameSource | None = None
     narrations: tuple[Narration, ...] = ()
     labels: tuple[LabelSpan, ...] = ()

@@ -173,9 +173,8 @@ def _pretrained_people(
     card: EncoderCard, sides: Sequence[_Side], datasets: Collection[str]
 ) -> dict[str, Any] | None:
     """By side the number of people in the pretraining data; see ``FewShotTask``."""
-    sources = card.data.get("train", [])
-    lists = [source.get("provenance", {}).get("people") for source in sources]
-    named = [people for people in lists if _is_list_of_people(people)]
+    lists = [_listed_people(source) for source in card.data.get("train", [])]
+    named = [people for people in lists if people is not None]
     if not named:
         return None
     everyone = {
@@ -188,12 +187,17 @@ def _pretrained_people(
     return {**counts, "complete": len(named) == len(lists)}
 
 
-def _is_list_of_people(people: Any) -> bool:
-    """Whether a card's field is as shards have it today; it is free JSON."""
-    return isinstance(people, dict) and all(
+def _listed_people(source: Any) -> dict[str, list[str]] | None:
+    """The people of a part of the training data, by data set; the card's field is free JSON."""
+    try:
+        people = source["provenance"]["people"]
+    except (KeyError, TypeError):
+        return None
+    listed = isinstance(people, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) for name in names)
         for names in people.values()
     )
+    return people if listed else None
 
 
 def _describe_data(side: _Side) -> dict[str, Any]:

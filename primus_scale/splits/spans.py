@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def window_spans(
 ) -> Spans:
     """Windows of ``window_s`` seconds; samples: ``sample_hash`` of each."""
     start_s = np.array([meta.start_s for meta in metas], dtype=np.float64)
-    days = [_day_of(start) for start in start_s.tolist()]
+    days = [_day_of_window(meta) for meta in metas]
     captures = [meta.capture for meta in metas]
     return Spans(
         name=name,
@@ -108,6 +108,17 @@ def sample_hash(imu: np.ndarray) -> int:
 
 def _texts(values: Sequence[str]) -> np.ndarray:
     return np.array(values, dtype=object)
+
+
+def _day_of_window(meta: WindowMeta) -> str:
+    """The day of a window, in the zone that its recording is dated in; empty if not known."""
+    if not meta.clock_zero:
+        return _day_of(meta.start_s)
+    try:
+        zero = datetime.fromisoformat(meta.clock_zero)
+        return (zero + timedelta(seconds=meta.start_s)).date().isoformat()
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _day_of(start_s: float) -> str:

@@ -209,6 +209,7 @@ class RecordingWindows:
             sync=self._sync,
             axes=signal.device.axes,
             capture=recording.capture,
+            clock_zero=recording.clock_zero,
         )
         return Window(imu, meta, pictures)
 

@@ -105,6 +105,7 @@ class FolderReader(Reader):
                 frames=_video(folder, described.video),
                 narrations=narrations,
                 labels=_labels(folder, described, ref.details.get("label"), origin),
+                clock_zero=origin.date(),
                 sync=_sync(described, origin),
                 notes=(*notes, *left_out),
             )

@@ -48,9 +48,19 @@ class ClockOrigin(NamedTuple):
     clock: Clock | None
     ns: int = 0
 
+    def date(self) -> str:
+        """Date and time of the origin in ISO 8601; empty where no date is known."""
+        if self.clock not in (Clock.UTC, Clock.LOCAL):
+            return ""
+        moment = self._moment()
+        return (moment if self.clock is Clock.UTC else moment.replace(tzinfo=None)).isoformat()
+
+    def _moment(self) -> datetime:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.ns // 1000)
+
     def text(self) -> str:
         """The origin as a date or a time of day."""
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.ns // 1000)
+        moment = self._moment()
         text = moment.strftime("%H:%M:%S.%f" if self.clock is Clock.DAY else "%Y-%m-%d %H:%M:%S.%f")
         return text.rstrip("0").rstrip(".") + (" UTC" if self.clock is Clock.UTC else "")
 

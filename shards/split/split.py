@@ -186,7 +186,8 @@ def _provenance(source: ShardSet, by: str, seed: int) -> dict[str, Any]:
     """split: the number of the split, by which evaluations tell several apart."""
     datasets: dict[str, Any] = {}
     for index in source.indexes:
-        datasets |= index.provenance.get("datasets", {})
+        notes = index.provenance.get("datasets")
+        datasets |= notes if isinstance(notes, dict) else {}
     sources = [
         {"url": folder.url, "provenance": index.provenance}
         for folder, index in zip(source.folders, source.indexes, strict=True)

@@ -77,6 +77,14 @@ PLANTED: dict[str, tuple[dict[str, tuple[object, object]], set[str]]] = {
     ),
     "a capture": ({"capture": ("c", "c"), "start_s": (10.0, 500.0)}, {"captures"}),
     "a day": ({"start_s": (UNIX_S, UNIX_S + 60)}, {"days"}),
+    "a day of two clocks": (
+        {"clock_zero": ("2023-11-13T23:59:00", "2023-11-14"), "start_s": (90.0, 9.0)},
+        {"days"},
+    ),
+    "no day": (
+        {"clock_zero": ("2023-11-13T23:59:00", "soon"), "start_s": (9.0, UNIX_S)},
+        set(),
+    ),
 }
 
 

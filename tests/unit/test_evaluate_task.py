@@ -74,6 +74,8 @@ def test_command_evaluates_people_of_one_folder(folder: Path, tmp_path: Path, ca
 
     assert main([*command, *settings]) == 1
     assert "holds shards itself" in capsys.readouterr().err
+    assert main([*command, *settings, "--split-seed", "4"]) == 1
+    assert "--split-seed is of --test-people" in capsys.readouterr().err
 
 
 def test_what_both_sides_have_needs_a_flag(tmp_path: Path, card: EncoderCard) -> None:

@@ -125,7 +125,9 @@ def test_files_of_one_recording_are_on_one_clock(tmp_path: Path) -> None:
 
     two_files(tmp_path, ["2022-01-27T12:00:01Z"] * 2, ["2022-01-27 13:00:00.5+01:00"] * 2)
     assert read(tmp_path, starts) == [0.5, 0.0]
-    assert "0 s is 2022-01-27 12:00:00.5 UTC" in read(tmp_path).sync
+    recording = read(tmp_path)
+    assert "0 s is 2022-01-27 12:00:00.5 UTC" in recording.sync
+    assert recording.clock_zero == "2022-01-27T12:00:00.500000+00:00"
     two_files(tmp_path, ["2022-01-27T12:00:01Z"] * 2, ["2022-01-27 13:00:03"] * 2)
     with pytest.raises(
         ValueError, match=r"a\.csv has dates with a time zone, but g\.csv dates with"

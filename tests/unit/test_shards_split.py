@@ -11,6 +11,7 @@ import pytest
 from primus_scale.cli import main
 from primus_scale.data.index import ShardIndex, read_index
 from primus_scale.data.reader import load_windows
+from primus_scale.distributed import storage_lock
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import Window, WindowMeta
 from primus_scale.splits.audit import audit
@@ -21,6 +22,13 @@ from shards.write.verify import verify
 from tests.shard_factory import TEACHERS, make_blocks, make_windows, write_packed, write_windows
 
 WINDOWS = 120  # of six people, and of three classes that all of them have
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for who uses an output."""
+    for name in ("ENDING_S", "SETTLE_S", "LOOK_S"):
+        monkeypatch.setattr(storage_lock, name, 0.05)
 
 
 def quiet(line: str) -> None:
@@ -155,9 +163,13 @@ def test_command_prints_a_table_in_which_every_window_counts(
         assert people(f"{again}/{side}") == people(str(tmp_path / side))
 
 
+@pytest.mark.parametrize("packed", [False, True])
 def test_windows_of_unused_units_are_left_out_and_counted(
-    source: str, tmp_path: Path, capsys
+    source: str, tmp_path: Path, capsys, packed: bool
 ) -> None:
+    if packed:
+        source = str(tmp_path / "packed")
+        write_packed(source, make_blocks(make_windows(WINDOWS), block=50))
     names = tmp_path / "names.csv"
     rows = [f"person-{n},{('label', 'test', 'unused')[n % 3]}" for n in range(6)]
     names.write_text("\n".join(["person,side", *rows]))
@@ -255,7 +267,21 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, source: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_in_use_or_full_is_refused_and_replaced_if_asked(
+def test_a_split_that_fails_leaves_no_index(tmp_path: Path) -> None:
+    """The last picture is damaged, which is read only when its record is copied."""
+    index = write_windows(str(tmp_path / "src"), make_windows(60))
+    path = tmp_path / "src" / index.shards[0].name
+    data = bytearray(path.read_bytes())
+    last = [record for record in index.shards[0].records if record.windows][-2]
+    data[last.offset + 600] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is not what was written"):
+        split([str(tmp_path / "src")], str(tmp_path / "out"), test=0.5, report=quiet)
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not left - {"run.lock"}
+
+
+def test_an_output_in_use_or_with_shards_is_refused_unless_asked(
     tmp_path: Path, source: str, capsys
 ) -> None:
     out = str(tmp_path / "out")

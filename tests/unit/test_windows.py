@@ -43,6 +43,7 @@ def test_windows_say_all_that_is_known_of_them() -> None:
         labels=(LabelSpan(0.0, 6.5, "walking"),),
         sync="one clock",
         capture="capture 7",
+        clock_zero="2024-05-01T10:00:00",
         devices=(
             replace(
                 make_device(10.0, name="band", placement="left wrist"), axes="z out of the dial"
@@ -57,7 +58,7 @@ def test_windows_say_all_that_is_known_of_them() -> None:
     assert (meta.dataset, meta.recording, meta.person) == ("analytic", "recording", "someone")
     assert (meta.device, meta.placement, meta.label) == ("band", "left wrist", "walking")
     assert (meta.sync, meta.axes) == ("one clock", "z out of the dial")
-    assert meta.capture == "capture 7"
+    assert (meta.capture, meta.clock_zero) == ("capture 7", "2024-05-01T10:00:00")
     time_s = 2.0 + np.arange(100) / 50
     assert pytest.approx(acceleration(time_s), abs=0.02) == windows[1].imu[:3].T
     assert pytest.approx(rotation(time_s), abs=0.01) == windows[1].imu[3:].T
