@@ -11,6 +11,7 @@ import pytest
 from primus_scale.cli import main
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.splits.audit import Audit, audit, format_audit, refuse
+from primus_scale.splits.sides import known_person
 from primus_scale.splits.spans import Spans, read_spans
 from primus_scale.splits.words import KINDS
 from shards.demo.hapt import PEOPLE, people_split
@@ -107,6 +108,7 @@ def test_equal_names_of_different_data_sets_are_not_shared_but_those_of_one_owne
     assert shared.kinds() == ()
     shared = sides(tmp_path / "2", dataset=("hapt", "uci_har"), person=("hapt-01", "hapt-01"))
     assert shared["people"].examples == ("hapt/hapt-01",)
+    assert str(known_person("z", "a-b-1", ["a", "z", "a-b"])) == "a-b/a-b-1"
 
 
 def test_copies_of_windows_are_found_under_other_names(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ OF_CSV: dict[str, tuple[str, str, set[str]]] = {
     "a person": (f"{CSV}p,r,0,5\n", f"{CSV}p,s,0,5\n", {"people"}),
     "a day, by dates": (
         f"{CSV}p,r,2024-05-01T10:00:00,2024-05-01T10:00:05\n",
-        f"{CSV}q,s,2024-05-01 18:00:00+02:00,2024-05-01 18:00:05+02:00\n",
+        f"{CSV}q,s,2024-05-02 01:00:00+02:00,2024-05-02 01:00:05+02:00\n",
         {"days"},
     ),
     "a day, by its column": (
@@ -201,6 +203,27 @@ def test_csv_files_are_compared(
     allowed = [word for kind in found for word in ("--may-share", kind)]
     assert main([*command, *allowed]) == 0
     capsys.readouterr()
+
+
+def test_times_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{CSV}p,r,0,5\np,r2,,\n")
+    (tmp_path / "b.csv").write_text(f"{CSV}q,r,1970-01-01T00:00:00,1970-01-01T00:00:05\n")
+    (tmp_path / "c.csv").write_text(f"{CSV}q,r,,\nq,r2,0,5\nq,r,1,2\n")
+    one, two, three = (read_spans(str(tmp_path / f"{name}.csv")) for name in "abc")
+    found = audit(one, two)
+    assert found.kinds() == ("recordings",)
+    assert found["intervals"].number is found["captures"].number is None
+    assert "dates on one side" in found["intervals"].note
+    assert audit(one, three)["intervals"].number == 1  # rows without times have none in common
+
+
+def test_a_moment_of_a_named_capture_is_counted_once(tmp_path: Path) -> None:
+    pairs = {"capture": ("c", "c"), "recording": ("r", "r"), "device": ("imu", "watch")}
+    found = sides(tmp_path / "1", **pairs)["captures"]
+    assert (found.number, found.examples) == (1, ("set/c",))
+    found = sides(tmp_path / "2", **{**pairs, "capture": ("c", "d")})["captures"]
+    assert found.number == 1
+    assert found.examples[0].startswith("set/r: 10-10.8 s of imu, 10-10.8 s of watch")
 
 
 def test_a_folder_is_compared_with_a_csv_file_by_plain_names(tmp_path: Path) -> None:

@@ -69,8 +69,9 @@ def test_records_of_window_shards_are_copied_and_none_is_lost(source: str, tmp_p
 
 @pytest.mark.parametrize("sessions", [False, True])
 def test_blocks_of_packed_shards_are_divided_by_rows(tmp_path: Path, sessions: bool) -> None:
-    blocks = make_blocks(make_windows(WINDOWS), block=16)
-    write_packed(str(tmp_path / "one"), blocks, sessions=sessions)
+    labels = ("walk", "lie", "sit")
+    blocks = make_blocks(make_windows(WINDOWS), block=16, labels=labels)
+    write_packed(str(tmp_path / "one"), blocks, labels=labels, sessions=sessions)
     others = make_windows(40, seed=1, dataset="other")
     video = {"video": TEACHERS["video"]}
     labels = ("sit", "walk", "lie")  # ids of another order
