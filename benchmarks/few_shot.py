@@ -22,7 +22,6 @@ if __name__ == "__main__":
     end_while_loading()  # first: the imports below take seconds
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,16 +31,10 @@ from launch.study.data import packing_order, prepare_data, run_command
 from primus_scale.cli import GOES_ON, Parser, add_overrides, answer
 from primus_scale.config_file import load_config
 from primus_scale.evaluate.command import RESULTS_FILE
-from primus_scale.storage.files import check_writable, write_atomically
+from primus_scale.storage.files import check_writable
 from primus_scale.study.plan import own_settings, plan_trials, variant_file, write_variants
 from primus_scale.study.study_file import Study, add_part, choose_part, read_study
-from primus_scale.study.tables import (
-    STUDY_JSON,
-    STUDY_TABLE,
-    format_study,
-    pool_variants,
-    summarise,
-)
+from primus_scale.study.tables import pool_variants, write_tables
 from primus_scale.study.trial import FINISHED_FILE, TrialPlace, has_index, place_trial
 
 
@@ -83,10 +76,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     results = pool_variants(out, trials)
     for name in results:
         print(f"pooled   {out / name / RESULTS_FILE}")
-    write_atomically(out / STUDY_JSON, json.dumps(summarise(results), indent=1) + "\n")
-    table = format_study(results)
-    write_atomically(out / STUDY_TABLE, table + "\n")
-    print(table)
+    print(write_tables(out, results, study.compared_with))
     return 0
 
 

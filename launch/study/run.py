@@ -16,7 +16,7 @@ from primus_scale.study.plan import PLAN_FILE, Trial, plan_trials, write_plan, w
 from primus_scale.study.records import read_records
 from primus_scale.study.status import failed_trials
 from primus_scale.study.study_file import Study
-from primus_scale.study.tables import pool_variants, write_tables
+from primus_scale.study.tables import pool_variants, write_costs, write_tables
 from primus_scale.study.trial import place_trial, trial_config
 
 
@@ -71,8 +71,10 @@ def _report(study: Study, out: Path, trials: Sequence[Trial], name: str) -> int:
     }
     evaluated = [trial for trial in trials if trial.id in records and study.evaluate]
     pooled = pool_variants(out, evaluated)
-    print(write_tables(out, pooled, records, failed), flush=True)
-    print(f"page     {write_page(out, name, pooled, records, failed)}")
+    write_costs(out, records)
+    print(write_tables(out, pooled, study.compared_with, failed), flush=True)
+    page = write_page(out, name, pooled, records, failed, study.compared_with)
+    print(f"page     {page}")
     for trial, error in failed.items():
         print(f"failed   {trial}: {error}", file=sys.stderr)
     return 1 if failed else 0

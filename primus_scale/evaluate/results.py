@@ -58,7 +58,7 @@ def assemble(
     confusion: dict[str, dict[str, Any]] = {}
     mixed: dict[str, dict[str, Any]] = {}
     for k in sorted({record["k"] for record in records}, key=_order_of_k):
-        arms = _records_by_arm(record for record in records if record["k"] == k)
+        arms = records_by_arm(record for record in records if record["k"] == k)
         few_shot[k] = {arm: _accuracy(of_arm) for arm, of_arm in arms.items()}
         scores[k] = {arm: _macro_f1(of_arm) for arm, of_arm in arms.items()}
         paired[k] = _paired(arms)
@@ -264,7 +264,8 @@ def _order_of_k(k: str) -> float:
     return float("inf") if k == "all" else int(k)
 
 
-def _records_by_arm(records: Any) -> dict[str, dict[Fit, Record]]:
+def records_by_arm(records: Any) -> dict[str, dict[Fit, Record]]:
+    """Records of one k by arm, each by its split, pretraining seed and draw of labels."""
     by_arm: dict[str, dict[Fit, Record]] = defaultdict(dict)
     for record in records:
         fit = (record["split"], record["pretraining_seed"], record["draw"])
@@ -293,8 +294,8 @@ def _macro_f1(records: Mapping[Fit, Record]) -> dict[str, Any]:
     return {**interval.as_dict(), **_over_draws(_by_fit(records, "macro_f1"))}
 
 
-def _gain(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str, Any]:
-    """Difference in accuracy on the fits that both have."""
+def gain_of(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str, Any]:
+    """Difference in accuracy on the fits that both have, with its interval over people."""
     shared = sorted(ours.keys() & theirs.keys())
     pair = [{fit: records[fit] for fit in shared} for records in (ours, theirs)]
     people = _people(pair[0])
@@ -314,7 +315,7 @@ def _gain(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str,
 def _paired(arms: Mapping[str, Mapping[Fit, Record]]) -> dict[str, Any]:
     return {
         arm: {
-            name: _gain(arms[arm], arms[name])
+            name: gain_of(arms[arm], arms[name])
             for name in baselines
             if arms[name].keys() & arms[arm].keys()
         }

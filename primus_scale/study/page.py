@@ -17,7 +17,7 @@ from primus_scale.monitor.drawing import shown
 from primus_scale.monitor.page import explain_failed_page, render_page
 from primus_scale.storage.files import write_atomically
 from primus_scale.study.records import COST, Record
-from primus_scale.study.tables import STUDY_JSON, Pooled, cost_by_variant
+from primus_scale.study.tables import STUDY_JSON, Pooled, compare_variants, cost_by_variant
 
 PAGE = "study.html"
 MOST_ROWS = 40  # of a chart; more would not be read
@@ -30,6 +30,7 @@ def write_page(
     pooled: Pooled,
     records: Mapping[str, Record],
     failed: Mapping[str, str],
+    reference: str,
 ) -> Path:
     """Write the page of a study called ``name``; returns its path.
 
@@ -38,7 +39,7 @@ def write_page(
     page = out / PAGE
     try:
         with explain_failed_page(str(page), str(out / STUDY_JSON)):
-            text = render_study(name, pooled, records, failed)
+            text = render_study(name, pooled, records, failed, reference)
     except ValueError as error:
         page.unlink(missing_ok=True)  # an earlier page is of other results
         print(error, file=sys.stderr)
@@ -48,23 +49,38 @@ def write_page(
 
 
 def render_study(
-    name: str, pooled: Pooled, records: Mapping[str, Record], failed: Mapping[str, str]
+    name: str,
+    pooled: Pooled,
+    records: Mapping[str, Record],
+    failed: Mapping[str, str],
+    reference: str,
 ) -> str:
-    """The page as HTML."""
+    """The page as HTML. reference: the variant that others are compared with."""
     first = next(iter(pooled.values()), None)
+    columns = list(first["few_shot"]) if first else []
+    differences = compare_variants(pooled, reference)
     costs = cost_by_variant(records)
     return render_page(
         "primus_scale.study",
         "study.html",
         name=name,
         trials=len(records),
-        columns=list(first["few_shot"]) if first else [],
+        columns=columns,
         k=headline_k(first) if first else "",
         headline=_headline(pooled) if first else None,
         accuracy=[_accuracy_row(variant, results) for variant, results in pooled.items()],
         gains=[_gain_row(variant, results) for variant, results in pooled.items()],
         accuracy_chart=_accuracy_chart(pooled) if first else None,
         gain_chart=_gain_chart(pooled) if first else None,
+        reference=reference,
+        differences=[
+            {
+                "variant": variant,
+                "cells": [_percent(by_k[k], "+") if k in by_k else None for k in columns],
+            }
+            for variant, by_k in differences.items()
+        ],
+        difference_chart=_difference_chart(differences, reference, pooled),
         cost=[
             {"variant": variant, "cells": [cost[key] for key in COST]}
             for variant, cost in costs.items()
@@ -136,6 +152,17 @@ def _gain_chart(pooled: Pooled) -> Figure | None:
         if k in (best := best_baselines(results)):
             rows[name] = results["paired"][k]["pretrained"][best[k]]
     return _interval_chart(rows, f"gain over the best baseline, points, k = {k}", {"": 0.0})
+
+
+def _difference_chart(
+    differences: Mapping[str, Mapping[str, Any]], reference: str, pooled: Pooled
+) -> Figure | None:
+    """The difference to the reference at the headline's k, a row for each other variant."""
+    if not differences:
+        return None
+    k = headline_k(pooled[reference])
+    rows = {name: by_k[k] for name, by_k in differences.items() if k in by_k}
+    return _interval_chart(rows, f"difference to {shown(reference)}, points, k = {k}", {"": 0.0})
 
 
 def _interval_chart(

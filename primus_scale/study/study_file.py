@@ -47,9 +47,16 @@ class Study(ConfigModel):
     # where packed/train, packed/validation and few_shot/ are, {split} in it stands for the number
     # of a split; None: below the study's output, where the built-in data are built
     data: str | None = None
+    reference: str | None = None  # the variant that others are compared with; None: the first
     evaluate: bool = True  # False: only the cost of pretraining is of interest
     settings: Tree = Field({})
     variants: dict[str, Variant] = Field({"default": Variant()}, min_length=1)
+
+    @property
+    def compared_with(self) -> str:
+        """The variant that the others are compared with, of those that are here."""
+        there = self.reference in self.variants
+        return self.reference if there and self.reference else next(iter(self.variants))
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The pretraining seeds of a variant."""
@@ -78,6 +85,9 @@ def read_study(path: Path) -> Study:
                 f"{path}: variants: {name!r} is the name of another folder of a study; choose "
                 "another name"
             )
+    if study.reference is not None and study.reference not in study.variants:
+        near = nearest(study.reference, study.variants, "variant")
+        raise ValueError(f"{path}: reference: {study.reference!r} is no variant of it{near}")
     return study.model_copy(update={"config": str(path.parent / study.config)})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,12 @@ import numpy as np
 from primus_scale.evaluate import pool_reports
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.command import RESULTS_FILE
-from primus_scale.evaluate.results import best_baselines, format_interval
+from primus_scale.evaluate.results import (
+    best_baselines,
+    format_interval,
+    gain_of,
+    records_by_arm,
+)
 from primus_scale.storage.files import write_atomically
 from primus_scale.study.plan import Trial
 from primus_scale.study.records import COST, Record, write_all
@@ -44,20 +50,55 @@ def pool_variants(out: Path, trials: Sequence[Trial]) -> dict[str, dict[str, Any
     return pooled
 
 
-def write_tables(
-    out: Path, pooled: Pooled, records: Mapping[str, Record], failed: Mapping[str, str]
-) -> str:
-    """Write ``study.json``, ``study.md``, ``cost.md`` and the results of all; returns the table.
+def compare_variants(pooled: Pooled, reference: str) -> dict[str, dict[str, Any]]:
+    """The frozen encoder of each variant against that of ``reference``, by variant and k.
 
-    failed: the error of each trial that failed.
+    Differences in accuracy on the same people, labels and pretraining seeds, with intervals over
+    people (``results.assemble``). Variants, and k, that share none with it are left out.
     """
-    table = "\n\n".join(filter(None, [format_study(pooled), format_failed(failed)]))
-    summary = summarise(pooled) | ({"failed": dict(failed)} if failed else {})
+    frozen = {name: _frozen_records(results) for name, results in pooled.items()}
+    against = frozen.get(reference, {})
+    found: dict[str, dict[str, Any]] = {}
+    for name, by_k in frozen.items():
+        if name == reference:
+            continue
+        shared = {k: of for k, of in by_k.items() if of.keys() & against.get(k, {}).keys()}
+        if shared:
+            found[name] = {k: gain_of(of, against[k]) for k, of in shared.items()}
+    return found
+
+
+def _frozen_records(results: Mapping[str, Any]) -> dict[str, Any]:
+    """By k the records of the frozen encoder, by split, seed and draw."""
+    found = {}
+    for k in results["few_shot"]:
+        arms = records_by_arm(record for record in results["records"] if record["k"] == k)
+        found[k] = arms.get("pretrained", {})
+    return found
+
+
+def write_tables(
+    out: Path, pooled: Pooled, reference: str, failed: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Write ``study.json`` and ``study.md``; returns the tables.
+
+    reference: see ``compare_variants``. failed: the error of each trial that failed.
+    """
+    differences = compare_variants(pooled, reference)
+    parts = [format_study(pooled), format_differences(differences, reference)]
+    tables = "\n\n".join(filter(None, [*parts, format_failed(failed)]))
+    summary = summarise(pooled)
+    for name, by_k in differences.items():
+        summary[name]["difference"] = {"reference": reference, **by_k}
     write_atomically(out / STUDY_JSON, json.dumps(summary, indent=1) + "\n")
-    write_atomically(out / STUDY_TABLE, table + "\n")
+    write_atomically(out / STUDY_TABLE, tables + "\n")
+    return tables
+
+
+def write_costs(out: Path, records: Mapping[str, Record]) -> None:
+    """Write ``cost.md`` and the results of all trials."""
     write_all(out, records)
     write_atomically(out / COST_TABLE, format_cost(records) + "\n")
-    return table
 
 
 def summarise(results: Pooled) -> dict[str, Any]:
@@ -87,6 +128,19 @@ def format_study(results: Pooled) -> str:
     gains = [_gain_row(name, pooled) for name, pooled in results.items()]
     title = ["", f"| frozen encoder - best baseline, points{head}", rule]
     return "\n".join([f"| accuracy, %{head}", rule, *filter(None, accuracy), *title, *gains])
+
+
+def format_differences(differences: Mapping[str, Mapping[str, Any]], reference: str) -> str:
+    """A table of what ``compare_variants`` gives; empty where that is empty."""
+    columns = list(dict.fromkeys(k for by_k in differences.values() for k in by_k))
+    if not columns:
+        return ""
+    lines = [f"| variant - {reference}, points{''.join(f' | k = {k}' for k in columns)} |"]
+    lines.append("| --- " * (len(columns) + 1) + "|")
+    for name, by_k in differences.items():
+        cells = [format_interval(by_k[k], "+") if k in by_k else "-" for k in columns]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
 
 
 def format_failed(failed: Mapping[str, str]) -> str:

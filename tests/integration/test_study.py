@@ -114,7 +114,8 @@ def test_a_study_that_was_killed_ends_with_the_table_of_an_undisturbed_one(tmp_p
     trials = plan_trials(study)[:2]
     failed = failed_trials(out, [FAILING])
     assert failed[FAILING.id].startswith(PROBLEM)
-    undisturbed = write_tables(alone, pool_variants(alone, trials), read_records(alone), failed)
+    pooled = pool_variants(alone, trials)
+    undisturbed = write_tables(alone, pooled, FINISHED.variant, failed)
     assert (out / "study.md").read_text() == undisturbed + "\n"
     tables = [json.loads((folder / "study.json").read_text()) for folder in (out, alone)]
     assert tables[0] == tables[1]

@@ -22,7 +22,7 @@ from primus_scale.study.plan import (
 from primus_scale.study.records import read_records, write_all, write_record
 from primus_scale.study.status import failed_trials, format_status, read_status
 from primus_scale.study.study_file import Study, choose_part, read_study
-from primus_scale.study.tables import format_cost, format_failed
+from primus_scale.study.tables import compare_variants, format_cost, format_failed
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
@@ -107,6 +107,7 @@ def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
         ("config: a.yaml\nvariants: {a: {setings: {}}}\n", r"variants\.a\.setings"),
         ("config: a.yaml\nvariants: {results: {}}\n", "'results' is the name of another folder"),
         ("config: a.yaml\nvariants: {split1: {}}\n", "'split1' is the name of another folder"),
+        ("config: a.yaml\nreference: b\nvariants: {a: {}}\n", "reference: 'b' is no variant of it"),
         ("config: a.yaml\nvariants: {a/b: {}}\n", "'a/b' is not a plain file name"),
         ("- 1\n", "no mapping"),
         ("a: [", "no valid YAML|not valid YAML"),
@@ -218,12 +219,34 @@ def test_tables_and_page_show_accuracy_cost_and_failures(study: Study, tmp_path:
     failed = {"warm-split2-seed0": "out of | luck <b>"}
     assert format_failed(failed).splitlines()[-1] == "| warm-split2-seed0 | out of / luck <b> |"
     assert format_cost(records).splitlines()[-1] == "| plain | 10.0 | 2.0 | 400.0 | 900.0 |"
-    page = render_study("example", pooled, records, failed)
+    page = render_study("example", pooled, records, failed, "plain")
     for text in ("variant plain is the best", "20 people never seen", "a CPU, 2 cores"):
         assert text in page
-    assert page.count("<img ") == 3
+    assert page.count("<img ") == 4
     assert "out of | luck &lt;b&gt;" in page
-    without = render_study("example", {}, {}, failed)
+    without = render_study("example", {}, {}, failed, "plain")
     assert "<img" not in without
     assert "Trials that failed" in without
-    assert write_page(tmp_path, "example", pooled, records, {}).read_text().startswith("<!doctype")
+    page_file = write_page(tmp_path, "example", pooled, records, {}, "plain")
+    assert page_file.read_text().startswith("<!doctype")
+
+
+def test_variants_are_compared_on_the_same_people_and_labels() -> None:
+    """Against the loop: each person's share of right answers, averaged over draws, by windows."""
+    results = json.loads((ROOT / "docs/figures/few_shot_demo_pooled.json").read_text())
+    swapped = {"pretrained": "features", "features": "pretrained"}
+    records = [{**one, "arm": swapped.get(one["arm"], one["arm"])} for one in results["records"]]
+    twin = {**results, "records": [one for one in records if one["draw"] < 4]}
+    found = compare_variants({"twin": twin, "plain": results}, "plain")
+    assert list(found) == ["twin"]
+    for k, gain in found["twin"].items():
+        right, windows = {"pretrained": 0.0, "features": 0.0}, 0.0
+        for one in results["records"]:
+            if one["k"] == k and one["arm"] in right and one["draw"] < 4:
+                right[one["arm"]] += sum(p["correct"] for p in one["people"].values())
+                if one["arm"] == "features":
+                    windows += sum(p["total"] for p in one["people"].values())
+        assert gain["mean"] == pytest.approx((right["features"] - right["pretrained"]) / windows)
+        assert gain["low"] < gain["mean"] < gain["high"] < 0
+        assert gain["draws"] == 12
+    assert compare_variants({"twin": twin}, "plain") == {}
