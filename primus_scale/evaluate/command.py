@@ -69,6 +69,7 @@ def evaluate(
     data_url = parse_place(data_url)
     card = read_card(encoder_dir)
     encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
+    check_writable(Path(out_dir))
     task = load_task(
         data_url,
         card,
@@ -76,7 +77,6 @@ def evaluate(
         split_seed=split_seed,
         may_share=may_share,
     )
-    check_writable(Path(out_dir))
     own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
         torch.set_num_threads(config.threads)
