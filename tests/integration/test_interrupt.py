@@ -124,11 +124,10 @@ def test_build_keeps_what_is_done(tmp_path: Path, workers: str, group: bool) -> 
     assert verify(str(out)).ok
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_demo_leaves_nothing(tmp_path: Path, group: bool) -> None:
+def test_demo_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = (COMMAND, "shards", "build", "demo", "--out", str(out), "--workers", "2")
-    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group)
+    said = interrupted((*command, "--moments", "400"), says("synthetic takes"), group=True)
     assert line_of(said) == "primus-scale shards: interrupted; nothing was written; start it again"
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
@@ -158,8 +157,7 @@ def test_verify_changes_nothing(tmp_path: Path) -> None:
     assert line_of(said) == "primus-scale shards: interrupted; nothing was written; start it again"
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_pretrain_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
+def test_pretrain_saves_and_goes_on(tmp_path: Path) -> None:
     output, run = tmp_path / "out", tmp_path / "run.yaml"
     endless = ("train.pictures_every=100000", "optimizer.schedule=constant")
     config = tiny_config(output, write_shards(tmp_path / "shards"), *endless)
@@ -168,18 +166,17 @@ def test_pretrain_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     def trains(process: Process) -> None:
         wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, "train.steps=100000"), trains, group)
+    said = interrupted((*command, "train.steps=100000"), trains, group=True)
     assert line_of(said) == "interrupted: stopping after a checkpoint; Ctrl-C again ends at once"
     assert f"{output}: stopped, what is done is in its checkpoint; the same command goes" in said
     (done,) = checkpoints(output)
     assert done == last_step(output), "not a step is lost"
     before = losses(output)
-    if group:
-        task = write_task(tmp_path / "task")
-        with forked(*command, f"train.steps={done + 1}") as process:
-            assert wait_for([process]) == [0]
-        assert losses(output)[:-1] == before
-        evaluate_is_interrupted(output, task)
+    task = write_task(tmp_path / "task")
+    with forked(*command, f"train.steps={done + 1}") as process:
+        assert wait_for([process]) == [0]
+    assert losses(output)[:-1] == before
+    evaluate_is_interrupted(output, task)
 
 
 def evaluate_is_interrupted(run: Path, task: str) -> None:
@@ -228,8 +225,8 @@ def test_ranks_of_deepspeed_save_and_go_on(tmp_path: Path) -> None:
     assert done == last_step(output)
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
+def test_ray_saves_and_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C to all; `test_launchers` sends SIGTERM to the driver alone."""
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     overrides = ("launch.workers=2", "train.pictures_every=100000", "optimizer.schedule=constant")
@@ -239,7 +236,7 @@ def test_ray_saves_and_goes_on(tmp_path: Path, group: bool) -> None:
     def trains(process: Process) -> None:
         wait_until(lambda: last_step(output) >= 2, PATIENCE_S)
 
-    said = interrupted((*command, "train.steps=100000"), trains, group)
+    said = interrupted((*command, "train.steps=100000"), trains, group=True)
     assert "interrupted: stopping after a checkpoint; Ctrl-C again ends at once" in line_of(said)
     assert f"{output}: stopped, what is done is in its checkpoint" in said
     (done,) = checkpoints(output)
