@@ -70,6 +70,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown flag {unknown[0]}; the nearest flag is {near}")
         return parsed, extras
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest command or choice, where argparse lists all."""
+        if action.choices is not None and value not in action.choices:
+            from primus_scale.storage.names import nearest, quoted
+
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {quoted(str(value))}{nearest(str(value), known)}"
+            )
+
     def error(self, message: str) -> NoReturn:
         """Print the message and where help is, without the long usage text, and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
@@ -80,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # as a program, which is about to import much
         end_while_loading()
     parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return 0
     args = parser.parse_args(argv)
     return answer(f"{parser.prog} {args.command}", lambda: args.run(args), args.interrupted)
 
@@ -132,10 +145,13 @@ def explain(error: BaseException) -> str:
 
 def build_parser() -> Parser:
     """The whole command with every subcommand, those of other packages included."""
-    from importlib.metadata import entry_points
+    from importlib.metadata import entry_points, version
 
     parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
     parser.set_defaults(interrupted="nothing was written; start it again")
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {version('primus-scale')}"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda e: e.name, reverse=True):
         entry.load()(commands)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class ConfigModel(BaseModel):
-    """Base of all configuration models: frozen, closed to unknown keys, numbers finite."""
+    """Base of all configuration models: frozen, closed to unknown keys, numbers finite.
+
+    Where a field is a list, one number or text stands for a list of it: ``few_shot.k=5``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_a_list(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        lists = {
+            n for n, field in cls.model_fields.items() if get_origin(field.annotation) is tuple
+        }
+        return {
+            key: (value,) if key in lists and isinstance(value, str | int | float) else value
+            for key, value in tree.items()
+        }

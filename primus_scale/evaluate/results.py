@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,18 +122,19 @@ def format_table(results: Mapping[str, Any]) -> str:
         f"accuracy on {people} people{who_is_tested(results)}, in %, with 95 % intervals over "
         "people",
         f"classes: {', '.join(results['classes'])}; k labelled windows of each",
-        f"{'':<57}{'draws':>6}" + "".join(f"{'k = ' + k:>22}" for k in columns),
     ]
     arms = arms_of(results)
+    rows = [_Row("", "draws", [f"k = {k}" for k in columns])]
     for arm, entry in arms.items():
         cells = [format_interval(table[k][arm]) if arm in table[k] else "-" for k in columns]
         draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
-        lines.append(f"{entry.title:<57}{draws:>6}" + "".join(f"{cell:>22}" for cell in cells))
-    lines.append("difference on the same labels, in points")
-    lines += _pair_lines(arms, paired)
+        rows.append(_Row(entry.title, str(draws), cells))
+    rows.append(_Row("difference on the same labels, in points"))
+    rows += _pair_rows(arms, paired)
     if "mixed" in results:
-        lines.append("the same by a mixed model, people and draws of labels random")
-        lines += _pair_lines(arms, results["mixed"])
+        rows.append(_Row("the same by a mixed model, people and draws of labels random"))
+        rows += _pair_rows(arms, results["mixed"])
+    lines += _align(rows)
     if limited := marked_arms(results, "at_limit"):
         lines.append(
             f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
@@ -148,21 +149,35 @@ def format_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pair_lines(
+class _Row(NamedTuple):
+    """A row of the text table: what it is of, its draws, and a cell for each k."""
+
+    title: str
+    draws: str = ""
+    cells: Sequence[str] = ()
+
+
+def _align(rows: Sequence[_Row]) -> Iterator[str]:
+    """The lines of a table whose first column is as wide as its longest title with cells."""
+    width = max(len(row.title) for row in rows if row.cells)
+    for row in rows:
+        line = f"{row.title:<{width}}{row.draws:>7}"
+        yield (line + "".join(f"{cell:>22}" for cell in row.cells)).rstrip()
+
+
+def _pair_rows(
     arms: Mapping[str, ArmEntry], paired: Mapping[str, Mapping[str, Any]]
-) -> Iterator[str]:
-    """A line for each pair of arms with a difference, a column for each k; draws if known."""
+) -> Iterator[_Row]:
+    """A row for each pair of arms with a difference; draws if known."""
     for arm, baselines in pairs_of(arms).items():
         for baseline in baselines:
             gains = [row.get(arm, {}).get(baseline) for row in paired.values()]
             held = [gain for gain in gains if gain is not None]
             if held:
                 cells = ["-" if gain is None else format_interval(gain, "+") for gain in gains]
-                yield (
-                    f"{arms[arm].title} - {arms[baseline].title}".ljust(57)
-                    + f"{max(gain.get('draws', 0) for gain in held) or '':>6}"
-                    + "".join(f"{cell:>22}" for cell in cells)
-                )
+                draws = max(gain.get("draws", 0) for gain in held)
+                title = f"{arms[arm].title} - {arms[baseline].title}"
+                yield _Row(title, str(draws or ""), cells)
 
 
 def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:

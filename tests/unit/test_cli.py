@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+import primus_scale
 from benchmarks import few_shot, ingest, recall, step, support
 from launch import deepspeed_train, ray_train
 from primus_scale.cli import build_parser, main
@@ -107,6 +108,27 @@ def test_a_bad_flag_is_answered_with_the_nearest_good_one(capsys) -> None:
         main(["evaluate", "--encoder", "a", "--data", "b", "--outt", "c"])
     assert stop.value.code == 2
     assert "unknown flag --outt; the nearest flag is --out" in capsys.readouterr().err
+
+
+def test_a_bad_command_is_answered_with_the_nearest_good_one(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["evalute", "--run", "x"])
+    assert "invalid choice: 'evalute'; the nearest is 'evaluate'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["shards", "buld"])
+    assert "invalid choice: 'buld'; the nearest is 'build'" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help(capsys) -> None:
+    assert main([]) == 0
+    assert "usage: primus-scale" in capsys.readouterr().out
+
+
+def test_version(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"primus-scale {primus_scale.__version__}\n"
 
 
 def test_a_user_error_is_one_line_and_exit_code_1(capsys) -> None:

@@ -105,6 +105,14 @@ def test_a_dumped_configuration_reads_back_equal(config_file: Path) -> None:
     assert parse_config(Config, yaml.safe_load(dump_config(config)), "dump") == config
 
 
+def test_one_value_stands_for_a_list_of_it(config_file: Path) -> None:
+    assert apply_overrides(FewShotConfig(), ["k=5", "lrs=0.1"]).k == (5,)
+    assert apply_overrides(FewShotConfig(), ["k=all"]).k == ("all",)
+    assert load_config(config_file, ["data.train=folder"]).data.train == ("folder",)
+    with pytest.raises(ValueError, match="k"):
+        apply_overrides(FewShotConfig(), ["k=0.5"])
+
+
 def test_overrides_of_a_part_are_checked_too() -> None:
     assert apply_overrides(FewShotConfig(), ["draws=2"]).draws == 2
     with pytest.raises(ValueError, match="nearest known key is 'draws'"):
