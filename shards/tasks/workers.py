@@ -10,6 +10,7 @@ process itself: nothing is started, and a debugger works.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
@@ -28,6 +29,8 @@ from primus_scale.storage.foreign import reason
 CONNECT_TIMEOUT_S = 10.0  # for a connection to the cluster
 MOST_FAILED_STARTS = 5  # in a row; then the cluster is taken to be broken
 PATIENCE_S = 30.0  # between reports that there is no room for a worker
+MOST_STARTS = 3  # of a local cluster
+LATE = "timed out during startup"  # in Ray's words
 MOST_CRASHES = 2  # of workers on one item: one may be chance (memory, a lost node)
 
 
@@ -51,6 +54,20 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
         # Otherwise Ray writes a token to the home folder, which later clusters would need.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         with _loopback(), _logging_kept():
+            _start_local(cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(cpus: int | None) -> None:
+    """Start a local cluster, again where it is not up in Ray's 30 s: on a busy machine it is late.
+
+    Ray has no setting for that time (``Node.__init__``), and raises a plain Exception.
+    """
+    for start in itertools.count(1):
+        try:
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -59,10 +76,12 @@ def ray_cluster(cpus: int | None = None) -> Iterator[None]:
                 logging_config=ray.LoggingConfig(log_level="ERROR"),
                 _node_ip_address="127.0.0.1",
             )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            return
+        except Exception as error:
+            if LATE not in str(error) or start == MOST_STARTS:
+                raise
+            ray.shutdown()
+            print("the local Ray cluster is late on this busy machine; starting it again")
 
 
 def on_cluster() -> bool:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -46,3 +47,23 @@ def test_an_empty_variable_names_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
     assert not on_cluster()
     assert runs_in_process(1)
     assert list(run_tasks(lambda: abs, [-1], workers=1)) == [(0, 1)]
+
+
+@pytest.mark.parametrize(("late", "starts"), [(1, 2), (2, 3), (9, 3)])
+def test_a_local_cluster_that_is_late_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, late: int, starts: int
+) -> None:
+    """Ray's own 30 s run out where the machine is busy; that moment cannot be made at will."""
+    begun = []
+
+    def start(**_settings: object) -> None:
+        begun.append(True)
+        if len(begun) <= late:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("shards.tasks.workers.ray.init", start)
+    outcome = pytest.raises(Exception, match="timed out") if late == 9 else nullcontext()
+    with outcome, ray_cluster():
+        pass
+    assert len(begun) == starts
