@@ -6,12 +6,12 @@ description at a field is the place where its meaning is written.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from primus_scale.config.augment import AUGMENT_OPS, DEFAULT_AUGMENT, AugmentOp
-from primus_scale.config.base import ConfigModel
+from primus_scale.config.base import ConfigModel, Url
 from primus_scale.config.few_shot import ArmName, FewShotConfig
 from primus_scale.config.objective import (
     NearConfig,
@@ -46,8 +46,6 @@ __all__ = [
     "TemperatureConfig",
     "TrainConfig",
 ]
-
-Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
 
 class DataConfig(ConfigModel):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, get_origin
+from typing import Annotated, Any, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from primus_scale.storage.urls import parse_place
+
+Url = Annotated[str, AfterValidator(parse_place)]  # or a path; free of credentials
 
 
 class ConfigModel(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from primus_scale.config.base import ConfigModel
+from primus_scale.config.base import ConfigModel, Url
 from primus_scale.storage.names import quoted
 from primus_scale.storage.urls import parse_local
 
@@ -65,10 +65,18 @@ class FewShotConfig(ConfigModel):
     mixed_model: bool = Field(
         False, description="check differences by a mixed model as well, with statsmodels"
     )
+    prompts: dict[str, tuple[str, ...]] | str = Field(
+        {},
+        description="wordings of each label, or a YAML file of them: classifies without labels, "
+        "by the encoder's head for text",
+    )
+    retrieval: tuple[Url, ...] = Field(
+        (), description="shard folders with text or video, in which IMU and these find each other"
+    )
     calibrated: bool = Field(True, description="use the calibration stored in the encoder")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
-    @field_validator("k", "lrs", "arms")
+    @field_validator("k", "lrs", "arms", "retrieval")
     @classmethod
     def _check_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):

@@ -12,8 +12,9 @@ from primus_scale.evaluate.command import (
     write_summary,
 )
 from primus_scale.evaluate.draws import LabelledWindows
+from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
-from primus_scale.evaluate.results import format_table, pool
+from primus_scale.evaluate.results import format_table
 
 __all__ = [
     "LabelledWindows",

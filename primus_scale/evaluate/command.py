@@ -20,10 +20,12 @@ from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
+from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import headline_k, render_report
-from primus_scale.evaluate.results import SCHEMA, arms_of, format_table, pool
+from primus_scale.evaluate.results import SCHEMA, arms_of, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
+from primus_scale.evaluate.without_labels import format_without_labels, run_without_labels
 from primus_scale.monitor.drawing import as_pixels
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
@@ -71,16 +73,15 @@ def evaluate(
     encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
     check_writable(Path(out_dir))
     task = load_task(
-        data_url,
-        card,
-        test_people=test_people,
-        split_seed=split_seed,
-        may_share=may_share,
+        data_url, card, test_people=test_people, split_seed=split_seed, may_share=may_share
     )
     own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
         torch.set_num_threads(config.threads)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+    without_labels = run_without_labels(
+        encoder, card, task.test, config, split=task.split, pretraining_seed=pretraining_seed
+    )
     results = run_few_shot(
         task.label,
         task.test,
@@ -93,10 +94,11 @@ def evaluate(
         may_share=may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
     )
+    results |= without_labels
     _add_descriptions(results, card, task, config, augment)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
-    print(format_table(results))
+    print("\n".join([format_table(results), *format_without_labels(results)]))
     print(f"report   {Path(out_dir) / REPORT_FILE}")
     return results
 

@@ -36,16 +36,14 @@ from primus_scale.evaluate.feature_arm import FeatureArm
 from primus_scale.evaluate.feature_sets import PACKAGES, package_version
 from primus_scale.evaluate.finished_work import FinishedWork, digest
 from primus_scale.evaluate.results import SCHEMA, assemble, format_setting
-from primus_scale.evaluate.statistics import (
-    accuracy,
-    confusion_by_person,
-    macro_f1,
-    total_confusion,
-)
+from primus_scale.evaluate.statistics import score_people
 from primus_scale.evaluate.trained_arm import EncoderFactory
 
 # Settings that no arm's answers depend on; an arm that is added does not change those of others.
-NOT_OF_AN_ARM = {"k", "arms", "own", "draws", "trained_draws", "threads", "mixed_model"}
+NOT_OF_AN_ARM = {
+    *("k", "arms", "own", "draws", "trained_draws", "threads"),
+    *("mixed_model", "prompts", "retrieval"),
+}
 DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
 
@@ -188,21 +186,8 @@ def _measure_draw(
     predicted = arm.predict(
         TrainingRows(train, rows, keyed_seed("fit", seed, draw)), target, setting
     )
-    people = confusion_by_person(test.label, predicted, test.person, len(test.classes))
-    counts = total_confusion(people)
-    return {
-        "draw": draw,
-        "accuracy": accuracy(counts),
-        "macro_f1": float(macro_f1(counts)),
-        "people": {
-            name: {
-                "correct": int(np.trace(of_person)),
-                "total": int(of_person.sum()),
-                "confusion": of_person.tolist(),
-            }
-            for name, of_person in people.items()
-        },
-    }
+    scores = score_people(test.label, predicted, test.person, len(test.classes))
+    return {"draw": draw, **scores}
 
 
 def _identities(

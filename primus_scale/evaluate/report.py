@@ -53,6 +53,8 @@ def render_report(results: Mapping[str, Any]) -> str:
         macro_f1=_arm_rows(results, "macro_f1"),
         paired=list(_paired(results)),
         mixed=list(_mixed(results)),
+        zero_shot=_zero_shot(results),
+        retrieval=list(_retrieval(results)),
         confusion={
             arms[arm].title: confusion_chart(np.array(counts), results["classes"], arms[arm].title)
             for arm, counts in results["confusion"][k].items()
@@ -148,6 +150,39 @@ def _mixed(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         for gain in gains
                     ],
                 }
+
+
+def _zero_shot(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Figures of the zero-shot classification, if there was one."""
+    found = results.get("zero_shot")
+    if found is None:
+        return None
+    alone = [one for record in found["records"] for one in record["by_wording"]]
+    return {
+        "accuracy": _percent(found["accuracy"]),
+        "macro_f1": _percent(found["macro_f1"]),
+        "chance": f"{100 * found['chance']:.1f}",
+        "alone": [f"{100 * end:.1f}" for end in (min(alone), max(alone))],
+        "prompts": found["prompts"],
+        "chart": confusion_chart(np.array(found["confusion"]), results["classes"], "zero-shot"),
+    }
+
+
+def _retrieval(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each run and direction of retrieval."""
+    for run in results.get("retrieval", ()):
+        for direction, found in run["directions"].items():
+            yield {
+                **{key: run[key] for key in ("split", "pretraining_seed")},
+                "direction": direction.replace("_to_", " to ").replace("imu", "IMU"),
+                "windows": found["windows"],
+                "recall": {
+                    at: _percent(one) | {"chance": f"{100 * one['chance']:.1f}"}
+                    for at, one in found["recall"].items()
+                },
+                "median_rank": found["median_rank"],
+                "median_rank_chance": found["median_rank_chance"],
+            }
 
 
 def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from primus_scale.evaluate.mixed_model import Fit, gains_of_people, mixed_gain
 from primus_scale.evaluate.statistics import mean_macro_f1, people_interval, share_correct
 
 SCHEMA = 2
-DESCRIPTIONS = ("encoder", "data", "augment")  # fields that ``evaluate`` adds
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # least and greatest value of an accuracy, of a gain
 
@@ -59,8 +58,8 @@ def assemble(
     mixed: dict[str, dict[str, Any]] = {}
     for k in sorted({record["k"] for record in records}, key=_order_of_k):
         arms = records_by_arm(record for record in records if record["k"] == k)
-        few_shot[k] = {arm: _accuracy(of_arm) for arm, of_arm in arms.items()}
-        scores[k] = {arm: _macro_f1(of_arm) for arm, of_arm in arms.items()}
+        few_shot[k] = {arm: accuracy_of(of_arm) for arm, of_arm in arms.items()}
+        scores[k] = {arm: macro_f1_of(of_arm) for arm, of_arm in arms.items()}
         paired[k] = _paired(arms)
         if protocol.get("mixed_model"):
             mixed[k] = _mixed(arms, paired[k])
@@ -80,33 +79,6 @@ def assemble(
         "runs": list(runs),
         "records": list(records),
     }
-
-
-def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join the results of several runs (splits of people, pretraining seeds).
-
-    Encoder and data are described as in the first run. Raises ValueError where classes, protocols
-    or encoder architectures differ, or a run occurs twice.
-    """
-    if not results:
-        raise ValueError("no results to pool")
-    for key in ("schema", "classes", "protocol", "augment"):
-        if any(result.get(key) != results[0].get(key) for result in results):
-            raise ValueError(f"results differ in their {key}; pool only runs of one protocol")
-    architectures = {(r.get("encoder") or {}).get("name") for r in results}
-    if len(architectures) > 1:
-        raise ValueError(f"results are of different encoders {architectures}; pool them apart")
-    runs = [run for result in results for run in result["runs"]]
-    names = [(run["split"], run["pretraining_seed"]) for run in runs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a pair of split and pretraining seed occurs twice in {sorted(names)}")
-    pooled = assemble(
-        runs,
-        [record for result in results for record in result["records"]],
-        classes=results[0]["classes"],
-        protocol=results[0]["protocol"],
-    )
-    return {**pooled, **{key: results[0][key] for key in DESCRIPTIONS if key in results[0]}}
 
 
 def format_table(results: Mapping[str, Any]) -> str:
@@ -288,15 +260,16 @@ def records_by_arm(records: Any) -> dict[str, dict[Fit, Record]]:
     return {arm: by_arm[arm] for arm in entries_of(by_arm)}
 
 
-def _accuracy(records: Mapping[Fit, Record]) -> dict[str, Any]:
+def accuracy_of(records: Mapping[Fit, Record]) -> dict[str, Any]:
+    """Accuracy with its interval over people, see ``assemble``."""
     people = _people(records)
     correct, total = _answers(records, people)
     interval = people_interval(share_correct(correct, total), len(people), SHARE)
     return {**interval.as_dict(), **_over_draws(_by_fit(records, "accuracy"))}
 
 
-def _macro_f1(records: Mapping[Fit, Record]) -> dict[str, Any]:
-    """Mean over seeds and draws; windows of all splits make one test."""
+def macro_f1_of(records: Mapping[Fit, Record]) -> dict[str, Any]:
+    """Mean macro-F1 over seeds and draws; windows of all splits make one test."""
     people = _people(records)
     row = {name: number for number, name in enumerate(people)}
     tests = sorted({(seed, draw) for _, seed, draw in records})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -139,6 +140,30 @@ def confusion_by_person(
     return {
         name: confusion_counts(true[names == name], predicted[names == name], classes)
         for name in np.unique(names).tolist()
+    }
+
+
+def score_people(
+    true: np.ndarray, predicted: np.ndarray, person: np.ndarray, classes: int
+) -> dict[str, Any]:
+    """What is kept of answers, for JSON: ``accuracy``, ``macro_f1`` and ``people`` by name.
+
+    true, predicted ``(n,)``: class ids. Of each person ``correct``, ``total`` and the ``confusion``
+    counts ``(C, C)``.
+    """
+    people = confusion_by_person(true, predicted, person, classes)
+    counts = total_confusion(people)
+    return {
+        "accuracy": accuracy(counts),
+        "macro_f1": float(macro_f1(counts)),
+        "people": {
+            name: {
+                "correct": int(np.trace(of_person)),
+                "total": int(of_person.sum()),
+                "confusion": of_person.tolist(),
+            }
+            for name, of_person in people.items()
+        },
     }
 
 

@@ -76,6 +76,24 @@ def recall_at_1(
 
 
 @torch.no_grad()
+def ranks_of_own(
+    queries: torch.Tensor, keys: torch.Tensor, own: torch.Tensor, groups: torch.Tensor
+) -> torch.Tensor:
+    """For each query the place of the best correct key among all keys, ``(b,)`` int64 from 1 on.
+
+    Arguments and memory as ``recall_at_1``. A wrong key that is as similar comes before the correct
+    one, so that equal embeddings find nothing.
+    """
+    ranks, start = [], 0
+    for similarity in _similarities(queries, keys):
+        correct = groups[own[start : start + len(similarity)], None] == groups
+        best = similarity.masked_fill(~correct, -torch.inf).amax(1, keepdim=True)
+        ranks.append(1 + ((similarity >= best) & ~correct).sum(1))
+        start += len(similarity)
+    return torch.cat(ranks)
+
+
+@torch.no_grad()
 def group_equal(vectors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """For each of the vectors in the rows ``own``, the first row with an equal vector.
 
@@ -92,15 +110,20 @@ def group_equal(vectors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def chance_of_recall(groups: torch.Tensor) -> torch.Tensor:
-    """Recall@1 of random answers, 0-d float64.
+def chance_of_recall(groups: torch.Tensor, at: int = 1) -> torch.Tensor:
+    """Recall@``at`` of a random order of the keys, 0-d float64.
 
-        sum over groups g of (c_g / B)^2,  with c_g of the B keys in group g
+        sum over groups g of c_g / B * (1 - C(B - c_g, at) / C(B, at)),  c_g of B keys in group g
 
-    It is 1/B where no two keys are equal. groups ``(B,)`` int64, see ``recall_at_1``.
+    with binomials C; for ``at`` 1 that is sum (c_g / B)^2, and 1/B where no two keys are equal.
+    groups ``(B,)`` int64, see ``recall_at_1``.
     """
     _, counts = groups.unique(return_counts=True)
-    return (counts.double() / len(groups)).square().sum()
+    share = counts.double() / len(groups)
+    missed = torch.ones_like(share)  # the product form of the ratio of binomials
+    for drawn in range(min(at, len(groups))):
+        missed *= (1 - counts / (len(groups) - drawn)).clamp(min=0)
+    return (share * (1 - missed)).sum()
 
 
 def _similarities(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -14,6 +15,7 @@ from primus_scale.monitor.measures import (
     chance_of_recall,
     effective_rank,
     group_equal,
+    ranks_of_own,
     recall_at_1,
     uniformity,
 )
@@ -57,6 +59,38 @@ def test_equal_vectors_are_grouped_and_chance_counts_them():
     # 3 of the windows have 3 right answers of 7, 2 have 2, 2 have 1
     assert chance_of_recall(groups).item() == pytest.approx((3 * 3 + 2 * 2 + 2 * 1) / 7 / 7)
     assert chance_of_recall(torch.arange(8)).item() == pytest.approx(1 / 8)
+
+
+def test_chance_within_the_first_of_a_random_order_is_that_of_all_orders():
+    groups = torch.tensor([0, 1, 0, 3, 0])
+    orders = list(itertools.permutations(range(5)))
+    for at in (1, 2, 4, 9):
+        hits = [
+            any(groups[key] == groups[query] for key in order[:at])
+            for order in orders
+            for query in range(5)
+        ]
+        assert chance_of_recall(groups, at).item() == pytest.approx(sum(hits) / len(hits))
+
+
+@pytest.mark.parametrize("pairs", [1, 2**24])
+def test_ranks_of_own_keys_are_those_of_a_sorted_list(monkeypatch, pairs):
+    monkeypatch.setattr(measures, "PAIRS_AT_ONCE", pairs)
+    draws = torch.Generator().manual_seed(0)
+    keys = torch.randn(40, 4, generator=draws)
+    keys[30:] = keys[:10]
+    queries = keys + 0.5 * torch.randn(40, 4, generator=draws)
+    own = torch.arange(40)
+    groups = group_equal(keys, own)
+    ranks = ranks_of_own(queries, keys, own, groups)
+    for number, query in enumerate(queries):
+        order = torch.nn.functional.cosine_similarity(query[None], keys).argsort(descending=True)
+        correct = [place for place, key in enumerate(order, 1) if groups[key] == groups[number]]
+        assert ranks[number].item() == correct[0]
+    assert (ranks == 1).double().mean() == recall_at_1(queries, keys, own, groups)
+    collapsed = torch.ones(40, 4)
+    assert ranks_of_own(collapsed, keys, own, groups).shape == (40,)
+    assert (ranks_of_own(keys, collapsed, own, own) == 40).all(), "equal keys find nothing"
 
 
 class LargestTensor(TorchDispatchMode):
