@@ -18,7 +18,7 @@ help: ## this list
 setup: $(SETUP) ## make .venv with the pinned versions
 $(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
 	touch $@
 

@@ -56,6 +56,11 @@ setup(
             "opencv-python-headless>=4.10",  # motion between pictures, for the check of clocks
             "pyarrow>=20.0",  # CSV and Parquet, in chunks
         ],
+        "onnx": [  # encoders for devices
+            "onnx>=1.19",
+            "onnxscript>=0.5",  # torch.onnx writes graphs by it
+            "onnxruntime>=1.23",  # runs and quantises them
+        ],
         "baselines": [  # arms of the few-shot evaluation, and a check of its intervals
             "pycatch22>=0.4",  # catch22 (under the GPL)
             "tsfel>=0.2",  # TSFEL

@@ -312,10 +312,17 @@ def _add_export(commands: Any) -> None:
         description="Write the encoder of a run's newest good checkpoint as encoder.safetensors "
         "and card.json, free of DeepSpeed. A finished run has done so already. The features are "
         "calibrated on the run's training windows, which must be readable; "
-        "calibration.kind=none needs no data.",
+        "calibration.kind=none needs no data. With --onnx the encoder that the run has exported "
+        "becomes an ONNX file for devices.",
     )
     parser.add_argument("--run", dest="run_dir", required=True, metavar="DIR", help="run folder")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the encoder")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="DIR", help="folder of the encoder")
+    where.add_argument("--onnx", metavar="FILE", help="ONNX file of the encoder's features")
+    parser.add_argument("--int8", action="store_true", help="of the ONNX file: 8 bits, not 32")
+    parser.add_argument(
+        "--data", metavar="URL", help="windows to measure the ONNX file on (default: the run's)"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -326,7 +333,33 @@ def _add_export(commands: Any) -> None:
     parser.set_defaults(run=_export)
 
 
+def _export_onnx(args: argparse.Namespace) -> int:
+    with loading():
+        from primus_scale.config_file import load_config
+        from primus_scale.data.reader import load_windows
+        from primus_scale.encoders.onnx_export import CALIBRATION_WINDOWS, export_onnx
+        from primus_scale.encoders.pretrained import load_encoder
+        from primus_scale.storage.urls import parse_local
+
+    run_dir, out = parse_local(args.run_dir), parse_local(args.onnx)
+    encoder = load_encoder(run_dir)
+    data = [args.data] if args.data else load_config(run_dir / "config.yaml").data.train
+    loaded = load_windows(data, pictures=False, most=CALIBRATION_WINDOWS)
+    encoder.card.check_windows(loaded.shard_set.index.window_format, str(data[0]))
+    about = export_onnx(encoder, out, loaded.imu.numpy(), int8=args.int8)
+    print(
+        f"onnx     {out}: {about['precision']}, {about['bytes'] / 1e6:.2f} MB, "
+        f"{about['milliseconds_a_window']:g} ms a window on one core, off torch by "
+        f"{about['difference']:.1e} of the largest feature"
+    )
+    return 0
+
+
 def _export(args: argparse.Namespace) -> int:
+    if args.onnx:
+        return _export_onnx(args)
+    if args.int8 or args.data:
+        raise ValueError("--int8 and --data are of an ONNX file; give --onnx FILE")
     with loading():
         from primus_scale.config_file import load_config
         from primus_scale.storage.urls import parse_local
