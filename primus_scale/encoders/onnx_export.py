@@ -130,7 +130,7 @@ def _quantise(path: Path, windows: np.ndarray) -> Path:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Windows(CalibrationDataReader):  # type: ignore[misc] # it has no types
+    class Windows(CalibrationDataReader):
         def __init__(self) -> None:
             self._batches = iter(np.array_split(windows, -(-len(windows) // 32)))
 
