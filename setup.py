@@ -38,7 +38,7 @@ setup(
     packages=find_packages(include=["primus_scale*", "shards*", "launch*"]),
     package_data={
         "primus_scale": ["py.typed"],
-        "primus_scale.evaluate": ["templates/*.html"],
+        "primus_scale.evaluate": ["templates/*.html", "templates/*.md"],
         "primus_scale.monitor": ["templates/*.html"],
         "primus_scale.study": ["templates/*.html"],
         "shards.card": ["templates/*.html"],

@@ -1,97 +1,202 @@
-"""The charts of the few-shot report, drawn by matplotlib as SVG without a display."""
+"""The charts of the few-shot report, drawn by matplotlib as SVG without a display.
+
+Each is drawn in two widths, in inches: ``WIDE`` for screens and print, ``NARROW`` for phones, where
+a wide chart would be too small to read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from primus_scale.evaluate.arm_table import ArmEntry, pairs_of
-from primus_scale.evaluate.results import arms_of
+from primus_scale.evaluate.people import accuracy_of_people
+from primus_scale.evaluate.results import arms_of, format_interval
+from primus_scale.monitor.drawing import shown
 
-CHART_BASELINES = ("scratch", "features")
-ARM_OFFSET = 0.045  # horizontal distance of the arms at one k, so that their bars do not overlap
+WIDE, NARROW = 9.6, 3.8
+ARM_OFFSET = 0.05  # horizontal distance of the arms at one k, so that their bars do not overlap
+_ROW = 0.19  # height of a row of the forest plot
+_STRIP = 0.5  # height of an arm's strip of people
+_GREY = "#495057"
 
 
-def accuracy_chart(results: Mapping[str, Any]) -> Figure:
+def accuracy_chart(results: Mapping[str, Any], width: float = WIDE) -> Figure:
     """Accuracy over labels a class, one line an arm, bars the 95 % intervals."""
-    figure = Figure(figsize=(8.6, 4.6), layout="constrained")
+    columns, arms = list(results["few_shot"]), arms_of(results)
+    across = 3 if width == WIDE else 1
+    rows = -(-len(arms) // across)
+    figure = _figure(width, (4.6 if width == WIDE else 3.4) + 0.2 * rows)
     axis = figure.subplots()
-    columns = list(results["few_shot"])
-    arms = arms_of(results)
     for number, (arm, entry) in enumerate(arms.items()):
         positions = np.arange(len(columns)) + ARM_OFFSET * (number - (len(arms) - 1) / 2)
-        rows = [results["few_shot"][k].get(arm) for k in columns]
-        _draw_intervals(axis, positions, rows, entry, label=entry.title)
-    axis.set_ylabel("accuracy on unseen people, %")
-    _style(axis, columns)
-    axis.legend(fontsize=8.5, frameon=False, loc="lower right")
+        held = [
+            (position, results["few_shot"][k][arm])
+            for position, k in zip(positions, columns, strict=True)
+            if arm in results["few_shot"][k]
+        ]
+        _draw_line(axis, held, entry)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_xlabel("labelled windows a class (k)")
+    axis.set_ylabel("accuracy on the test people, %")
+    _style(axis, "y")
+    figure.legend(
+        loc="outside lower center", ncols=across, frameon=False, handlelength=4.2, numpoints=1
+    )
     return figure
 
 
-def paired_chart(results: Mapping[str, Any], arm: str) -> Figure:
-    """Gains of ``arm`` over the main baselines, on the same labels, in points of accuracy.
+def forest_chart(results: Mapping[str, Any], arm: str, width: float = WIDE) -> Figure:
+    """Gains of ``arm`` over every baseline at every k, with their 95 % intervals, in points.
 
-    Without these over the first ones of the table. Random weights are in the table only: they are
-    so far below that the chart could show nothing else.
+    A block for each baseline, a row for each k. A mark is full where the interval is on one side
+    of 0. The wide chart also has the figures.
     """
-    figure = Figure(figsize=(8.6, 3.2), layout="constrained")
+    arms, paired = arms_of(results), results["paired"]
+    blocks = [
+        (arms[name].title, [(k, row[arm][name]) for k, row in paired.items() if name in row[arm]])
+        for name in pairs_of(arms)[arm]
+        if any(name in row.get(arm, {}) for row in paired.values())
+    ]
+    rows = sum(1 + len(block) for _, block in blocks)
+    figure = _figure(width, 0.7 + _ROW * rows)
     axis = figure.subplots()
-    columns = list(results["paired"])
-    arms = arms_of(results)
-    compared = pairs_of(arms)[arm]
-    shown = [name for name in CHART_BASELINES if name in compared] or compared[:2]
-    for number, baseline in enumerate(shown):
-        offset = 2 * ARM_OFFSET * (number - (len(shown) - 1) / 2)
-        positions = np.arange(len(columns)) + offset
-        rows = [results["paired"][k].get(arm, {}).get(baseline) for k in columns]
-        _draw_intervals(
-            axis, positions, rows, arms[baseline], label=f"over {arms[baseline].title}", line=""
-        )
-    axis.axhline(0, color="#495057", linewidth=1)
-    axis.set_ylabel("difference, points")
-    _style(axis, columns)
-    axis.legend(fontsize=8.5, frameon=False, ncols=len(shown), loc="upper right")
-    axis.margins(y=0.25)
+    ticks: list[tuple[float, str]] = []
+    top = 0.0
+    for title, block in blocks:
+        _name_row(axis, top, f"over {title}")
+        for number, (k, gain) in enumerate(block, start=1):
+            _draw_gain(axis, top - number, gain, arms[arm].colour, figures=width == WIDE)
+            ticks.append((top - number, f"k = {k}"))
+        top -= 1 + len(block)
+    axis.axvline(0, color=_GREY, linewidth=1)
+    axis.set_yticks(*zip(*ticks, strict=True))
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(top + 0.4, 0.7)
+    axis.set_xlabel("difference in accuracy, points")
+    _style(axis, "x")
     return figure
 
 
-def _draw_intervals(
-    axis: Axes,
-    positions: np.ndarray,
-    rows: list[Mapping[str, float] | None],
-    entry: ArmEntry,
-    label: str,
-    line: str = "-",
+def people_chart(results: Mapping[str, Any], k: str, width: float = WIDE) -> Figure:
+    """Accuracy on each test person at ``k``: a strip for each arm, a dot for each person.
+
+    The person whom the first arm serves worst is a diamond in all strips.
+    """
+    found, arms = accuracy_of_people(results, k), arms_of(results)
+    people = next(iter(found.values()))
+    worst = min(people, key=lambda person: people[person])
+    figure = _figure(width, 1.1 + _STRIP * len(found))
+    axis = figure.subplots()
+    for number, (arm, of_person) in enumerate(found.items()):
+        others = [100 * value for person, value in of_person.items() if person != worst]
+        style: dict[str, Any] = {"color": arms[arm].colour, "linestyle": "", "alpha": 0.65}
+        axis.plot(others, _spread(others, -number), marker="o", markersize=5, **style)
+        if worst in of_person:
+            position = 100 * of_person[worst]
+            axis.plot(position, -number, "D", markersize=6, color="white", markeredgecolor="black")
+        mean = 100 * results["few_shot"][k][arm]["mean"]
+        axis.plot(mean, -number, "|", markersize=15, markeredgewidth=2, color="black")
+        _name_row(axis, 0.4 - number, arms[arm].title)
+    axis.set_yticks([])
+    axis.set_ylim(0.4 - len(found), 0.7)
+    axis.set_xlabel(f"accuracy at k = {k}, %")
+    _style(axis, "x")
+    axis.spines["left"].set_visible(False)
+    keys = [
+        Line2D([], [], color=_GREY, marker="o", linestyle="", markersize=5, label="a person"),
+        Line2D([], [], color="black", marker="|", linestyle="", markersize=11, label="all windows"),
+        Line2D([], [], color="white", marker="D", markeredgecolor="black", linestyle=""),
+    ]
+    keys[-1].set_label(f"{shown(worst, 20)}, lowest in the first strip")
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=3 if width == WIDE else 1, frameon=False
+    )
+    return figure
+
+
+def _draw_line(
+    axis: Axes, held: Sequence[tuple[float, Mapping[str, float]]], entry: ArmEntry
 ) -> None:
-    held = [(x, row) for x, row in zip(positions, rows, strict=True) if row is not None]
     if not held:
         return
-    mean = np.array([100 * row["mean"] for _, row in held])
-    low = np.array([100 * row["low"] for _, row in held])
-    high = np.array([100 * row["high"] for _, row in held])
+    mean, low, high = (
+        np.array([100 * row[end] for _, row in held]) for end in ("mean", "low", "high")
+    )
+    main = entry.role in ("pretrained", "own")
     axis.errorbar(
-        [x for x, _ in held],
+        [position for position, _ in held],
         mean,
         yerr=[mean - low, high - mean],
-        label=label,
+        label=shown(entry.title),
         color=entry.colour,
         marker=entry.marker,
-        markersize=5.5,
-        linewidth=1.6,
-        linestyle=line,
-        elinewidth=1.2,
-        capsize=2.5,
+        markersize=8 if main else 7,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linewidth=2.2 if main else 1.3,
+        linestyle=entry.line,
+        elinewidth=1.1,
+        zorder=3 if main else 2,
     )
 
 
-def _style(axis: Axes, columns: list[str]) -> None:
-    axis.set_xticks(range(len(columns)), columns)
-    axis.set_xlabel("labelled windows a class (k)")
-    axis.grid(axis="y", color="#dee2e6", linewidth=0.8)
+def _draw_gain(
+    axis: Axes, height: float, gain: Mapping[str, float], colour: str, figures: bool
+) -> None:
+    mean, low, high = (100 * gain[end] for end in ("mean", "low", "high"))
+    shows = low > 0 or high < 0
+    axis.plot([low, high], [height, height], color=colour, linewidth=1.5)
+    axis.plot(
+        mean,
+        height,
+        "o",
+        color=colour,
+        markersize=5.5,
+        markerfacecolor=colour if shows else "white",
+    )
+    if figures:
+        axis.text(
+            1.01,
+            height,
+            format_interval(gain, "+"),
+            transform=axis.get_yaxis_transform(),
+            va="center",
+            color="black" if shows else _GREY,
+        )
+
+
+def _name_row(axis: Axes, height: float, title: str) -> None:
+    """A title at the left above a row."""
+    axis.text(
+        0.005,
+        height,
+        shown(title),
+        transform=axis.get_yaxis_transform(),
+        va="center",
+        fontweight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        zorder=4,
+    )
+
+
+def _spread(values: Sequence[float], height: float) -> np.ndarray:
+    """Heights of dots around ``height``, so that equal values do not hide each other."""
+    order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return height + 0.09 * (order % 3 - 1)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _style(axis: Axes, grid: Literal["x", "y"]) -> None:
+    axis.grid(axis=grid, color="#dee2e6", linewidth=0.8)
     axis.set_axisbelow(True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -20,9 +20,10 @@ from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
+from primus_scale.evaluate.lead import headline_k
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
-from primus_scale.evaluate.report import headline_k, render_report
+from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, render_files
 from primus_scale.evaluate.results import SCHEMA, arms_of, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
 from primus_scale.evaluate.without_labels import format_without_labels, run_without_labels
@@ -35,7 +36,6 @@ from primus_scale.storage.foreign import parse_json
 from primus_scale.storage.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
-REPORT_FILE = "report.html"
 TRAINING_SUMMARY = "train.json"  # the trainer's
 SUMMARY_FILE = "summary.json"
 FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are written
@@ -99,7 +99,7 @@ def evaluate(
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
     print("\n".join([format_table(results), *format_without_labels(results)]))
-    print(f"report   {Path(out_dir) / REPORT_FILE}")
+    print(f"report   {Path(out_dir) / PAGE_FILE}")
     return results
 
 
@@ -125,21 +125,24 @@ def _add_descriptions(
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
-    """Write ``few_shot.json`` and then ``report.html`` of results, single or pooled.
+    """Write ``few_shot.json`` and then the report (``render_files``) of results, single or pooled.
 
     If the report cannot be drawn, a line says so, and the results are kept.
     """
     out_dir = Path(out_dir)
     write_atomically(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
-    page = out_dir / REPORT_FILE
+    for earlier in (out_dir / PAGE_FILE, out_dir / MARKDOWN_FILE):  # they are of other results
+        earlier.unlink(missing_ok=True)
+    for figure in (out_dir / FIGURES_FOLDER).glob("*.svg"):
+        figure.unlink()
     try:
-        with explain_failed_page(str(page), str(out_dir / RESULTS_FILE)):
-            text = render_report(results)
+        with explain_failed_page(str(out_dir / PAGE_FILE), str(out_dir / RESULTS_FILE)):
+            files = render_files(results)
     except ValueError as error:
-        page.unlink(missing_ok=True)  # an earlier report is of other results
         print(error, file=sys.stderr)
     else:
-        write_atomically(page, text)
+        for name, content in files.items():
+            write_atomically(out_dir / name, content)
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:

@@ -1,34 +1,46 @@
-"""The few-shot report: one HTML file that needs no other.
+"""The few-shot report: one HTML file that needs no other, and the same as Markdown.
 
-The page is ``templates/report.html``; this module computes its numbers and charts.
+The pages are ``templates/report.html`` and ``templates/report.md``; this module computes their
+numbers and charts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from primus_scale.evaluate.arm_table import PRETRAINED_ARMS, entries_of, pairs_of
+from primus_scale.evaluate.arm_table import pairs_of
 from primus_scale.evaluate.baseline_arms import TREES
-from primus_scale.evaluate.charts import accuracy_chart, paired_chart
+from primus_scale.evaluate.charts import NARROW, WIDE, accuracy_chart, forest_chart, people_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
+from primus_scale.evaluate.lead import headline_arm, headline_k, lead
 from primus_scale.evaluate.lora import RANK
+from primus_scale.evaluate.people import accuracy_of_people, count_gaining
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS
-from primus_scale.evaluate.results import (
-    arms_of,
-    format_ends,
-    format_setting,
-    marked_arms,
-    who_is_tested,
+from primus_scale.evaluate.report_tables import (
+    arm_rows,
+    audit_lines,
+    computation,
+    cost_rows,
+    draws_of_arms,
+    gain_row,
+    mixed_rows,
+    percent,
+    retrieval_rows,
+    run_rows,
 )
-from primus_scale.evaluate.task import describe_pretrained
+from primus_scale.evaluate.results import arms_of, marked_arms, who_is_tested
 from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
-from primus_scale.monitor.page import render_page
+from primus_scale.monitor.drawing import as_svg
+from primus_scale.monitor.page import render_markdown, render_page
 from primus_scale.monitor.pictures import confusion_chart
 
-HEADLINE_K = "5"
+PAGE_FILE, MARKDOWN_FILE = "report.html", "report.md"
+FIGURES_FOLDER = "report_figures"  # of the Markdown file
+_PACKAGE = "primus_scale.evaluate"
 
 
 def render_report(results: Mapping[str, Any]) -> str:
@@ -36,83 +48,75 @@ def render_report(results: Mapping[str, Any]) -> str:
 
     Encoder and data are described where the results hold what ``evaluate`` adds.
     """
-    k, arms = headline_k(results), arms_of(results)
-    return render_page(
-        "primus_scale.evaluate",
-        "report.html",
-        columns=list(results["few_shot"]),
-        k=k,
-        headline=_headline(results, k),
-        tested=who_is_tested(results),
-        audits=list(_audits(results)),
-        encoder=results.get("encoder"),
-        data=results.get("data"),
-        classes=results["classes"],
-        accuracy_chart=accuracy_chart(results),
-        accuracy=_arm_rows(results, "few_shot"),
-        macro_f1=_arm_rows(results, "macro_f1"),
-        paired=list(_paired(results)),
-        mixed=list(_mixed(results)),
-        zero_shot=_zero_shot(results),
-        retrieval=list(_retrieval(results)),
-        confusion={
-            arms[arm].title: confusion_chart(np.array(counts), results["classes"], arms[arm].title)
-            for arm, counts in results["confusion"][k].items()
-        },
-        protocol=results["protocol"],
-        held_out_share=HELD_OUT_SHARE,
-        arms=arms,
-        collapsed=marked_arms(results, "collapsed"),
-        strengths=PROBE_STRENGTHS,
-        trees=TREES,
-        finetune_lr_share=FINETUNE_LR_SHARE,
-        lora_rank=RANK,
-        augment=[one["name"].replace("_", " ") for one in results.get("augment") or ()],
-        computed=sorted({_computation(run) for run in results["runs"]}),
-        runs=list(_runs(results, k)),
-    )
+    return render_page(_PACKAGE, "report.html", **_gather(results))
 
 
-def headline_k(results: Mapping[str, Any]) -> str:
-    """The k that the report opens with."""
-    columns = list(results["few_shot"])
-    return HEADLINE_K if HEADLINE_K in columns else columns[0]
-
-
-def _headline(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
-    """The main result: accuracy of the pretrained arm and its gains at the headline's k."""
-    row, arms = results["few_shot"][k], arms_of(results)
-    arm = next((arm for arm in PRETRAINED_ARMS if arm in row), None)
-    if arm is None:
-        return None
-    gains = results["paired"][k].get(arm, {})
+def render_files(results: Mapping[str, Any]) -> dict[str, str]:
+    """The report as files, by path in a folder: HTML, Markdown, and the figures of the latter."""
+    gathered = _gather(results)
+    figures = {"accuracy": gathered["accuracy_chart"].wide}
+    if gathered["people"]:
+        figures["people"] = gathered["people"]["chart"].wide
+    for number, pair in enumerate(gathered["paired"], start=1):
+        figures[f"differences{number}"] = pair["chart"].wide
+    if gathered["zero_shot"]:
+        figures["zero_shot"] = gathered["zero_shot"]["panel"]["chart"]
+    for number, panel in enumerate(gathered["confusion"], start=1):
+        figures[f"confusion{number}"] = panel["chart"]
+    markdown = render_markdown(_PACKAGE, "report.md", figures=FIGURES_FOLDER, **gathered)
     return {
-        "labels": "all labels" if k == "all" else f"{k} label{'s' * (k != '1')} a class",
-        "arm": arms[arm].title,
-        "accuracy": _percent(row[arm]),
-        "gains": [
-            _percent(gain, sign="+") | {"baseline": arms[name].title}
-            for name, gain in gains.items()
-        ],
+        PAGE_FILE: render_page(_PACKAGE, "report.html", **gathered),
+        MARKDOWN_FILE: markdown,
+        **{f"{FIGURES_FOLDER}/{name}.svg": chart.decode() for name, chart in figures.items()},
     }
 
 
-def _arm_rows(results: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
-    """Each arm's ``measure`` at every k, None where it was not measured."""
-    columns = results[measure].values()
-    best = [max((row[arm]["mean"], arm) for arm in row)[1] for row in columns]
-    return [
-        {
-            "arm": entry.title,
-            "colour": entry.colour,
-            "draws": _each([row[arm]["draws"] for row in columns if arm in row]),
-            "cells": [
-                _percent(row[arm]) | {"best": arm == winner} if arm in row else None
-                for row, winner in zip(columns, best, strict=True)
-            ],
-        }
-        for arm, entry in arms_of(results).items()
-    ]
+class TwoWidths(NamedTuple):
+    """A chart as SVG for screens and print, and the same for phones."""
+
+    wide: bytes
+    narrow: bytes
+
+
+def _two_widths(draw: Callable[..., Figure], *shown: Any) -> TwoWidths:
+    return TwoWidths(*(as_svg(draw(*shown, width=width)) for width in (WIDE, NARROW)))
+
+
+def _gather(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates show."""
+    k, arms = headline_k(results), arms_of(results)
+    return {
+        "columns": list(results["few_shot"]),
+        "k": k,
+        "lead": lead(results),
+        "tested": who_is_tested(results),
+        "audits": list(audit_lines(results)),
+        "encoder": results.get("encoder"),
+        "data": results.get("data"),
+        "classes": results["classes"],
+        "accuracy_chart": _two_widths(accuracy_chart, results),
+        "accuracy": arm_rows(results, "few_shot"),
+        "macro_f1": arm_rows(results, "macro_f1"),
+        "draws": draws_of_arms(results),
+        "paired": list(_paired(results)),
+        "people": _people(results, k),
+        "mixed": list(mixed_rows(results)),
+        "zero_shot": _zero_shot(results),
+        "retrieval": list(retrieval_rows(results)),
+        "confusion": list(_confusion(results, k)),
+        "cost": cost_rows(results),
+        "protocol": results["protocol"],
+        "held_out_share": HELD_OUT_SHARE,
+        "arms": arms,
+        "collapsed": marked_arms(results, "collapsed"),
+        "strengths": PROBE_STRENGTHS,
+        "trees": TREES,
+        "finetune_lr_share": FINETUNE_LR_SHARE,
+        "lora_rank": RANK,
+        "augment": [one["name"].replace("_", " ") for one in results.get("augment") or ()],
+        "computed": sorted({computation(run) for run in results["runs"]}),
+        "runs": list(run_rows(results, k)),
+    }
 
 
 def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -124,32 +128,14 @@ def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             rows = list(columns.values())
             yield {
                 "arm": arms[arm].title,
-                "chart": paired_chart(results, arm),
+                "chart": _two_widths(forest_chart, results, arm),
                 "columns": list(columns),
                 "rows": [
-                    {"baseline": arms[name].title, **_gain_row(name, rows)}
+                    {"baseline": arms[name].title, **gain_row(name, rows)}
                     for name in baselines
                     if any(name in row for row in rows)
                 ],
             }
-
-
-def _mixed(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The differences by the mixed model, with the deviations of its parts in points."""
-    arms, table = arms_of(results), results.get("mixed", {})
-    for arm, baselines in pairs_of(arms).items():
-        for name in baselines:
-            gains = [row.get(arm, {}).get(name) for row in table.values()]
-            if any(gains):
-                yield {
-                    "pair": f"{arms[arm].title} - {arms[name].title}",
-                    "gains": [
-                        gain
-                        and _percent(gain, sign="+")
-                        | {part: f"{100 * gain[f'{part}_sd']:.1f}" for part in ("person", "draw")}
-                        for gain in gains
-                    ],
-                }
 
 
 def _zero_shot(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -159,98 +145,47 @@ def _zero_shot(results: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     alone = [one for record in found["records"] for one in record["by_wording"]]
     return {
-        "accuracy": _percent(found["accuracy"]),
-        "macro_f1": _percent(found["macro_f1"]),
+        "accuracy": percent(found["accuracy"]),
+        "macro_f1": percent(found["macro_f1"]),
         "chance": f"{100 * found['chance']:.1f}",
         "alone": [f"{100 * end:.1f}" for end in (min(alone), max(alone))],
         "prompts": found["prompts"],
-        "chart": confusion_chart(np.array(found["confusion"]), results["classes"], "zero-shot"),
+        "panel": _panel("zero-shot", found["confusion"], results["classes"]),
     }
 
 
-def _retrieval(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each run and direction of retrieval."""
-    for run in results.get("retrieval", ()):
-        for direction, found in run["directions"].items():
-            yield {
-                **{key: run[key] for key in ("split", "pretraining_seed")},
-                "direction": direction.replace("_to_", " to ").replace("imu", "IMU"),
-                "windows": found["windows"],
-                "recall": {
-                    at: _percent(one) | {"chance": f"{100 * one['chance']:.1f}"}
-                    for at, one in found["recall"].items()
-                },
-                "median_rank": found["median_rank"],
-                "median_rank_chance": found["median_rank_chance"],
+def _confusion(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
+    """A panel for each arm; all have the same size."""
+    arms = arms_of(results)
+    for arm, counts in results["confusion"][k].items():
+        yield _panel(arms[arm].title, counts, results["classes"])
+
+
+def _panel(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any]:
+    """A confusion matrix, and the least width at which its letters are readable."""
+    chart = confusion_chart(np.array(counts), classes, "")
+    return {"title": title, "chart": as_svg(chart), "width_rem": 4.6 * chart.get_figwidth()}
+
+
+def _people(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
+    """Accuracy by person at ``k``; None with one person, who is in the tables already."""
+    found, arms, ours = accuracy_of_people(results, k), arms_of(results), headline_arm(results)
+    if max(len(of_person) for of_person in found.values()) < 2:
+        return None
+    rows = []
+    for arm, of_person in found.items():
+        values = np.array(list(of_person.values()))
+        compared = arm in results["paired"][k].get(str(ours), {})
+        rows.append(
+            {
+                "arm": arms[arm].title,
+                "ends": [f"{100 * value:.1f}" for value in np.quantile(values, (0, 0.5, 1))],
+                "worst": min(of_person, key=lambda person: of_person[person]),
+                "gaining": count_gaining(results, k, str(ours), arm) if compared else None,
             }
-
-
-def _gain_row(baseline: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Gains over one baseline; with those of each split, if there are several."""
-    gains = [row.get(baseline) for row in columns]
+        )
     return {
-        "draws": _each([gain["draws"] for gain in gains if gain is not None]),
-        "gains": [
-            gain
-            and _percent(gain, sign="+")
-            | {
-                "splits": [f"{100 * mean:+.1f}" for mean in gain["splits"].values()]
-                if len(gain["splits"]) > 1
-                else []
-            }
-            for gain in gains
-        ],
+        "chart": _two_widths(people_chart, results, k),
+        "rows": rows,
+        "ours": arms[ours].title if ours else "",
     }
-
-
-def _runs(results: Mapping[str, Any], k: str) -> Iterator[dict[str, Any]]:
-    """Each run and arm: accuracy at the headline's k, and the setting chosen at each k."""
-    for run in results["runs"]:
-        for arm, entry in entries_of(run["settings"][k]).items():
-            accuracy = [
-                record["accuracy"]
-                for record in results["records"]
-                if (record["k"], record["arm"]) == (k, arm)
-                and (record["split"], record["pretraining_seed"])
-                == (run["split"], run["pretraining_seed"])
-            ]
-            yield {
-                **run,
-                "arm": entry.title,
-                "accuracy": np.mean(accuracy),
-                "chosen": [format_setting(row[arm]) for row in run["settings"].values()],
-            }
-
-
-def _audits(results: Mapping[str, Any]) -> Iterator[str]:
-    """For each run, or once where all are alike, what labels and test share."""
-    said: dict[str, None] = {}
-    for run in results["runs"]:
-        if "audit" not in run:
-            continue
-        parts = [
-            f"{one['kind']} {'not known' if one['number'] is None else one['number'] or 'none'}"
-            for one in run["audit"]
-        ]
-        people = len(run["label_people"]), len(run["test_people"])
-        pretrained = describe_pretrained(run.get("pretrained_people"), *people)
-        said[f"shared by labels and test: {', '.join(parts)}; {pretrained}"] = None
-    yield from said
-
-
-def _computation(run: Mapping[str, Any]) -> str:
-    computed = run["computation"]
-    return (
-        f"{computed['precision']} on {computed['device']} ({computed['capability']}, "
-        f"torch {computed['torch']})"
-    )
-
-
-def _percent(interval: Mapping[str, float], sign: str = "") -> dict[str, Any]:
-    mean, ends = format_ends(interval, sign)
-    return {"mean": mean, "interval": ends}
-
-
-def _each(counts: Sequence[int]) -> str:
-    """The count of all columns, or the counts of each column where they differ."""
-    return ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))

@@ -1,20 +1,22 @@
-"""HTML pages that need no other file, from the templates in the folders ``templates``.
+"""HTML pages that need no other file, and Markdown, from templates in the folders ``templates``.
 
     render_page("shards.card", "card.html", urls=urls, rates=chart)
 
 A template extends ``page.html`` (next to this module). It contains ``{{ rates | picture }}`` for a
-chart of matplotlib, and ``{{ hours | number(",.1f") }}`` for a number. Values are escaped, and a
-name without a value is an error.
+chart of matplotlib, or its SVG, and ``{{ hours | number(",.1f") }}`` for a number. Values are
+escaped, and a name without a value is an error. In Markdown a chart is a file of its own.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from primus_scale.monitor.drawing import as_svg
@@ -27,6 +29,19 @@ def render_page(package: str, template: str, **shown: Any) -> str:
 
     shown: values of the template's names. Errors are those of jinja2 and of matplotlib.
     """
+    environment = _environment(package)
+    environment.filters["picture"] = _picture
+    return environment.get_template(template).render(shown)
+
+
+def render_markdown(package: str, template: str, **shown: Any) -> str:
+    """The Markdown of a template in ``package``; shown, errors: as ``render_page``."""
+    environment = _environment(package, finalize=_as_markdown)
+    text = environment.get_template(template).render(shown)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(package: str, **options: Any) -> Environment:
     folders = [PackageLoader(package), PackageLoader("primus_scale.monitor")]
     environment = Environment(
         loader=ChoiceLoader(folders),
@@ -35,9 +50,10 @@ def render_page(package: str, template: str, **shown: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        **options,
     )
-    environment.filters |= {"picture": _picture, "number": format}
-    return environment.get_template(template).render(shown)
+    environment.filters["number"] = format
+    return environment
 
 
 @contextmanager
@@ -60,5 +76,17 @@ def data_url(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _picture(chart: Figure) -> str:
-    return data_url(as_svg(chart), "image/svg+xml")
+def _as_markdown(value: Any) -> Markup:
+    """A value in one line, with what Markdown would read as a mark as HTML entities.
+
+    What a macro made is of the template, and stays.
+    """
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(str(value).split("\n"))
+    marks = r"[&<|*`~]|(?<!\w)_|_(?!\w)"
+    return Markup(re.sub(marks, lambda found: f"&#{ord(found.group())};", line))
+
+
+def _picture(chart: Figure | bytes) -> str:
+    return data_url(chart if isinstance(chart, bytes) else as_svg(chart), "image/svg+xml")

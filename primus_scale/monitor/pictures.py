@@ -69,7 +69,7 @@ def confusion_chart(counts: np.ndarray, classes: Sequence[str], title: str) -> F
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [shown(name, MOST_CLASS_LETTERS) for name in classes]
     longest = max(map(len, names))
-    size = (0.62 * len(names) + 0.8 + 0.07 * longest, 0.56 * len(names) + 0.9 + 0.05 * longest)
+    size = (0.46 * len(names) + 0.9 + 0.07 * longest, 0.44 * len(names) + 0.9 + 0.05 * longest)
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)

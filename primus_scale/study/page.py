@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
-from primus_scale.evaluate.report import headline_k
+from primus_scale.evaluate.lead import headline_k
 from primus_scale.evaluate.results import best_baselines, format_ends
 from primus_scale.monitor.drawing import shown
 from primus_scale.monitor.page import explain_failed_page, render_page

@@ -81,7 +81,8 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count(NOTE) == 2  # of the pretraining data, and of the task
     assert "hand-crafted features" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["few_shot.json", "report.html"]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["few_shot.json", "report.html", "report.md", "report_figures"]
 
     for use in (write_summary, log_confusion):
         with pytest.raises(FileNotFoundError, match="has not finished"):

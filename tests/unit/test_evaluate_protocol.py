@@ -292,7 +292,7 @@ def test_report_stands_alone_and_shows_the_figures(results):
     cell = results["few_shot"]["4"]["features"]
     assert f"{100 * cell['mean']:.1f} <small>[{100 * cell['low']:.1f}," in page
     assert "SYNTHETIC &lt;sines&gt;" in page
-    assert page.count("<img ") == 3 + len(CONFIG.arms)
+    assert page.count("<img ") == 4 + len(CONFIG.arms)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "<b>From scratch</b>" in page
     assert "<b>MiniRocket</b>" not in page  # only what was compared is explained

@@ -73,11 +73,11 @@ def test_what_is_installed_holds_all_templates(tmp_path: Path) -> None:
     templates = {
         path.relative_to(ROOT)
         for package in ("primus_scale", "shards", "launch")
-        for path in (ROOT / package).rglob("*.html")
+        for path in (ROOT / package).rglob("templates/*.*")
     }
-    assert {"page.html", "report.html", "card.html"} <= {path.name for path in templates}
+    assert {"page.html", "report.html", "report.md", "card.html"} <= {p.name for p in templates}
     built = tmp_path / "lib"
-    assert {path.relative_to(built) for path in built.rglob("*.html")} == templates
+    assert {path.relative_to(built) for path in built.rglob("templates/*.*")} == templates
     for path in templates:
         found = resources.files(".".join(path.parent.parent.parts)) / "templates" / path.name
         assert found.read_bytes() == (built / path).read_bytes()

@@ -1,0 +1,41 @@
+"""What the figures of a few-shot report cost, in seconds, where the results tell it.
+
+A run tells it in ``cost``: ``pretraining_s``, None where it is not known, and ``fitting_s``
+{k: {arm: seconds}} of choosing a setting and of all draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def pretraining_seconds(results: Mapping[str, Any]) -> float | None:
+    """The mean over runs of what pretraining took; None where no run tells it."""
+    found = [run.get("cost", {}).get("pretraining_s") for run in results["runs"]]
+    known = [seconds for seconds in found if seconds is not None]
+    return float(np.mean(known)) if known else None
+
+
+def fitting_seconds(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By k and arm the mean over runs of what the arm took; without what no run tells."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in results["runs"]:
+        for k, row in run.get("cost", {}).get("fitting_s", {}).items():
+            for arm, seconds in row.items():
+                found.setdefault(k, {}).setdefault(arm, []).append(seconds)
+    return {
+        k: {arm: float(np.mean(of_runs)) for arm, of_runs in row.items()}
+        for k, row in found.items()
+    }
+
+
+def format_seconds(seconds: float) -> str:
+    """``0.42 s``, ``12 s``, ``3.4 min`` or ``2.1 h``."""
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.01 else "less than 0.01 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
