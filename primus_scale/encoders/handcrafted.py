@@ -23,8 +23,7 @@ AXES = 3  # of a sensor
 class HandcraftedBeside(Backbone):
     """A backbone with hand-crafted features before its own: imu ``(B, C, T)`` -> ``(B, Dh + D)``.
 
-    No gradient goes through the hand-crafted ones; they are computed in float32. rate_hz: of the
-    windows, of ``samples`` each.
+    No gradient goes through the hand-crafted ones. rate_hz: of the windows, of ``samples`` each.
     """
 
     def __init__(self, learned: Backbone, samples: int, rate_hz: float) -> None:
@@ -37,12 +36,16 @@ class HandcraftedBeside(Backbone):
         """Turn imu ``(B, C, T)`` into features."""
         learned: torch.Tensor = self.learned(imu)
         with torch.no_grad(), torch.autocast(imu.device.type, enabled=False):
-            crafted = self.handcrafted(imu.float())
+            crafted = self.handcrafted(imu)
         return torch.cat([crafted.to(learned.dtype), learned], dim=1)
 
 
 class HandFeatures(nn.Module):
-    """``signal.features.hand_features`` of windows: imu ``(B, C, T)`` float32 -> ``(B, Dh)``."""
+    """``signal.features.hand_features`` of windows: imu ``(B, C, T)`` -> ``(B, Dh)`` float32.
+
+    It computes in float64: logarithms of bands that are nearly silent, beside gravity, would be
+    rounding noise in float32, another one on every device.
+    """
 
     def __init__(self, samples: int, rate_hz: float) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class HandFeatures(nn.Module):
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
         """Hand-crafted features, in the order of ``hand_features``."""
-        signals = _with_magnitudes(imu)
+        signals = _with_magnitudes(imu.double())
         mean = signals.mean(dim=2)
         centred = signals - mean[:, :, None]
         deviation = centred.square().mean(dim=2).sqrt()
@@ -69,7 +72,7 @@ class HandFeatures(nn.Module):
                 self._correlations(centred, deviation),
             ],
             dim=1,
-        )
+        ).float()
 
     def _quantiles(self, signals: torch.Tensor) -> torch.Tensor:
         """``(B, Q S)``, each between the two samples next to it in order of size."""
@@ -83,7 +86,9 @@ class HandFeatures(nn.Module):
 
     def _spectral(self, centred: torch.Tensor) -> torch.Tensor:
         """Log power in bands, main frequency (Hz) and spectral entropy of each signal."""
-        window = torch.hann_window(self.samples, periodic=False, device=centred.device)
+        window = torch.hann_window(
+            self.samples, periodic=False, dtype=centred.dtype, device=centred.device
+        )
         spectrum = torch.view_as_real(torch.fft.rfft(centred * window, dim=2))
         power = spectrum.square().sum(dim=3) / self.samples
         bands = [power[:, :, low:high].sum(dim=2) for low, high in self.bands]
