@@ -146,3 +146,11 @@ def test_missing_faiss_is_named_with_the_extra_that_brings_it(
     monkeypatch.setitem(sys.modules, "faiss", None)  # which is how Python notes an absent module
     assert main(["pretrain", "--config", str(file)]) == 1
     assert "pip install 'primus-scale[cpu]'" in capsys.readouterr().err
+
+
+def test_settings_of_a_study_may_stand_after_its_flags() -> None:
+    words = ["study", "run", "a.yaml", "seed=1", "--out", "b", "train.steps=3", "--jobs", "2"]
+    args = build_parser().parse_args(words)
+    assert (args.study, args.overrides, args.jobs) == ("a.yaml", ["seed=1", "train.steps=3"], 2)
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words, "other.yaml"])
