@@ -99,6 +99,7 @@ def test_a_study_that_was_killed_ends_with_the_table_of_an_undisturbed_one(tmp_p
         wait_until(lambda: not is_held(run))
     assert 0 < newest_checkpoint(run) <= last_step(run) < STEPS
     assert KILLED.id not in read_records(out)
+    made = (out / "tune.json").stat().st_mtime_ns  # it is written where Tune begins anew
 
     with started(*command, *arguments) as driver:
         printed, _ = driver.communicate(timeout=300)
@@ -106,6 +107,8 @@ def test_a_study_that_was_killed_ends_with_the_table_of_an_undisturbed_one(tmp_p
     assert "3 trials, 2 to do" in printed
     assert f"failed   {FAILING.id}: {PROBLEM}" in printed
     assert f"{KILLED.id}: step {STEPS}/{STEPS} | loss" in printed
+    assert (out / "tune.json").stat().st_mtime_ns == made, "Tune's records were not read"
+    assert len([*out.glob("tune/experiment_state*.json")]) == 2  # of both starts
     assert steps(run) == [*range(1, STEPS + 1)]
     assert contents(FINISHED.folder(out)) == before, "a finished trial ran again"
     assert [one.state for one in read_status(out)] == ["finished", "finished", "failed"]
