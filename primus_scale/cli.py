@@ -63,8 +63,9 @@ class Parser(argparse.ArgumentParser):
         """Refuse unknown flags here, where the subcommand's own flags are known."""
         parsed, extras = super().parse_known_args(args, namespace)
         if hasattr(parsed, "overrides"):  # argparse takes them next to other positionals only
-            parsed.overrides = [*parsed.overrides, *(one for one in extras if _is_override(one))]
-            extras = [one for one in extras if not _is_override(one)]
+            late = [one for one in extras if "=" in one and not one.startswith("-")]
+            parsed.overrides = [*parsed.overrides, *late]
+            extras = [one for one in extras if one not in late]
         unknown = [extra for extra in extras if extra.startswith("-")]
         if unknown:
             from primus_scale.storage.names import nearest_name
@@ -86,10 +87,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and where help is, without the long usage text, and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
-
-
-def _is_override(word: str) -> bool:
-    return "=" in word and not word.startswith("-")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
