@@ -25,7 +25,11 @@ $(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json ## the built-in run, whole: data, training, few-shot table
 	$(BIN)/python -m launch.ray_train --config configs/demo.yaml
 	$(BIN)/primus-scale evaluate --run $(RUN) --data $(DATA)/few_shot
+	@echo "encoder  $(RUN)/encoder"
 	@echo "watch    $(BIN)/tensorboard --logdir $(RUN)/tensorboard"
+	@echo "next     $(BIN)/primus-scale shards init folder --src DIR    # your own recordings"
+	@echo "         $(BIN)/primus-scale encode --encoder $(RUN) --src SHARDS --out features.parquet"
+	@echo "         $(BIN)/primus-scale export --run $(RUN) --onnx encoder.onnx"
 
 # It builds data of its own, and goes on where it was if it is stopped.
 report: $(SETUP) ## the ablation of the terms on the built-in data, and its page (an hour on 2 cores)
