@@ -12,14 +12,14 @@ from primus_scale.encoders.export import save_encoder
 from primus_scale.signal.units import GRAVITY
 
 
-def export_small_encoder(folder: Path, **settings: object) -> str:
-    """Write a ``conv_stats`` of six channels, 5 s at 50 Hz, with fresh weights into ``folder``."""
+def export_small_encoder(folder: Path, samples: int = 250, **settings: object) -> str:
+    """Write a ``conv_stats`` of six channels at 50 Hz, by default 5 s, with fresh weights."""
     torch.manual_seed(0)
     config = {"name": "conv_stats", "size": "XS", "features": "all", **settings}
     encoder = build_encoder(
         EncoderConfig.model_validate(config),
         channels=6,
-        samples=250,
+        samples=samples,
         rate_hz=50.0,
         teacher_dims={},
         shared=False,
