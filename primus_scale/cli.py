@@ -271,8 +271,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     with loading():
         from primus_scale.config import FewShotConfig
         from primus_scale.config_file import apply_overrides, load_config
-        from primus_scale.encoders.export import ENCODER_FOLDER
-        from primus_scale.evaluate import evaluate, log_confusion, write_summary
+        from primus_scale.evaluate import evaluate, evaluate_run
         from primus_scale.storage.urls import parse_local
 
     if args.split_seed is not None and args.test_people is None:
@@ -291,17 +290,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
-    results = evaluate(
-        run_dir / ENCODER_FOLDER,
+    few_shot = apply_overrides(config.few_shot, args.overrides)
+    evaluate_run(
+        run_dir,
         args.data,
-        apply_overrides(config.few_shot, args.overrides),
+        config.model_copy(update={"few_shot": few_shot}),
         run_dir / "few_shot" if args.out is None else parse_local(args.out),
-        augment=config.augment,
-        pretraining_seed=config.seed,
         **choices,
     )
-    log_confusion(run_dir, results)
-    print(f"summary  {write_summary(run_dir, results)}")
     return 0
 
 

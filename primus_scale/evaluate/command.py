@@ -8,10 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale.augment import build_augment
 from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
@@ -20,24 +18,18 @@ from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
-from primus_scale.evaluate.lead import headline_k
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
 from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, render_files
-from primus_scale.evaluate.results import SCHEMA, arms_of, format_table
+from primus_scale.evaluate.results import SCHEMA, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
 from primus_scale.evaluate.without_labels import format_without_labels, run_without_labels
-from primus_scale.monitor.drawing import as_pixels
-from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.page import explain_failed_page
-from primus_scale.monitor.pictures import confusion_chart
-from primus_scale.storage.files import check_writable, explain_failed_write, write_atomically
+from primus_scale.storage.files import check_writable, write_atomically
 from primus_scale.storage.foreign import parse_json
 from primus_scale.storage.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
-TRAINING_SUMMARY = "train.json"  # the trainer's
-SUMMARY_FILE = "summary.json"
 FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are written
 
 
@@ -52,6 +44,7 @@ def evaluate(
     may_share: Collection[str] = (),
     augment: Sequence[AugmentOp] = DEFAULT_AUGMENT,
     pretraining_seed: int = 0,
+    pretraining_s: float | None = None,
     finished_file: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder in ``encoder_dir`` on labelled windows of people never seen.
@@ -59,17 +52,16 @@ def evaluate(
     test_people: None: ``data_url`` has the shard folders ``label`` and ``test``; otherwise it is a
     shard folder, of whose people this share is tested, drawn by ``split_seed`` as ``shards split``
     does. may_share: what labels and test may have in common (``splits.words.KINDS``).
-    augment: operations of the trained arms; by default those of a default pretraining run.
+    augment: of the trained arms; by default that of a default run. pretraining_s: for the report.
     finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
     default a file in ``out_dir``, which is deleted when the results are written.
 
-    Prints progress and the table, writes ``few_shot.json`` and ``report.html`` into ``out_dir``,
-    and returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
+    Prints progress and the table, writes ``few_shot.json`` and the report into ``out_dir``, and
+    returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
-    data_url = parse_place(data_url)
-    card = read_card(encoder_dir)
+    data_url, card = parse_place(data_url), read_card(encoder_dir)
     encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
     check_writable(Path(out_dir))
     task = load_task(
@@ -95,10 +87,10 @@ def evaluate(
         finished=FinishedWork(Path(finished_file or own_file)),
     )
     results |= without_labels
-    _add_descriptions(results, card, task, config, augment)
+    _add_descriptions(results, card, task, config, augment, pretraining_s)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
-    print("\n".join([format_table(results), *format_without_labels(results)]))
+    print(format_table(results), *format_without_labels(results), sep="\n")
     print(f"report   {Path(out_dir) / PAGE_FILE}")
     return results
 
@@ -109,6 +101,7 @@ def _add_descriptions(
     task: FewShotTask,
     config: FewShotConfig,
     augment: Sequence[AugmentOp],
+    pretraining_s: float | None,
 ) -> None:
     results["encoder"] = {
         "name": card.encoder.name,
@@ -120,6 +113,7 @@ def _add_descriptions(
     results["data"] = task.data
     results["augment"] = [op.model_dump(mode="json") for op in augment]
     for run in results["runs"]:
+        run["cost"]["pretraining_s"] = pretraining_s
         run["audit"] = task.found.as_dict()["shared"]
         run["pretrained_people"] = task.pretrained_people
 
@@ -155,37 +149,6 @@ def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
     return Path(out_dir) / RESULTS_FILE
 
 
-def write_summary(run_dir: str | Path, results: Mapping[str, Any]) -> Path:
-    """Join a run's ``train.json`` and its few-shot accuracies into ``summary.json``.
-
-    Keys: ``losses``, ``windows_per_s``, ``retrieval``, ``few_shot`` {k: {arm: {mean, low, high}}}.
-    Raises FileNotFoundError where the training has not finished.
-    """
-    trained = _read_training_summary(run_dir)
-    few_shot = {
-        k: {arm: {key: row[arm][key] for key in ("mean", "low", "high")} for arm in row}
-        for k, row in results["few_shot"].items()
-    }
-    path = Path(run_dir) / SUMMARY_FILE
-    write_atomically(path, json.dumps({**trained, "few_shot": few_shot}, indent=1) + "\n")
-    return path
-
-
-def log_confusion(run_dir: str | Path, results: Mapping[str, Any]) -> None:
-    """Add the confusion matrices of the report to a run's TensorBoard pictures, at its last step.
-
-    Tags ``confusion/ARM``. Raises FileNotFoundError where the training has not finished.
-    """
-    last_step = _read_training_summary(run_dir)["steps"]
-    k, folder = headline_k(results), Path(run_dir) / LOG_FOLDER
-    with explain_failed_write(folder), SummaryWriter(str(folder)) as writer:
-        arms = arms_of(results)
-        for arm, counts in results["confusion"][k].items():
-            title = f"{arms[arm].title}, k = {k}"
-            picture = as_pixels(confusion_chart(np.array(counts), results["classes"], title))
-            writer.add_image(f"confusion/{arm}", picture, last_step, dataformats="HWC")
-
-
 def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.Module:
     """An encoder of the card's architecture with new weights.
 
@@ -208,16 +171,6 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
     for name, buffer in encoder.named_buffers():
         buffer.copy_(pretrained.get_buffer(name))
     return encoder
-
-
-def _read_training_summary(run_dir: str | Path) -> dict[str, Any]:
-    path = Path(run_dir) / TRAINING_SUMMARY
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the training run has not finished")
-    summary = parse_json(path.read_bytes(), str(path))
-    if not isinstance(summary, dict) or not isinstance(summary.get("steps"), int):
-        raise ValueError(f"{path} is no summary of a training run; run the training command again")
-    return summary
 
 
 def _read_results(path: Path) -> dict[str, Any]:

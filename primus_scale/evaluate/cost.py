@@ -1,7 +1,9 @@
 """What the figures of a few-shot report cost, in seconds, where the results tell it.
 
-A run tells it in ``cost``: ``pretraining_s``, None where it is not known, and ``fitting_s``
-{k: {arm: seconds}} of choosing a setting and of all draws.
+A run tells it in ``cost``: ``pretraining_s``, None or absent where it is not known, and
+``fitting_s`` {k: {arm: seconds or None}} of choosing a setting and of all draws. Features are
+computed when they are first needed, so what they took is in the first k, in the first arm that uses
+them.
 """
 
 from __future__ import annotations
@@ -25,11 +27,22 @@ def fitting_seconds(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     for run in results["runs"]:
         for k, row in run.get("cost", {}).get("fitting_s", {}).items():
             for arm, seconds in row.items():
-                found.setdefault(k, {}).setdefault(arm, []).append(seconds)
+                if seconds is not None:
+                    found.setdefault(k, {}).setdefault(arm, []).append(seconds)
     return {
         k: {arm: float(np.mean(of_runs)) for arm, of_runs in row.items()}
         for k, row in found.items()
     }
+
+
+def total_fitting_seconds(results: Mapping[str, Any]) -> dict[str, float]:
+    """By arm what it took for every k together; without arms for which that is not known."""
+    fitting, total = fitting_seconds(results), {}
+    for arm in {arm for row in results["few_shot"].values() for arm in row}:
+        columns = [k for k, row in results["few_shot"].items() if arm in row]
+        if all(arm in fitting.get(k, {}) for k in columns):
+            total[arm] = sum(fitting[k][arm] for k in columns)
+    return total
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,15 +1,17 @@
 """Finished work of evaluations, in a file, so that an interrupted evaluation can continue.
 
-Each line is a piece of work: a JSON object with ``key`` and ``value``. The key is a digest of
-everything that the piece depends on. So work with other settings, data or weights is never used,
-and evaluations that have work in common (the same arm on the same labels) may share a file.
+Each line is a piece of work: a JSON object with ``key``, ``value`` and the ``seconds`` that it
+took. The key is a digest of everything that the piece depends on. So work with other settings, data
+or weights is never used, and evaluations that have work in common (the same arm on the same labels)
+may share a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ class FinishedWork:
         """Read the file; incomplete lines, which a kill may leave, are ignored."""
         self._path = path
         self._values: dict[str, Any] = {}
+        self._seconds: dict[str, float] = {}
         self._lacks_newline = False
         if path is not None and path.is_file():
             content = path.read_bytes()
@@ -35,6 +38,7 @@ class FinishedWork:
                 try:
                     entry = json.loads(line)
                     self._values[entry["key"]] = entry["value"]
+                    self._seconds[entry["key"]] = float(entry["seconds"])
                 except (ValueError, TypeError, KeyError, RecursionError):
                     continue
 
@@ -44,14 +48,23 @@ class FinishedWork:
         The value must be valid JSON. Raises OSError naming the file where it cannot be written.
         """
         if key not in self._values:
+            started = time.monotonic()
             self._values[key] = work()
+            self._seconds[key] = round(time.monotonic() - started, 4)
             self._keep(key)
         return self._values[key]
+
+    def seconds(self, keys: Iterable[str]) -> float | None:
+        """What pieces of work took together, each once; None where that of one is not known."""
+        found = [self._seconds.get(key) for key in set(keys)]
+        known = [one for one in found if one is not None]
+        return sum(known) if len(known) == len(found) else None
 
     def _keep(self, key: str) -> None:
         if self._path is None:
             return
-        line = json.dumps({"key": key, "value": self._values[key]}) + "\n"
+        entry = {"key": key, "value": self._values[key], "seconds": self._seconds[key]}
+        line = json.dumps(entry) + "\n"
         # One write for the line, since another evaluation may append to the file at the same time.
         data = ("\n" * self._lacks_newline + line).encode()
         with explain_failed_write(self._path), self._path.open("ab", buffering=0) as file:

@@ -67,9 +67,8 @@ def run_few_shot(
     of the same architecture with new weights from a seed. split (of people), pretraining_seed:
     identify this run among runs that are pooled. Another pretraining seed gives the arms other
     fresh weights, but the same labels. may_share: what both sides may have (``check_sides``).
-    report: called with lines of progress. finished: keeps chosen settings and measured draws; those
-    that it holds already are not computed again. Raises ValueError where the two sides make no task
-    (``check_sides``) or an arm cannot be computed.
+    report: called with lines of progress. finished: keeps settings and draws; what it holds already
+    is not computed again. Raises ValueError where the two sides make no task, or an arm fails.
     """
     check_sides(label, test, may_share)
     all_k = possible_labels(label, config.k, report)
@@ -78,6 +77,7 @@ def run_few_shot(
     marks = {"split": split, "pretraining_seed": pretraining_seed}
     records: list[dict[str, Any]] = []
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
+    cost: dict[str, dict[str, float | None]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
     arms = build_arms(windows, pretrained, fresh, augment, config, seed, report)
     keys = _identities(arms, seed, label, test, pretrained, fresh, augment, config)
@@ -90,22 +90,17 @@ def run_few_shot(
             if arm.trains:  # its trials take minutes
                 report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
             measure = partial(_measure_draw, arm, setting, label, test, k, config.seed, seed)
-            tested = [
-                finished.get(digest(key, *parts), partial(measure, draw))
-                for draw, parts in enumerate(_draw_keys(arm, k, config, seed))
-            ]
-            mean = np.mean([record["accuracy"] for record in tested])
+            draws = [digest(key, *parts) for parts in _draw_keys(arm, k, config, seed)]
+            tested = [finished.get(one, partial(measure, draw)) for draw, one in enumerate(draws)]
+            mean = 100 * np.mean([record["accuracy"] for record in tested])
             seconds = time.monotonic() - started
-            report(f"k={k:<4} {name:<21} accuracy {100 * mean:5.1f} %  ({seconds:.1f} s)")
+            report(f"k={k:<4} {name:<21} accuracy {mean:5.1f} %  ({seconds:.1f} s)")
             settings[str(k)][name] = setting
+            cost[str(k)][name] = finished.seconds([key, *draws])
             for draw, record in enumerate(tested):
                 records.append({**marks, "k": str(k), "arm": name, **record, "draw": draw})
-    run = {
-        **marks,
-        **_describe_sides(label, test),
-        "settings": settings,
-        "computation": describe_computation(device),
-    }
+    run = {**marks, **_describe_sides(label, test), "settings": settings}
+    run |= {"cost": {"fitting_s": cost}, "computation": describe_computation(device)}
     return assemble([run], records, classes=label.classes, protocol=config.model_dump(mode="json"))
 
 

@@ -16,7 +16,7 @@ from primus_scale.config import Config
 from primus_scale.config_file import load_config
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.encoders.card import read_card
-from primus_scale.evaluate import evaluate, log_confusion, write_summary
+from primus_scale.evaluate import evaluate_run, pretraining_seconds_of
 from primus_scale.monitor.provenance import describe_environment, describe_hardware
 from primus_scale.storage.folder import Folder
 from primus_scale.study.plan import Trial, data_of, own_settings, variant_file
@@ -70,24 +70,18 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
     trained_mb, start = peak_memory_mb(), time.monotonic()
     results: dict[str, Any] = {}
     if place.few_shot is not None:
-        results = evaluate(
-            run / ENCODER_FOLDER,
+        results = evaluate_run(
+            run,
             place.few_shot,
-            config.few_shot,
+            config,
             run / "few_shot",
-            augment=config.augment,
-            pretraining_seed=config.seed,
             finished_file=place.out / f"split{trial.split}" / FINISHED_FILE,
         )
-        log_confusion(run, results)
-        write_summary(run, results)
     training = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
-    speed = training["windows_per_s"]
     cost = {
-        # Of all steps at the usual speed: an interruption is no cost of the variant.
-        "pretraining_s": training["steps"] * config.train.batch / speed if speed else None,
+        "pretraining_s": pretraining_seconds_of(run, config.train.batch),
         "evaluation_s": time.monotonic() - start if results else None,
-        "windows_per_s": speed,
+        "windows_per_s": training["windows_per_s"],
         "peak_memory_mb": trained_mb,
         "ranks": config.launch.workers,
     }

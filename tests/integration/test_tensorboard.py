@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from primus_scale.evaluate import log_confusion
+from primus_scale.evaluate import log_few_shot
 from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.objective.terms import TERMS
@@ -49,8 +50,13 @@ def train(folder: Path) -> Path:
 def evaluate(output: Path) -> None:
     """What ``primus-scale evaluate --run`` adds, with made-up results."""
     confusion = {arm: [[3, 1], [0, 4]] for arm in ARMS}
-    results = {"classes": ["sit", "walk"], "few_shot": {"5": {}}, "confusion": {"5": confusion}}
-    log_confusion(output, results)
+    results = {
+        "classes": ["sit", "walk"],
+        "few_shot": {"5": {arm: {"mean": 0.75} for arm in ARMS}},
+        "paired": {"5": {}},
+        "confusion": {"5": confusion},
+    }
+    log_few_shot(output, results, {"optimizer": {"lr": 0.5}})
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +175,14 @@ def test_pictures_are_there(server):
         assert entry["step"] == step
         picture = fetch(f"{server}/data/plugin/images/individualImage?{entry['query']}")
         assert picture.startswith(PNG_HEAD)
+
+
+def test_settings_stand_beside_few_shot_figures_so_that_runs_compare(server):
+    asked = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS"]}
+    asked |= {"colParams": [], "startIndex": 0, "sliceSize": 10}
+    query = urllib.parse.quote(json.dumps(asked))
+    answer = fetch_json(f"{server}/data/plugin/hparams/session_groups?request={query}")
+    (group,) = answer["sessionGroups"]
+    assert group["hparams"] == {"optimizer/lr": 0.5}
+    values = {one["name"]["tag"]: one["value"] for one in group["metricValues"]}
+    assert values["few_shot/accuracy/pretrained/k=5"] == pytest.approx(75)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from primus_scale.config import EncoderConfig, FewShotConfig
 from primus_scale.encoders import build_encoder
@@ -12,7 +13,7 @@ from primus_scale.encoders.calibration import Calibration, FeatureCalibration
 from primus_scale.encoders.card import CalibrationCard, describe_encoder, read_card
 from primus_scale.encoders.export import save_encoder
 from primus_scale.encoders.pretrained import load_encoder
-from primus_scale.evaluate import command, evaluate, log_confusion, pool_reports, write_summary
+from primus_scale.evaluate import command, evaluate, log_few_shot, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
@@ -84,19 +85,25 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     written = sorted(path.name for path in tmp_path.iterdir())
     assert written == ["few_shot.json", "report.html", "report.md", "report_figures"]
 
-    for use in (write_summary, log_confusion):
+    for use, more in ((write_summary, ()), (log_few_shot, ({},))):
         with pytest.raises(FileNotFoundError, match="has not finished"):
-            use(tmp_path, results)
+            use(tmp_path, results, *more)
     trained = {"losses": {}, "windows_per_s": 1.0, "retrieval": {}, "steps": 3}
     (tmp_path / "train.json").write_text(json.dumps(trained), encoding="utf-8")
     summary = json.loads(write_summary(tmp_path, results).read_text(encoding="utf-8"))
     assert summary["few_shot"]["2"]["scratch"].keys() == {"mean", "low", "high"}
     assert summary["windows_per_s"] == 1.0
 
-    log_confusion(tmp_path, results)
+    log_few_shot(tmp_path, results, {"optimizer": {"lr": 0.5}})
     board = EventAccumulator(str(tmp_path / LOG_FOLDER)).Reload()
     assert set(board.Tags()["images"]) == {f"confusion/{arm}" for arm in CONFIG.arms}
     assert board.Images("confusion/features")[0].step == 3
+    (accuracy,) = board.Scalars("few_shot/accuracy/pretrained/k=2")
+    assert accuracy.step == 3
+    assert accuracy.value == pytest.approx(100 * results["few_shot"]["2"]["pretrained"]["mean"])
+    logged = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    started = HParamsPluginData.FromString(logged).session_start_info
+    assert started.hparams["optimizer/lr"].number_value == 0.5
 
     other = {**results, "runs": [{**results["runs"][0], "split": 3}]}
     other["records"] = [{**record, "split": 3} for record in results["records"]]

@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +21,18 @@ def test_finished_work_is_kept_and_not_done_again(tmp_path):
     assert again.get("b", lambda: 3) == 3
     assert again.get("b", undone) == 3
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b"]
+
+
+def test_finished_work_tells_what_it_took_when_it_was_done(tmp_path):
+    path = tmp_path / "finished.jsonl"
+    FinishedWork(path).get("a", lambda: time.sleep(0.05))
+    again = FinishedWork(path)
+    again.get("b", lambda: time.sleep(0.02))
+    assert 0.07 <= again.seconds(["a", "b", "a"]) < 5
+    assert again.seconds(["a", "c"]) is None
+    path.write_text('{"key": "d", "value": 1}\n', encoding="utf-8")  # of an earlier version
+    assert FinishedWork(path).get("d", undone) == 1
+    assert FinishedWork(path).seconds(["d"]) is None
 
 
 @pytest.mark.parametrize("end", [b'{"key": "b", "val', b"\xff\xfe", b'{"key": "b"}\n', b"[1]\n"])

@@ -95,12 +95,16 @@ def test_the_lead_says_what_helped_by_how_much_on_whom_how_sure_and_at_what_cost
     helped, sure, cost = lead(results)
     gain = results["paired"]["5"]["pretrained"]["random"]
     best = f"{100 * gain['mean']:+.1f} points [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-    assert helped.head == ("Pretraining helped" if gain["low"] > 0 else "No gain is shown")
+    assert helped.head == (
+        "Pretraining helped" if gain["low"] > 0 else "No gain by pretraining is shown"
+    )
     assert f"{best} against the best of 4 baselines, " in helped.text
     assert "of the windows of 4 people never seen (set, synthetic)" in helped.text
     assert "4 people, 1 split, 1 pretraining seed, 2 draws of labels" in sure.text
     assert "4 of 4 people gain over that baseline" in sure.text
-    assert cost.text.startswith("pretraining took 4.0 min; choosing and fitting at k = 5 0.5 s")
+    assert cost.text.startswith(
+        "pretraining took 4.0 min; pretrained, frozen + linear took 3 s for every k and draw, "
+    )
 
 
 def test_a_lead_claims_no_gain_that_is_none() -> None:
