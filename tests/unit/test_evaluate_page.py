@@ -17,7 +17,7 @@ from tests.browser import measure_page
 CLASSES = ("lying", "walking upstairs", "a|b *c* <i>")
 ARMS = {"pretrained": 8, "scratch": 6, "random": 6, "features": 5, "minirocket": 3}  # right of 10
 PEOPLE = ("set/p1", "set/p2", "set/p3", "set/p4")
-COLUMNS = ("1", "5", "10", "50", "100", "all")
+COLUMNS = ("1", "2", "5", "10", "50", "100", "500", "all")
 SETTING = {"strength": 0.1, "scaling": "none"}
 
 
