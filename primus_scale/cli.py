@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from primus_scale.splits.commands import add_audit_split, add_may_share
 from primus_scale.stopping import (
     INTERRUPTED,
     end_silently,
@@ -151,6 +150,8 @@ def build_parser() -> Parser:
     """The whole command with every subcommand, those of other packages included."""
     from importlib.metadata import entry_points, version
 
+    from primus_scale.splits.commands import add_audit_split
+
     parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
     parser.set_defaults(interrupted="nothing was written; start it again")
     parser.add_argument(
@@ -206,6 +207,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 def _add_evaluate(commands: Any) -> None:
     from primus_scale.config import FewShotConfig
+    from primus_scale.splits.commands import add_may_share
 
     parser = commands.add_parser(
         "evaluate",

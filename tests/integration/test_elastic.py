@@ -94,7 +94,8 @@ def test_global_batches_are_those_of_the_straight_run(folder: Path, name: str) -
 def test_losses_are_those_of_the_straight_run(folder: Path, name: str) -> None:
     expected = losses(straight(folder, name))
     assert len(expected) == WHOLE
-    assert losses(folder / name) == pytest.approx(expected, rel=1e-3)
+    # bf16 has three digits, and other batches are summed in another order
+    assert losses(folder / name) == pytest.approx(expected, rel=2e-2 if "bf16" in name else 1e-3)
     assert losses(folder / name)[-1] != losses(folder / name)[HALF - 1]
 
 

@@ -20,6 +20,9 @@ from primus_scale.encoders.calibration import CalibrationKind, FeatureCalibratio
 from primus_scale.encoders.card import CalibrationCard, describe_encoder, read_card
 from primus_scale.encoders.export import save_encoder
 from primus_scale.encoders.pretrained import load_encoder
+from primus_scale.signal.array_windows import resample
+from primus_scale.signal.units import DEGREE, GRAVITY
+from tests.encoder_factory import motion
 
 TEACHERS = {
     "video": {"dim": 48, "key": "k1", "space": "s1", "teacher": "efficientnet-lite0"},
@@ -309,7 +312,12 @@ def test_documented_use_of_an_encoder(tmp_path: Path, monkeypatch: pytest.Monkey
     page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    names = {"imu": torch.randn(3, 6, 250)}
+    array = motion(100.0, 20.0)
+    array /= [GRAVITY] * 3 + [DEGREE] * 3
+    names = {"array": array}
+    exec(snippet, names)
     with torch.no_grad():
-        exec(snippet, names)
-        torch.testing.assert_close(names["features"], encoder(names["imu"]).features)
+        windows = resample(motion(100.0, 20.0), 100.0, 50.0).T.reshape(6, 4, 250)
+        expected = encoder(torch.from_numpy(windows).transpose(0, 1)).features
+    torch.testing.assert_close(torch.from_numpy(names["out"].features), expected)
+    assert names["out"].start_s.tolist() == [0.0, 5.0, 10.0, 15.0]
