@@ -6,6 +6,7 @@ them. Each task is audited: what its sides share, and who of its people was in t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class FewShotTask:
 
     found: what they share. pretrained_people: by side how many of its people were in the
     pretraining data, with ``complete``, whether all of that data names its people; None: none of it
-    does. split: the number of the split of people. data: a description for the report.
+    does. split: the number of the split of people; made from the tested people's names where the
+    data have none. data: a description for the report.
     """
 
     label: LabelledWindows
@@ -132,8 +134,14 @@ def _two_folders(data_url: str, card: EncoderCard) -> tuple[list[_Side], list[st
     for name in (LABEL, TEST):
         loaded = _load(f"{data_url}/{name}", card, data_url)
         sides.append(_Side(name, loaded, np.flatnonzero(loaded.label.numpy() != NO_LABEL)))
-    index = sides[0].loaded.shard_set.index
-    return sides, list(sides[0].loaded.labels), int(index.provenance.get("split", 0))
+    number = sides[0].loaded.shard_set.index.provenance.get("split")
+    split = _number_of(sides[1].people(())) if number is None else int(number)
+    return sides, list(sides[0].loaded.labels), split
+
+
+def _number_of(people: Collection[str]) -> int:
+    """A number for a split that has none, from who is tested, so that splits can be pooled."""
+    return zlib.crc32("\x1f".join(sorted(set(people))).encode("utf-8"))
 
 
 def _divided(

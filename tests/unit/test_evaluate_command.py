@@ -15,6 +15,7 @@ from primus_scale.encoders.export import save_encoder
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate import command, evaluate, log_few_shot, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
+from primus_scale.evaluate.task import load_task
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
 from shards.write.writer import WindowShardWriter
@@ -42,9 +43,11 @@ def export(folder: Path, samples: int = SAMPLES) -> Path:
     return folder
 
 
-def write_side(folder: Path, people: range, classes: tuple[str, ...] = CLASSES) -> None:
+def write_side(
+    folder: Path, people: range, classes: tuple[str, ...] = CLASSES, split: int | None = 2
+) -> None:
     side = make_side(people, windows_each=3)
-    provenance = {"split": 2, "datasets": {"sines": NOTE}}
+    provenance = {"datasets": {"sines": NOTE}, **({} if split is None else {"split": split})}
     with WindowShardWriter(str(folder), rate_hz=RATE_HZ, provenance=provenance) as writer:
         for number, imu in enumerate(side.imu.numpy()):
             label = classes[side.label[number]] if number % 9 != 8 else None
@@ -70,6 +73,16 @@ def task(tmp_path_factory) -> Path:
     write_side(folder / "test", range(10, 12))
     export(folder / "encoder")
     return folder
+
+
+def test_splits_without_a_number_are_told_apart_by_who_is_tested(task, tmp_path):
+    card, found = read_card(task / "encoder"), []
+    for number, tested in enumerate((range(10, 12), range(12, 14), range(10, 12))):
+        folder = tmp_path / str(number)
+        write_side(folder / "label", range(4), split=None)
+        write_side(folder / "test", tested, split=None)
+        found.append(load_task(str(folder), card, report=lambda _line: None).split)
+    assert found[0] == found[2] != found[1]
 
 
 def test_results_and_report_are_written(task, tmp_path, capsys):
