@@ -89,6 +89,7 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
         ("few_shot_second.json.gz", ("docs/results.md",)),
         ("few_shot_third.json.gz", ("README.md", "docs/results.md")),
         ("few_shot_third_unseen.json.gz", ("docs/results.md",)),
+        ("few_shot_watch.json.gz", ("docs/results.md",)),
     ],
 )
 def test_documented_figures_are_those_of_the_committed_answers(
