@@ -375,9 +375,30 @@ FAULTS = (
     Fault(
         "evaluation: people on both sides",
         "primus_scale/evaluate/draws.py",
-        "set(label.people) & set(test.people)",
-        "set(label.people) & set()",
+        'Spans("label/", label.person), Spans("test/", test.person)',
+        'Spans("label/", label.person[:0]), Spans("test/", test.person)',
         f"{UNIT}evaluate_protocol.py::test_people_on_both_sides_are_refused",
+    ),
+    Fault(
+        "evaluation: a lucky setting is taken",
+        "primus_scale/evaluate/arms.py",
+        "gain.mean(axis=1) > error",
+        "gain.mean(axis=1) > 0",
+        f"{UNIT}evaluate_arms.py::test_the_usual_setting_stays_unless_another_is_clearly_better",
+    ),
+    Fault(
+        "encode: a unit's factor is lost",
+        "primus_scale/encoders/pretrained.py",
+        "signal * unit_factors(given)[:, None]",
+        "signal * 1.0",
+        f"{UNIT}encode.py::test_features_are_those_of_the_shard_path",
+    ),
+    Fault(
+        "encode: columns in the array's order",
+        "primus_scale/encoders/array_input.py",
+        "return [names.index(name) for name in wanted]",
+        "return list(range(len(wanted)))",
+        f"{UNIT}encode.py::test_layouts_are_equal",
     ),
     Fault(
         "regression: each rank's mean is over its own rows",
