@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from typing import Any
 
 from primus_scale.stopping import loading
@@ -41,6 +42,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ModuleNotFoundError(
+            "Parquet files need pyarrow, which is not installed: "
+            "pip install 'primus-scale[ingest]'",
+            name="pyarrow",
+        )
     with loading():
         from primus_scale.encoders.pretrained import load_encoder
         from primus_scale.storage.urls import parse_local

@@ -8,6 +8,7 @@ encoder's card, and what was measured (parity with torch, bytes, latency).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -55,7 +56,7 @@ def export_onnx(
     Raises ModuleNotFoundError where the extra ``onnx`` is not installed; ValueError where the
     encoder cannot be exported, there are no windows, or the float32 file differs from torch.
     """
-    import onnxruntime  # noqa: F401 - first, so that a missing extra is told before the work
+    _check_installed()
 
     name = encoder.spec.config.name
     if name not in EXPORTABLE:
@@ -89,6 +90,17 @@ def export_onnx(
     about = {"card": encoder.card.model_dump(mode="json"), "onnx": measured}
     out.with_name(f"{out.name}.json").write_text(json.dumps(about, indent=2) + "\n")
     return measured
+
+
+def _check_installed() -> None:
+    """Tell of a missing extra before the work."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"ONNX files need {package}, which is not installed: "
+                "pip install 'primus-scale[onnx]'",
+                name=package,
+            )
 
 
 def _write_graph(encoder: PretrainedEncoder, path: Path, windows: np.ndarray) -> None:

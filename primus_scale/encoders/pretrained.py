@@ -184,7 +184,9 @@ class PretrainedEncoder(ImuEncoder):
 
     def _check_units(self, signal: np.ndarray, rate_hz: float, units: tuple[str, ...]) -> None:
         """ValueError where accelerometer or gyroscope of ``(w, C, n)`` cannot be in these units."""
-        rows = signal.transpose(0, 2, 1).reshape(-1, signal.shape[1])
+        whole = signal[np.isfinite(signal).all(axis=(1, 2))]
+        # A window with gaps tells nothing beside whole ones; one recording is read around its gaps.
+        rows = (whole if len(whole) else signal).transpose(0, 2, 1).reshape(-1, signal.shape[1])
         rows = rows[np.isfinite(rows).all(axis=1)]
         if not len(rows):
             raise ValueError("the array holds no row without NaN; check its columns")
@@ -255,20 +257,25 @@ def find_export(directory: str | Path) -> Path:
     return directory
 
 
+def build_encoder_of(card: EncoderCard) -> ImuEncoder:
+    """An encoder of the card's architecture with fresh weights, for standardised channels."""
+    return build_encoder(
+        card.encoder,
+        channels=len(card.channels),
+        samples=card.window_samples,
+        rate_hz=card.rate_hz,
+        teacher_dims={modality: teacher.dim for modality, teacher in card.teachers.items()},
+        shared=card.shared_head,
+        near=card.near_head,
+        mean=(0.0,) * len(card.channels),
+        std=(1.0,) * len(card.channels),
+    )
+
+
 def _empty_encoder(card: EncoderCard) -> PretrainedEncoder:
     """The card's encoder without memory for its weights; mean and std are among the weights."""
     with torch.device("meta"):
-        encoder = build_encoder(
-            card.encoder,
-            channels=len(card.channels),
-            samples=card.window_samples,
-            rate_hz=card.rate_hz,
-            teacher_dims={modality: teacher.dim for modality, teacher in card.teachers.items()},
-            shared=card.shared_head,
-            near=card.near_head,
-            mean=(0.0,) * len(card.channels),
-            std=(1.0,) * len(card.channels),
-        )
+        encoder = build_encoder_of(card)
         made = card.calibration
         if made.kind != "none":
             encoder.calibration = FeatureCalibration(made.features, made.kind)

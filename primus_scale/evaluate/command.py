@@ -13,10 +13,9 @@ from torch import nn
 
 from primus_scale.augment import build_augment
 from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
-from primus_scale.encoders import build_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard, read_card
-from primus_scale.encoders.pretrained import load_encoder
+from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
@@ -157,17 +156,7 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = build_encoder(
-            card.encoder,
-            channels=len(card.channels),
-            samples=card.window_samples,
-            rate_hz=card.rate_hz,
-            teacher_dims={name: teacher.dim for name, teacher in card.teachers.items()},
-            shared=card.shared_head,
-            near=card.near_head,
-            mean=(0.0,) * len(card.channels),
-            std=(1.0,) * len(card.channels),
-        )
+        encoder = build_encoder_of(card)
     for name, buffer in encoder.named_buffers():
         buffer.copy_(pretrained.get_buffer(name))
     return encoder
