@@ -40,7 +40,7 @@ setup(
         "primus_scale": ["py.typed"],
         "primus_scale.evaluate": ["templates/*.html", "templates/*.md"],
         "primus_scale.monitor": ["templates/*.html"],
-        "primus_scale.study": ["templates/*.html"],
+        "primus_scale.study": ["templates/*.html", "templates/*.md"],
         "shards.card": ["templates/*.html"],
     },
     install_requires=CORE,

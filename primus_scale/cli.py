@@ -3,6 +3,7 @@
     primus-scale shards build|embed|verify     raw data to packed shards   (package ``shards``)
     primus-scale pretrain                      packed shards to an encoder
     primus-scale evaluate                      an encoder to a few-shot report
+    primus-scale report                        reports anew, from their results
     primus-scale audit-split                   what labels and test have in common
     primus-scale export | import-weights       checkpoints to exported encoders
 
@@ -27,8 +28,6 @@ from primus_scale.stopping import (
 )
 
 if TYPE_CHECKING:  # these and others are imported once Ctrl-C is heard
-    from pathlib import Path
-
     from primus_scale.config import ConfigModel
 
 COMMAND_GROUP = "primus_scale.commands"
@@ -151,6 +150,7 @@ def build_parser() -> Parser:
     from importlib.metadata import entry_points, version
 
     from primus_scale.splits.commands import add_audit_split
+    from primus_scale.study.commands import add_report
 
     parser = Parser(prog="primus-scale", description="Pretrain IMU encoders with PRIMUS, at scale.")
     parser.set_defaults(interrupted="nothing was written; start it again")
@@ -162,6 +162,7 @@ def build_parser() -> Parser:
         entry.load()(commands)
     _add_pretrain(commands)
     _add_evaluate(commands)
+    add_report(commands)
     add_audit_split(commands)
     _add_export(commands)
     _add_import_weights(commands)
@@ -287,7 +288,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
         encoder = parse_local(args.encoder)
-        out = _report_folder(encoder) if args.out is None else parse_local(args.out)
+        beside = encoder.absolute().parent / "few_shot"
+        out = beside if args.out is None else parse_local(args.out)
         evaluate(encoder, args.data, settings, out, **choices)
         return 0
     run_dir = parse_local(args.run_dir)
@@ -301,10 +303,6 @@ def _evaluate(args: argparse.Namespace) -> int:
         **choices,
     )
     return 0
-
-
-def _report_folder(encoder: Path) -> Path:
-    return encoder.absolute().parent / "few_shot"
 
 
 def _add_export(commands: Any) -> None:

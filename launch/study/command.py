@@ -62,9 +62,8 @@ def _run(args: argparse.Namespace) -> int:
         from primus_scale.storage.urls import parse_local
         from primus_scale.study.study_file import choose_part, read_study
 
-    file = Path(args.study)
-    study = choose_part(read_study(file), args.variants, args.splits, args.seeds)
-    return run_study(study, file.stem, parse_local(args.out), args.jobs, args.overrides)
+    study = choose_part(read_study(Path(args.study)), args.variants, args.splits, args.seeds)
+    return run_study(study, parse_local(args.out), args.jobs, args.overrides)
 
 
 def _add_status(steps: Any) -> None:

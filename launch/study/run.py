@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,21 +10,17 @@ from launch.study.data import packing_order, prepare_data
 from primus_scale.config_file import load_config
 from primus_scale.distributed.run_lock import RunLock
 from primus_scale.storage.files import check_writable
-from primus_scale.study.page import write_page
 from primus_scale.study.plan import PLAN_FILE, Trial, plan_trials, write_plan, write_variants
 from primus_scale.study.records import read_records
-from primus_scale.study.status import failed_trials
-from primus_scale.study.study_file import Study
-from primus_scale.study.tables import pool_variants, write_costs, write_tables
+from primus_scale.study.report import report_study
+from primus_scale.study.study_file import Study, write_study
 from primus_scale.study.trial import place_trial, trial_config
 
 
-def run_study(
-    study: Study, name: str, out: Path, jobs: int | None, overrides: Sequence[str]
-) -> int:
+def run_study(study: Study, out: Path, jobs: int | None, overrides: Sequence[str]) -> int:
     """Do what is left of a study in the folder ``out``; 0, or 1 where trials failed.
 
-    name: of the study, on its page. jobs: trials at a time. overrides: settings of all variants.
+    jobs: trials at a time. overrides: settings of all variants.
     Raises ValueError or OSError where study, configuration or data are wrong, before any trial
     starts.
     """
@@ -36,7 +31,7 @@ def run_study(
     try:
         trials = plan_trials(study)
         _run_trials(study, out, trials, jobs, overrides)
-        return _report(study, out, trials, name)
+        return report_study(study, out, trials)
     finally:
         lock.release()
 
@@ -47,6 +42,7 @@ def _run_trials(
     """Write the plan, prepare the data, and do the trials that have no results yet."""
     configs = write_variants(study, out, overrides)
     write_plan(study, trials, configs, out)
+    write_study(study, out)
     finished = read_records(out)
     left = [trial for trial in trials if trial.id not in finished]
     print(f"plan     {out / PLAN_FILE}: {len(trials)} trials, {len(left)} to do", flush=True)
@@ -61,20 +57,3 @@ def _run_trials(
     places = [place_trial(study, trial, out) for trial in left]
     work = [Work(place, trial_config(place, tuple(overrides))) for place in places]
     tune_trials(out, work, len(trials), jobs)
-
-
-def _report(study: Study, out: Path, trials: Sequence[Trial], name: str) -> int:
-    """Write tables and page of what is finished, and list what failed."""
-    records = {t.id: record for t in trials if (record := read_records(out).get(t.id))}
-    failed = {
-        trial: error for trial, error in failed_trials(out, trials).items() if trial not in records
-    }
-    evaluated = [trial for trial in trials if trial.id in records and study.evaluate]
-    pooled = pool_variants(out, evaluated)
-    write_costs(out, records)
-    print(write_tables(out, pooled, study.compared_with, failed), flush=True)
-    page = write_page(out, name, pooled, records, failed, study.compared_with)
-    print(f"page     {page}")
-    for trial, error in failed.items():
-        print(f"failed   {trial}: {error}", file=sys.stderr)
-    return 1 if failed else 0

@@ -1,7 +1,6 @@
 """The charts of the few-shot report, drawn by matplotlib as SVG without a display.
 
-Each is drawn in two widths, in inches: ``WIDE`` for screens and print, ``NARROW`` for phones, where
-a wide chart would be too small to read.
+Each is drawn in two widths (``drawing.two_widths``).
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from matplotlib.lines import Line2D
 from primus_scale.evaluate.arm_table import ArmEntry, pairs_of
 from primus_scale.evaluate.people import accuracy_of_people
 from primus_scale.evaluate.results import arms_of, format_interval
-from primus_scale.monitor.drawing import shown
+from primus_scale.monitor.drawing import WIDE, shown
 
-WIDE, NARROW = 9.6, 3.8
 ARM_OFFSET = 0.05  # horizontal distance of the arms at one k, so that their bars do not overlap
 _ROW = 0.19  # height of a row of the forest plot
 _STRIP = 0.5  # height of an arm's strip of people

@@ -19,7 +19,7 @@ from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
-from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, render_files
+from primus_scale.evaluate.report import PAGE_FILE, render_files, write_files
 from primus_scale.evaluate.results import SCHEMA, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
 from primus_scale.evaluate.without_labels import format_without_labels, run_without_labels
@@ -29,6 +29,9 @@ from primus_scale.storage.foreign import parse_json
 from primus_scale.storage.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
+_FIELDS = (  # of results; what ``evaluate`` adds to them may lack
+    *("classes", "protocol", "few_shot", "macro_f1", "paired", "confusion", "runs", "records"),
+)
 FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are written
 
 
@@ -118,33 +121,32 @@ def _add_descriptions(
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
-    """Write ``few_shot.json`` and then the report (``render_files``) of results, single or pooled.
+    """Write ``few_shot.json`` and then the report of results, single or pooled."""
+    write_atomically(Path(out_dir) / RESULTS_FILE, json.dumps(results) + "\n")
+    write_report(results, out_dir)
 
-    If the report cannot be drawn, a line says so, and the results are kept.
+
+def write_report(results: Mapping[str, Any], out_dir: str | Path) -> None:
+    """Write the report (``render_files``) of results, in place of an earlier one.
+
+    If it cannot be drawn, a line says so; the results are kept.
     """
-    out_dir = Path(out_dir)
-    write_atomically(out_dir / RESULTS_FILE, json.dumps(results) + "\n")
-    for earlier in (out_dir / PAGE_FILE, out_dir / MARKDOWN_FILE):  # they are of other results
-        earlier.unlink(missing_ok=True)
-    for figure in (out_dir / FIGURES_FOLDER).glob("*.svg"):
-        figure.unlink()
+    out_dir, files = Path(out_dir), {}
     try:
         with explain_failed_page(str(out_dir / PAGE_FILE), str(out_dir / RESULTS_FILE)):
             files = render_files(results)
     except ValueError as error:
         print(error, file=sys.stderr)
-    else:
-        for name, content in files.items():
-            write_atomically(out_dir / name, content)
+    write_files(out_dir, files)
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:
-    """TaskWindows the ``few_shot.json`` files at ``paths`` and write results and report of all.
+    """Pool the ``few_shot.json`` files at ``paths`` and write results and report of all.
 
     Returns the path of the pooled ``few_shot.json``. Raises FileNotFoundError or ValueError naming
     the file that is missing or is no such result, and as ``results.pool``.
     """
-    write_results(pool([_read_results(Path(path)) for path in paths]), out_dir)
+    write_results(pool([read_results(Path(path)) for path in paths]), out_dir)
     return Path(out_dir) / RESULTS_FILE
 
 
@@ -162,17 +164,27 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
     return encoder
 
 
-def _read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
+    """The results in a ``few_shot.json``.
+
+    FileNotFoundError naming it where it is missing, ValueError where it is of another schema or
+    lacks a field.
+    """
+    again = "run primus-scale evaluate again"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; primus-scale evaluate writes it")
-    results = parse_json(path.read_bytes(), str(path), advice="run primus-scale evaluate again")
+    results = parse_json(path.read_bytes(), str(path), advice=again)
+    if isinstance(results, dict) and "trial" in results:
+        raise ValueError(
+            f"{path} has the figures of a study's trial, and no answers; give the "
+            f"few_shot/{RESULTS_FILE} of its run ({results.get('run')} in the study's folder)"
+        )
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
-        raise ValueError(
-            f"{path}: schema is {schema!r}, this program reads {SCHEMA}; "
-            "run primus-scale evaluate again"
-        )
-    return results
+        raise ValueError(f"{path}: schema is {schema!r}, this program reads {SCHEMA}; {again}")
+    if lacking := [field for field in _FIELDS if not isinstance(results.get(field), dict | list)]:
+        raise ValueError(f"{path}: field {lacking[0]} is missing; {again}")
+    return dict(results)
 
 
 def _described_datasets(train: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -53,17 +53,17 @@ def _what_helped(results: Mapping[str, Any], arm: str, baseline: str | None) -> 
     k, arms = headline_k(results), arms_of(results)
     accuracy = results["few_shot"][k][arm]
     reached = (
-        f"with {_labels(k)} the {arms[arm].title} encoder is right on "
-        f"{_with_unit(accuracy, '%')} of the windows of {accuracy['people']} "
+        f"with {labels_of(k)} the {arms[arm].title} encoder is right on "
+        f"{with_unit(accuracy, '%')} of the windows of {accuracy['people']} "
         f"people{who_is_tested(results)}{_data_sets(results)}"
     )
     if baseline is None:
         return Sentence("No baseline was computed", f"{reached}.")
     gains = results["paired"][k][arm]
     several = f"the best of {len(gains)} baselines, " if len(gains) > 1 else ""
-    against = f"{_with_unit(gains[baseline], 'points', '+')} against {several}"
+    against = f"{with_unit(gains[baseline], 'points', '+')} against {several}"
     others = [name for name in ("scratch", "random") if name in gains and name != baseline]
-    more = [f"{_with_unit(gains[name], '', '+')} against {arms[name].title}" for name in others]
+    more = [f"{with_unit(gains[name], '', '+')} against {arms[name].title}" for name in others]
     text = f"{reached}, {against}{arms[baseline].title}{''.join(f', and {one}' for one in more)}."
     return Sentence(_verdict(gains[baseline]), text)
 
@@ -129,12 +129,14 @@ def _verdict(gain: Mapping[str, float]) -> str:
     return "No gain by pretraining is shown"
 
 
-def _with_unit(interval: Mapping[str, float], unit: str, sign: str = "") -> str:
+def with_unit(interval: Mapping[str, float], unit: str, sign: str = "") -> str:
+    """``+3.1 points [+1.0, +5.2]``; sign: see ``format_interval``."""
     mean, ends = format_interval(interval, sign).split(" ", 1)
     return " ".join(part for part in (mean, unit, ends) if part)
 
 
-def _labels(k: str) -> str:
+def labels_of(k: str) -> str:
+    """``5 labelled windows a class``, ``all labels``."""
     return "all labels" if k == "all" else f"{k} labelled window{'s' * (k != '1')} a class"
 
 

@@ -6,15 +6,15 @@ numbers and charts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from primus_scale.evaluate.arm_table import pairs_of
 from primus_scale.evaluate.baseline_arms import TREES
-from primus_scale.evaluate.charts import NARROW, WIDE, accuracy_chart, forest_chart, people_chart
+from primus_scale.evaluate.charts import accuracy_chart, forest_chart, people_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
 from primus_scale.evaluate.lead import headline_arm, headline_k, lead
 from primus_scale.evaluate.lora import RANK
@@ -34,9 +34,10 @@ from primus_scale.evaluate.report_tables import (
 )
 from primus_scale.evaluate.results import arms_of, marked_arms, who_is_tested
 from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
-from primus_scale.monitor.drawing import as_svg
+from primus_scale.monitor.drawing import as_svg, two_widths
 from primus_scale.monitor.page import render_markdown, render_page
 from primus_scale.monitor.pictures import confusion_chart
+from primus_scale.storage.files import write_atomically
 
 PAGE_FILE, MARKDOWN_FILE = "report.html", "report.md"
 FIGURES_FOLDER = "report_figures"  # of the Markdown file
@@ -71,15 +72,14 @@ def render_files(results: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-class TwoWidths(NamedTuple):
-    """A chart as SVG for screens and print, and the same for phones."""
-
-    wide: bytes
-    narrow: bytes
-
-
-def _two_widths(draw: Callable[..., Figure], *shown: Any) -> TwoWidths:
-    return TwoWidths(*(as_svg(draw(*shown, width=width)) for width in (WIDE, NARROW)))
+def write_files(out: Path, files: Mapping[str, str]) -> None:
+    """Write a page, its Markdown and its figures; what lies there of an earlier page is deleted."""
+    for earlier in (out / PAGE_FILE, out / MARKDOWN_FILE):
+        earlier.unlink(missing_ok=True)
+    for figure in (out / FIGURES_FOLDER).glob("*.svg"):
+        figure.unlink()
+    for name, content in files.items():
+        write_atomically(out / name, content)
 
 
 def _gather(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _gather(results: Mapping[str, Any]) -> dict[str, Any]:
         "encoder": results.get("encoder"),
         "data": results.get("data"),
         "classes": results["classes"],
-        "accuracy_chart": _two_widths(accuracy_chart, results),
+        "accuracy_chart": two_widths(accuracy_chart, results),
         "accuracy": arm_rows(results, "few_shot"),
         "macro_f1": arm_rows(results, "macro_f1"),
         "draws": draws_of_arms(results),
@@ -128,7 +128,7 @@ def _paired(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             rows = list(columns.values())
             yield {
                 "arm": arms[arm].title,
-                "chart": _two_widths(forest_chart, results, arm),
+                "chart": two_widths(forest_chart, results, arm),
                 "columns": list(columns),
                 "rows": [
                     {"baseline": arms[name].title, **gain_row(name, rows)}
@@ -185,7 +185,7 @@ def _people(results: Mapping[str, Any], k: str) -> dict[str, Any] | None:
             }
         )
     return {
-        "chart": _two_widths(people_chart, results, k),
+        "chart": two_widths(people_chart, results, k),
         "rows": rows,
         "ours": arms[ours].title if ours else "",
     }

@@ -284,15 +284,23 @@ def macro_f1_of(records: Mapping[Fit, Record]) -> dict[str, Any]:
 
 def gain_of(ours: Mapping[Fit, Record], theirs: Mapping[Fit, Record]) -> dict[str, Any]:
     """Difference in accuracy on the fits that both have, with its interval over people."""
-    shared = sorted(ours.keys() & theirs.keys())
-    pair = [{fit: records[fit] for fit in shared} for records in (ours, theirs)]
-    people = _people(pair[0])
-    correct, total = zip(*(_answers(records, people) for records in pair), strict=True)
+    return mean_gain_of([(ours, theirs)])
+
+
+def mean_gain_of(
+    pairs: Sequence[tuple[Mapping[Fit, Record], Mapping[Fit, Record]]],
+) -> dict[str, Any]:
+    """The mean of several differences on the fits that all have, with its interval over people."""
+    shared = sorted(set.intersection(*(set(of) for pair in pairs for of in pair)))
+    kept = [[{fit: of[fit] for fit in shared} for of in pair] for pair in pairs]
+    people = _people(kept[0][0])
+    # (pairs, ours and theirs, right and all answers, people): the mean over pairs
+    answers = np.array([[_answers(of, people) for of in pair] for pair in kept]).mean(axis=0)
     interval = people_interval(
-        share_correct(correct[0] - correct[1], total[0]), len(people), DIFFERENCE
+        share_correct(answers[0, 0] - answers[1, 0], answers[0, 1]), len(people), DIFFERENCE
     )
-    accuracy = [_by_fit(records, "accuracy") for records in pair]
-    gains = {fit: accuracy[0][fit] - accuracy[1][fit] for fit in shared}
+    accuracy = [[_by_fit(of, "accuracy") for of in pair] for pair in kept]
+    gains = {fit: float(np.mean([us[fit] - them[fit] for us, them in accuracy])) for fit in shared}
     splits = {
         str(split): float(np.mean([gain for fit, gain in gains.items() if fit[0] == split]))
         for split in sorted({fit[0] for fit in shared})

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,9 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
+# Widths of a chart in inches, for screens and print, and for phones, where a wide chart would be
+# too small to read.
+WIDE, NARROW = 9.6, 3.8
 MOST_LETTERS = 40  # of a name in a chart; longer names would leave no space for the curves
 
 
@@ -55,6 +59,18 @@ def as_pixels(chart: Figure) -> np.ndarray:
         canvas = FigureCanvasAgg(chart)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+class TwoWidths(NamedTuple):
+    """A chart as SVG for screens and print, and the same for phones."""
+
+    wide: bytes
+    narrow: bytes
+
+
+def two_widths(draw: Callable[..., Figure], *shown: Any) -> TwoWidths:
+    """Both, drawn by ``draw(*shown, width=...)``."""
+    return TwoWidths(*(as_svg(draw(*shown, width=width)) for width in (WIDE, NARROW)))
 
 
 @contextmanager

@@ -1,114 +1,194 @@
-"""The page of a study: one HTML file that needs no other. The page is ``templates/study.html``."""
+"""The page of a study: one HTML file that needs no other, and the same as Markdown.
+
+The pages are ``templates/study.html`` and ``templates/study.md``.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from matplotlib.figure import Figure
+from typing import Any, NamedTuple
 
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.lead import headline_k
+from primus_scale.evaluate.rank_chart import rank_chart
+from primus_scale.evaluate.ranks import Ranks
+from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, write_files
 from primus_scale.evaluate.results import best_baselines, format_ends
-from primus_scale.monitor.drawing import shown
-from primus_scale.monitor.page import explain_failed_page, render_page
-from primus_scale.storage.files import write_atomically
+from primus_scale.monitor.drawing import TwoWidths, two_widths
+from primus_scale.monitor.page import explain_failed_page, render_markdown, render_page
+from primus_scale.study.charts import (
+    ablation_chart,
+    cost_chart,
+    interval_chart,
+    sensitivity_chart,
+    share_chart,
+    share_cost_chart,
+    trials_by_variant,
+)
+from primus_scale.study.lead import study_lead
 from primus_scale.study.records import COST, Record
-from primus_scale.study.tables import STUDY_JSON, Pooled, compare_variants, cost_by_variant
+from primus_scale.study.tables import (
+    STUDY_JSON,
+    Pooled,
+    compare_variants,
+    cost_by_variant,
+    rank_variants,
+    term_effects,
+)
+from primus_scale.study.varied import Settings, shares_of_data, single_settings, term_sets
 
-PAGE = "study.html"
-MOST_ROWS = 40  # of a chart; more would not be read
-_ROW_IN = 0.32  # height of a variant's row in a chart, in inches
+_PACKAGE = "primus_scale.study"
 
 
-def write_page(
-    out: Path,
-    name: str,
-    pooled: Pooled,
-    records: Mapping[str, Record],
-    failed: Mapping[str, str],
-    reference: str,
-) -> Path:
-    """Write the page of a study called ``name``; returns its path.
+class Shown(NamedTuple):
+    """What a study's page is of.
 
-    If it cannot be drawn, a line says so, and the results are kept.
+    trials: how many are finished. reference: the variant that others are compared with.
     """
-    page = out / PAGE
+
+    name: str
+    trials: int
+    pooled: Pooled
+    records: Mapping[str, Record]
+    settings: Mapping[str, Settings]
+    failed: Mapping[str, str]
+    reference: str
+
+
+def write_page(out: Path, study: Shown) -> Path:
+    """Write the page and its Markdown into the folder of a study; returns the page's path.
+
+    If they cannot be drawn, a line says so, and the results are kept.
+    """
     try:
-        with explain_failed_page(str(page), str(out / STUDY_JSON)):
-            text = render_study(name, pooled, records, failed, reference)
+        with explain_failed_page(str(out / PAGE_FILE), str(out / STUDY_JSON)):
+            files = render_study(study)
     except ValueError as error:
-        page.unlink(missing_ok=True)  # an earlier page is of other results
         print(error, file=sys.stderr)
-    else:
-        write_atomically(page, text)
-    return page
+        files = {}
+    write_files(out, files)
+    return out / PAGE_FILE
 
 
-def render_study(
-    name: str,
-    pooled: Pooled,
-    records: Mapping[str, Record],
-    failed: Mapping[str, str],
-    reference: str,
-) -> str:
-    """The page as HTML. reference: the variant that others are compared with."""
+def render_study(study: Shown) -> dict[str, str]:
+    """The page, its Markdown and the charts of the latter, by path."""
+    shown = _gather(study)
+    charts = {name: chart for name, chart in shown.items() if isinstance(chart, TwoWidths)}
+    figures = {
+        f"{FIGURES_FOLDER}/{name.removesuffix('_chart')}.svg": chart.wide.decode()
+        for name, chart in charts.items()
+    }
+    return {
+        PAGE_FILE: render_page(_PACKAGE, "study.html", **shown),
+        MARKDOWN_FILE: render_markdown(_PACKAGE, "study.md", figures=FIGURES_FOLDER, **shown),
+        **figures,
+    }
+
+
+def _gather(study: Shown) -> dict[str, Any]:
+    """What the templates show; a chart without anything to show is None."""
+    pooled, reference = study.pooled, study.reference
     first = next(iter(pooled.values()), None)
-    columns = list(first["few_shot"]) if first else []
+    k = headline_k(first) if first else ""
     differences = compare_variants(pooled, reference)
-    costs = cost_by_variant(records)
-    return render_page(
-        "primus_scale.study",
-        "study.html",
-        name=name,
-        trials=len(records),
-        columns=columns,
-        k=headline_k(first) if first else "",
-        headline=_headline(pooled) if first else None,
-        accuracy=[_accuracy_row(variant, results) for variant, results in pooled.items()],
-        gains=[_gain_row(variant, results) for variant, results in pooled.items()],
-        accuracy_chart=_accuracy_chart(pooled) if first else None,
-        gain_chart=_gain_chart(pooled) if first else None,
-        reference=reference,
-        differences=[
-            {
-                "variant": variant,
-                "cells": [_percent(by_k[k], "+") if k in by_k else None for k in columns],
-            }
-            for variant, by_k in differences.items()
-        ],
-        difference_chart=_difference_chart(differences, reference, pooled),
-        cost=[
+    sets = term_sets(study.settings, reference)
+    effects = term_effects(pooled, sets) if sets else {}
+    ranks = rank_variants(pooled, k)
+    over = _common_baselines(pooled)
+    accuracy = _at(k, {name: results["few_shot"] for name, results in pooled.items()})
+    frozen = {name: row["pretrained"] for name, row in accuracy.items() if "pretrained" in row}
+    return {
+        "name": study.name,
+        "trials": study.trials,
+        "columns": list(first["few_shot"]) if first else [],
+        "k": k,
+        "reference": reference,
+        "lead": study_lead(pooled, differences, effects, reference, study.records),
+        "accuracy": [_accuracy_row(variant, results) for variant, results in pooled.items()],
+        "gains": [_gain_row(variant, results, over) for variant, results in pooled.items()],
+        "over": {k: ARMS[name].title for k, name in over.items()},
+        "differences": _rows(differences, first),
+        "effects": _rows(effects, first),
+        "ranks": ranks and _rank_rows(ranks),
+        **_accuracy_charts(study, k, frozen, _at(k, differences)),
+        "effect_chart": _intervals(
+            _at(k, effects), f"what each family of terms adds, points, k = {k}", {"": 0.0}
+        ),
+        "rank_chart": two_widths(rank_chart, ranks) if ranks else None,
+        **_cost(study),
+        "failed": study.failed,
+        "made": _made(study.records),
+    }
+
+
+def _accuracy_charts(
+    study: Shown, k: str, frozen: Mapping[str, Any], differences: Mapping[str, Any]
+) -> dict[str, TwoWidths | None]:
+    """The charts of accuracy at the headline's ``k``; ``frozen`` is that of each variant."""
+    pooled, reference = study.pooled, study.reference
+    gains = {
+        name: results["paired"][k]["pretrained"][best[k]]
+        for name, results in pooled.items()
+        if k in (best := best_baselines(results))
+    }
+    baseline = _best_baseline(pooled, k)
+    sets = term_sets(study.settings, reference)
+    lines = shares_of_data(study.settings, reference)
+    panels = single_settings(study.settings, reference)
+    panels = {
+        key: points
+        for key, points in panels.items()
+        if any(point.variant in differences for point in points)
+    }
+    gain = f"gain over the best baseline, points, k = {k}"
+    label = f"accuracy of the frozen encoder on the test people, %, k = {k}"
+    change = f"difference to {reference}, points, k = {k}"
+    drawn = lines and any(point.variant in frozen for line in lines.values() for point in line)
+    return {
+        "accuracy_chart": _intervals(frozen, label, dict([baseline]) if baseline else {}),
+        "gain_chart": _intervals(gains, gain, {"": 0.0}),
+        "difference_chart": _intervals(differences, change, {"": 0.0}),
+        "ablation_chart": two_widths(ablation_chart, sets, gains, gain) if sets and gains else None,
+        "sensitivity_chart": (
+            two_widths(sensitivity_chart, panels, differences, reference) if panels else None
+        ),
+        "share_chart": (
+            two_widths(share_chart, lines, frozen, baseline, f"accuracy, %, k = {k}")
+            if drawn
+            else None
+        ),
+    }
+
+
+def _cost(study: Shown) -> dict[str, Any]:
+    costs = cost_by_variant(study.records)
+    lines = shares_of_data(study.settings, study.reference)
+    return {
+        "cost": [
             {"variant": variant, "cells": [cost[key] for key in COST]}
             for variant, cost in costs.items()
         ],
-        cost_chart=_cost_chart(costs) if costs else None,
-        failed=failed,
-        made=_made(records),
-    )
-
-
-def _headline(pooled: Pooled) -> dict[str, Any] | None:
-    """The variant with the highest accuracy, and its gain over the best fixed baseline."""
-    k = headline_k(next(iter(pooled.values())))
-    rows = {name: results["few_shot"].get(k, {}) for name, results in pooled.items()}
-    held = {name: row["pretrained"] for name, row in rows.items() if "pretrained" in row}
-    if not held:
-        return None
-    best = max(held, key=lambda name: held[name]["mean"])
-    baseline = best_baselines(pooled[best]).get(k)
-    gain = pooled[best]["paired"][k]["pretrained"][baseline] if baseline else None
-    return {
-        "variant": best,
-        "labels": "all labels" if k == "all" else f"{k} label{'s' * (k != '1')} a class",
-        "accuracy": _percent(held[best]),
-        "people": held[best]["people"],
-        "baseline": ARMS[baseline].title if baseline else "",
-        "gain": gain and _percent(gain, "+"),
+        "cost_chart": two_widths(cost_chart, trials_by_variant(study.records)) if costs else None,
+        "share_cost_chart": two_widths(share_cost_chart, lines, costs) if lines and costs else None,
     }
+
+
+def _intervals(rows: Mapping[str, Any], label: str, lines: Mapping[str, float]) -> TwoWidths | None:
+    return two_widths(interval_chart, rows, label, lines) if rows else None
+
+
+def _at(k: str, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What each name has at ``k``, without those that have nothing there."""
+    return {name: by_k[k] for name, by_k in by_name.items() if k in by_k}
+
+
+def _best_baseline(pooled: Pooled, k: str) -> tuple[str, float] | None:
+    """Title and accuracy of the best fixed baseline; those of all variants are alike."""
+    row = next(iter(pooled.values()))["few_shot"].get(k, {}) if pooled else {}
+    found = {ARMS[arm].title: row[arm]["mean"] for arm in FIXED_BASELINES if arm in row}
+    return max(found.items(), key=lambda pair: pair[1], default=None)
 
 
 def _accuracy_row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,106 +196,47 @@ def _accuracy_row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     return {"variant": variant, "cells": [cell and _percent(cell) for cell in cells]}
 
 
-def _gain_row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
+def _common_baselines(pooled: Pooled) -> dict[str, str]:
+    """The best baseline at each k, where it is that of all variants."""
+    found: dict[str, set[str]] = {}
+    for results in pooled.values():
+        for k, name in best_baselines(results).items():
+            found.setdefault(k, set()).add(name)
+    return {k: next(iter(names)) for k, names in found.items() if len(names) == 1}
+
+
+def _gain_row(variant: str, results: Mapping[str, Any], over: Mapping[str, str]) -> dict[str, Any]:
+    """Gains over the best baseline of each k, which is named where ``over`` has another or none."""
     best, cells = best_baselines(results), []
     for k in results["few_shot"]:
         gain = results["paired"][k]["pretrained"][best[k]] if k in best else None
-        cells.append(gain and _percent(gain, "+") | {"baseline": ARMS[best[k]].title})
+        named = {} if best.get(k) == over.get(k) else {"baseline": ARMS[best[k]].title}
+        cells.append(gain and _percent(gain, "+") | named)
     return {"variant": variant, "cells": cells}
+
+
+def _rows(
+    by_name: Mapping[str, Mapping[str, Any]], first: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    columns: Sequence[str] = list(first["few_shot"]) if first else []
+    return [
+        {"variant": name, "cells": [_percent(by_k[k], "+") if k in by_k else None for k in columns]}
+        for name, by_k in by_name.items()
+    ]
+
+
+def _rank_rows(ranks: Ranks) -> dict[str, Any]:
+    return {
+        "mean": ranks.mean,
+        "friedman_p": ranks.friedman_p,
+        "critical": ranks.critical,
+        "tasks": ranks.tasks,
+    }
 
 
 def _percent(interval: Mapping[str, float], sign: str = "") -> dict[str, Any]:
     mean, ends = format_ends(interval, sign)
     return {"mean": mean, "interval": ends}
-
-
-def _accuracy_chart(pooled: Pooled) -> Figure | None:
-    """The frozen encoder's accuracy at the headline's k, a row for each variant."""
-    k = headline_k(next(iter(pooled.values())))
-    found = {name: results["few_shot"].get(k, {}) for name, results in pooled.items()}
-    rows = {name: row["pretrained"] for name, row in found.items() if "pretrained" in row}
-    baselines = {
-        ARMS[arm].title: interval["mean"]
-        for arm, interval in next(iter(found.values())).items()
-        if arm in FIXED_BASELINES
-    }
-    axis_label = f"accuracy of the frozen encoder on unseen people, %, k = {k}"
-    best = max(baselines, key=lambda title: baselines[title], default="")
-    return _interval_chart(rows, axis_label, {best: baselines[best]} if best else {})
-
-
-def _gain_chart(pooled: Pooled) -> Figure | None:
-    """The gain over the best fixed baseline at the headline's k, a row for each variant."""
-    k = headline_k(next(iter(pooled.values())))
-    rows = {}
-    for name, results in pooled.items():
-        if k in (best := best_baselines(results)):
-            rows[name] = results["paired"][k]["pretrained"][best[k]]
-    return _interval_chart(rows, f"gain over the best baseline, points, k = {k}", {"": 0.0})
-
-
-def _difference_chart(
-    differences: Mapping[str, Mapping[str, Any]], reference: str, pooled: Pooled
-) -> Figure | None:
-    """The difference to the reference at the headline's k, a row for each other variant."""
-    if not differences:
-        return None
-    k = headline_k(pooled[reference])
-    rows = {name: by_k[k] for name, by_k in differences.items() if k in by_k}
-    return _interval_chart(rows, f"difference to {shown(reference)}, points, k = {k}", {"": 0.0})
-
-
-def _interval_chart(
-    rows: Mapping[str, Mapping[str, float]], label: str, lines: Mapping[str, float]
-) -> Figure | None:
-    """Means and intervals, one above the other; vertical lines for comparison. None where empty."""
-    some = list(rows.items())[:MOST_ROWS]
-    if not some:
-        return None
-    figure = Figure(figsize=(8.6, 1.3 + _ROW_IN * len(some)), layout="constrained")
-    axis = figure.subplots()
-    heights = np.arange(len(some))[::-1]
-    mean = np.array([100 * row["mean"] for _, row in some])
-    ends = np.array([[100 * row["low"], 100 * row["high"]] for _, row in some]).T
-    axis.errorbar(
-        mean,
-        heights,
-        xerr=np.abs(ends - mean),
-        linestyle="",
-        marker="o",
-        markersize=5.5,
-        capsize=2.5,
-        color=ARMS["pretrained"].colour,
-    )
-    for title, value in lines.items():
-        axis.axvline(100 * value, color="#495057", linewidth=1, linestyle="--", label=title)
-    if any(lines):
-        axis.legend(fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    axis.set_yticks(heights, [shown(name) for name, _ in some])
-    axis.set_ylim(-0.7, len(some) - 0.3)
-    axis.set_xlabel(label)
-    axis.grid(axis="x", color="#dee2e6", linewidth=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    return figure
-
-
-def _cost_chart(costs: Mapping[str, Mapping[str, float | None]]) -> Figure | None:
-    """Seconds of pretraining, a bar for each variant."""
-    some = [(name, seconds) for name, cost in costs.items() if (seconds := cost["pretraining_s"])]
-    some = some[:MOST_ROWS]
-    if not some:
-        return None
-    figure = Figure(figsize=(8.6, 1.0 + _ROW_IN * len(some)), layout="constrained")
-    axis = figure.subplots()
-    heights = np.arange(len(some))[::-1]
-    axis.barh(heights, [seconds for _, seconds in some], color="#868e96", height=0.6)
-    axis.set_yticks(heights, [shown(name) for name, _ in some])
-    axis.set_xlabel("pretraining of one trial, s")
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    return figure
 
 
 def _made(records: Mapping[str, Record]) -> list[str]:

@@ -24,10 +24,12 @@ from pydantic import Field
 
 from primus_scale.config import ConfigModel
 from primus_scale.config_file import merge_settings, parse_config
+from primus_scale.storage.files import write_atomically
 from primus_scale.storage.names import check_name, nearest
 from primus_scale.storage.yaml_text import read_yaml
 
 Tree = dict[str, Any]
+STUDY_FILE = "study.yaml"  # in the folder of a study
 _TAKEN = re.compile(r"results|tune|split-?\d+")  # names of other folders of a study
 
 
@@ -42,6 +44,7 @@ class Study(ConfigModel):
     """The content of a study's file; ``variants`` by name."""
 
     config: str
+    name: str = ""  # on its page; empty: the file's
     splits: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     seeds: tuple[int, ...] = Field((0, 1), min_length=1)
     # where packed/train, packed/validation and few_shot/ are, {split} in it stands for the number
@@ -88,7 +91,16 @@ def read_study(path: Path) -> Study:
     if study.reference is not None and study.reference not in study.variants:
         near = nearest(study.reference, study.variants, "variant")
         raise ValueError(f"{path}: reference: {study.reference!r} is no variant of it{near}")
-    return study.model_copy(update={"config": str(path.parent / study.config)})
+    own = {"config": str(path.parent / study.config), "name": study.name or path.stem}
+    return study.model_copy(update=own)
+
+
+def write_study(study: Study, out: Path) -> None:
+    """Keep the study in its folder, as it was done: ``study.yaml``, which ``read_study`` reads."""
+    config = str(Path(study.config).resolve())
+    kept = study.model_copy(update={"config": config, "reference": study.compared_with})
+    tree = kept.model_dump(mode="json", exclude_defaults=True)
+    write_atomically(out / STUDY_FILE, yaml.safe_dump(tree, sort_keys=False))
 
 
 def add_part(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ the same whether or not a study was interrupted. Times differ from run to run: `
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,17 +18,21 @@ import numpy as np
 from primus_scale.evaluate import pool_reports
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.command import RESULTS_FILE
+from primus_scale.evaluate.ranks import Ranks, rank
 from primus_scale.evaluate.results import (
     best_baselines,
     format_interval,
     gain_of,
+    mean_gain_of,
     records_by_arm,
 )
 from primus_scale.storage.files import write_atomically
 from primus_scale.study.plan import Trial
 from primus_scale.study.records import COST, Record, write_all
+from primus_scale.study.varied import TermSets
 
 STUDY_JSON, STUDY_TABLE, COST_TABLE = "study.json", "study.md", "cost.md"
+MOST_RANKED = 20  # variants; a diagram of more could not be read
 
 Pooled = Mapping[str, Mapping[str, Any]]  # results of each variant, over its splits and seeds
 
@@ -66,6 +71,43 @@ def compare_variants(pooled: Pooled, reference: str) -> dict[str, dict[str, Any]
         if shared:
             found[name] = {k: gain_of(of, against[k]) for k, of in shared.items()}
     return found
+
+
+def term_effects(pooled: Pooled, sets: TermSets) -> dict[str, dict[str, Any]]:
+    """What each family of terms adds to the frozen encoder, by its name and k.
+
+    The mean difference between variants that have the family and variants with the same other
+    families that do not, on the same people, labels and seeds. Families without such a pair, and k
+    without a draw that all pairs share, are left out.
+    """
+    frozen = {name: _frozen_records(results) for name, results in pooled.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for family in sets.families:
+        pairs = [pair for pair in sets.pairs(family) if all(name in frozen for name in pair)]
+        for k in frozen[pairs[0][0]] if pairs else ():
+            records = [tuple(frozen[name].get(k, {}) for name in pair) for pair in pairs]
+            if set.intersection(*(set(of) for pair in records for of in pair)):
+                of_pairs = [(having, lacking) for having, lacking in records]
+                found.setdefault(family, {})[k] = mean_gain_of(of_pairs)
+    return found
+
+
+def rank_variants(pooled: Pooled, k: str) -> Ranks | None:
+    """Ranks of the variants' frozen encoders at ``k`` over the tasks that all have.
+
+    A task is a split of the people of the same data sets; seeds and draws are averaged.
+    """
+    scores: dict[str, dict[Any, list[float]]] = {}
+    for name, results in pooled.items():
+        tasks: dict[Any, list[float]] = defaultdict(list)
+        for (split, _, _), record in _frozen_records(results).get(k, {}).items():
+            tasks[split].append(record["accuracy"])
+        if tasks:
+            scores[name] = tasks
+    shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
+    if len(scores) > MOST_RANKED:
+        return None
+    return rank({name: [float(np.mean(of[t])) for t in shared] for name, of in scores.items()})
 
 
 def _frozen_records(results: Mapping[str, Any]) -> dict[str, Any]:

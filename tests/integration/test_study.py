@@ -125,7 +125,8 @@ def test_a_study_that_was_killed_ends_with_the_table_of_an_undisturbed_one(tmp_p
     killed, twin = (read_records(folder)[KILLED.id] for folder in (out, alone))
     assert killed["revision"] == twin["revision"], "other weights"
     assert killed["cost"]["peak_memory_mb"] > 100
-    assert "<img" in (out / "study.html").read_text()
+    assert "<img" in (out / "report.html").read_text()
+    assert read_study(out / "study.yaml").variants == study.variants
 
 
 def test_records_of_ray_are_read_where_they_fit_and_nobody_else_can_write_them(

@@ -7,56 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.lead import lead
 from primus_scale.evaluate.people import accuracy_of_people, count_gaining
 from primus_scale.evaluate.report import render_files
-from primus_scale.evaluate.results import assemble
 from tests.browser import measure_page
-
-CLASSES = ("lying", "walking upstairs", "a|b *c* <i>")
-ARMS = {"pretrained": 8, "scratch": 6, "random": 6, "features": 5, "minirocket": 3}  # right of 10
-PEOPLE = ("set/p1", "set/p2", "set/p3", "set/p4")
-COLUMNS = ("1", "2", "5", "10", "50", "100", "500", "all")
-SETTING = {"strength": 0.1, "scaling": "none"}
-
-
-def answers(correct: int) -> dict[str, Any]:
-    """Of 10 windows of each class so many right; the others are said to be of the next class."""
-    right = np.eye(len(CLASSES), dtype=int)
-    confusion = correct * right + (10 - correct) * np.roll(right, 1, axis=1)
-    return {"correct": 3 * correct, "total": 30, "confusion": confusion.tolist()}
-
-
-def made_up(arms: dict[str, int], columns: tuple[str, ...] = COLUMNS) -> dict[str, Any]:
-    """Results in which each arm is as good as ``arms`` says, and a bit better on later people."""
-    records = []
-    for k in columns:
-        for arm, right in arms.items():
-            for draw in range(1 if arm == "scratch" else 2):
-                level = right + (draw if k != "all" else 0)
-                people = {name: answers(min(level, 7) + i % 3) for i, name in enumerate(PEOPLE)}
-                accuracy = np.mean([one["correct"] / one["total"] for one in people.values()])
-                fit = {"split": 1, "pretraining_seed": 0, "draw": draw, "k": k, "arm": arm}
-                records.append(
-                    {**fit, "accuracy": accuracy, "macro_f1": accuracy, "people": people}
-                )
-    run = {
-        **{"split": 1, "pretraining_seed": 0, "label_people": ["set/q"], "test_people": PEOPLE},
-        **{"label_windows": 100, "test_windows": 120},
-        "settings": {k: dict.fromkeys(arms, SETTING) for k in columns},
-        "computation": {"precision": "fp32", "device": "cpu", "capability": "x", "torch": "2"},
-        "cost": {
-            "pretraining_s": 240.0,
-            "fitting_s": {k: dict.fromkeys(arms, 0.5) | {"minirocket": 30.0} for k in columns},
-        },
-    }
-    protocol = FewShotConfig().model_dump(mode="json")
-    return {
-        **assemble([run], records, classes=CLASSES, protocol=protocol),
-        "encoder": {"name": "small", "parameters": 880, "datasets": {}, "pretraining": "a"},
-        "data": {"rate_hz": 50, "window_s": 5, "datasets": {"set": "SYNTHETIC sines"}},
-    }
+from tests.drawn import watching_charts
+from tests.made_up import ARMS, made_up
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +22,10 @@ def results() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def files(results: dict[str, Any]) -> dict[str, str]:
-    return render_files(results)
+    with watching_charts() as cut:
+        rendered = render_files(results)
+    assert cut == []
+    return rendered
 
 
 def test_nothing_of_the_page_is_cut_on_a_screen_or_on_a_phone(

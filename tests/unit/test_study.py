@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from primus_scale.config_file import load_config
+from primus_scale.cli import main
+from primus_scale.config_file import dump_config, load_config
 from primus_scale.distributed.run_lock import RunLock
-from primus_scale.study.page import render_study, write_page
+from primus_scale.evaluate import write_results
+from primus_scale.study.page import Shown, write_page
 from primus_scale.study.plan import (
     Trial,
     data_of,
@@ -20,9 +22,11 @@ from primus_scale.study.plan import (
     write_variants,
 )
 from primus_scale.study.records import read_records, write_all, write_record
+from primus_scale.study.report import study_in
 from primus_scale.study.status import failed_trials, format_status, read_status
-from primus_scale.study.study_file import Study, choose_part, read_study
+from primus_scale.study.study_file import Study, choose_part, read_study, write_study
 from primus_scale.study.tables import compare_variants, format_cost, format_failed
+from tests.made_up import made_up
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
@@ -212,23 +216,80 @@ def test_status_tells_of_every_trial(study: Study, tmp_path: Path) -> None:
     assert failed_trials(tmp_path, plan_trials(study)) == {failed.id: "no such luck"}
 
 
-def test_tables_and_page_show_accuracy_cost_and_failures(study: Study, tmp_path: Path) -> None:
-    results = json.loads((ROOT / "docs/figures/few_shot_hapt.json").read_text())
-    pooled = {"plain": results, "warm": results}
+def test_tables_and_page_show_cost_and_failures(study: Study, tmp_path: Path) -> None:
     records = {trial.id: record(trial) for trial in plan_trials(study)[:2]}
     failed = {"warm-split2-seed0": "out of | luck <b>"}
     assert format_failed(failed).splitlines()[-1] == "| warm-split2-seed0 | out of / luck <b> |"
     assert format_cost(records).splitlines()[-1] == "| plain | 10.0 | 2.0 | 400.0 | 900.0 |"
-    page = render_study("example", pooled, records, failed, "plain")
-    for text in ("variant plain is the best", "20 people never seen", "a CPU, 2 cores"):
-        assert text in page
-    assert page.count("<img ") == 4
+    shown = Shown("example", 2, {}, records, {}, failed, "plain")
+    page = write_page(tmp_path, shown).read_text()
+    assert page.startswith("<!doctype")
+    assert "a CPU, 2 cores" in page
     assert "out of | luck &lt;b&gt;" in page
-    without = render_study("example", {}, {}, failed, "plain")
-    assert "<img" not in without
-    assert "Trials that failed" in without
-    page_file = write_page(tmp_path, "example", pooled, records, {}, "plain")
-    assert page_file.read_text().startswith("<!doctype")
+    assert page.count("<img ") == 1  # cost
+
+
+def finish(study: Study, trial: Trial, out: Path, right: int) -> None:
+    """Leave in ``out`` what a trial leaves that is right on so many of 10 windows."""
+    run = trial.folder(out)
+    results = made_up({"pretrained": right, "features": 5}, ("1",), splits=(trial.split,))
+    write_results(results | {"runs": [{**results["runs"][0], "pretraining_seed": trial.seed}]}, run)
+    (run / "few_shot").mkdir()
+    (run / "few_shot.json").rename(run / "few_shot/few_shot.json")
+    config = load_config(out / trial.variant / "config.yaml")
+    (run / "config.yaml").write_text(dump_config(config))
+    write_record(out, record(trial, revision=f"{trial.variant}{trial.seed}"))
+
+
+def test_a_report_is_written_anew_from_what_lies_in_a_studys_folder(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    study = study.model_copy(update={"splits": (1,), "name": "example"})
+    trials = planned(study, out)
+    write_study(study, out)
+    for trial, right in zip(trials[:2], (6, 4), strict=True):
+        finish(study, trial, out, right)
+    trials[2].failure(out).write_text("out of luck\n")
+    assert main(["report", str(out)]) == 0
+    assert "failed   warm-split1-seed1: out of luck" in capsys.readouterr().err
+    page = (out / "report.html").read_text()
+    assert "<h1>Study example</h1>" in page
+    assert "Difference to plain" in page
+    assert "Sensitivity to single settings" in page  # train.batch
+    assert json.loads((out / "study.json").read_text())["warm"]["difference"]["1"]["mean"] < 0
+
+    assert study_in(out) == (read_study(out / "study.yaml"), trials)
+    (out / "plan.csv").unlink()  # as benchmarks.few_shot leaves a folder
+    (out / "study.yaml").unlink()
+    found, done = study_in(out)
+    assert (found.name, found.compared_with, done) == ("out", "plain", trials[:2])
+
+    bad = trials[0].folder(out) / "few_shot/few_shot.json"
+    bad.write_text('{"schema": 1}')
+    assert main(["report", str(out)]) == 1
+    assert f"{bad}: schema is 1, this program reads 2" in capsys.readouterr().err
+
+
+def test_a_report_of_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = made_up({"pretrained": 6, "features": 5}, ("1",))
+    run = tmp_path / "run/few_shot"
+    write_results(results, run)
+    page = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert (run / "report.html").read_text() == page
+    (tmp_path / "damaged.json").write_text(json.dumps({**results, "records": None}))
+    (tmp_path / "trial.json").write_text('{"schema": 1, "trial": "a", "run": "split1/a/seed0"}')
+    for places, said in (
+        ((run, tmp_path / "damaged.json"), "name its folder (--out DIR)"),
+        ((tmp_path,), "holds neither few_shot.json nor plan.csv"),
+        ((tmp_path / "damaged.json",), "damaged.json: field records is missing"),
+        ((tmp_path / "trial.json",), "few_shot/few_shot.json of its run (split1/a/seed0 in"),
+        ((tmp_path / "nothing.json",), "nothing.json is missing"),
+    ):
+        assert main(["report", *map(str, places)]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_variants_are_compared_on_the_same_people_and_labels() -> None:
