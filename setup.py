@@ -11,6 +11,7 @@ CORE = [
     "ray[default,train,tune]>=2.60",  # launches workers, studies and the support-set service
     "webdataset>=1.0",  # tar shards: writing, and the reading pipeline
     "transformers>=5.0",  # frozen video and text teachers
+    "huggingface_hub>=1.0",  # encoders on the Hub
     "tensorboard>=2.20",
     "fsspec>=2026.1",  # any storage URL
     "safetensors>=0.8",  # the only tensor format that is ever read
@@ -38,7 +39,9 @@ setup(
     packages=find_packages(include=["primus_scale*", "shards*", "launch*"]),
     package_data={
         "primus_scale": ["py.typed"],
+        "primus_scale.encoders": ["packaged/*/*"],
         "primus_scale.evaluate": ["templates/*.html", "templates/*.md"],
+        "primus_scale.share": ["templates/*.md"],
         "primus_scale.monitor": ["templates/*.html"],
         "primus_scale.study": ["templates/*.html", "templates/*.md"],
         "shards.card": ["templates/*.html"],

@@ -6,6 +6,7 @@
     primus-scale report                        reports anew, from their results
     primus-scale audit-split                   what labels and test have in common
     primus-scale export | import-weights       checkpoints to exported encoders
+    primus-scale push                          an exported encoder to the Hugging Face Hub
 
 This package may not import ``shards``, which adds its commands by the entry-point group
 ``primus_scale.commands``. A command is a function ``run(args) -> exit code``. The modules of
@@ -149,6 +150,7 @@ def build_parser() -> Parser:
     """The whole command with every subcommand, those of other packages included."""
     from importlib.metadata import entry_points, version
 
+    from primus_scale.share.commands import add_export, add_import_weights, add_push
     from primus_scale.splits.commands import add_audit_split
     from primus_scale.study.commands import add_report
 
@@ -164,8 +166,9 @@ def build_parser() -> Parser:
     _add_evaluate(commands)
     add_report(commands)
     add_audit_split(commands)
-    _add_export(commands)
-    _add_import_weights(commands)
+    add_export(commands)
+    add_import_weights(commands)
+    add_push(commands)
     return parser
 
 
@@ -208,6 +211,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 def _add_evaluate(commands: Any) -> None:
     from primus_scale.config import FewShotConfig
+    from primus_scale.share.commands import ENCODER_HELP
     from primus_scale.splits.commands import add_may_share
 
     parser = commands.add_parser(
@@ -219,7 +223,7 @@ def _add_evaluate(commands: Any) -> None:
         epilog=f"settings and their defaults:\n{_list_fields(FewShotConfig)}",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--encoder", metavar="DIR", help="exported encoder (any)")
+    source.add_argument("--encoder", metavar="ENCODER", help=ENCODER_HELP)
     source.add_argument(
         "--run",
         dest="run_dir",
@@ -275,6 +279,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         from primus_scale.config import FewShotConfig
         from primus_scale.config_file import apply_overrides, load_config
         from primus_scale.evaluate import evaluate, evaluate_run
+        from primus_scale.evaluate.run_folder import REPORT_FOLDER, report_folder
         from primus_scale.storage.urls import parse_local
 
     if args.split_seed is not None and args.test_people is None:
@@ -287,10 +292,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     }
     if args.encoder:
         settings = apply_overrides(FewShotConfig(), args.overrides)
-        encoder = parse_local(args.encoder)
-        beside = encoder.absolute().parent / "few_shot"
-        out = beside if args.out is None else parse_local(args.out)
-        evaluate(encoder, args.data, settings, out, **choices)
+        out = report_folder(args.encoder) if args.out is None else parse_local(args.out)
+        evaluate(args.encoder, args.data, settings, out, **choices)
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
@@ -299,96 +302,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         run_dir,
         args.data,
         config.model_copy(update={"few_shot": few_shot}),
-        run_dir / "few_shot" if args.out is None else parse_local(args.out),
+        run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out),
         **choices,
     )
-    return 0
-
-
-def _add_export(commands: Any) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="write the encoder of a training checkpoint as safetensors and a card",
-        description="Write the encoder of a run's newest good checkpoint as encoder.safetensors "
-        "and card.json, free of DeepSpeed. A finished run has done so already. The features are "
-        "calibrated on the run's training windows, which must be readable; "
-        "calibration.kind=none needs no data. With --onnx the encoder that the run has exported "
-        "becomes an ONNX file for devices.",
-    )
-    parser.add_argument("--run", dest="run_dir", required=True, metavar="DIR", help="run folder")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", metavar="DIR", help="folder of the encoder")
-    where.add_argument("--onnx", metavar="FILE", help="ONNX file of the encoder's features")
-    parser.add_argument("--int8", action="store_true", help="of the ONNX file: 8 bits, not 32")
-    parser.add_argument(
-        "--data", metavar="URL", help="windows to measure the ONNX file on (default: the run's)"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        default=[],
-        metavar="key=value",
-        help="settings that replace the run's, e.g. calibration.kind=whitening data.train=[URL]",
-    )
-    parser.set_defaults(run=_export)
-
-
-def _export_onnx(args: argparse.Namespace) -> int:
-    with loading():
-        from primus_scale.config_file import load_config
-        from primus_scale.data.reader import load_windows
-        from primus_scale.encoders.onnx_export import CALIBRATION_WINDOWS, export_onnx
-        from primus_scale.encoders.pretrained import load_encoder
-        from primus_scale.storage.urls import parse_local
-
-    run_dir, out = parse_local(args.run_dir), parse_local(args.onnx)
-    encoder = load_encoder(run_dir)
-    data = [args.data] if args.data else load_config(run_dir / "config.yaml").data.train
-    loaded = load_windows(data, pictures=False, most=CALIBRATION_WINDOWS)
-    encoder.card.check_windows(loaded.shard_set.index.window_format, str(data[0]))
-    about = export_onnx(encoder, out, loaded.imu.numpy(), int8=args.int8)
-    print(
-        f"onnx     {out}: {about['precision']}, {about['bytes'] / 1e6:.2f} MB, "
-        f"{about['milliseconds_a_window']:g} ms a window on one core, off torch by "
-        f"{about['difference']:.1e} of the largest feature"
-    )
-    return 0
-
-
-def _export(args: argparse.Namespace) -> int:
-    if args.onnx:
-        return _export_onnx(args)
-    if args.int8 or args.data:
-        raise ValueError("--int8 and --data are of an ONNX file; give --onnx FILE")
-    with loading():
-        from primus_scale.config_file import load_config
-        from primus_scale.storage.urls import parse_local
-        from primus_scale.train.export import export_run
-
-    run_dir, out = parse_local(args.run_dir), parse_local(args.out)
-    config = load_config(run_dir / "config.yaml", args.overrides)
-    print(f"encoder  {export_run(run_dir, out, config)}")
-    return 0
-
-
-def _add_import_weights(commands: Any) -> None:
-    parser = commands.add_parser(
-        "import-weights",
-        help="turn the published PRIMUS checkpoint into an exported encoder",
-        description="Read the checkpoint published with the paper (Zenodo record 15147513, "
-        "best_model.ckpt) with safe loading and write its encoder for evaluate and load_encoder.",
-    )
-    parser.add_argument("checkpoint", metavar="CKPT", help="best_model.ckpt")
-    parser.add_argument("out", metavar="OUT", help="folder of the encoder")
-    parser.set_defaults(run=_import_weights)
-
-
-def _import_weights(args: argparse.Namespace) -> int:
-    with loading():
-        from primus_scale.encoders.published import import_published
-        from primus_scale.storage.urls import parse_local
-
-    print(f"encoder  {import_published(args.checkpoint, parse_local(args.out))}")
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from primus_scale.encoders.card import CARD_FILE
-from primus_scale.encoders.pretrained import PretrainedEncoder, find_export, load_encoder
+from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
+from primus_scale.encoders.sources import find_export, is_folder
 
 LOADED_AT_ONCE = 4  # encoders kept for other estimators with the same path
 
@@ -82,9 +84,10 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
                 f"windows have shape {array.shape}; give (windows, channels, time), cut from the "
                 "recordings"
             )
-        card = find_export(self.path) / CARD_FILE
+        folder = find_export(self.path) if is_folder(self.path) else _named_folder(self.path)
+        card = folder / CARD_FILE
         written = card.stat().st_mtime_ns if card.exists() else 0
-        encoder = _load(str(self.path), self.calibrated, written)
+        encoder = _load(folder, self.calibrated, written)
         rate_hz = encoder.rate_hz if self.rate_hz is None else self.rate_hz
         found = encoder.encode(array, rate_hz, self.units, self.channels, check_units=check_units)
         if not found.good.all():
@@ -97,6 +100,15 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
 
 
 @lru_cache(maxsize=LOADED_AT_ONCE)
-def _load(path: str, calibrated: bool, written: int) -> PretrainedEncoder:
-    """written: when the card was; another export at the same path is another encoder."""
-    return load_encoder(path, calibrated=calibrated)
+def _load(folder: Path, calibrated: bool, written: int) -> PretrainedEncoder:
+    """written: when the card was; another export in the same folder is another encoder."""
+    return load_encoder(folder, calibrated=calibrated)
+
+
+@lru_cache(maxsize=LOADED_AT_ONCE)
+def _named_folder(source: str) -> Path:
+    """The folder of a packaged encoder or one on the Hub, which is asked once in a process.
+
+    So folds and calls of ``transform`` have the same weights, also if a branch moves meanwhile.
+    """
+    return find_export(source)

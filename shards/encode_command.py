@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 from typing import Any
 
+from primus_scale.share.commands import ENCODER_HELP
 from primus_scale.stopping import loading
 from shards.readers import READERS
 
@@ -20,9 +21,7 @@ def add_commands(commands: Any) -> None:
         "windows are made and judged as `primus-scale shards build` does it; refused windows are "
         "counted by reason. Windows have the rate and length that the encoder takes.",
     )
-    parser.add_argument(
-        "--encoder", required=True, metavar="DIR", help="exported encoder, or the folder of a run"
-    )
+    parser.add_argument("--encoder", required=True, metavar="ENCODER", help=ENCODER_HELP)
     parser.add_argument(
         "--src", required=True, metavar="URL", help="shard folder; with --reader a folder or file"
     )

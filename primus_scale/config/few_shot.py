@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from primus_scale.config.base import ConfigModel, Url
 from primus_scale.storage.names import quoted
-from primus_scale.storage.urls import parse_local
+from primus_scale.storage.urls import HUB_SCHEME, parse_local
 
 ArmName = Literal[
     "pretrained",
@@ -92,7 +92,7 @@ class FewShotConfig(ConfigModel):
                     f"{quoted(name)} cannot name an arm; take letters, digits, - and _, and not "
                     f"the name of a built-in arm ({', '.join(get_args(ArmName))})"
                 )
-            if not is_function(source):
+            if not is_function(source) and not source.startswith(HUB_SCHEME):
                 parse_local(source)
         return own
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from primus_scale.config import ConfigModel, EncoderConfig
 from primus_scale.config_file import parse_config
+from primus_scale.encoders.about import AboutCard
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.sample import CHANNELS, TEACHER_MODALITIES, UNITS, WindowFormat
 from primus_scale.storage.foreign import parse_json
@@ -46,7 +47,8 @@ class CalibrationCard(ConfigModel):
 class EncoderCard(ConfigModel):
     """The content of ``card.json``; ``describe_encoder`` makes it, ``read_card`` reads it.
 
-    ``data`` and ``objective`` are free JSON for people; all else is needed to use the encoder.
+    ``data``, ``objective``, ``licence`` and ``about`` are for people; all else is needed to use the
+    encoder.
     """
 
     schema_version: Literal[1] = 1
@@ -63,6 +65,7 @@ class EncoderCard(ConfigModel):
     data: dict[str, Any]
     objective: dict[str, Any]
     licence: str
+    about: AboutCard = AboutCard()  # a run leaves it empty
     weights_sha256: str = ""  # filled in when the weights are written
 
     def check_windows(self, found: WindowFormat, url: str) -> None:

@@ -18,11 +18,15 @@ from primus_scale.encoders.card import CARD_FILE, EncoderCard
 
 WEIGHTS_FILE = "encoder.safetensors"
 ENCODER_FOLDER = "encoder"  # of a run
+LARGE = 2000  # values of a tensor that is stored in half precision, where that is asked for
 
 
-def save_encoder(encoder: ImuEncoder, directory: str | Path, card: EncoderCard) -> None:
+def save_encoder(
+    encoder: ImuEncoder, directory: str | Path, card: EncoderCard, *, half: bool = False
+) -> None:
     """Write ``encoder`` (as float32) and its card into the local folder ``directory``.
 
+    half: large tensors as float16; small ones, which shift and scale the rest, stay float32.
     An earlier export in the folder is replaced after the new one is completely written. Raises
     ValueError where a weight is not finite, OSError naming the folder where it cannot be written;
     an earlier export does not change then.
@@ -33,7 +37,8 @@ def save_encoder(encoder: ImuEncoder, directory: str | Path, card: EncoderCard) 
         assert tensor.numel(), f"{name} is partitioned by ZeRO-3: gather the weights first"
         if not torch.isfinite(tensor).all():
             raise ValueError(f"weight {name} is not finite; export an earlier checkpoint")
-        tensors[name] = tensor.detach().float().cpu().contiguous()
+        kind = torch.float16 if half and tensor.numel() >= LARGE else torch.float32
+        tensors[name] = tensor.detach().to("cpu", kind).contiguous()
     weights = safetensors.torch.save(tensors)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
     text = json.dumps(card.model_dump(mode="json"), indent=2) + "\n"

@@ -36,7 +36,8 @@ from primus_scale.encoders.card import (
     existing_file,
     read_card,
 )
-from primus_scale.encoders.export import ENCODER_FOLDER, WEIGHTS_FILE, save_encoder
+from primus_scale.encoders.export import WEIGHTS_FILE, save_encoder
+from primus_scale.encoders.sources import find_export, how_to_repair
 from primus_scale.signal.array_windows import GOOD, ArrayWindows, cut_windows, resample_windows
 from primus_scale.signal.plausible import explain_implausible
 from primus_scale.storage.foreign import decoding
@@ -214,47 +215,42 @@ class PretrainedEncoder(ImuEncoder):
         return features
 
 
-def load_encoder(directory: str | Path, *, calibrated: bool = True) -> PretrainedEncoder:
-    """The exported encoder in ``directory``, or in ``encoder`` below a run's folder.
+def load_encoder(source: str | Path, *, calibrated: bool = True) -> PretrainedEncoder:
+    """The exported encoder that ``source`` names.
 
-    It is on the CPU, float32, in evaluation mode. ``encoder(imu)`` takes imu ``(B, C, T)`` float32
-    in the units of its card and gives ``Embeddings``; ``encoder.encode`` takes arrays of other
-    rates and units. In evaluation mode it raises ValueError where a sample is not finite.
+    source: its folder; the folder of a run; ``"demo"``, the encoder in this package; or
+    ``"hf://OWNER/NAME@REVISION"``, one on the Hub. More in ``sources.find_export``.
+    The encoder is on the CPU, float32, in evaluation mode. ``encoder(imu)`` takes imu ``(B, C, T)``
+    float32 in the units of its card and gives ``Embeddings``; ``encoder.encode`` takes arrays of
+    other rates and units. In evaluation mode it raises ValueError where a sample is not finite.
     calibrated: ``features`` take the calibration that the export holds, if any. False gives the
     features that the heads read; the outputs of the heads are the same in both cases.
 
     Raises FileNotFoundError where a file is missing, ValueError naming the file where it is
-    damaged or does not fit its card.
+    damaged or does not fit its card, and as ``find_export``.
     """
-    directory = find_export(directory)
+    directory = find_export(source)
     card = read_card(directory)
     path = existing_file(directory, WEIGHTS_FILE)
     weights = path.read_bytes()
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
         raise ValueError(
             f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
-            f"{CARD_FILE}); copy or export the encoder again"
+            f"{CARD_FILE}); {how_to_repair(source)}"
         )
     with decoding(
         f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE}",
-        advice="export the encoder again",
+        advice=how_to_repair(source),
         in_memory=True,
     ):
         encoder = _empty_encoder(card)
-        encoder.load_state_dict(safetensors.torch.load(weights), assign=True)
+        tensors = safetensors.torch.load(weights)
+        in_float32 = {name: tensor.float() for name, tensor in tensors.items()}
+        encoder.load_state_dict(in_float32, assign=True)
     if not calibrated:
         encoder.calibration = None
         encoder.card = card.model_copy(update={"calibration": CalibrationCard()})
     return encoder.eval()
-
-
-def find_export(directory: str | Path) -> Path:
-    """``directory``, or the folder of the encoder below it where it is the folder of a run."""
-    directory = Path(directory)
-    below = directory / ENCODER_FOLDER
-    if not (directory / CARD_FILE).exists() and (below / CARD_FILE).exists():
-        return below
-    return directory
 
 
 def build_encoder_of(card: EncoderCard) -> ImuEncoder:

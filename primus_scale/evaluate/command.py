@@ -14,7 +14,7 @@ from torch import nn
 from primus_scale.augment import build_augment
 from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
 from primus_scale.encoders.base import ImuEncoder
-from primus_scale.encoders.card import EncoderCard, read_card
+from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
@@ -36,7 +36,7 @@ FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are
 
 
 def evaluate(
-    encoder_dir: str | Path,
+    source: str | Path,
     data_url: str,
     config: FewShotConfig,
     out_dir: str | Path,
@@ -49,7 +49,7 @@ def evaluate(
     pretraining_s: float | None = None,
     finished_file: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the encoder in ``encoder_dir`` on labelled windows of people never seen.
+    """Evaluate the encoder of ``load_encoder(source)`` on labelled windows of people never seen.
 
     test_people: None: ``data_url`` has the shard folders ``label`` and ``test``; otherwise it is a
     shard folder, of whose people this share is tested, drawn by ``split_seed`` as ``shards split``
@@ -63,8 +63,8 @@ def evaluate(
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
-    data_url, card = parse_place(data_url), read_card(encoder_dir)
-    encoder = load_encoder(encoder_dir, calibrated=config.calibrated)
+    data_url = parse_place(data_url)
+    card = (encoder := load_encoder(source, calibrated=config.calibrated)).card
     check_writable(Path(out_dir))
     task = load_task(
         data_url, card, test_people=test_people, split_seed=split_seed, may_share=may_share
@@ -108,13 +108,14 @@ def _add_descriptions(
     results["encoder"] = {
         "name": card.encoder.name,
         "parameters": card.parameters,
-        "calibration": card.calibration.kind if config.calibrated else "none",
+        "calibration": card.calibration.kind,
         "pretraining": card.data.get("run", ""),
         "datasets": _described_datasets(card.data.get("train", [])),
     }
     results["data"] = task.data
     results["augment"] = [op.model_dump(mode="json") for op in augment]
     for run in results["runs"]:
+        run["weights_sha256"] = card.weights_sha256  # says which export the results are of
         run["cost"]["pretraining_s"] = pretraining_s
         run["audit"] = task.found.as_dict()["shared"]
         run["pretrained_people"] = task.pretrained_people

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from primus_scale.config.few_shot import is_function
-from primus_scale.encoders.card import read_card
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.arms import TaskWindows
 from primus_scale.evaluate.classifiers import INFERENCE_BATCH, encode_features
@@ -110,20 +109,19 @@ def _call(
 
 
 def _exported_features(
-    place: str, folder: str, windows: TaskWindows, calibrated: bool
+    place: str, source: str, windows: TaskWindows, calibrated: bool
 ) -> np.ndarray:
     try:
-        card = read_card(folder)
-        encoder = load_encoder(folder, calibrated=calibrated)
+        encoder = load_encoder(source, calibrated=calibrated)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{place}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-    wanted = (len(card.channels), card.window_samples, card.rate_hz)
+    wanted = (len(encoder.channels), encoder.window_samples, encoder.rate_hz)
     found = (*windows.imu.shape[1:], windows.rate_hz)
     if wanted != found:
         raise ValueError(
-            f"{place}: the encoder in {folder} takes windows of {wanted[0]} channels x {wanted[1]} "
+            f"{place}: the encoder {source} takes windows of {wanted[0]} channels x {wanted[1]} "
             f"samples at {wanted[2]:g} Hz, and these are {found[0]} x {found[1]} at {found[2]:g} "
             "Hz; give one that fits, or build the windows that way"
         )

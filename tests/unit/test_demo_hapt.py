@@ -64,7 +64,7 @@ def test_only_numpy_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         forged = tmp_path / "HAPT.pkl.gz"
         forged.write_bytes(gzip.compress(pickle.dumps(Attack(), protocol=protocol)))
         digest = hapt.hashlib.sha256(forged.read_bytes()).hexdigest()
-        monkeypatch.setattr(hapt, "_SHA256", digest)
+        monkeypatch.setattr(hapt, "SHA256", digest)
         with pytest.raises(pickle.UnpicklingError, match="refused to load"):
             load_hapt(forged)
 

@@ -39,7 +39,7 @@ LAYERS = (
     ("engine", "evaluate"),
     ("checkpoint",),
     ("train",),
-    ("study",),
+    ("study", "share"),
     ("cli",),
 )
 

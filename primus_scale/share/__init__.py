@@ -1,0 +1,1 @@
+"""Encoders out of the program and into it: exports, imported weights, what cards tell."""
