@@ -17,6 +17,7 @@ class Fault(NamedTuple):
 
 
 LOSS = "primus_scale/objective/contrast.py"
+PAIRS = "primus_scale/objective/pairs.py"
 COLLECTIVES = "primus_scale/distributed/collectives.py"
 SCHEDULE = "primus_scale/data/schedule.py"
 EPOCHS = "primus_scale/data/epoch_order.py"
@@ -38,36 +39,57 @@ FAULTS = (
     Fault(
         "loss: a sign",
         LOSS,
-        "_cross_entropy(logits, first) + _cross_entropy(reverse",
-        "_cross_entropy(logits, first) - _cross_entropy(reverse",
+        "of_rows + own_columns - 2 *",
+        "of_rows - own_columns - 2 *",
         f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: one direction has no gradient",
+        LOSS,
+        "gradient += logits.sub_(self._of_columns).exp_()",
+        "gradient += 1",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: the columns of one block only",
+        LOSS,
+        "columns if before is None else torch.logaddexp(before, columns)",
+        "columns",
+        f"{NUMERICS}losses.py",
+    ),
+    Fault(
+        "loss: the columns of one rank only",
+        LOSS,
+        "self._of_columns = told.logsumexp(0)",
+        "self._of_columns = told[rank()]",
+        f"{RANKS}gradients.py",
     ),
     Fault(
         "loss: invalid keys are negatives",
         LOSS,
-        "~(valid[:, None] & all_valid) | same",
-        "~valid[:, None] | same",
+        "~(self.own_valid[rows, None] & self.valid)",
+        "~self.own_valid[rows, None].expand_as(logits)",
         f"{NUMERICS}losses.py",
     ),
     Fault(
         "loss: equal keys are negatives",
         LOSS,
-        "(key_ids[:, None] == gather(key_ids))",
-        "(key_ids[:, None] != key_ids[:, None])",
+        "excluded |= self.ids[columns] == self.ids",
+        "pass",
         f"{NUMERICS}losses.py",
     ),
     Fault(
         "loss: multiplied by the temperature",
-        LOSS,
-        "(1 / temperature)",
-        "temperature",
+        PAIRS,
+        "(queries / temperature) @ keys.T",
+        "(queries * temperature) @ keys.T",
         f"{NUMERICS}losses.py",
     ),
     Fault(
         "loss: a share that is not of all ranks",
         LOSS,
-        "(world_size() / rows.clamp(min=1))",
-        "(1 / rows.clamp(min=1))",
+        "total * world_size() / rows.clamp(min=1)",
+        "total / rows.clamp(min=1)",
         f"{RANKS}gradients.py",
     ),
     Fault(

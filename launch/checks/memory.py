@@ -7,7 +7,7 @@ with the number of windows, and is measured on a few.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,8 @@ from primus_scale.config import Config, ObjectiveConfig, TrainConfig
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.engine.engine import MAX_BUCKET
-from primus_scale.objective.contrast import info_nce
 from primus_scale.objective.neighbours import support_spec
+from primus_scale.objective.pairs import memory_of
 from primus_scale.objective.terms import is_regression, weighted_terms, with_heads
 from primus_scale.teachers import build_teachers
 from primus_scale.train.run import fresh_encoder, spaces_of
@@ -54,7 +54,7 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     need = Need(device=_training(config.train, parameters, world))
     need.device["activations"] = _activations(config.train, encoder, views)
-    need.device["similarities"] = _similarities(config.objective, rows, world)
+    need.device["loss"] = _loss(config.objective, rows, world, encoder.spec.dims)
     spec = support_spec(config.objective, config.support, encoder.spec.dims)
     if spec is not None and config.support.home == "in_process":
         need.device["support set"] = spec.memory
@@ -98,16 +98,14 @@ def _activations(train: TrainConfig, encoder: ImuEncoder, rows: int) -> int:
     return constant + (twice - few) * rows // SAMPLE_ROWS
 
 
-def _similarities(objective: ObjectiveConfig, rows: int, world: int) -> int:
-    """What autograd keeps of all terms' ``(B, N)`` matrices, in both directions."""
-    temperature = torch.tensor(0.1, requires_grad=True)
-    unit = torch.eye(SAMPLE_ROWS, requires_grad=True)
-    kept = saved_bytes(lambda: info_nce(unit, unit, temperature), without=[unit])
+def _loss(objective: ObjectiveConfig, rows: int, world: int, dims: Mapping[str, int]) -> int:
+    """All terms' keys of the global batch, their gradients, and the logits held at a time."""
     neighbours = objective.neighbours
-    keys = neighbours.k if neighbours.combine == "each" else 1
+    each = neighbours.k if neighbours.combine == "each" else 1
     terms = [t for t in weighted_terms(objective) if not is_regression(t, objective)]
-    matrices = sum(keys if term.kind == "neighbour" else 1 for term in terms)
-    return 2 * matrices * kept * rows * rows * world // SAMPLE_ROWS**2
+    sums = [each if term.kind == "neighbour" else 1 for term in terms]
+    widths = [count * dims.get(t.modality, 0) for count, t in zip(sums, terms, strict=True)]
+    return 2 * FLOAT32 * rows * world * sum(widths) + memory_of(sum(sums), rows, rows * world)
 
 
 def saved_bytes(run: Callable[[], Any], without: list[torch.Tensor]) -> int:

@@ -108,6 +108,10 @@ class ObjectiveConfig(ConfigModel):
     """
 
     weights: WeightsConfig = WeightsConfig()
+    # of the contrastive terms but imu_near. sigmoid: SigLIP's (arXiv 2303.15343), with a learned
+    # bias for each temperature
+    loss: Literal["info_nce", "sigmoid"] = "info_nce"
+    bias: float = -10.0  # of the sigmoid loss, when a run starts
     temperature: TemperatureConfig = TemperatureConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     near: NearConfig = NearConfig()

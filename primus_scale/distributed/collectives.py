@@ -54,6 +54,21 @@ def gather(local: torch.Tensor) -> torch.Tensor:
     return rows
 
 
+def gather_columns(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """As ``gather`` of each, in one message: tensors of one type, ``(B, ...)`` -> ``(N, ...)``.
+
+    What returns are views of one matrix, whose rows are not contiguous.
+    """
+    if not is_distributed() or not tensors:
+        return [tensor.detach() for tensor in tensors]
+    flat = [tensor.detach().reshape(len(tensor), -1) for tensor in tensors]
+    columns = gather(torch.cat(flat, dim=1)).split([each.shape[1] for each in flat], dim=1)
+    return [
+        column.unflatten(1, tensor.shape[1:]) if tensor.ndim > 1 else column[:, 0]
+        for column, tensor in zip(columns, tensors, strict=True)
+    ]
+
+
 def gather_with_grad(local: torch.Tensor) -> torch.Tensor:
     """Rows of all ranks in rank order, with gradient: ``(B, D)`` -> ``(N, D)``.
 

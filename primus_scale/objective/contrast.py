@@ -1,4 +1,4 @@
-"""The contrastive loss that every term of the objective uses.
+"""The contrastive losses that the terms of the objective use: InfoNCE and the sigmoid loss.
 
 Each rank holds B rows of a global batch of N rows. It compares its *local queries with global
 keys*: the keys of all ranks, gathered in rank order, with gradient where they are learned. A
@@ -9,29 +9,19 @@ gradient of the temperature.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from primus_scale.distributed.collectives import (
-    gather,
-    gather_with_grad,
-    is_distributed,
-    rank,
-    world_size,
-)
+from primus_scale.distributed.collectives import gather, rank, world_size
+from primus_scale.objective.pairs import ROWS_AT_ONCE, PairLoss
+from primus_scale.sample import Origin
+from primus_scale.support import Exclusion
 
-
-class Pairs(NamedTuple):
-    """A set of pairs of a query and a key of the global batch: the part that a rank needs.
-
-    of_queries ``(B, N)`` bool: pairs of the rank's queries and all keys. of_keys ``(B, N)`` bool:
-    pairs of the rank's keys and all queries.
-    """
-
-    of_queries: torch.Tensor
-    of_keys: torch.Tensor
+SCREENED = 32  # elements of a key that tell whether another may be equal
+SCREEN_ROUNDING = 1e-6  # of float32, in inner products of unit vectors
 
 
 class TermLoss(NamedTuple):
@@ -45,131 +35,222 @@ class TermLoss(NamedTuple):
     rows: torch.Tensor
 
 
-class GlobalRows(NamedTuple):
-    """Embeddings of the global batch, L2-normalised, float32.
+@dataclass(frozen=True)
+class SameMoment:
+    """Pairs whose key is of the query's own window, or of its moment.
 
-    local: this rank's rows ``(B, D)``. all: those of all ranks in rank order ``(N, D)``.
+    queries ``(B,)``: the windows of this rank's queries. keys and valid ``(N, K)``: the windows of
+    each key, of which those that are not valid do not count. within_s: see ``Origin.same_moment``.
     """
 
-    local: torch.Tensor
-    all: torch.Tensor
+    queries: Origin
+    keys: Origin
+    valid: torch.Tensor
+    within_s: float
+
+    def block(self, rows: slice) -> torch.Tensor:
+        """Whether any of a key's windows is so, ``(b, N)`` bool, for the queries of ``rows``."""
+        own = Exclusion(self.queries.at(rows), self.within_s)
+        blocks = [
+            own.covers(Origin(*(column[:, k] for column in self.keys))) & self.valid[:, k]
+            for k in range(self.valid.shape[1])
+        ]
+        return blocks[0] if len(blocks) == 1 else torch.stack(blocks).any(0)
 
 
-def gather_rows(embeddings: torch.Tensor) -> GlobalRows:
-    """Normalise a rank's embeddings ``(B, D)`` and gather them, with gradient if they have one."""
-    local = functional.normalize(embeddings.float(), dim=1)
-    return GlobalRows(local, gather_with_grad(local) if local.requires_grad else gather(local))
+@dataclass(frozen=True)
+class Negatives:
+    """Which keys of the global batch are negatives of a query. Key i is the positive of query i.
 
+    All other keys are, except
 
-def contrastive(
-    queries: GlobalRows,
-    keys: GlobalRows,
-    temperature: torch.Tensor,
-    valid: torch.Tensor,
-    *,
-    key_ids: torch.Tensor | None = None,
-    same_cosine: float | None = None,
-    no_negatives: Pairs | None = None,
-    reduction: Literal["sum", "mean"] = "sum",
-) -> TermLoss:
-    """InfoNCE from queries to keys and from keys to queries, averaged over the valid rows.
+    - those of rows that are not ``valid`` ``(N,)`` bool, which lack a query or a key;
+    - those that equal the positive, since they would be false negatives: equal ``ids`` ``(N,)``
+      int64, see ``ids_of_equal``;
+    - those of the ``same_moment`` as the query.
 
-    For the n valid rows of the global batch, with queries q and keys k at temperature t, it is
-
-        1/n * sum over i of ( info_nce(q_i; k_1 ... k_n, t) + info_nce(k_i; q_1 ... q_n, t) ),
-
-    half of that with ``reduction`` "mean" (arXiv 2411.15127 has the sum). Key i is the positive of
-    query i. The other keys are its negatives, except
-
-    - those of rows that are not ``valid`` ``(B,)`` bool, which lack a query or a key;
-    - those that equal the positive, since they would be false negatives: equal ``key_ids``
-      ``(B,)`` int64, or a cosine above ``same_cosine``;
-    - those of the pairs ``no_negatives``.
-
-    temperature: 0-d. Without any valid row the loss is 0, with gradients of 0. All arithmetic is
-    in float32.
+    All are of the rows of the global batch; this rank's are the B of them from ``first`` on.
     """
-    with torch.autocast(queries.local.device.type, enabled=False):
-        all_valid = gather(valid)
-        same = _same_keys(keys, key_ids, same_cosine)
-        # The positive of each row is excluded here too; ``_logits`` includes it again.
-        excluded = ~(valid[:, None] & all_valid) | same
-        further = no_negatives or Pairs(excluded, excluded)
-        first = rank() * len(valid)
-        logits = _logits(queries.local, keys.all, temperature, excluded | further.of_queries, first)
-        if is_distributed():
-            reverse = _logits(
-                keys.local, queries.all, temperature, excluded | further.of_keys, first
-            )
-        else:
-            reverse = logits.T  # one process holds both directions in one matrix
-        losses = _cross_entropy(logits, first) + _cross_entropy(reverse, first)
-        if reduction == "mean":
-            losses = losses / 2
-        rows = all_valid.sum()
-        share = torch.where(valid, losses, 0.0).sum() * (world_size() / rows.clamp(min=1))
-    return TermLoss(share, rows)
+
+    valid: torch.Tensor
+    ids: torch.Tensor | None = None
+    same_moment: SameMoment | None = None
+
+    @property
+    def first(self) -> int:
+        """The row in the global batch of this rank's first query."""
+        return rank() * (len(self.valid) // world_size())
+
+    @property
+    def own_valid(self) -> torch.Tensor:
+        """Which of this rank's rows are valid, ``(B,)`` bool."""
+        return self.valid[self.first :][: len(self.valid) // world_size()]
+
+    def mask(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Set the logits ``(b, N)`` of pairs that are neither positives nor negatives to -inf.
+
+        rows: the rank's queries that they are of. In place; returns the logits of positives
+        ``(b,)``.
+        """
+        columns = self.columns(rows)
+        positives = logits.gather(1, columns)
+        excluded = ~(self.own_valid[rows, None] & self.valid)
+        if self.ids is not None:
+            excluded |= self.ids[columns] == self.ids
+        if self.same_moment is not None:
+            excluded |= self.same_moment.block(rows)
+        logits.masked_fill_(excluded, -torch.inf).scatter_(1, columns, positives)
+        return positives[:, 0]
+
+    def columns(self, rows: slice) -> torch.Tensor:
+        """The columns of the positives of ``rows``, ``(b, 1)`` int64."""
+        start, end, _ = rows.indices(len(self.own_valid))
+        device = self.valid.device
+        return torch.arange(self.first + start, self.first + end, device=device)[:, None]
 
 
-def info_nce(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    temperature: torch.Tensor | float,
-    excluded: torch.Tensor | None = None,
-    first: int = 0,
-) -> torch.Tensor:
-    """InfoNCE of each query against all keys, ``(B,)`` (arXiv 1807.03748).
+class InfoNce(PairLoss):
+    """InfoNCE from queries to keys and from keys to queries (arXiv 1807.03748).
 
-    For a query q_i with its positive k_i at temperature t it is
+    The sum is over all valid rows i, half of it with ``reduction`` "mean" (arXiv 2411.15127 has the
+    sum of the directions). The sums over j are over the positive and the negatives:
 
-        -log( exp(q_i . k_i / t) / sum over j of exp(q_i . k_j / t) ),
+        S = sum over i of ( R_i - l_ii + C_i - l_ii ),
+        R_i = log(sum over j of exp(l_ij)),    C_i = log(sum over j of exp(l_ji)),
+        dS/dl_ij = exp(l_ij - R_i) + exp(l_ij - C_j) - 2 * (i = j).
 
-    where the sum is over the positive and all keys that are not excluded for query i.
-
-    queries ``(B, D)`` and keys ``(N, D)``, L2-normalised; the positive of query i is the key in
-    row ``first + i``. excluded ``(B, N)`` bool: pairs that are no negatives.
+    One matrix has both directions: a rank's rows are complete, and of each column it has a part,
+    whose sums the ranks exchange.
     """
-    if excluded is None:
-        excluded = torch.zeros(len(queries), len(keys), dtype=torch.bool, device=queries.device)
-    return _cross_entropy(_logits(queries, keys, temperature, excluded, first), first)
+
+    def __init__(self, negatives: Negatives, reduction: Literal["sum", "mean"] = "sum") -> None:
+        self._negatives = negatives
+        self._factor = 0.5 if reduction == "mean" else 1.0
+        self._of_rows: list[torch.Tensor] = []  # R of the blocks seen
+        self._positives: list[torch.Tensor] = []
+        self._of_columns: torch.Tensor | None = None  # C: of this rank's rows, then of all
+
+    def see(self, logits: torch.Tensor, rows: slice) -> None:
+        """See ``PairLoss``."""
+        self._positives.append(self._negatives.mask(logits, rows))
+        self._of_rows.append(logits.logsumexp(1))
+        columns = logits.logsumexp(0)
+        before = self._of_columns
+        self._of_columns = columns if before is None else torch.logaddexp(before, columns)
+
+    def tell(self) -> torch.Tensor:
+        """The part of this rank's rows in each column."""
+        assert self._of_columns is not None
+        return self._of_columns
+
+    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+        """See ``PairLoss``."""
+        negatives = self._negatives
+        valid = negatives.own_valid
+        of_rows = torch.cat(self._of_rows)
+        self._of_columns = told.logsumexp(0)
+        own_columns = self._of_columns[negatives.first :][: len(valid)]
+        losses = of_rows + own_columns - 2 * torch.cat(self._positives)
+        # exp(l - inf) is 0: rows that are not valid have no gradient.
+        self._of_rows = [of_rows.masked_fill(~valid, torch.inf)]
+        return self._factor * torch.where(valid, losses, 0.0).sum()
+
+    def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See ``PairLoss``."""
+        assert self._of_columns is not None
+        self._negatives.mask(logits, rows)
+        columns = self._negatives.columns(rows)
+        gradient = (logits - self._of_rows[0][rows, None]).exp_()
+        gradient += logits.sub_(self._of_columns).exp_()
+        at_positives = gradient.gather(1, columns) - 2
+        valid = self._negatives.own_valid[rows, None]
+        gradient.scatter_(1, columns, torch.where(valid, at_positives, 0.0))
+        return gradient.mul_(self._factor) if self._factor != 1 else gradient
 
 
-def same_vectors(first: torch.Tensor, second: torch.Tensor, cosine: float) -> torch.Tensor:
-    """Which vectors are equal up to rounding: ``(B, D)``, ``(N, D)`` -> ``(B, N)`` bool.
+class SigmoidLoss(PairLoss):
+    """The sigmoid loss of SigLIP (arXiv 2303.15343), with a learned bias.
 
-    Both must be L2-normalised. Vectors are equal if their cosine is above ``cosine``.
+    The sum is over all valid rows i; with s(x) = 1 / (1 + exp(-x)),
+
+        S = -sum over i of ( log s(l_ii) + sum over negatives j of i of log s(-l_ij) ),
+        dS/dl_ij = s(l_ij) - (i = j).
+
+    It has no sum over a row or a column within the logarithm, so ranks exchange nothing. It counts
+    each pair once: there are no two directions.
     """
-    return first.detach() @ second.detach().T > cosine
+
+    def __init__(self, negatives: Negatives) -> None:
+        self._negatives = negatives
+        self._losses: list[torch.Tensor] = []
+
+    def see(self, logits: torch.Tensor, rows: slice) -> None:
+        """See ``PairLoss``."""
+        positives = self._negatives.mask(logits, rows)
+        self._losses.append(functional.softplus(logits).sum(1) - positives)
+
+    def tell(self) -> torch.Tensor:
+        """Nothing."""
+        return self._losses[0].new_empty(0)
+
+    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+        """See ``PairLoss``."""
+        return torch.where(self._negatives.own_valid, torch.cat(self._losses), 0.0).sum()
+
+    def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See ``PairLoss``."""
+        self._negatives.mask(logits, rows)
+        columns = self._negatives.columns(rows)
+        gradient = logits.sigmoid_()
+        valid = self._negatives.own_valid[rows, None]
+        return gradient.scatter_(
+            1, columns, torch.where(valid, gradient.gather(1, columns) - 1, 0.0)
+        )
 
 
-def _same_keys(
-    keys: GlobalRows, key_ids: torch.Tensor | None, same_cosine: float | None
-) -> torch.Tensor:
-    """Rows with equal keys, ``(B, N)`` bool, or ``(1, 1)`` False where none can be equal."""
-    same = keys.local.new_zeros(1, 1, dtype=torch.bool)
-    if key_ids is not None:
-        same = same | (key_ids[:, None] == gather(key_ids))
-    if same_cosine is not None:
-        same = same | same_vectors(keys.local, keys.all, same_cosine)
-    return same
+def share_of(total: torch.Tensor, rows: torch.Tensor) -> TermLoss:
+    """The loss of a rank whose valid rows sum up to ``total``: the mean over all valid ``rows``.
+
+    Without any valid row in the global batch it is 0.
+    """
+    return TermLoss(total * world_size() / rows.clamp(min=1), rows)
 
 
-def _logits(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    temperature: torch.Tensor | float,
-    excluded: torch.Tensor,
-    first: int,
-) -> torch.Tensor:
-    """Logits ``(B, N)``, -inf for excluded pairs, never for positives (row i, column first + i)."""
-    excluded = excluded.scatter(1, _positive_columns(queries, first)[:, None], False)
-    return (queries @ keys.T * (1 / temperature)).masked_fill(excluded, -torch.inf)
+def unit_rows(embeddings: torch.Tensor) -> torch.Tensor:
+    """Embeddings ``(..., D)`` of unit length, float32 (float64 stays as it is)."""
+    exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+    return functional.normalize(exact, dim=-1)
 
 
-def _cross_entropy(logits: torch.Tensor, first: int) -> torch.Tensor:
-    return functional.cross_entropy(logits, _positive_columns(logits, first), reduction="none")
+@torch.no_grad()
+def ids_of_equal(keys: torch.Tensor, cosine: float) -> torch.Tensor:
+    """Ids of keys that are equal up to rounding: of this rank's ones of keys ``(N, D)``, ``(B,)``.
+
+    The id is the row of the first key of the global batch whose cosine with this one is above
+    ``cosine``. Keys are of unit length. Gathered over ranks, equal ids mean equal keys.
+
+    Vectors that are equal are so in any of their elements. So a few elements tell of most keys that
+    none before is equal, in a small part of the time.
+    """
+    first, count = rank() * (len(keys) // world_size()), len(keys) // world_size()
+    few = keys[:, :: max(1, keys.shape[1] // SCREENED)].contiguous()
+    # For a and b of unit length |a - b|^2 = 2 - 2 a.b, and some elements have a part of it.
+    least = few.square().sum(1) / 2 - (1 - cosine) / 2 - SCREEN_ROUNDING
+    ids = torch.arange(first, first + count, device=keys.device)
+    for rows in ids.split(ROWS_AT_ONCE):  # views of ``ids``
+        end = first + count  # of the keys that may come before
+        maybe = few[rows] @ few[:end].T > least[rows, None] + least[:end]
+        candidates = maybe.to(torch.uint8).argmax(1)
+        equal = (keys[candidates] * keys[rows]).sum(1) > cosine
+        unsure = rows[~equal & (candidates < rows)]
+        rows.copy_(torch.where(equal, candidates, rows))
+        if len(unsure):
+            same = keys[unsure] @ keys[:end].T > cosine
+            found = same.scatter_(1, unsure[:, None], True).to(torch.uint8).argmax(1)
+            ids[unsure - first] = found
+    return ids
 
 
-def _positive_columns(rows: torch.Tensor, first: int) -> torch.Tensor:
-    """The column of the positive in each of ``rows``, ``(B,)`` int64."""
-    return torch.arange(first, first + len(rows), device=rows.device)
+def gather_ids(ids: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Ids ``(B,)`` of all ranks, ``(N,)`` each, gathered in one message."""
+    return list(gather(torch.stack(ids, dim=1)).unbind(1)) if ids else []

@@ -25,20 +25,35 @@ functions take the rows of one rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from primus_scale.config import ObjectiveConfig
+from primus_scale.distributed.collectives import gather_with_grad
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.contrast import GlobalRows, TermLoss, contrastive, gather_rows
-from primus_scale.objective.near import near_contrast
+from primus_scale.objective.contrast import (
+    InfoNce,
+    Negatives,
+    SigmoidLoss,
+    TermLoss,
+    gather_ids,
+    ids_of_equal,
+    share_of,
+    unit_rows,
+)
+from primus_scale.objective.exchange import GlobalBatch, gather_batch
+from primus_scale.objective.near import NearContrast
+from primus_scale.objective.pairs import PairSum, sum_pairs
 from primus_scale.objective.positives import Positives, direct_positives, neighbour_positives
 from primus_scale.objective.regression import regression
 from primus_scale.objective.terms import Term, is_regression, weighted_terms
 from primus_scale.sample import IMU, Batch
 from primus_scale.support import Neighbours
+
+_Scale = tuple[torch.Tensor, torch.Tensor | None]  # temperature and bias
 
 # Two teacher embeddings above this cosine count as the same key. They are stored as float16, and
 # the same frame or sentence, embedded in two batches, may differ in the last bits.
@@ -60,6 +75,13 @@ class LossOutput:
     rows: dict[str, torch.Tensor]
 
 
+class _PairTerm(NamedTuple):
+    """A term that sums over pairs: its sums, and its loss from their total."""
+
+    sums: list[PairSum]
+    finish: Callable[[torch.Tensor], TermLoss]
+
+
 def primus_loss(
     view0: Embeddings,
     view1: Embeddings,
@@ -67,70 +89,99 @@ def primus_loss(
     batch: Batch,
     neighbours: Neighbours | None,
     config: ObjectiveConfig,
+    *,
+    biases: Mapping[str, torch.Tensor] | None = None,
+    gathered: GlobalBatch | None = None,
 ) -> LossOutput:
     """The objective on a rank's B rows; see the formulas of the module.
 
-    view0, view1: embeddings of the two views. temperatures: 0-d, by family of terms. neighbours:
-    of the same rows, from ``find_neighbours``; None only where no neighbour term has weight. Terms
-    of weight 0 are not computed.
+    view0, view1: embeddings of the two views. temperatures and biases (of ``objective.loss``
+    "sigmoid"): 0-d, by family of terms. neighbours: of the same rows, from ``find_neighbours``;
+    None only where no neighbour term has weight. gathered: of the same rows, where the caller needs
+    it too. Terms of weight 0 are not computed. The gradient of ``total`` is right where the same
+    factor multiplies it on every rank.
     """
+    gathered = gathered or gather_batch(view0, batch, neighbours, config)
     weights = weighted_terms(config)
-    contrasted = (t for t in weights if t.kind != "near" and not is_regression(t, config))
-    modalities = sorted({term.modality for term in contrasted})
-    queries = {m: gather_rows(view0.ss if m == IMU else view0.mm[m]) for m in modalities}
+    positives = _positives(weights, view1, batch, gathered, config)
+    pair_terms: dict[Term, _PairTerm] = {}
+    for term in weights:
+        if is_regression(term, config):
+            continue
+        scale = temperatures[term.family], (biases or {}).get(term.family)
+        if term.kind == "near":
+            pair_terms[term] = _near(view1, scale, batch, gathered, config)
+        else:
+            queries = view0.ss if term.modality == IMU else view0.mm[term.modality]
+            pair_terms[term] = _contrast(queries, positives[term], scale, config)
+    sums = iter(sum_pairs([each for term in pair_terms.values() for each in term.sums]))
+
     total = view0.ss.new_zeros((), dtype=torch.float32)
     terms, rows = {}, {}
     for term, weight in weights.items():
-        if term.kind == "near":
-            assert view1.near is not None, f"{term.name} has weight, but the encoder has no head"
-            near = gather_rows(view1.near)
-            found = near_contrast(near, temperatures[term.family], batch.origin, config.near)
-        elif is_regression(term, config):
+        if term in pair_terms:
+            of_term = pair_terms[term]
+            found = of_term.finish(torch.stack([next(sums) for _ in of_term.sums]).sum())
+        else:
             predictions = [view.mm[term.modality] for view in (view0, view1)]
             targets, valid = batch.embeddings[term.modality], batch.present[term.modality]
-            found = regression(predictions, targets, valid)
-        else:
-            positives = _positives(term, view1, batch, neighbours, config)
-            temperature = temperatures[term.family]
-            found = _contrast(queries[term.modality], positives, temperature, config)
+            everyone = gathered.present[term.modality].sum()
+            found = regression(predictions, targets, valid, everyone)
         total = total + weight * found.loss
         terms[term.name], rows[term.name] = found.loss.detach(), found.rows
     return LossOutput(total, terms, rows)
 
 
 def _positives(
-    term: Term,
+    terms: Iterable[Term],
     view1: Embeddings,
     batch: Batch,
-    neighbours: Neighbours | None,
+    gathered: GlobalBatch,
     config: ObjectiveConfig,
-) -> Positives:
-    if term.kind == "direct":
-        return direct_positives(term.modality, view1, batch)
-    assert neighbours is not None, f"{term.name} has weight, but there are no neighbours"
-    return neighbour_positives(term.modality, neighbours, batch, config.neighbours)
+) -> dict[Term, list[Positives]]:
+    """The keys of the contrastive terms, with ids of those that are equal, if these count."""
+    found = {}
+    for term in terms:
+        if term.kind == "direct" and not is_regression(term, config):
+            found[term] = [direct_positives(term.modality, view1, gathered)]
+        elif term.kind == "neighbour":
+            found[term] = neighbour_positives(term.modality, gathered, batch, config.neighbours)
+    if not config.mask_duplicate_keys:
+        return {
+            term: [replace(each, ids=None, same_moment=None) for each in of_term]
+            for term, of_term in found.items()
+        }
+    of_teachers = [each for of_term in found.values() for each in of_term if each.of_teacher]
+    ids = iter(gather_ids([ids_of_equal(each.keys, SAME_KEY_COSINE) for each in of_teachers]))
+    return {
+        term: [replace(each, ids=next(ids)) if each.of_teacher else each for each in of_term]
+        for term, of_term in found.items()
+    }
 
 
 def _contrast(
-    queries: GlobalRows, positives: Positives, temperature: torch.Tensor, config: ObjectiveConfig
-) -> TermLoss:
+    queries: torch.Tensor, positives: Sequence[Positives], scale: _Scale, config: ObjectiveConfig
+) -> _PairTerm:
     """A term's loss L_t; see the formula of the module."""
-    ids = positives.ids if config.mask_duplicate_keys else None
-    same_moment = positives.same_moment if config.mask_duplicate_keys else None
-    same_cosine = SAME_KEY_COSINE if config.mask_duplicate_keys and positives.of_teacher else None
-    contrasts = [
-        contrastive(
-            queries,
-            gather_rows(positives.keys[:, k]),
-            temperature,
-            positives.valid[:, k],
-            key_ids=None if ids is None else ids[:, k],
-            same_cosine=same_cosine,
-            no_negatives=None if same_moment is None else same_moment[k],
-            reduction=config.reduction,
+    unit = unit_rows(queries)
+    sums = []
+    for each in positives:
+        negatives = Negatives(each.valid, each.ids, each.same_moment)
+        loss = (
+            SigmoidLoss(negatives)
+            if config.loss == "sigmoid"
+            else InfoNce(negatives, config.reduction)
         )
-        for k in range(positives.keys.shape[1])
-    ]
-    rows = torch.stack([contrast.rows for contrast in contrasts]).sum()
-    weighted = torch.stack([contrast.loss * contrast.rows for contrast in contrasts]).sum()
-    return TermLoss(weighted / rows.clamp(min=1), rows)
+        sums.append(PairSum(loss, unit, each.keys, *scale))
+    rows = torch.stack([each.valid.sum() for each in positives]).sum()
+    return _PairTerm(sums, lambda total: share_of(total, rows))
+
+
+def _near(
+    view1: Embeddings, scale: _Scale, batch: Batch, gathered: GlobalBatch, config: ObjectiveConfig
+) -> _PairTerm:
+    assert view1.near is not None, "imu_near has weight, but the encoder has no head for it"
+    unit = unit_rows(view1.near)
+    loss = NearContrast(batch.origin, gathered.origin, config.near)
+    sums = [PairSum(loss, unit, gather_with_grad(unit), scale[0])]
+    return _PairTerm(sums, lambda total: TermLoss(total, loss.rows))

@@ -15,26 +15,41 @@ from primus_scale.encoders.base import Embeddings
 
 
 class ModelOutput(NamedTuple):
-    """Embeddings of windows, and the temperatures by family, 0-d float32.
+    """Embeddings of windows, and temperatures and biases by family of terms, 0-d float32.
+
+    There are biases with ``objective.loss`` "sigmoid" only.
 
     A named tuple, so that DeepSpeed's ZeRO-3 hooks find the tensors.
     """
 
     embeddings: Embeddings
     temperatures: dict[str, torch.Tensor]
+    biases: dict[str, torch.Tensor]
 
 
 class PrimusModel(nn.Module):
-    """The encoder and the temperatures of the loss: all parameters that are trained."""
+    """The encoder, and the temperatures and biases of the loss: all parameters that are trained.
 
-    def __init__(self, encoder: nn.Module, temperatures: Mapping[str, TemperatureConfig]) -> None:
+    biases: their values at the start, by family of terms; none without the sigmoid loss.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        temperatures: Mapping[str, TemperatureConfig],
+        biases: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.temperatures = Temperatures(temperatures)
+        self.biases = nn.ParameterDict(
+            {family: nn.Parameter(torch.tensor(value)) for family, value in (biases or {}).items()}
+        )
 
     def forward(self, imu: torch.Tensor) -> ModelOutput:
         """Embed imu ``(B, C, T)``. In a step the rows are both views of a batch, view 0 first."""
-        return ModelOutput(self.encoder(imu), self.temperatures())
+        biases = {family: value.float() for family, value in self.biases.items()}
+        return ModelOutput(self.encoder(imu), self.temperatures(), biases)
 
 
 class Temperatures(nn.Module):
@@ -50,38 +65,52 @@ class Temperatures(nn.Module):
         value = torch.tensor([_stored(config) for config in configs.values()])
         learned = any(config.mode != "fixed" for config in configs.values())
         self.value = nn.Parameter(value, requires_grad=learned)
+        self._clamps = any(config.mode == "log" for config in configs.values())
+        low, high = zip(*map(_bounds, configs.values()), strict=True)
+        self.register_buffer("low", torch.tensor(low), persistent=False)
+        self.register_buffer("high", torch.tensor(high), persistent=False)
 
     def forward(self) -> dict[str, torch.Tensor]:
         """The temperatures by family, 0-d float32."""
-        pairs = zip(self.configs.items(), self.value.float().unbind(), strict=True)
-        return {family: _temperature(value, config) for (family, config), value in pairs}
+        values = self.value.float()
+        if self._clamps:
+            values = _Clamp.apply(values, self.low, self.high)
+        pairs = zip(self.configs.items(), values.unbind(), strict=True)
+        return {family: _temperature(value, config.mode) for (family, config), value in pairs}
 
 
 def _stored(config: TemperatureConfig) -> float:
     return math.log(config.initial) if config.mode == "log" else config.initial
 
 
-def _temperature(value: torch.Tensor, config: TemperatureConfig) -> torch.Tensor:
-    """The temperature of a stored value, both 0-d."""
+def _bounds(config: TemperatureConfig) -> tuple[float, float]:
+    """The bounds of a stored value; infinite where there are none."""
     if config.mode == "log":
-        low, high = math.log(config.minimum), math.log(config.maximum)
-        clamped: torch.Tensor = _Clamp.apply(value, low, high)
-        return clamped.exp()
-    return value.detach() if config.mode == "fixed" else value
+        return math.log(config.minimum), math.log(config.maximum)
+    return -math.inf, math.inf
+
+
+def _temperature(value: torch.Tensor, mode: str) -> torch.Tensor:
+    """The temperature of a stored value within its bounds, both 0-d."""
+    if mode == "log":
+        return value.exp()
+    return value.detach() if mode == "fixed" else value
 
 
 class _Clamp(torch.autograd.Function):
-    """A clamp that keeps the gradient of a value out of bounds, if it points back inside.
+    """A clamp that keeps the gradient of values out of bounds, if it points back inside.
 
     The gradient of an ordinary clamp is 0 out of bounds. An optimiser step may end there, and the
     temperature would never change again. The direction is that of the gradient summed over ranks,
-    so the result does not depend on the number of ranks.
+    so the result does not depend on the number of ranks. Values and bounds ``(F,)``.
     """
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, low: float, high: float) -> torch.Tensor:
-        ctx.save_for_backward(value < low, value > high)
-        return value.clamp(low, high)
+    def forward(
+        ctx: Any, values: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(values < low, values > high)
+        return values.clamp(low, high)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -25,9 +25,8 @@ import torch
 from torch.nn import functional
 
 from primus_scale.config import NearConfig
-from primus_scale.distributed.collectives import gather, world_size
-from primus_scale.objective.contrast import GlobalRows, TermLoss
-from primus_scale.objective.positives import gather_origins
+from primus_scale.distributed.collectives import world_size
+from primus_scale.objective.pairs import PairLoss
 from primus_scale.sample import Origin
 
 _TOLERANCE_S = 1e-5  # start times are rounded to microseconds
@@ -66,35 +65,72 @@ def near_masks(local: Origin, all_rows: Origin, config: NearConfig) -> NearMasks
     )
 
 
-def near_contrast(
-    embeddings: GlobalRows, temperature: torch.Tensor, origin: Origin, config: NearConfig
-) -> TermLoss:
-    """The loss of the module on a rank's rows; shares and gradients as ``contrastive``.
+class NearContrast(PairLoss):
+    """The loss of the module on a rank's rows; shares and gradients as ``share_of`` has them.
 
-    origin: of the rank's windows. rows: windows of the global batch with positives and negatives
-    (of their session, unless all negatives are global). Without any the loss is 0.
+    local ``(B,)``: the rank's windows. all_rows ``(N,)``: those of the global batch. The keys are
+    the embeddings of all windows. After ``conclude``, ``rows`` is the number of windows of the
+    global batch that have positives and negatives (of their session, unless all negatives are
+    global). Without any the loss is 0.
     """
-    masks = near_masks(origin, gather_origins(origin), config)
-    with torch.autocast(embeddings.local.device.type, enabled=False):
-        logits = embeddings.local @ embeddings.all.T / temperature
+
+    def __init__(self, local: Origin, all_rows: Origin, config: NearConfig) -> None:
+        self._local, self._all, self._config = local, all_rows, config
         mix = config.global_negatives  # g in the formula of the module
-        parts = []
-        if mix < 1:
-            parts.append((1 - mix, _contrast(logits, masks.positives, masks.session_negatives)))
-        if mix > 0:
-            parts.append((mix, _contrast(logits, masks.positives, masks.global_negatives)))
-    loss = torch.stack([weight * part.loss for weight, part in parts]).sum()
-    return TermLoss(loss, parts[0][1].rows)
+        weights = {"session_negatives": 1 - mix, "global_negatives": mix}
+        self._weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, torch.Tensor] = {}
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """0-d int64, the same on every rank."""
+        return next(iter(self._counts.values()))
+
+    def see(self, logits: torch.Tensor, rows: slice) -> None:
+        """See ``PairLoss``."""
+        masks = near_masks(self._local.at(rows), self._all, self._config)
+        for name in self._weights:
+            means, valid = _contrast(logits, masks.positives, getattr(masks, name))
+            self._sums[name] = self._sums.get(name, 0) + means.sum()
+            self._counts[name] = self._counts.get(name, 0) + valid.sum()
+
+    def tell(self) -> torch.Tensor:
+        """The number of valid rows of this rank, for either kind of negatives."""
+        sums = next(iter(self._sums.values()))
+        return torch.stack(list(self._counts.values())).to(sums.dtype)
+
+    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+        """See ``PairLoss``."""
+        counts = told.sum(0).long()
+        self._counts = dict(zip(self._weights, counts, strict=True))
+        return torch.stack([self._share(name, self._sums[name]) for name in self._weights]).sum()
+
+    def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See ``PairLoss``."""
+        masks = near_masks(self._local.at(rows), self._all, self._config)
+        with torch.enable_grad():
+            block = logits.detach().requires_grad_()
+            total = block.new_zeros(())
+            for name in self._weights:
+                means, _ = _contrast(block, masks.positives, getattr(masks, name))
+                total = total + self._share(name, means.sum())
+            return torch.autograd.grad(total, block)[0]
+
+    def _share(self, negatives: str, total: torch.Tensor) -> torch.Tensor:
+        """The share of this rank in the mean over rows, from the sum over its own."""
+        rows = self._counts[negatives].clamp(min=1)
+        return self._weights[negatives] * world_size() * total / rows
 
 
-def _contrast(logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> TermLoss:
-    """The loss of logits ``(B, N)``, whose rows are those of this rank."""
+def _contrast(
+    logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of rows ``(b,)``, and which have positives and negatives; others have a loss of 0."""
     count = positives.sum(1)
     valid = (count > 0) & negatives.any(1)
     # Rows without negatives get one, so that their gradient is 0 and not NaN.
     negatives = negatives | ~valid[:, None]
     of_negatives = logits.masked_fill(~negatives, -torch.inf).logsumexp(1, keepdim=True)
     losses = functional.softplus(of_negatives - logits) * positives
-    means = torch.where(valid, losses.sum(1) / count.clamp(min=1), 0.0)
-    rows = gather(valid).sum()
-    return TermLoss(means.sum() * (world_size() / rows.clamp(min=1)), rows)
+    return torch.where(valid, losses.sum(1) / count.clamp(min=1), 0.0), valid

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from primus_scale.config import NeighboursConfig, ObjectiveConfig, SupportConfig
-from primus_scale.distributed.collectives import gather
 from primus_scale.encoders.base import Embeddings
+from primus_scale.objective.exchange import GlobalBatch, gather_batch
 from primus_scale.objective.terms import weighted_terms
 from primus_scale.sample import IMU, JOINT_MODALITIES, Batch
 from primus_scale.support import (
@@ -134,23 +134,25 @@ def _teacher_queries(
     return [(modality, batch.embeddings[modality], rows)]
 
 
-@torch.no_grad()
-def support_entries(view0: Embeddings, batch: Batch) -> SupportEntries:
-    """The global batch as entries of a support set: the same, in the same order, on every rank."""
-    uid = gather(batch.uid)
+def support_entries(
+    view0: Embeddings, batch: Batch, gathered: GlobalBatch | None = None
+) -> SupportEntries:
+    """The global batch as entries of a support set: the same, in the same order, on every rank.
+
+    gathered: of a rank's rows ``batch``, where the loss has gathered them already.
+    """
+    gathered = gathered or gather_batch(view0, batch)
+    origin, vectors = gathered.origin, gathered.embeddings
     # The signal teacher's embeddings are no keys and no queries.
-    modalities = [name for name in batch.embeddings if name in JOINT_MODALITIES]
+    teachers = [name for name in JOINT_MODALITIES if name in vectors]
     return SupportEntries(
-        uid=uid,
-        recording=gather(batch.recording),
-        session=gather(batch.session),
-        start_s=gather(batch.start_s),
-        embeddings={
-            IMU: gather(view0.ss),
-            **{name: gather(batch.embeddings[name]) for name in modalities},
-        },
+        uid=origin.uid,
+        recording=origin.recording,
+        session=origin.session,
+        start_s=origin.start_s,
+        embeddings={name: vectors[name] for name in (IMU, *teachers)},
         present={
-            IMU: torch.ones_like(uid, dtype=torch.bool),
-            **{name: gather(batch.present[name]) for name in modalities},
+            IMU: torch.ones_like(origin.uid, dtype=torch.bool),
+            **{name: gathered.present[name] for name in teachers},
         },
     )

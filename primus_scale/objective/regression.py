@@ -6,7 +6,7 @@ and n the number of windows of the global batch that have an embedding, the loss
     1/n * sum over i of 1/V * sum over v of ( 1 - p_vi . t_i ).
 
 That is half the squared distance of unit vectors (as in BYOL, arXiv 2006.07733). It needs no other
-window, so ranks exchange only which rows count.
+window, so ranks need to know only how many rows count.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from primus_scale.distributed.collectives import gather, world_size
-from primus_scale.objective.contrast import TermLoss
+from primus_scale.objective.contrast import TermLoss, share_of
 
 
 def regression(
-    predictions: Sequence[torch.Tensor], targets: torch.Tensor, valid: torch.Tensor
+    predictions: Sequence[torch.Tensor],
+    targets: torch.Tensor,
+    valid: torch.Tensor,
+    rows: torch.Tensor,
 ) -> TermLoss:
     """The loss of the module on a rank's rows; shares and gradients as ``contrastive``.
 
     predictions: of each view ``(B, D)``, of any norm. targets ``(B, D)``: L2-normalised. valid
-    ``(B,)`` bool: rows that have a target. Without any the loss is 0. All arithmetic is in float32.
+    ``(B,)`` bool: rows that have a target. rows: 0-d, their number in the global batch. Without any
+    the loss is 0. All arithmetic is in float32.
     """
     with torch.autocast(targets.device.type, enabled=False):
         units = [functional.normalize(each.float(), dim=1) for each in predictions]
         cosines = torch.stack([(each * targets.float()).sum(1) for each in units])
         losses = torch.where(valid, 1 - cosines.mean(0), 0.0)
-        rows = gather(valid).sum()
-    return TermLoss(losses.sum() * (world_size() / rows.clamp(min=1)), rows)
+    return share_of(losses.sum(), rows)

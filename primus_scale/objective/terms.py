@@ -87,6 +87,13 @@ def temperature_configs(config: ObjectiveConfig) -> dict[str, TemperatureConfig]
     return configs
 
 
+def initial_biases(config: ObjectiveConfig) -> dict[str, float]:
+    """The biases of the sigmoid loss when a run starts, by family of terms; none for InfoNCE."""
+    if config.loss != "sigmoid":
+        return {}
+    return {family: config.bias for family in temperature_configs(config) if family != "near"}
+
+
 def with_heads(config: ObjectiveConfig, spaces: Mapping[str, Space]) -> dict[str, Space]:
     """Those of the teachers' ``spaces``, by modality, that the encoder has a head for.
 

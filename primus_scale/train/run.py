@@ -34,6 +34,7 @@ from primus_scale.objective.neighbours import (
 )
 from primus_scale.objective.terms import (
     check_objective,
+    initial_biases,
     temperature_configs,
     uses_near,
     uses_neighbours,
@@ -190,7 +191,8 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     # Checkpoints export this copy: DeepSpeed may partition the parameters of the trained encoder.
     exported = copy.deepcopy(encoder)
     card = _encoder_card(config, data, spaces, exported)
-    model = PrimusModel(encoder, temperature_configs(config.objective))
+    objective = config.objective
+    model = PrimusModel(encoder, temperature_configs(objective), initial_biases(objective))
     folder = storage_folder(config)
     storage = RunStorage(folder.url, folder.patience) if folder is not None else None
     identity = run_identity(config, data, card)

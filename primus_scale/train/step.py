@@ -23,6 +23,7 @@ from primus_scale.config import ObjectiveConfig
 from primus_scale.distributed.collectives import sum_over_ranks
 from primus_scale.encoders import Embeddings
 from primus_scale.engine.engine import Engine
+from primus_scale.objective.exchange import gather_batch
 from primus_scale.objective.loss import LossOutput, primus_loss
 from primus_scale.objective.model import ModelOutput
 from primus_scale.objective.neighbours import PendingNeighbours, find_neighbours, support_entries
@@ -75,7 +76,17 @@ def train_step(
     neighbours = None
     if support is not None:
         neighbours = find_neighbours(view0, batch, support, objective.neighbours, pending)
-    loss = primus_loss(view0, view1, temperatures, batch, neighbours, objective)
+    gathered = gather_batch(view0, batch, neighbours, objective)
+    loss = primus_loss(
+        view0,
+        view1,
+        temperatures,
+        batch,
+        neighbours,
+        objective,
+        biases=encoding.output.biases,
+        gathered=gathered,
+    )
     overflows = imu.abs().amax() > LARGEST_SAMPLE
     loss = replace(loss, total=loss.total.masked_fill(overflows, math.nan))
 
@@ -85,7 +96,7 @@ def train_step(
         encoding.backward(loss.total)
         grad_norm = engine.step(lr)
         if support is not None:
-            support.enqueue(support_entries(view0, batch))
+            support.enqueue(support_entries(view0, batch, gathered))
     return StepResult(
         loss=loss,
         temperatures={name: value.detach() for name, value in temperatures.items()},
@@ -118,9 +129,11 @@ class SeveralPasses:
         with torch.no_grad():
             outputs = [engine(chunk) for chunk in self._chunks]
         embeddings = Embeddings.cat([output.embeddings for output in outputs])
-        temperatures = outputs[0].temperatures
+        _, temperatures, biases = outputs[0]
         self.output = ModelOutput(
-            embeddings.map(_leaf), {name: _leaf(value) for name, value in temperatures.items()}
+            embeddings.map(_leaf),
+            {name: _leaf(value) for name, value in temperatures.items()},
+            {name: _leaf(value) for name, value in biases.items()},
         )
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -135,10 +148,13 @@ class SeveralPasses:
                 surrogate = surrogate + _inner_product(output.embeddings.near, gradient.near)
             for modality, embedding in output.embeddings.mm.items():
                 surrogate = surrogate + _inner_product(embedding, gradient.mm[modality])
+            # Every pass computes the same scalars, so each gets a share of the gradient.
             for name, temperature in output.temperatures.items():
-                # Every pass computes the same temperatures, so each gets a share of the gradient.
                 share = _gradient(self.output.temperatures[name]) / len(self._chunks)
                 surrogate = surrogate + _inner_product(temperature, share)
+            for name, bias in output.biases.items():
+                share = _gradient(self.output.biases[name]) / len(self._chunks)
+                surrogate = surrogate + _inner_product(bias, share)
             self._engine.backward(surrogate)
 
 

@@ -9,9 +9,19 @@ import torch
 
 from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.contrast import contrastive, gather_rows, info_nce
+from primus_scale.objective import pairs
+from primus_scale.objective.contrast import (
+    InfoNce,
+    Negatives,
+    SameMoment,
+    SigmoidLoss,
+    ids_of_equal,
+    share_of,
+    unit_rows,
+)
 from primus_scale.objective.loss import primus_loss
-from primus_scale.sample import Batch
+from primus_scale.objective.pairs import PairSum, sum_pairs
+from primus_scale.sample import Batch, Origin
 from primus_scale.support import Neighbours
 
 B, D = 9, 6
@@ -42,6 +52,21 @@ def loop_contrastive(
     return total / max(rows, 1) / (2 if reduction == "mean" else 1)
 
 
+def contrastive(queries, keys, temperature, valid, ids=None, reduction="sum", same_moment=None):
+    """The loss by the program, of one process."""
+    loss = InfoNce(Negatives(valid, ids, same_moment), reduction)
+    [total] = sum_pairs([PairSum(loss, unit_rows(queries), unit_rows(keys), temperature)])
+    return share_of(total, valid.sum())
+
+
+@pytest.fixture(params=[None, 4], ids=["whole", "in blocks"])
+def blocks(request, monkeypatch):
+    """Logits kept whole, and computed again in blocks of four rows."""
+    if request.param:
+        monkeypatch.setattr(pairs, "KEPT_PAIRS", 0)
+        monkeypatch.setattr(pairs, "ROWS_AT_ONCE", request.param)
+
+
 def draw(seed, *shape, dtype=torch.float32):
     values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return values.to(dtype).requires_grad_()
@@ -58,6 +83,7 @@ VALIDS = {
 }
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("valid", VALIDS.values(), ids=VALIDS)
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
@@ -65,9 +91,7 @@ def test_contrastive_and_its_gradients(valid, reduction, temperature):
     queries, keys = draw(0, B, D), draw(1, B, D)
     tau = torch.tensor(temperature, requires_grad=True)
     mask = torch.tensor(valid)
-    loss, rows = contrastive(
-        gather_rows(queries), gather_rows(keys), tau, mask, reduction=reduction
-    )
+    loss, rows = contrastive(queries, keys, tau, mask, reduction=reduction)
     exact = [x.detach().double().requires_grad_() for x in (queries, keys, tau)]
     expected = loop_contrastive(*exact, valid, lambda i, j: False, reduction)
     assert rows == sum(valid)
@@ -78,14 +102,82 @@ def test_contrastive_and_its_gradients(valid, reduction, temperature):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5 * scale)
 
 
+def own_moments():
+    """Windows of the queries and of the keys, some of one moment; not all neighbours are valid."""
+    numbers = torch.arange(B)
+    keys = (numbers[:, None] + torch.tensor([1, 3])) % B
+    there = torch.ones(B, 2, dtype=torch.bool)
+    there[::4, 1] = False
+    windows, own = (Origin(n, n // 3, n * 0, (n % 3).double()) for n in (keys, numbers))
+
+    def is_near(i, key):
+        return abs(i - key) <= 1 and i // 3 == key // 3
+
+    used = [[int(key) for key in keys[j][there[j]]] for j in range(B)]
+    near = [[any(is_near(i, key) for key in used[j]) for j in range(B)] for i in range(B)]
+    return SameMoment(own, windows, there, 1.0), near
+
+
+@pytest.mark.usefixtures("blocks")
+def test_everything_at_once_is_exact_in_float64():
+    """All masks, both sides and the temperature, to twelve digits."""
+    queries, keys = draw(0, B, D, dtype=torch.float64), draw(1, B, D, dtype=torch.float64)
+    tau = torch.tensor(0.07, dtype=torch.float64, requires_grad=True)
+    valid, groups = VALIDS["some"], [0, 1, 2, 0, 3, 0, 4, 2, 5]
+    same_moment, near = own_moments()
+    ours = contrastive(
+        queries, keys, tau, torch.tensor(valid), torch.tensor(groups), "mean", same_moment
+    ).loss
+    assert any(near[i][j] and i != j and valid[i] and valid[j] for i in range(B) for j in range(B))
+    theirs = loop_contrastive(
+        queries,
+        keys,
+        tau,
+        valid,
+        lambda i, j: groups[i] == groups[j],
+        "mean",
+        own=lambda i, j: near[i][j],
+    )
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(ours, theirs, **exact)
+    inputs = queries, keys, tau
+    for one, other in zip(
+        gradients(3 * ours, *inputs), gradients(3 * theirs, *inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other, **exact)
+        assert one.any()
+
+
+@pytest.mark.usefixtures("blocks")
+def test_sigmoid_loss_is_exact_in_float64():
+    queries, keys = draw(0, B, D, dtype=torch.float64), draw(1, B, D, dtype=torch.float64)
+    tau, bias = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.1, -3.0))
+    valid, ids = torch.tensor(VALIDS["some"]), torch.tensor([0, 1, 2, 0, 3, 0, 4, 2, 5])
+    loss = SigmoidLoss(Negatives(valid, ids))
+    [total] = sum_pairs([PairSum(loss, unit_rows(queries), unit_rows(keys), tau, bias)])
+    logits = unit_rows(queries) @ unit_rows(keys).T / tau + bias
+    expected = logits.new_zeros(())
+    for i, j in ((i, j) for i in range(B) for j in range(B) if valid[i] and valid[j]):
+        if i == j or ids[i] != ids[j]:
+            sign = 1 if i == j else -1
+            expected = expected - (1 / (1 + (-sign * logits[i, j]).exp())).log()
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(total, expected, **exact)
+    inputs = queries, keys, tau, bias
+    for one, other in zip(gradients(total, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(one, other, **exact)
+        assert one.any()
+
+
+@pytest.mark.usefixtures("blocks")
 def test_rows_that_are_not_valid_change_nothing():
     queries, keys, tau = draw(0, B, D), draw(1, B, D), torch.tensor(0.1)
     valid = torch.tensor(VALIDS["some"])
-    before = contrastive(gather_rows(queries), gather_rows(keys), tau, valid).loss
+    before = contrastive(queries, keys, tau, valid).loss
     with torch.no_grad():
         queries[~valid] = 5.0
         keys[~valid] = 0.0
-    after = contrastive(gather_rows(queries), gather_rows(keys), tau, valid).loss
+    after = contrastive(queries, keys, tau, valid).loss
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     after.backward()
     assert not queries.grad[~valid].any() and not keys.grad[~valid].any()
@@ -95,7 +187,7 @@ def test_no_valid_row_gives_zero_with_zero_gradients():
     queries, keys = draw(0, B, D), torch.zeros(B, D)
     tau = torch.tensor(0.1, requires_grad=True)
     valid = torch.zeros(B, dtype=torch.bool)
-    loss, rows = contrastive(gather_rows(queries), gather_rows(keys), tau, valid)
+    loss, rows = contrastive(queries, keys, tau, valid)
     assert (loss.item(), rows.item()) == (0.0, 0)
     for gradient in gradients(loss, queries, tau):
         assert not gradient.any() and gradient.isfinite().all()
@@ -112,12 +204,24 @@ def test_equal_keys_are_no_negatives_of_each_other():
     expected = loop_contrastive(
         queries, keys, 0.2, valid.tolist(), lambda i, j: groups[i] == groups[j]
     )
-    sides = gather_rows(queries), gather_rows(keys)
-    by_vector = contrastive(*sides, tau, valid, same_cosine=1 - 1e-5)
-    by_id = contrastive(*sides, tau, valid, key_ids=torch.tensor(groups))
-    for loss in (by_vector.loss, by_id.loss):
-        torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
-    assert contrastive(*sides, tau, valid).loss > by_id.loss
+    ids = ids_of_equal(unit_rows(keys), 1 - 1e-5)
+    assert ids.tolist() == [groups.index(group) for group in groups]
+    loss = contrastive(queries, keys, tau, valid, ids).loss
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    assert contrastive(queries, keys, tau, valid).loss > loss
+
+
+def test_equal_keys_are_found_whatever_few_elements_say():
+    """Of 300 keys, some are equal up to rounding, and many alike in the elements that screen."""
+    keys = draw(3, 300, 128).detach()
+    keys[100:200, :: 128 // 32] = keys[0, :: 128 // 32]
+    keys[[150, 250, 299]] = keys[20] * torch.tensor([[2.0], [1.0], [1 + 1e-4]])
+    keys[[7, 90]] = 0.0
+    unit = unit_rows(keys)
+    same = unit @ unit.T > 1 - 1e-5
+    expected = [row.nonzero()[0, 0].item() if row.any() else i for i, row in enumerate(same)]
+    assert expected[250] == expected[299] == 20 and expected[90] == 90
+    assert ids_of_equal(unit, 1 - 1e-5).tolist() == expected
 
 
 def test_arithmetic_is_float32_for_bfloat16_embeddings_and_under_autocast():
@@ -125,20 +229,10 @@ def test_arithmetic_is_float32_for_bfloat16_embeddings_and_under_autocast():
     valid, tau = torch.ones(B, dtype=torch.bool), torch.tensor(0.01)
     expected = loop_contrastive(queries, keys, 0.01, valid, lambda i, j: False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = contrastive(gather_rows(queries), gather_rows(keys), tau, valid).loss
+        loss = contrastive(queries, keys, tau, valid).loss
+        loss.backward()
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
-    loss.backward()
     assert queries.grad.dtype == torch.bfloat16 and queries.grad.any()
-
-
-def test_info_nce_of_local_queries_is_a_slice_of_the_global_one():
-    queries = torch.nn.functional.normalize(draw(0, B, D), dim=1)
-    keys = torch.nn.functional.normalize(draw(1, B, D), dim=1)
-    whole = info_nce(queries, keys, 0.1)
-    torch.testing.assert_close(info_nce(queries[3:5], keys, 0.1, first=3), whole[3:5])
-    expected = loop_contrastive(queries, keys, 0.1, [True] * B, lambda i, j: False)
-    back = info_nce(keys, queries, 0.1)
-    torch.testing.assert_close((whole + back).mean().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 DIMS = {"video": 7, "text": 5, "imu": 6}

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from primus_scale.config import NearConfig
-from primus_scale.objective.contrast import gather_rows
-from primus_scale.objective.near import near_contrast
+from primus_scale.objective import pairs
+from primus_scale.objective.contrast import unit_rows
+from primus_scale.objective.near import NearContrast
+from primus_scale.objective.pairs import PairSum, sum_pairs
 from primus_scale.sample import Origin
 
 D = 5
@@ -44,6 +46,13 @@ def origin() -> Origin:
     )
 
 
+def near_contrast(embeddings, temperature, windows, config):
+    """The loss by the program, of one process, and the number of rows that have one."""
+    loss, unit = NearContrast(windows, windows, config), unit_rows(embeddings)
+    [value] = sum_pairs([PairSum(loss, unit, unit, temperature)])
+    return value, loss.rows
+
+
 def distance(i: int, j: int) -> float:
     """Seconds between two windows: infinite between recordings, NaN where it is not known."""
     (_, one, start), (_, other, end) = WINDOWS[i], WINDOWS[j]
@@ -74,12 +83,16 @@ def loop_near(embeddings, temperature, config, share_of):
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
-def test_near_loss_and_its_gradients(changes, temperature):
+@pytest.mark.parametrize("rows_at_once", [None, 4])
+def test_near_loss_and_its_gradients(changes, temperature, rows_at_once, monkeypatch):
+    if rows_at_once:
+        monkeypatch.setattr(pairs, "KEPT_PAIRS", 0)
+        monkeypatch.setattr(pairs, "ROWS_AT_ONCE", rows_at_once)
     config = NearConfig.model_validate(changes)
     embeddings = torch.randn(len(WINDOWS), D, generator=torch.Generator().manual_seed(0))
     embeddings.requires_grad_()
     tau = torch.tensor(temperature, requires_grad=True)
-    loss, rows = near_contrast(gather_rows(embeddings), tau, origin(), config)
+    loss, rows = near_contrast(embeddings, tau, origin(), config)
 
     exact = embeddings.detach().double().requires_grad_()
     exact_tau = tau.detach().double().requires_grad_()
@@ -102,7 +115,7 @@ def test_windows_without_positive_or_negative_give_zero_and_no_gradient():
     tau = torch.tensor(0.2, requires_grad=True)
     ids = torch.zeros(3, dtype=torch.int64)
     far_apart = Origin(torch.arange(3), ids, ids, torch.tensor([0.0, 20.0, 40.0]).double())
-    loss, rows = near_contrast(gather_rows(embeddings), tau, far_apart, NearConfig())
+    loss, rows = near_contrast(embeddings, tau, far_apart, NearConfig())
     assert (loss.item(), rows.item()) == (0.0, 0)
     for gradient in torch.autograd.grad(loss, (embeddings, tau)):
         assert not gradient.any() and gradient.isfinite().all()
@@ -113,8 +126,8 @@ def test_a_copy_of_a_window_is_no_negative_of_it():
     embeddings = torch.randn(len(WINDOWS), D, generator=torch.Generator().manual_seed(1))
     config = NearConfig(global_negatives=1.0)
     everything = origin()
-    before = near_contrast(gather_rows(embeddings), torch.tensor(0.2), everything, config)
+    _, before = near_contrast(embeddings, torch.tensor(0.2), everything, config)
     rows = torch.tensor([*range(len(WINDOWS)), len(WINDOWS) - 1])
     twice = Origin(*(column[rows] for column in everything))
-    after = near_contrast(gather_rows(embeddings[rows]), torch.tensor(0.2), twice, config)
-    assert after.rows == before.rows
+    _, after = near_contrast(embeddings[rows], torch.tensor(0.2), twice, config)
+    assert after == before

@@ -41,7 +41,7 @@ def test_regression_and_its_gradients(views, valid):
     predictions = [(3 * draw(seed, B, D)).requires_grad_() for seed in range(views)]
     mask = torch.tensor(valid)
     targets = functional.normalize(draw(9, B, D), dim=1) * mask[:, None]
-    loss, rows = regression(predictions, targets, mask)
+    loss, rows = regression(predictions, targets, mask, mask.sum())
     exact = [each.detach().double().requires_grad_() for each in predictions]
     expected = loop_regression(exact, targets.double(), valid)
     assert rows == sum(valid)
@@ -54,7 +54,8 @@ def test_regression_and_its_gradients(views, valid):
 
 def test_without_embeddings_it_is_zero_and_has_no_gradient():
     prediction = draw(0, B, D).requires_grad_()
-    loss, rows = regression([prediction], torch.zeros(B, D), torch.zeros(B, dtype=torch.bool))
+    nobody = torch.zeros(B, dtype=torch.bool)
+    loss, rows = regression([prediction], torch.zeros(B, D), nobody, nobody.sum())
     assert (loss.item(), rows.item()) == (0.0, 0)
     (gradient,) = torch.autograd.grad(loss, prediction)
     assert not gradient.any() and gradient.isfinite().all()
@@ -65,7 +66,8 @@ def test_arithmetic_is_float32_for_bfloat16_embeddings_and_under_autocast():
     targets = functional.normalize(draw(1, B, D), dim=1)
     expected = loop_regression([prediction.double()], targets.double(), VALIDS["all"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = regression([prediction], targets, torch.ones(B, dtype=torch.bool)).loss
+        everyone = torch.ones(B, dtype=torch.bool)
+        loss = regression([prediction], targets, everyone, everyone.sum()).loss
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
 
 
