@@ -1,6 +1,6 @@
 """Time and peak memory of the loss against the size of the batch.
 
-    python -m benchmarks.loss --json docs/figures/bench_loss.json
+    python -m benchmarks.loss --json FILE
     python -m benchmarks.loss --batch 8192 32768 --ranks 8 --forms blocks --rounds 1
 
 Each point is a process of its own, so that its peak is its own. *blocks* is the program's loss.
@@ -138,9 +138,12 @@ def _inputs(rows: int, device: str) -> tuple[Any, ...]:
     present = {name: torch.rand(rows, device=device) < PRESENT for name in TEACHERS}
     batch = Batch(
         torch.zeros(rows, 1, 1, device=device),
-        *(number // apart for apart in (1, SESSION, SESSION, 1)),
-        {name: unit_rows(draw(rows, WIDTH)) for name in TEACHERS},
-        present,
+        uid=number,
+        recording=number // SESSION,
+        session=number // SESSION,
+        label=number,
+        embeddings={name: unit_rows(draw(rows, WIDTH)) for name in TEACHERS},
+        present=present,
         start_s=(number % SESSION).double() * 1.25,
         span_s=4.98,
     )
