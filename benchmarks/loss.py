@@ -22,7 +22,7 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -223,7 +223,7 @@ def _peak(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-FORMS = {"blocks": _blocks, "dense": _dense}
+FORMS: dict[str, Callable[..., None]] = {"blocks": _blocks, "dense": _dense}
 
 if __name__ == "__main__":
     sys.exit(main())
