@@ -28,7 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from launch.study.data import packing_order, prepare_data, run_command
-from primus_scale.cli import GOES_ON, Parser, add_overrides, answer
+from primus_scale.cli import GOES_ON, answer
+from primus_scale.command_parser import Parser, add_overrides
 from primus_scale.config_file import load_config
 from primus_scale.evaluate.command import RESULTS_FILE
 from primus_scale.storage.files import check_writable

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.run import run_benchmark, write_figures
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 from primus_scale.data.record import encode_window
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder

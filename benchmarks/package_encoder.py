@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from primus_scale.cli import Parser, answer
+from primus_scale.cli import answer
+from primus_scale.command_parser import Parser
 from primus_scale.config import Config
 from primus_scale.config_file import load_config
 from primus_scale.encoders.about import AboutCard

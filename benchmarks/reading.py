@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import write_random_shards
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 from primus_scale.config import DataConfig
 from primus_scale.data.reader import batches
 from primus_scale.data.shard_set import ShardSet

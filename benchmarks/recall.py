@@ -29,7 +29,7 @@ from torch.nn import functional
 from benchmarks.machine import clock_of, describe_machine
 from benchmarks.run import run_benchmark
 from benchmarks.synthetic import CLUSTERS, Clusters
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 from primus_scale.support.index import build_index
 from primus_scale.support.keys import STORAGE, SURPLUS, IndexKind, KeyIndex, Keys
 from primus_scale.support.search import set_threads

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
-from primus_scale.cli import Parser, answer
+from primus_scale.cli import answer
+from primus_scale.command_parser import Parser
 from primus_scale.monitor.provenance import describe_environment
 
 

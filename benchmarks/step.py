@@ -29,7 +29,7 @@ import torch
 from benchmarks.machine import clock_of
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import SAMPLES, fill_support, write_random_shards
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 from primus_scale.config import Config
 from primus_scale.config_file import apply_overrides
 from primus_scale.data.reader import BatchLoader

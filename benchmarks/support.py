@@ -33,7 +33,7 @@ from ray.train import RunConfig
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import fill_support, write_random_shards
 from launch.ray_cluster import RAY_SETTINGS, worker_trainer
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.distributed.collectives import barrier

@@ -28,7 +28,8 @@ import numpy as np
 import yaml
 
 from launch.study.data import run_command
-from primus_scale.cli import GOES_ON, Parser, answer
+from primus_scale.cli import GOES_ON, answer
+from primus_scale.command_parser import Parser
 from primus_scale.storage.files import check_writable
 from shards.files.unpickle import NumpyUnpickler
 

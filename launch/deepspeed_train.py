@@ -30,7 +30,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 from launch.ancestry import stop_with_launcher  # first: it finds the launcher, which may end
-from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer
+from primus_scale.cli import GOES_ON, answer
+from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.config_file import load_config
 from primus_scale.train.trainer import REQUEUE, pretrain
 

@@ -53,7 +53,8 @@ from launch.ray_cluster import (
     support_placement_group,
     worker_trainer,
 )
-from primus_scale.cli import Parser, add_config_arguments, answer
+from primus_scale.cli import answer
+from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.distributed.group import is_launched, join_group, stop_runtime

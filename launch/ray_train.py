@@ -38,7 +38,8 @@ from launch.ray_cluster import (
 )
 from launch.ray_driver import run_stoppable
 from launch.ray_worker import pretrain_in_worker
-from primus_scale.cli import GOES_ON, Parser, add_config_arguments, answer, explain
+from primus_scale.cli import GOES_ON, answer, explain
+from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.config import Config
 from primus_scale.config_file import load_config
 from primus_scale.storage.files import check_writable

@@ -18,8 +18,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.stopping import (
     INTERRUPTED,
     end_silently,
@@ -39,60 +40,11 @@ USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 MOST_TOLD = 2000  # characters of an error: some quote what a file said
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a flag's default if it has one, and does not change texts of several lines."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        absent = action.default is None or action.default is False or action.default == []
-        return action.help if absent else super()._get_help_string(action)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that shows defaults and answers a bad flag with the nearest good one."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", HelpFormatter)
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse unknown flags here, where the subcommand's own flags are known."""
-        parsed, extras = super().parse_known_args(args, namespace)
-        if hasattr(parsed, "overrides"):  # argparse takes them next to other positionals only
-            late = [one for one in extras if "=" in one and not one.startswith("-")]
-            parsed.overrides = [*parsed.overrides, *late]
-            extras = [one for one in extras if one not in late]
-        unknown = [extra for extra in extras if extra.startswith("-")]
-        if unknown:
-            from primus_scale.storage.names import nearest_name
-
-            near = nearest_name(unknown[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unknown flag {unknown[0]}; the nearest flag is {near}")
-        return parsed, extras
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Name the nearest command or choice, where argparse lists all."""
-        if action.choices is not None and value not in action.choices:
-            from primus_scale.storage.names import nearest, quoted
-
-            known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(
-                action, f"invalid choice: {quoted(str(value))}{nearest(str(value), known)}"
-            )
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message and where help is, without the long usage text, and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit code 1."""
     if argv is None:  # as a program, which is about to import much
         end_while_loading()
-    parser = build_parser()
+    parser = _build_commands()
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help()
         return 0
@@ -147,7 +99,12 @@ def explain(error: BaseException) -> str:
 
 
 def build_parser() -> Parser:
-    """The whole command with every subcommand, those of other packages included."""
+    """The whole command with every argument of every subcommand, those of other packages too."""
+    return _build_commands().filled_below()
+
+
+def _build_commands() -> Parser:
+    """The command with its subcommands, whose arguments are added when one of them is chosen."""
     from importlib.metadata import entry_points, version
 
     from primus_scale.share.commands import add_export, add_import_weights, add_push
@@ -169,6 +126,7 @@ def build_parser() -> Parser:
     add_export(commands)
     add_import_weights(commands)
     add_push(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -184,23 +142,6 @@ def _add_pretrain(commands: Any) -> None:
     parser.set_defaults(run=_pretrain, interrupted=GOES_ON)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--config FILE [key=value ...]``: the arguments that every launcher shares."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
-    add_overrides(parser)
-
-
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """``[key=value ...]``: settings that replace those of a configuration."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        default=[],
-        metavar="key=value",
-        help="configuration values that replace the file's, e.g. train.steps=100",
-    )
-
-
 def _pretrain(args: argparse.Namespace) -> int:
     with loading():
         from primus_scale.config_file import load_config
@@ -210,18 +151,22 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Any) -> None:
-    from primus_scale.config import FewShotConfig
-    from primus_scale.share.commands import ENCODER_HELP
-    from primus_scale.splits.commands import add_may_share
-
-    parser = commands.add_parser(
+    commands.add_parser(
         "evaluate",
         help="few-shot evaluation of an exported encoder, with an HTML report",
         description="Few-shot evaluation: k labels a class, people disjoint between labels and "
         "test; the encoder next to baselines (arms), all under one budget. "
         "Writes few_shot.json and report.html.",
-        epilog=f"settings and their defaults:\n{_list_fields(FewShotConfig)}",
+        fill=_fill_evaluate,
     )
+
+
+def _fill_evaluate(parser: Parser) -> None:
+    from primus_scale.config import FewShotConfig
+    from primus_scale.share.commands import ENCODER_HELP
+    from primus_scale.splits.commands import add_may_share
+
+    parser.epilog = f"settings and their defaults:\n{_list_fields(FewShotConfig)}"
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--encoder", metavar="ENCODER", help=ENCODER_HELP)
     source.add_argument(
@@ -305,6 +250,25 @@ def _evaluate(args: argparse.Namespace) -> int:
         run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out),
         **choices,
     )
+    return 0
+
+
+def _add_completion(commands: Any) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print what a shell needs to complete these commands and flags",
+        description="Print a script that lets Tab complete commands, flags and paths. bash reads "
+        "~/.local/share/bash-completion/completions/primus-scale, zsh the file _primus-scale in a "
+        "folder of $fpath: write it there.",
+    )
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
+    parser.set_defaults(run=_completion)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from primus_scale.completion import completion
+
+    print(completion(build_parser(), args.shell))
     return 0
 
 

@@ -6,15 +6,13 @@ import argparse
 from typing import Any
 
 from primus_scale.cli import GOES_ON
+from primus_scale.command_parser import Parser
 from primus_scale.stopping import loading
-from shards.build_commands import add_build
-from shards.init_command import add_init
-from shards.split_command import add_split
 
 
 def add_commands(commands: Any) -> None:
     """Add ``shards`` and its subcommands to the ``primus-scale`` parser's ``commands``."""
-    parser = commands.add_parser(
+    commands.add_parser(
         "shards",
         help="build, embed, split, verify and describe shard folders",
         description="From raw data to shards: init drafts a description of your own files, build "
@@ -22,7 +20,15 @@ def add_commands(commands: Any) -> None:
         "split divides a folder by people for an evaluation, "
         "verify reads a folder again against its index, stats draws its data card. Folders are "
         "local paths or any URL that fsspec knows (s3://, gs://, ...).",
+        fill=_fill_shards,
     )
+
+
+def _fill_shards(parser: Parser) -> None:
+    from shards.build_commands import add_build
+    from shards.init_command import add_init
+    from shards.split_command import add_split
+
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     add_init(steps)
     add_build(steps)

@@ -6,21 +6,27 @@ import argparse
 import importlib.util
 from typing import Any
 
-from primus_scale.share.commands import ENCODER_HELP
+from primus_scale.command_parser import Parser
 from primus_scale.stopping import loading
-from shards.readers import READERS
 
 
 def add_commands(commands: Any) -> None:
     """Add ``encode`` to the ``primus-scale`` parser's ``commands``."""
-    parser = commands.add_parser(
+    commands.add_parser(
         "encode",
         help="write an encoder's features of shards or recordings as a Parquet file",
         description="Write the features of windows with person, recording, start and label beside "
         "them, a row a window. --src is a shard folder or, with --reader, raw recordings, whose "
         "windows are made and judged as `primus-scale shards build` does it; refused windows are "
         "counted by reason. Windows have the rate and length that the encoder takes.",
+        fill=_fill_encode,
     )
+
+
+def _fill_encode(parser: Parser) -> None:
+    from primus_scale.share.commands import ENCODER_HELP
+    from shards.readers import READERS
+
     parser.add_argument("--encoder", required=True, metavar="ENCODER", help=ENCODER_HELP)
     parser.add_argument(
         "--src", required=True, metavar="URL", help="shard folder; with --reader a folder or file"

@@ -6,19 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from primus_scale.cli import GOES_ON, add_overrides
+from primus_scale.cli import GOES_ON
+from primus_scale.command_parser import Parser, add_overrides
 from primus_scale.stopping import loading
 
 
 def add_commands(commands: Any) -> None:
     """Add ``study`` and its subcommands to the ``primus-scale`` parser's ``commands``."""
-    parser = commands.add_parser(
+    commands.add_parser(
         "study",
         help="run a study: variants of a configuration, pretrained and evaluated with Ray Tune",
         description="A study is a YAML file of variants of a configuration, splits of people and "
         "seeds (configs/studies/). Each variant is pretrained on each split with each seed, and "
         "evaluated with few labels. More in docs/studies.md.",
+        fill=_fill_study,
     )
+
+
+def _fill_study(parser: Parser) -> None:
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_run(steps)
     _add_status(steps)

@@ -22,6 +22,8 @@ COMMANDS = (
     ["audit-split"],
     ["export"],
     ["import-weights"],
+    ["encode"],
+    ["completion"],
     ["study", "run"],
     ["study", "status"],
 )
