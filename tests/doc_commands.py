@@ -10,14 +10,14 @@ import importlib
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import metadata
 from pathlib import Path
 
 from primus_scale.config import Config, ConfigModel, FewShotConfig
 from primus_scale.config_file import apply_overrides, load_config
-from tests.documents import ROOT, Command
+from tests.documents import ROOT, Command, saved_files
 
 OURS = ("primus_scale", "shards", "launch", "benchmarks", "tests")
 LAUNCHERS = ("deepspeed", "torchrun", "sbatch")
@@ -35,7 +35,8 @@ def fault(command: Command) -> str:
     if name == "pip":
         return _fault_of_pip(words)
     if name == "primus-scale":
-        return _fault_of_program("primus_scale.cli", words, command.whole)
+        saved = saved_files(command.place.file)
+        return _fault_of_program("primus_scale.cli", words, command.whole, saved)
     if words[:1] == ["-m"] and len(words) > 1:
         return _fault_of_module(words[1], words[2:], command.whole)
     for number, word in enumerate(words):
@@ -98,7 +99,10 @@ def _fault_of_module(module: str, words: Sequence[str], whole: bool) -> str:
     return "" if importlib.util.find_spec(module) else f"no module {module}"
 
 
-def _fault_of_program(module: str, words: Sequence[str], whole: bool) -> str:
+def _fault_of_program(
+    module: str, words: Sequence[str], whole: bool, saved: Container[str] = ()
+) -> str:
+    """saved: names of the files that the page has its reader save."""
     try:
         parser = parser_of(module)
     except (ImportError, AttributeError) as error:
@@ -119,7 +123,7 @@ def _fault_of_program(module: str, words: Sequence[str], whole: bool) -> str:
             if elided or not whole:
                 return ""
         return said.getvalue()
-    return _fault_of_overrides(args)
+    return _fault_of_overrides(args, saved)
 
 
 def _filled(
@@ -150,7 +154,7 @@ def _filled(
     return filled, parser
 
 
-def _fault_of_overrides(args: argparse.Namespace) -> str:
+def _fault_of_overrides(args: argparse.Namespace, saved: Container[str]) -> str:
     """A configuration that cannot be read, or settings that are not there or have wrong values."""
     overrides = [one for one in getattr(args, "overrides", []) if one != "key=value"]
     config = getattr(args, "config", None)
@@ -164,7 +168,7 @@ def _fault_of_overrides(args: argparse.Namespace) -> str:
     try:
         if config is None:
             apply_overrides(FewShotConfig(), known)
-        elif not _STANDS_FOR.fullmatch(config) and config != "1":
+        elif not _STANDS_FOR.fullmatch(config) and config != "1" and config not in saved:
             load_config(ROOT / config, known)
     except (ValueError, OSError) as error:
         return str(error)

@@ -27,6 +27,7 @@ PROGRAMS = tuple(sorted(p for d in ("launch", "benchmarks") for p in (ROOT / d).
 # RAY_ADDRESS=auto) is the business of others.
 FIRST_WORDS = ("primus-scale", "python", "deepspeed", "torchrun", "sbatch", "make", "pip")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_SAVED = re.compile(r"<!-- file: (\S+) -->\s*```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([\w-]+))?\)")
 _OPTIONAL = re.compile(r"(?<=\s)\[((?:--|key=value)[^\]]*)\]")
@@ -72,6 +73,11 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     found = [Block(m[2], m[3], _place(page, text, m.start(3))) for m in _FENCE.finditer(text)]
     return [block for block in found if language in (None, block.language)]
+
+
+def saved_files(page: Path) -> dict[str, str]:
+    """The files that a page tells its reader to save, by their names."""
+    return dict(_SAVED.findall(page.read_text(encoding="utf-8")))
 
 
 def spans(page: Path) -> list[tuple[str, Place]]:

@@ -334,8 +334,13 @@ def _texts(source: Source, path: str, found: Sniffed) -> dict[str, np.ndarray | 
         form=found.form,
         header=found.names is not None,
     )
-    piece = next(pieces)
-    return {name: typed(piece[name][:MOST_ROWS].tolist(), found.form.decimal) for name in once}
+    texts: dict[str, list[str]] = {name: [] for name in once}
+    for piece in pieces:  # several: a recording may begin with minutes of rest
+        for name, column in texts.items():
+            column += piece[name].tolist()
+        if all(len(column) >= MOST_ROWS for column in texts.values()):
+            break
+    return {name: typed(column[:MOST_ROWS], found.form.decimal) for name, column in texts.items()}
 
 
 def _stated_rate(source: Source, path: str, lines: int) -> float | None:

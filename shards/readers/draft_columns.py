@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from primus_scale.signal.gravity import find_turns, fit_turning
+from primus_scale.signal.plausible import TURNING_FACTOR
 from shards.files.text_tables import NULLS, is_number
 from shards.files.times import NOT_A_TIME, TimeReader, looks_like_time
 
@@ -108,10 +110,12 @@ def guess_columns(table: Table) -> Guessed:
         if name != label and isinstance(column, np.ndarray) and column.dtype.kind == "f"
     }
     triples = _by_names(table.name, numbers) if table.named else _by_positions(numbers)
-    sensors = [
-        _sensor(kind, columns, np.stack([numbers[name] for name in columns], axis=1))
+    signals = {
+        kind: np.stack([numbers[name] for name in columns], axis=1)
         for kind, columns in triples.items()
-    ]
+    }
+    turning = _turning(signals, time)
+    sensors = [_sensor(kind, columns, signals[kind], turning) for kind, columns in triples.items()]
     used = {name for sensor in sensors for name in sensor.columns.values()}
     others = [name for name in left if name not in used and name != label]
     return Guessed(sensors, time, label, others)
@@ -174,7 +178,22 @@ def _by_positions(numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...
     }
 
 
-def _sensor(kind: str, columns: Sequence[str], values: np.ndarray) -> GuessedSensor:
+def _turning(signals: Mapping[str, np.ndarray], time: GuessedTime | None) -> float | None:
+    """How much faster the gyroscope's numbers say that gravity turns than it does, in rad/s.
+
+    None where one of both sensors, or the rate, is unknown, or gravity hardly turns.
+    """
+    if set(signals) != set(SENSORS) or time is None or not time.rate_hz:
+        return None
+    acc, gyr = (signals[kind] for kind in ("acc", "gyr"))
+    rows = np.isfinite(acc).all(axis=1) & np.isfinite(gyr).all(axis=1)
+    fit = fit_turning(find_turns(acc[rows].T, gyr[rows].T, time.rate_hz))
+    return None if fit is None or fit.slope <= 0 else 1 / fit.slope
+
+
+def _sensor(
+    kind: str, columns: Sequence[str], values: np.ndarray, turning: float | None
+) -> GuessedSensor:
     size = np.linalg.norm(values[np.isfinite(values).all(axis=1)], axis=1)
     size = size[size > 0]
     named = {f"{kind}_{axis}": column for axis, column in zip("xyz", columns, strict=True)}
@@ -182,7 +201,7 @@ def _sensor(kind: str, columns: Sequence[str], values: np.ndarray) -> GuessedSen
         unit = "m/s2" if kind == "acc" else "rad/s"
         return GuessedSensor(kind, named, unit, "it has no values")
     median = float(np.median(size))
-    unit, why = _acc_unit(median) if kind == "acc" else _gyr_unit(columns, size)
+    unit, why = _acc_unit(median) if kind == "acc" else _gyr_unit(columns, size, turning)
     return GuessedSensor(kind, named, unit, why)
 
 
@@ -197,7 +216,7 @@ def _acc_unit(median: float) -> tuple[str, str]:
     return "m/s2", f"{evidence}, which is gravity in no usual unit; without it, in m/s2?"
 
 
-def _gyr_unit(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
+def _gyr_unit(columns: Sequence[str], size: np.ndarray, turning: float | None) -> tuple[str, str]:
     median, high = float(np.median(size)), float(np.quantile(size, 0.99))
     evidence = f"median rotation is {median:.3g}, 99 % below {high:.3g}"
     name = columns[0].lower()
@@ -205,6 +224,10 @@ def _gyr_unit(columns: Sequence[str], size: np.ndarray) -> tuple[str, str]:
         return "deg/s", f"by its name; {evidence}"
     if "rad" in name:
         return "rad/s", f"by its name; {evidence}"
+    if turning is not None:
+        for unit, factor in (("rad/s", 1.0), ("deg/s", 180 / np.pi)):
+            if 1 / TURNING_FACTOR < turning / factor < TURNING_FACTOR:
+                return unit, f"gravity turns as fast as these numbers say in {unit}; {evidence}"
     if high > _FASTEST_ROTATION * 180 / np.pi:
         return "{lsb_per_deg_s: 131}", f"{evidence}, so these seem to be counts; see the data sheet"
     if median > _USUAL_ROTATION or high > _FASTEST_ROTATION:

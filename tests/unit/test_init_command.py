@@ -12,9 +12,11 @@ import pytest
 from primus_scale.cli import main
 from shards.files.source import Source
 from shards.readers.draft import draft
+from shards.readers.draft_columns import Table, guess_columns
 from shards.readers.recording_yaml import RecordingFile, load_yaml
 from shards.recording import Recording
 from tests.cases import case_path
+from tests.encoder_factory import motion as slow_turns
 from tests.folder_factory import ACC, GYR, build, errors, motion, read, text_table, write_csv
 from tests.reading import read_sensor, spans
 
@@ -228,6 +230,29 @@ def test_files_without_an_accelerometer_are_told(tmp_path: Path) -> None:
         ValueError, match=r"no columns of an accelerometer in heart\.csv: bpm; write"
     ):
         draft(Source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("rad/s", 1.0), ("deg/s", 180 / np.pi)])
+def test_gravity_tells_the_unit_of_slow_turning(unit: str, factor: float) -> None:
+    """Its numbers alone would do for either unit."""
+    signal = slow_turns(50.0, 120.0, turns=0.13, shake=0.02)
+    names = [*ACC.values(), *GYR.values()]
+    columns = {name: signal[:, n] * (factor if n >= 3 else 1) for n, name in enumerate(names)}
+    time = {"t": np.arange(len(signal)) / 50.0}
+    (_, gyr) = guess_columns(Table("a.csv", time | columns)).sensors
+    assert gyr.unit == unit
+    assert gyr.why.startswith(f"gravity turns as fast as these numbers say in {unit}; median")
+
+
+def test_a_draft_looks_past_the_rest_at_the_start(tmp_path: Path) -> None:
+    """Minutes in which nothing moves tell no unit."""
+    still = np.tile([0.0, 0.0, 1.0, 0.1, 0.0, 0.0], (20_000, 1))
+    values = np.concatenate([still, np.tile(IN_G, (4, 1))])
+    times = np.arange(len(values)) / 50.0
+    table = text_table([f"{one:.2f}" for one in times], values)
+    (tmp_path / "anna.csv").write_text(table)
+    file, _ = drafted(tmp_path)
+    assert file.devices[0].sensors[1].unit.unit == "deg/s"
 
 
 def test_odd_names_stay_on_their_lines(tmp_path: Path) -> None:
