@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from primus_scale.config import AugmentOp
+from primus_scale.config import DEFAULT_AUGMENT, AugmentOp
 from primus_scale.config.augment import (
     ChannelDropout,
     Jitter,
@@ -37,6 +37,7 @@ from primus_scale.config.augment import (
 from primus_scale.sample import UNITS, hash64
 
 ANGULAR_VELOCITY = "rad/s"
+VECTORS = frozenset(("m/s2", ANGULAR_VELOCITY, "T"))  # of which three channels turn with the device
 LARGE = 2.0**20  # windows with larger magnitudes are scaled down before the operations
 
 
@@ -103,9 +104,26 @@ class Augment:
         return torch.where(chosen, operations[op.name](imu, op, draws), imu)
 
 
-def build_augment(ops: Sequence[AugmentOp], units: Sequence[str] = UNITS) -> Augment:
-    """The augmentation that applies ``ops`` one after the other; units: of the channels."""
+def build_augment(ops: Sequence[AugmentOp] | None, units: Sequence[str] = UNITS) -> Augment:
+    """The augmentation that applies ``ops`` one after the other; units: of the channels.
+
+    None: those of a configuration that names none, as far as the channels allow. ValueError for a
+    rotation of channels that are no xyz triplets of a sensor.
+    """
+    if ops is None:
+        ops = [op for op in DEFAULT_AUGMENT if op.name != "rotation" or _turn(units)]
+    if not _turn(units) and any(op.name == "rotation" for op in ops):
+        raise ValueError(
+            f"augment holds rotation, which turns xyz triplets of {', '.join(sorted(VECTORS))}, "
+            f"but the channels are in {', '.join(units)}; give augment without rotation"
+        )
     return Augment(tuple(ops), tuple(units))
+
+
+def _turn(units: Sequence[str]) -> bool:
+    """Whether all channels are triplets of vectors, by their units."""
+    triplets = [units[first : first + 3] for first in range(0, len(units), 3)]
+    return all(len(three) == 3 and set(three) <= {three[0]} & VECTORS for three in triplets)
 
 
 def _scale_of_large(imu: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,9 @@ def add_init(steps: Any) -> None:
 def _init(args: argparse.Namespace) -> int:
     with loading():
         from shards.files.source import Source
-        from shards.readers.draft import draft
+        from shards.readers.draft import Draft, draft
+        from shards.readers.draft_windows import draft_windows
+        from shards.readers.folder_listing import WINDOWS
 
     source = Source(args.src, inside=True)
     source.check()
@@ -40,6 +42,9 @@ def _init(args: argparse.Namespace) -> int:
                 f"{source.locate(one.path)} is there already; correct it, or replace it with "
                 "--overwrite"
             )
+    windows = draft_windows(one.text for one in drafts)
+    if windows and (args.overwrite or not source.exists(WINDOWS)):
+        drafts.append(Draft(WINDOWS, windows))
     for one in drafts:
         place = Folder(source.locate(one.path).rpartition("/")[0])
         with (
@@ -48,6 +53,9 @@ def _init(args: argparse.Namespace) -> int:
         ):
             file.write_text(one.text, encoding="utf-8")
         guesses = one.text.count("# guess:")
-        print(f"wrote  {source.locate(one.path)}, with {guesses} guesses to look at")
+        print(
+            f"wrote  {source.locate(one.path)}, with {guesses} "
+            f"guess{'es' if guesses > 1 else ''} to look at"
+        )
     print(f"then   primus-scale shards build folder --src {args.src} --out URL")
     return 0

@@ -8,12 +8,12 @@ from primus_scale.config import EncoderConfig
 from primus_scale.encoders.base import Backbone, Embeddings, EncoderSpec, ImuEncoder
 from primus_scale.encoders.conv_stats import ConvStats
 from primus_scale.encoders.handcrafted import HandcraftedBeside
-from primus_scale.encoders.input import GravityFrame, Standardise
+from primus_scale.encoders.input import AXES, GravityFrame, Standardise
 from primus_scale.encoders.stacked_rnn import StackedRnn, StackedRnnTime
 from primus_scale.encoders.transformer import Transformer
 from primus_scale.sample import JOINT_MODALITIES
 
-__all__ = ["Embeddings", "EncoderSpec", "ImuEncoder", "build_encoder"]
+__all__ = ["Embeddings", "EncoderSpec", "ImuEncoder", "build_encoder", "check_channels"]
 
 
 def build_encoder(
@@ -51,6 +51,20 @@ def build_encoder(
     return ImuEncoder(backbone, spec)
 
 
+def check_channels(config: EncoderConfig, units: Sequence[str]) -> None:
+    """ValueError where channels in ``units`` are not what the encoder's settings need."""
+    if _adds_gravity(config) and (len(units) % AXES or set(units[:AXES]) != {"m/s2"}):
+        raise ValueError(
+            f"encoder.name={config.name} adds channels relative to gravity (encoder.gravity), for "
+            "which channels are triplets and the first is an accelerometer's in m/s2, but the "
+            f"windows' channels are in {', '.join(units)}; set encoder.gravity=false"
+        )
+
+
+def _adds_gravity(config: EncoderConfig) -> bool:
+    return config.gravity and (config.pooling == "stats" or config.name == "conv_stats")
+
+
 def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[float]) -> Backbone:
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != spec.channels:
@@ -59,8 +73,7 @@ def _build_backbone(spec: EncoderSpec, mean: Sequence[float], std: Sequence[floa
         raise ValueError(f"std {tuple(std)} has a channel without variation; check the shards' IMU")
     config = spec.config
     stats = config.pooling == "stats"
-    gravity = config.gravity and (stats or config.name == "conv_stats")
-    standardise = GravityFrame(mean, std) if gravity else Standardise(mean, std)
+    standardise = (GravityFrame if _adds_gravity(config) else Standardise)(mean, std)
     keep = config.features == "all"
     if keep and not (stats or config.name == "conv_stats"):
         raise ValueError(

@@ -104,7 +104,8 @@ class HandFeatures(nn.Module):
         unit = centred * inverse[:, :, None]
         correlation = unit @ unit.transpose(1, 2) / self.samples
         pairs = itertools.combinations(range(centred.shape[1]), 2)
-        return torch.stack([correlation[:, first, second] for first, second in pairs], dim=1)
+        columns = [correlation[:, first, second] for first, second in pairs]
+        return torch.stack(columns, dim=1) if columns else correlation[:, 0, :0]  # one channel
 
 
 def _with_magnitudes(imu: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from primus_scale.encoders.base import Backbone
-from primus_scale.encoders.input import Standardise
+from primus_scale.encoders.input import AXES, Standardise
 from primus_scale.encoders.pooling import StatisticsPooling
 
 HIDDEN_CHANNELS = 32
@@ -29,13 +29,16 @@ POOL = 3
 
 
 class InputNorm(nn.GroupNorm):
-    """Group norm of the window, one group a sensor triplet, computed in float32.
+    """Group norm of the window, computed in float32.
 
-    In bfloat16 values near gravity, 9.8 m/s2, have a resolution of 0.03 m/s2 only.
+    Groups are two where channels can be halved (of six: accelerometer and gyroscope, as in the
+    paper), else one a triplet, or one of all. In bfloat16 values near gravity, 9.8 m/s2, have a
+    resolution of 0.03 m/s2 only.
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(num_groups=2, num_channels=channels)
+        triplets = 1 if channels % AXES else channels // AXES
+        super().__init__(2 if channels % 2 == 0 else triplets, channels)
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
         """``(B, C, T)`` -> the same shape, float32."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from primus_scale.augment import build_augment
-from primus_scale.config import DEFAULT_AUGMENT, AugmentOp, FewShotConfig
+from primus_scale.config import AugmentOp, FewShotConfig
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
@@ -44,7 +44,7 @@ def evaluate(
     test_people: float | None = None,
     split_seed: int = 0,
     may_share: Collection[str] = (),
-    augment: Sequence[AugmentOp] = DEFAULT_AUGMENT,
+    augment: Sequence[AugmentOp] | None = None,
     pretraining_seed: int = 0,
     pretraining_s: float | None = None,
     finished_file: str | Path | None = None,
@@ -81,7 +81,7 @@ def evaluate(
         task.test,
         encoder,
         lambda seed: untrained_copy(encoder, card, seed),
-        build_augment(augment),
+        build_augment(augment, card.units),
         config,
         split=task.split,
         pretraining_seed=pretraining_seed,
@@ -102,7 +102,7 @@ def _add_descriptions(
     card: EncoderCard,
     task: FewShotTask,
     config: FewShotConfig,
-    augment: Sequence[AugmentOp],
+    augment: Sequence[AugmentOp] | None,
     pretraining_s: float | None,
 ) -> None:
     results["encoder"] = {
@@ -113,7 +113,9 @@ def _add_descriptions(
         "datasets": _described_datasets(card.data.get("train", [])),
     }
     results["data"] = task.data
-    results["augment"] = [op.model_dump(mode="json") for op in augment]
+    results["augment"] = [
+        op.model_dump(mode="json") for op in build_augment(augment, card.units).ops
+    ]
     for run in results["runs"]:
         run["weights_sha256"] = card.weights_sha256  # says which export the results are of
         run["cost"]["pretraining_s"] = pretraining_s

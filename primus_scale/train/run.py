@@ -22,7 +22,7 @@ from primus_scale.data.schedule import check_order, describe_order
 from primus_scale.data.shard_set import ShardSet, check_same_input
 from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.precision import choose_precision
-from primus_scale.encoders import ImuEncoder, build_encoder
+from primus_scale.encoders import ImuEncoder, build_encoder, check_channels
 from primus_scale.encoders.card import EncoderCard, describe_encoder
 from primus_scale.engine.engine import Engine, check_batch
 from primus_scale.objective.model import PrimusModel
@@ -249,6 +249,7 @@ def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
 
 def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:
     """An encoder with new weights, the same on every rank."""
+    check_channels(config.encoder, data.index.units)
     torch.manual_seed(config.seed)
     joint = [spaces[modality].space for modality in JOINT_MODALITIES if modality in spaces]
     return build_encoder(

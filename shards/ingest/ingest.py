@@ -36,7 +36,7 @@ from shards.ingest.recording_maker import (
     RecordingResult,
 )
 from shards.recording import RecordingRef
-from shards.report import INGEST_NAME, IngestReport, RecordingReport
+from shards.report import INGEST_NAME, NO_SENSOR, IngestReport, RecordingReport
 from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.tasks.workers import Failed
@@ -207,6 +207,11 @@ def _explain_no_windows(results: Sequence[RecordingResult], job: IngestJob) -> s
         for device in one.report.devices:
             refused.update(device.refused)
     reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
+    if NO_SENSOR in refused:
+        reasons.append(
+            "no sensor measures some of the windows' channels (of own files, windows.yaml names "
+            "the channels: an accelerometer alone will do)"
+        )
     notes = [f"{one.report.name}: {note}" for one in results for note in one.report.notes]
     causes = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
     more = len(errors) - _MOST_NAMED
