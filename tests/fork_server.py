@@ -39,6 +39,8 @@ PRELOADED = (
     "faiss",
     "matplotlib.figure",
     "primus_scale.train.trainer",
+    "scipy.interpolate",
+    "scipy.signal",
     "shards.write.writer",
     "torch._dynamo",  # the first optimizer imports it
     "torch.utils.tensorboard",

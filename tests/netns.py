@@ -21,11 +21,11 @@ from pathlib import Path
 
 import psutil
 
+from tests import fork_server
 from tests.conftest import require
+from tests.fork_server import Forked
 
 NETWORK = "10.77.0"  # of namespaces of our own, so it meets no other
-
-
 DEVICE = "eth0"
 
 
@@ -36,7 +36,7 @@ class Host:
     name: str
     address: str
     switch: str
-    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _started: list[subprocess.Popen[bytes] | Forked] = field(default_factory=list)
 
     def start(
         self, *command: str, log: Path, environment: Mapping[str, str]
@@ -48,6 +48,21 @@ class Host:
                 env=environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def fork(
+        self, program: Path, *arguments: str, log: Path, environment: Mapping[str, str]
+    ) -> Forked:
+        """As ``start``, a Python program from the fork server."""
+        with log.open("ab") as file:
+            process = fork_server.start(
+                Path(__file__).with_name("in_netns.py"),
+                *(self.name, str(program), *arguments),
+                env=environment,
+                output=file,
                 start_new_session=True,
             )
         self._started.append(process)

@@ -17,8 +17,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.signal import upfirdn
 
 HALF_WIDTH = 10  # of the sinc, in periods of its band
 ATTENUATION_DB = 60.0
@@ -112,6 +110,8 @@ def _low_pass(band: float, factor: int) -> np.ndarray:
 
 def _filter(signal: np.ndarray, taps: np.ndarray, factor: int) -> np.ndarray:
     """Every ``factor``-th output of the filter, where all its taps lie on ``signal`` ``(n, c)``."""
+    from scipy.signal import upfirdn  # a second, which each rank of a training would pay as well
+
     first = (len(taps) - 1) // factor
     filtered = upfirdn(taps, signal, down=factor, axis=0)
     return np.asarray(filtered[first : first + (len(signal) - len(taps)) // factor + 1])
@@ -121,6 +121,8 @@ def _spline(time_s: np.ndarray, values: np.ndarray, wanted_s: np.ndarray) -> np.
     """Cubic spline ``(m, c)`` through ``values`` ``(n, c)``; a lone sample is a constant."""
     if len(time_s) == 1:
         return np.repeat(values, len(wanted_s), axis=0)
+    from scipy.interpolate import CubicSpline  # as above
+
     return np.asarray(CubicSpline(time_s, values)(wanted_s))
 
 

@@ -10,6 +10,7 @@ is killed at the end of the block.
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -181,15 +182,19 @@ def scratch_folder() -> Iterator[str]:
 @contextmanager
 def plain_cluster(cpus: int) -> Iterator[dict[str, str]]:
     """A cluster without dashboard and token; the variables under which programs use it."""
-    address = f"127.0.0.1:{free_port()}"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     program = (sys.executable, str(BIN / "ray"))
     options = ("--include-dashboard=false", "--disable-usage-stats", "--block")
-    here = ("--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}")
+    here = ("--node-ip-address=127.0.0.1", f"--port={port}")
     variables = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}  # tests have workers, too
     health = (*program, "health-check", "--address", address)
 
     def answers() -> bool:
-        return subprocess.run(health, capture_output=True, check=False).returncode == 0
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            # An interpreter of its own, so not before somebody listens.
+            return subprocess.run(health, capture_output=True, check=False).returncode == 0
+        return False
 
     with pytest.MonkeyPatch.context() as patch, scratch_folder() as folder:
         for name, value in variables.items():

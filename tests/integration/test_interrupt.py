@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from primus_scale.train.trainer import pretrain
 from shards.write.verify import verify
 from tests.conftest import require
 from tests.integration.test_cli_commands import write_task
@@ -226,7 +227,7 @@ def test_ranks_of_deepspeed_save_and_go_on(tmp_path: Path) -> None:
 
 
 def test_ray_saves_and_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C to all; `test_launchers` sends SIGTERM to the driver alone."""
+    """Ctrl-C to all; `test_secrets` sends SIGTERM to the driver alone."""
     require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
     output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
     overrides = ("launch.workers=2", "train.pictures_every=100000", "optimizer.schedule=constant")
@@ -241,3 +242,9 @@ def test_ray_saves_and_goes_on(tmp_path: Path) -> None:
     assert f"{output}: stopped, what is done is in its checkpoint" in said
     (done,) = checkpoints(output)
     assert done == last_step(output)
+
+    with started(sys.executable, "-m", *command, f"train.steps={done + 2}") as driver:
+        assert wait_for([driver]) == [0]
+    assert len(losses(output)) == done + 2
+    pretrain(tiny_config(tmp_path / "alone", shards, "train.steps=1", *overrides))
+    assert losses(output)[0] == pytest.approx(losses(tmp_path / "alone")[0], rel=1e-4)

@@ -1,25 +1,19 @@
 """The same loop under the deepspeed launcher and under Ray."""
 
-import os
-import signal
 import sys
 from pathlib import Path
-
-import pytest
 
 from primus_scale.config import Config
 from primus_scale.train import trainer
 from tests.conftest import require
 from tests.integration.tiny import (
     LAUNCHER,
-    checkpoints,
     forked,
     free_port,
     losses,
     started,
     tiny_config,
     wait_for,
-    wait_until,
     write_config,
     write_shards,
 )
@@ -36,31 +30,6 @@ def test_deepspeed_launcher(tmp_path: Path) -> None:
         assert wait_for([launcher]) == [0]
     assert len(losses(tmp_path / "out")) == 6
     assert (tmp_path / "out/encoder/card.json").is_file()
-
-
-def test_ray_stops_on_sigterm_and_continues(tmp_path: Path) -> None:
-    require((os.cpu_count() or 1) >= 2, "two Ray workers need two cores")
-    output, shards = tmp_path / "out", write_shards(tmp_path / "shards")
-    overrides = ("launch.workers=2", "train.pictures_every=100000", "optimizer.schedule=constant")
-    config = tiny_config(output, shards, "train.steps=100000", *overrides)
-    command = (sys.executable, "-m", "launch.ray_train", "--config")
-    file = str(write_config(config, tmp_path / "run.yaml"))
-    with started(*command, file) as driver:
-        wait_until((output / "metrics.jsonl").is_file, timeout_s=300)  # Ray is slow to start
-        driver.send_signal(signal.SIGTERM)
-        assert wait_for([driver]) == [trainer.REQUEUE]
-
-    (done,) = checkpoints(output)
-    with started(*command, file, f"train.steps={done + 2}") as driver:
-        assert wait_for([driver]) == [0]
-    assert len(losses(output)) == done + 2
-    assert losses(output)[0] == pytest.approx(losses_alone(tmp_path, shards, overrides), rel=1e-4)
-
-
-def losses_alone(folder: Path, shards: str, overrides: tuple[str, ...]) -> float:
-    """The first loss of the same run in this process alone."""
-    trainer.pretrain(tiny_config(folder / "alone", shards, "train.steps=1", *overrides))
-    return losses(folder / "alone")[0]
 
 
 def refusal_of_ray(config: Config, file: Path) -> str:

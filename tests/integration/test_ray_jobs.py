@@ -13,9 +13,9 @@ from tests.conftest import require
 from tests.integration.ray_head import Head, Job, ray_head
 from tests.integration.tiny import (
     ROOT,
+    last_record,
     last_step,
     newest_checkpoint,
-    records,
     steps,
     tiny_config,
     wait_until,
@@ -126,7 +126,7 @@ def kill_support_actor(head: Head, job: Job, output: Path) -> None:
     wait_until(lambda: last_step(output) > before)
     print(f"support actor killed: the next step after {time.monotonic() - start:.1f} s")
     wait_until(lambda: "is back" in job.said())
-    wait_until(lambda: records(output)[-1]["support/actors_out"] == 0)
+    wait_until(lambda: last_record(output)["support/actors_out"] == 0)
     print(f"support actor killed: back after {time.monotonic() - start:.1f} s")
     assert head.processes(*WORKER) == workers, "no worker was started again"
 

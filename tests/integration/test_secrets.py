@@ -14,6 +14,8 @@ from tests.integration.ray_head import scratch_folder
 from tests.integration.tiny import (
     forked,
     free_port,
+    last_step,
+    newest_checkpoint,
     tiny_config,
     wait_until,
     write_config,
@@ -67,13 +69,16 @@ def test_a_run_under_ray_tells_no_secret_and_listens_on_loopback(
     with scratch_folder() as session:
         monkeypatch.setenv("RAY_TMPDIR", session)
         with forked("launch.ray_train", "--config", str(file)) as driver:
-            wait_until((output / "metrics.jsonl").is_file)
+            wait_until((output / "metrics.jsonl").is_file, timeout_s=300)  # Ray is slow to start
             found = listening(driver.pid)
             driver.send_signal(signal.SIGTERM)
             said, _ = driver.communicate(timeout=120)
             assert driver.returncode == REQUEUE, said
         assert files_that_tell(Path(session)) == {}, "Ray's own records"
     assert "step 1/100000" in said
+    assert newest_checkpoint(output) == last_step(output) > 0, (
+        "SIGTERM to the driver: no step is lost"
+    )
     assert told_in(said.encode()) == []
     assert files_that_tell(output) == {}
     assert {"config.yaml", "environment.json", "checkpoints", "tensorboard", "ray"} <= {

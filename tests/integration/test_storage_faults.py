@@ -36,8 +36,10 @@ from tests.integration.tiny import (
 from tests.s3_server import forget_connections, s3_server
 
 FAULTS: dict[Fault, float] = {"503": 3.0, "stall": 3.0, "reset": 3.0, "gone": 5.0}  # seconds
+WINDOWS, STEPS = 320, 60
 # Faults must come before the run ends, so that its steps are those of the paper's encoder.
-READING = (PAPER, "data.shuffle_blocks=1", "data.timeout_s=1", "train.pictures_every=1000")
+READING = (PAPER, "data.shuffle_blocks=1", "train.pictures_every=1000")
+NOTICED = "data.timeout_s=1"
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +58,47 @@ def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]
         forget_connections()
 
 
-def test_training_goes_through_every_fault(bucket: str, proxy: FaultyProxy, tmp_path: Path) -> None:
-    train = write_shards(f"{bucket}/faults", 320)
-    overrides = ("train.steps=60", *READING)
-    curves = {}
-    for name, faults in (("straight", {}), ("disturbed", FAULTS)):
-        output = tmp_path / name
-        file = write_config(tiny_config(output, train, *overrides), tmp_path / f"{name}.yaml")
-        ranks = start_ranks(1, LAUNCHER, "--config", str(file))
-        for fault, seconds in faults.items():
-            go_through(fault, seconds, output, proxy)
-        (said,), codes = said_by(ranks)
-        assert codes == [0]
-        told = [line for line in said.splitlines() if "answer" in line]
-        assert bool(told) == bool(faults)
-        assert len(told) <= 2 * len(faults), "never a flood"
-        curves[name] = losses(output)
-        assert bool(records(output)[-1]["speed/retries"]) == bool(faults)
-    assert len(curves["straight"]) == 60
-    assert curves["disturbed"] == curves["straight"]
+@pytest.fixture(scope="module")
+def train(bucket: str) -> str:
+    return write_shards(f"{bucket}/train", WINDOWS)
+
+
+@pytest.fixture(scope="module")
+def straight(train: str, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Losses of the run that nothing disturbs, of a rank of its own."""
+    folder = tmp_path_factory.mktemp("straight")
+    config = tiny_config(folder / "out", train, f"train.steps={STEPS}", *READING)
+    file = write_config(config, folder / "run.yaml")
+    (said,), codes = said_by(start_ranks(1, LAUNCHER, "--config", str(file)))
+    assert codes == [0]
+    assert "answer" not in said
+    assert not records(folder / "out")[-1]["speed/retries"]
+    return losses(folder / "out")
+
+
+def test_training_goes_through_every_fault(
+    train: str, straight: list[float], proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    config = tiny_config(output, train, f"train.steps={STEPS}", NOTICED, *READING)
+    file = write_config(config, tmp_path / "run.yaml")
+    ranks = start_ranks(1, LAUNCHER, "--config", str(file))
+    for fault, seconds in FAULTS.items():
+        go_through(fault, seconds, output, proxy)
+    (said,), codes = said_by(ranks)
+    assert codes == [0]
+    told = [line for line in said.splitlines() if "answer" in line]
+    assert 0 < len(told) <= 2 * len(FAULTS), "never a flood"
+    assert records(output)[-1]["speed/retries"]
+    assert len(straight) == STEPS
+    assert losses(output) == straight
 
 
 def test_run_ends_where_patience_does_and_goes_on_later(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     train = write_shards(f"{bucket}/patience", 160)
-    overrides = ("train.steps=20", *READING)
+    overrides = ("train.steps=20", NOTICED, *READING)
     assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
     output = tmp_path / "out"
     config = tiny_config(output, train, *overrides, "data.patience_s=2")
@@ -99,11 +116,9 @@ def test_run_ends_where_patience_does_and_goes_on_later(
 
 
 def test_ray_starts_the_workers_again_where_patience_ends(
-    bucket: str, proxy: FaultyProxy, tmp_path: Path
+    train: str, straight: list[float], proxy: FaultyProxy, tmp_path: Path
 ) -> None:
-    train = write_shards(f"{bucket}/again", 320)
-    overrides = ("train.steps=60", *READING, "data.patience_s=2")
-    assert pretrain(tiny_config(tmp_path / "straight", train, *overrides)) == 0
+    overrides = (f"train.steps={STEPS}", NOTICED, *READING, "data.patience_s=2")
     output = tmp_path / "out"
     config = tiny_config(output, train, *overrides, "launch.max_failures=20")
     file = str(write_config(config, tmp_path / "run.yaml"))
@@ -119,7 +134,7 @@ def test_ray_starts_the_workers_again_where_patience_ends(
         (said,), codes = said_by([driver])
     assert codes == [0]
     assert "has not answered for 2 s" in said
-    assert losses(output) == losses(tmp_path / "straight")
+    assert losses(output) == straight
 
 
 def go_through(fault: Fault, seconds: float, output: Path, proxy: FaultyProxy) -> None:

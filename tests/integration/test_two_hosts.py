@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from primus_scale.train.trainer import REQUEUE, pretrain
+from tests.fork_server import Forked
 from tests.integration.ray_head import scratch_folder
 from tests.integration.tiny import (
     LAUNCHER,
@@ -142,9 +143,7 @@ def test_ranks_on_two_hosts_outlast_a_short_cut_and_end_after_a_long_one(
     assert losses(output) == pytest.approx(undisturbed, rel=1e-3)
 
 
-def start_ranks(
-    hosts: Sequence[Host], file: Path, said: Sequence[Path]
-) -> list[subprocess.Popen[bytes]]:
+def start_ranks(hosts: Sequence[Host], file: Path, said: Sequence[Path]) -> list[Forked]:
     """One rank on each host, as ``srun`` or ``deepspeed`` would start them."""
     environment = {
         **on_device(),
@@ -154,8 +153,9 @@ def start_ranks(
         "MASTER_PORT": "29500",
     }
     return [
-        host.start(
-            *(sys.executable, str(LAUNCHER), "--config", str(file)),
+        host.fork(
+            LAUNCHER,
+            *("--config", str(file)),
             log=log,
             environment={**environment, "RANK": str(rank)},
         )

@@ -27,6 +27,8 @@ from tests import fork_server
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "launch" / "deepspeed_train.py"
 ONE_AFTER_THE_OTHER = Path(__file__).with_name("run_in_turn.py")
+POLL_S = 0.02
+LAST_BYTES = 2**15  # of a log: some tens of its lines
 RATE_HZ = 50.0
 SAMPLES = 250
 BLOCK = 16
@@ -126,7 +128,23 @@ def steps(output: Path) -> list[int]:
 
 def last_step(output: Path) -> int:
     """Number of the last step in the log, 0 where there is none."""
+    for line in reversed(_last_lines(output)):
+        if b'"loss/total"' in line:
+            return int(json.loads(line)["step"])
     return (steps(output) or [0])[-1]
+
+
+def last_record(output: Path) -> dict[str, Any]:
+    """The last record of a log that has some."""
+    return dict(json.loads(_last_lines(output)[-1]))
+
+
+def _last_lines(output: Path) -> list[bytes]:
+    """The last lines of the log: those who wait for one would read the whole log all the time."""
+    with suppress(FileNotFoundError), (output / "metrics.jsonl").open("rb") as log:
+        start = log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_BYTES))
+        return log.read().split(b"\n")[1 if start else 0 : -1]
+    return []
 
 
 def checkpoints(output: Path) -> list[int]:
@@ -273,11 +291,18 @@ def errors_of(ranks: Sequence[Process]) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
-    """Return as soon as ``condition()`` is true; AssertionError where it stays false."""
+    """Return as soon as ``condition()`` is true; AssertionError where it stays false.
+
+    A look at all processes takes longer than ``POLL_S``: it is repeated more rarely, so that those
+    waited for have the core.
+    """
     end = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < end, "what was waited for did not happen"
+        time.sleep(min(max(POLL_S, 5 * (now - began)), 10 * POLL_S))
+        began = time.monotonic()
 
 
 def free_port() -> int:

@@ -122,6 +122,8 @@ def test_importing_the_library_and_its_command_imports_no_heavy_framework() -> N
         "found = {'ray', 'deepspeed', 'faiss', 'torch'} & set(sys.modules); "
         "primus_scale.load_encoder; "
         "found |= {'ray', 'deepspeed', 'faiss'} & set(sys.modules); "
+        "import primus_scale.train.trainer; "  # as each rank does, before it knows its run
+        "found |= {'deepspeed', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules); "
         "sys.exit(str(found) if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
