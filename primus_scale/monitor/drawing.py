@@ -10,15 +10,15 @@ from __future__ import annotations
 import io
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
@@ -44,12 +44,13 @@ def shown(text: object, most: int = MOST_LETTERS) -> str:
 
 def as_svg(chart: Figure) -> bytes:
     """The chart as SVG. Equal charts give equal bytes."""
-    with _as_written(chart):
+    with _as_written(chart) as texts:
         # Letters that our font does not have are drawn with the reader's fonts.
-        font_type = "none" if _has_foreign_letters(chart) else "path"
+        font_type = "none" if _have_foreign_letters(texts) else "path"
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "primus-scale", "svg.fonttype": font_type}):
-            chart.savefig(buffer, format="svg", metadata={"Date": None})
+            # ``savefig`` would draw it twice, first for the layout alone.
+            FigureCanvasSVG(chart).print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -74,32 +75,29 @@ def two_widths(draw: Callable[..., Figure], *shown: Any) -> TwoWidths:
 
 
 @contextmanager
-def _as_written(chart: Figure) -> Iterator[None]:
-    """In the block no text of the chart is read as a formula, and missing letters do not warn."""
-    for axis in _axes(chart):
+def _as_written(chart: Figure) -> Iterator[list[Text]]:
+    """In the block no text of the chart is read as a formula, and missing letters do not warn.
+
+    Yields the texts that the chart has before it is drawn.
+    """
+    both = [axis for axes in chart.axes for axis in (axes.xaxis, axes.yaxis)]
+    for axis in both:
         if isinstance(axis.get_major_formatter(), LogFormatter):  # it writes formulas
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
     # Existing texts here; the setting is for texts that drawing will add, such as labels of ticks.
-    for text in _texts(chart):
+    texts = [one for one in chart.findobj(Text) if isinstance(one, Text)]
+    texts += [label for axis in both for label in axis.get_ticklabels(which="both")]
+    for text in texts:
         text.set_parse_math(False)
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        yield
+        yield texts
 
 
-def _axes(chart: Figure) -> list[Axis]:
-    return [one for one in chart.findobj(Axis) if isinstance(one, Axis)]
-
-
-def _texts(chart: Figure) -> list[Text]:
-    labels = [label for axis in _axes(chart) for label in axis.get_ticklabels(which="both")]
-    return [one for one in chart.findobj(Text) if isinstance(one, Text)] + labels
-
-
-def _has_foreign_letters(chart: Figure) -> bool:
-    """Whether a text of the chart has a letter that is not in our font."""
-    letters = {letter for text in _texts(chart) for letter in text.get_text()}
+def _have_foreign_letters(texts: Iterable[Text]) -> bool:
+    """Whether one of the texts has a letter that is not in our font."""
+    letters = {letter for text in texts for letter in text.get_text()}
     font = get_font(findfont(FontProperties()))
     return any(not one.isspace() and not font.get_char_index(ord(one)) for one in letters)
