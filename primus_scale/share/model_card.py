@@ -15,8 +15,10 @@ from primus_scale.encoders.card import EncoderCard
 TEMPLATE = "model_card.md"
 TAGS = ("imu", "inertial-sensors", "accelerometer", "human-activity-recognition", "time-series")
 # Licences that the Hub knows, by our spelling in lower case with dashes.
-KNOWN_LICENCES = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0")
-KNOWN_LICENCES += ("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
+KNOWN_LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0"),
+    *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
+)
 
 
 def render_model_card(card: EncoderCard, repo: str) -> str:
@@ -67,7 +69,7 @@ def _indexed(row: TaskResult) -> dict[str, Any]:
     labels = f"{row.labels} labels a class, {row.protocol}"
     return {
         "task": {"type": "other", "name": labels},
-        "dataset": {"type": _slug(row.task), "name": row.task},
+        "dataset": {"type": _slug(row.task), "name": _one_line(row.task)},
         "metrics": [{"type": "accuracy", "name": "in %", "value": round(100 * row.value, 1)}],
     }
 
@@ -82,7 +84,8 @@ def _tables(rows: Sequence[TaskResult]) -> list[tuple[str, list[TaskResult]]]:
 
 def _datasets(card: EncoderCard) -> dict[str, str]:
     """What the card says of each data set; its ``data`` are free JSON."""
-    train, notes = card.data.get("train"), {}
+    train = card.data.get("train")
+    notes: dict[Any, Any] = {}
     for source in train if isinstance(train, list) else ():
         provenance = source.get("provenance") if isinstance(source, dict) else None
         found = provenance.get("datasets") if isinstance(provenance, dict) else None
@@ -97,8 +100,11 @@ def _slug(text: str) -> str:
 
 def _cell(text: object) -> str:
     """Text in a cell of a Markdown table, or in a line: no line breaks, no bars, no HTML."""
-    line = " ".join(str(text).split())
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from primus_scale.config_file import load_config
 from primus_scale.data.reader import load_windows
 from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
 from primus_scale.encoders.sources import find_export
+from primus_scale.evaluate.command import untrained_copy
 from primus_scale.sklearn import ImuEncoder
 from shards.demo.build import build_demo
 from shards.demo.hapt import people_split
@@ -23,9 +25,9 @@ from tests.encoder_factory import export_small_encoder, motion
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 2.3e6
-# Between runs of make pretrain on different processors, and of another seed: points of accuracy,
-# and similarity of the learned features (docs/share.md tells what was measured).
-MOST_POINTS, LEAST_SIMILARITY = 4.0, 0.8
+# Of runs of make pretrain: points of accuracy, and similarity of the learned features. A run with
+# another seed was 0.7 points and 0.95 away, fresh weights 8 points and 0.81 (docs/share.md).
+MOST_POINTS, LEAST_SIMILARITY = 3.0, 0.9
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,15 @@ def test_features_are_those_that_were_stored(demo: PretrainedEncoder) -> None:
     assert np.array_equal(features, again)
 
 
+def test_the_snippet_of_the_documents_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/share.md").read_text(encoding="utf-8")
+    (snippet,) = (
+        one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "demo" in one
+    )
+    exec(snippet, {"array": motion(100.0, 20.0)})
+    assert "CC BY 4.0" in capsys.readouterr().out
+
+
 def test_scikit_learn_takes_the_name(demo: PretrainedEncoder) -> None:
     windows = motion(50.0, 10.0).reshape(2, 250, 6).swapaxes(1, 2)
     features = ImuEncoder("demo").fit_transform(windows)
@@ -118,7 +129,7 @@ def test_its_data_are_what_the_builder_makes_today(demo: PretrainedEncoder) -> N
     people = train["provenance"]["people"]
     assert people["hapt"] == [hapt_person(number) for number in people_split(0)[0]]
     assert len(people["demo-mocap"]) == PERFORMERS
-    assert build_demo.__kwdefaults__["moments"] == data["made_of"]["build"]["moments"]
+    assert data["made_of"]["build"].keys() < set(build_demo.__annotations__)
 
 
 def test_its_settings_are_those_of_the_configuration_today(demo: PretrainedEncoder) -> None:
@@ -154,5 +165,7 @@ def test_a_run_of_make_pretrain_has_its_features(own_run: Path, demo: Pretrained
     if not Path(data, "few_shot/test/index.json").exists():
         pytest.skip("the built-in data are not there (PRIMUS_DEMO_DATA, or data/demo)")
     imu = load_windows([f"{data}/few_shot/test"], pictures=False, most=512).imu
-    found = similarity(learned(demo, imu), learned(load_encoder(own_run), imu))
-    assert found > LEAST_SIMILARITY
+    expected = learned(demo, imu)
+    assert similarity(expected, learned(load_encoder(own_run), imu)) > LEAST_SIMILARITY
+    fresh = PretrainedEncoder(untrained_copy(demo, demo.card, 0), demo.card).eval()
+    assert similarity(expected, learned(fresh, imu)) < LEAST_SIMILARITY
