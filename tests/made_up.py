@@ -1,5 +1,6 @@
 """Results of few-shot evaluations that are made up, as good as a test says."""
 
+import base64
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.results import assemble
+from tests.shard_factory import make_jpeg
 
 CLASSES = ("lying", "walking upstairs", "a|b *c* <i>")
 ARMS = {"pretrained": 8, "scratch": 6, "random": 6, "features": 5, "minirocket": 3}  # right of 10
@@ -61,4 +63,30 @@ def made_up(
         ),
         "encoder": {"name": "small", "parameters": 880, "datasets": {}, "pretraining": "a"},
         "data": {"rate_hz": 50, "window_s": 5, "datasets": {data: "SYNTHETIC sines"}},
+    }
+
+
+def made_up_map() -> dict[str, Any]:
+    """A map of 60 windows."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 60)).round(3).tolist()
+    label, person = (np.arange(60) % len(CLASSES)).tolist(), (np.arange(60) % 4).tolist()
+    people = [*PEOPLE[:3], "set/a person of a long name that goes on and on"]
+    return {
+        **{"x": x, "y": y, "label": label, "person": person, "people": people},
+        "explained": [0.31, 0.12],
+    }
+
+
+def made_up_retrieval() -> dict[str, Any]:
+    """Retrieval with examples that have pictures and texts."""
+    recall = {"mean": 0.2, "low": 0.1, "high": 0.3, "people": 4, "chance": 0.01}
+    picture = base64.b64encode(make_jpeg(90)).decode()
+    shown = {"text": "C walks <up>", "label": "lying", "person": "set/p1", "picture": picture}
+    found = [shown | {"right": n == 1, "text": f"C does {n}"} for n in range(3)]
+    direction = {"recall": dict.fromkeys(("1", "5", "10"), recall), "windows": 100}
+    return {
+        **{"data": ["a"], "split": 1, "pretraining_seed": 0},
+        "directions": {"imu_to_text": direction | {"median_rank": 9, "median_rank_chance": 50}},
+        "examples": {"text": [{"own": shown, "rank": 2, "found": found}] * 2},
     }

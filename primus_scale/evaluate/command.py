@@ -16,6 +16,7 @@ from primus_scale.config import AugmentOp, FewShotConfig
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
+from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import run_few_shot
@@ -88,7 +89,7 @@ def evaluate(
         may_share=may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
     )
-    results |= without_labels
+    results |= without_labels | {"map": feature_map(encoder, task.test)}
     _add_descriptions(results, card, task, config, augment, pretraining_s)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from torch import nn
 
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
+from primus_scale.evaluate.retrieval_examples import find_examples
 from primus_scale.evaluate.statistics import people_interval, share_correct
 from primus_scale.evaluate.teacher_space import embed_in_space, teacher_of
 from primus_scale.monitor.measures import chance_of_recall, group_equal, ranks_of_own
@@ -37,7 +38,8 @@ def run_retrieval(
     """Retrieval among the windows of packed or window shards at ``urls``, for JSON.
 
     Keys: ``data``, the urls; ``split``, ``pretraining_seed``; ``directions``, by a name such as
-    ``imu_to_text`` what ``measure_direction`` returns. Frames and texts of window shards are
+    ``imu_to_text`` what ``measure_direction`` returns; ``examples`` by modality
+    (``retrieval_examples``). Frames and texts of window shards are
     embedded by the encoder's teachers. Modalities that encoder and windows do not both have are
     reported. Raises ValueError where that leaves none, or windows or embeddings are not those that
     the encoder takes.
@@ -47,6 +49,7 @@ def run_retrieval(
     card.check_windows(loaded.shard_set.index.window_format, name)
     people = np.array([f"{meta.dataset}/{meta.person}" for meta in loaded.metas])
     directions: dict[str, Any] = {}
+    examples: dict[str, Any] = {}
     lacking = []
     for modality in JOINT_MODALITIES:
         if modality not in card.teachers:
@@ -65,6 +68,8 @@ def run_retrieval(
             (f"{modality}_to_imu", theirs, ours),
         ):
             directions[direction] = measure_direction(queries, keys, groups, people[rows.numpy()])
+        if found := find_examples(loaded, rows.numpy(), ours, theirs, groups):
+            examples[modality] = found
     if not directions:
         raise ValueError(
             f"few_shot.retrieval: nothing to find: {'; '.join(lacking)}; give an encoder with "
@@ -73,7 +78,7 @@ def run_retrieval(
     for reason in lacking:
         report(f"retrieval: {reason}")
     marks = {"split": split, "pretraining_seed": pretraining_seed}
-    return {"data": list(urls), **marks, "directions": directions}
+    return {"data": list(urls), **marks, "directions": directions, "examples": examples}
 
 
 def measure_direction(

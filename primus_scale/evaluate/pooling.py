@@ -8,13 +8,13 @@ from typing import Any
 from primus_scale.evaluate.results import assemble
 from primus_scale.evaluate.zero_shot import summarise_zero_shot
 
-DESCRIPTIONS = ("encoder", "data", "augment")  # fields that ``evaluate`` adds
+DESCRIPTIONS = ("encoder", "data", "augment", "map")  # fields that ``evaluate`` adds
 
 
 def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Join the results of several runs (splits of people, pretraining seeds).
 
-    Encoder and data are described as in the first run; retrieval is listed for each run. Raises
+    Encoder, data and map are those of the first run; retrieval is listed for each run. Raises
     ValueError where classes, protocols or encoder architectures differ, or a run occurs twice.
     """
     if not results:

@@ -16,6 +16,7 @@ from primus_scale.evaluate.arm_table import pairs_of
 from primus_scale.evaluate.baseline_arms import TREES
 from primus_scale.evaluate.charts import accuracy_chart, forest_chart, people_chart
 from primus_scale.evaluate.draws import HELD_OUT_SHARE
+from primus_scale.evaluate.feature_map import map_chart
 from primus_scale.evaluate.lead import headline_arm, headline_k, lead
 from primus_scale.evaluate.lora import RANK
 from primus_scale.evaluate.people import accuracy_of_people, count_gaining
@@ -58,6 +59,8 @@ def render_files(results: Mapping[str, Any]) -> dict[str, str]:
     figures = {"accuracy": gathered["accuracy_chart"].wide}
     if gathered["people"]:
         figures["people"] = gathered["people"]["chart"].wide
+    if gathered["map"]:
+        figures["map"] = gathered["map"].wide
     for number, pair in enumerate(gathered["paired"], start=1):
         figures[f"differences{number}"] = pair["chart"].wide
     if gathered["zero_shot"]:
@@ -84,7 +87,7 @@ def write_files(out: Path, files: Mapping[str, str]) -> None:
 
 def _gather(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates show."""
-    k, arms = headline_k(results), arms_of(results)
+    k, arms, found = headline_k(results), arms_of(results), results.get("map")
     return {
         "columns": list(results["few_shot"]),
         "k": k,
@@ -100,9 +103,14 @@ def _gather(results: Mapping[str, Any]) -> dict[str, Any]:
         "draws": draws_of_arms(results),
         "paired": list(_paired(results)),
         "people": _people(results, k),
+        "map": two_widths(map_chart, found, results["classes"]) if found else None,
+        "mapped": len(found["x"]) if found else 0,
         "mixed": list(mixed_rows(results)),
         "zero_shot": _zero_shot(results),
         "retrieval": list(retrieval_rows(results)),
+        "examples": next(
+            (run["examples"] for run in results.get("retrieval", ()) if run.get("examples")), {}
+        ),
         "confusion": list(_confusion(results, k)),
         "cost": cost_rows(results),
         "protocol": results["protocol"],

@@ -17,6 +17,7 @@ from primus_scale.encoders.card import EncoderCard, describe_encoder
 from primus_scale.encoders.export import save_encoder
 from primus_scale.evaluate import evaluate, pool
 from primus_scale.evaluate.cross_modal import chance_of_median, measure_direction, run_retrieval
+from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.report import render_report
 from primus_scale.evaluate.zero_shot import read_prompts, run_zero_shot
 from primus_scale.monitor.measures import group_equal
@@ -176,6 +177,28 @@ def write_told(folder: Path) -> None:
         writer.close()
 
 
+def test_a_map_has_the_first_principal_components() -> None:
+    encoder = small_encoder({})
+    found = feature_map(encoder, TEST)
+    assert found is not None
+    with torch.inference_mode():
+        features = encoder.eval()(TEST.imu).features.double().numpy()
+    scaled = (features - features.mean(0)) / np.where(features.std(0) > 0, features.std(0), 1)
+    left, values, _ = np.linalg.svd(scaled, full_matrices=False)
+    for axis, number in (("x", 0), ("y", 1)):
+        assert np.abs(np.corrcoef(left[:, number], found[axis])[0, 1]) == pytest.approx(1)
+        assert found["explained"][number] == pytest.approx(
+            values[number] ** 2 / (values**2).sum(), abs=1e-4
+        )
+    assert [found["people"][person] for person in found["person"]] == list(TEST.person)
+
+    class Constant(nn.Linear):
+        def forward(self, imu: torch.Tensor) -> Embeddings:
+            return Embeddings(torch.ones(len(imu), 4), torch.ones(len(imu), 4), {})
+
+    assert feature_map(Constant(1, 1), TEST) is None
+
+
 def test_results_table_and_report_hold_both(
     teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,7 +220,15 @@ def test_results_table_and_report_hold_both(
     assert set(run["directions"]) == {"imu_to_text", "text_to_imu"}
     recall = run["directions"]["imu_to_text"]["recall"]["1"]
     assert recall["chance"] == pytest.approx(1 / 3, abs=0.01)  # three narrations
+    examples = run["examples"]["text"]
+    assert len(examples) == 4
+    for one in examples:  # of three narrations all are shown, and the own one is at its place
+        assert {found["text"] for found in one["found"]} == set(SAID.values())
+        (right,) = [found for found in one["found"] if found["right"]]
+        assert right["text"] == one["own"]["text"]
+        assert (one["rank"] == 1) == one["found"][0]["right"]
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "Examples, IMU to text" in page
     assert "someone strolls along the road" in page
     assert "IMU to text" in page and "recall@10" in page
 
