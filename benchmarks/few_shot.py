@@ -67,12 +67,15 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     load_config(study.config, args.overrides)  # what is wrong in a configuration shows at once
     out = Path(args.out)
     check_writable(out)
-    order = packing_order(write_variants(study, out, args.overrides))
+    configs = write_variants(study, out, args.overrides)
+    if any(config.few_shot.task.data for config in configs.values()):
+        raise ValueError(f"{args.study} names few_shot.task.data; run it by primus-scale study run")
+    order = packing_order(configs)
     trials = plan_trials(study)
     places = [place_trial(study, trial, out) for trial in trials]
     # Trials of one split share its data, so data come first; both stages use all jobs.
     with ThreadPoolExecutor(args.jobs) as jobs:
-        list(jobs.map(lambda split: prepare_data(study, out, split, order), study.splits))
+        list(jobs.map(lambda split: prepare_data(study, out, split, order, configs), study.splits))
         list(jobs.map(lambda place: _pretrain_and_evaluate(place, args.overrides), places))
     results = pool_variants(out, trials)
     for name in results:

@@ -175,9 +175,7 @@ def _fill_evaluate(parser: Parser) -> None:
         metavar="DIR",
         help="output folder of a training run: evaluates its encoder and writes summary.json",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="URL", help="folder with label/ and test/ shards"
-    )
+    parser.add_argument("--data", metavar="URL", help="folder with label/ and test/, or task.data")
     parser.add_argument(
         "--test-people",
         type=float,
@@ -214,7 +212,9 @@ def _list_fields(model: type[ConfigModel]) -> str:
 
     lines = []
     for name, field in model.model_fields.items():
-        setting = f"{name}={json.dumps(field.get_default(), separators=(',', ':'))}"
+        default = field.get_default()
+        plain = default.model_dump(exclude_defaults=True) if name == "task" else default
+        setting = f"{name}={json.dumps(plain, separators=(',', ':'))}"
         lines.append(f"  {setting:<26}{field.description}")
     return "\n".join(lines)
 
@@ -227,30 +227,29 @@ def _evaluate(args: argparse.Namespace) -> int:
         from primus_scale.evaluate.run_folder import REPORT_FOLDER, report_folder
         from primus_scale.storage.urls import parse_local
 
-    if args.split_seed is not None and args.test_people is None:
-        raise ValueError("--split-seed is of --test-people, which is not given; give both")
-    choices = {
-        "test_people": args.test_people,
-        "split_seed": args.split_seed or 0,
-        "may_share": args.may_share,
-        "finished_file": None if args.finished is None else parse_local(args.finished),
-    }
+    finished = None if args.finished is None else parse_local(args.finished)
     if args.encoder:
-        settings = apply_overrides(FewShotConfig(), args.overrides)
+        settings = _with_task(apply_overrides(FewShotConfig(), args.overrides), args)
         out = report_folder(args.encoder) if args.out is None else parse_local(args.out)
-        evaluate(args.encoder, args.data, settings, out, **choices)
+        evaluate(args.encoder, args.data, settings, out, finished_file=finished)
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
-    few_shot = apply_overrides(config.few_shot, args.overrides)
-    evaluate_run(
-        run_dir,
-        args.data,
-        config.model_copy(update={"few_shot": few_shot}),
-        run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out),
-        **choices,
-    )
+    few_shot = _with_task(apply_overrides(config.few_shot, args.overrides), args)
+    out = run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out)
+    config = config.model_copy(update={"few_shot": few_shot})
+    evaluate_run(run_dir, args.data, config, out, finished_file=finished)
     return 0
+
+
+def _with_task(settings: Any, args: argparse.Namespace) -> Any:
+    """The few-shot settings with what the flags say of the task."""
+    flags = {"test": args.test_people, "seed": args.split_seed, "may_share": args.may_share}
+    changes = {name: value for name, value in flags.items() if value not in (None, [])}
+    if "seed" in changes and not isinstance(changes.get("test", settings.task.test), float):
+        raise ValueError("--split-seed is of --test-people, which is not given; give both")
+    task = settings.task.model_copy(update=changes)
+    return settings.model_copy(update={"task": task})
 
 
 def _add_completion(commands: Any) -> None:

@@ -16,8 +16,12 @@ TEACHERS = ("--video", "efficientnet-lite0", "--text", "minilm", "--signal", "ha
 COMMAND = (sys.executable, "-m", "primus_scale.cli")
 
 
-def prepare_data(study: Study, out: Path, split: int, order: str) -> None:
+def prepare_data(
+    study: Study, out: Path, split: int, order: str, configs: Mapping[str, Config]
+) -> None:
     """Build and embed the data of a split, unless they are there, or the study names others.
+
+    configs: of the variants, whose tasks may lie elsewhere.
 
     FileNotFoundError naming a folder that the study names and that is none of shards;
     ChildProcessError naming the log of a command that failed.
@@ -26,7 +30,12 @@ def prepare_data(study: Study, out: Path, split: int, order: str) -> None:
         build_data(out, split, order)
         return
     data = data_of(study, out, split)
-    needed = ["packed/train", *(["few_shot/label", "few_shot/test"] if study.evaluate else [])]
+    needed = {"packed/train": None}
+    for config in configs.values() if study.evaluate else ():
+        task = config.few_shot.task
+        if not task.data:
+            whole = task.test is not None
+            needed |= dict.fromkeys(["few_shot"] if whole else ["few_shot/label", "few_shot/test"])
     for name in needed:
         if not has_index(f"{data}/{name}"):
             raise FileNotFoundError(

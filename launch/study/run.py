@@ -50,7 +50,7 @@ def _run_trials(
         return
     order = packing_order(configs)
     for split in sorted({trial.split for trial in left}):
-        prepare_data(study, out, split, order)
+        prepare_data(study, out, split, order, configs)
     from launch.study.tuning import Work, tune_trials  # ray takes seconds to import
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are listed below

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from primus_scale.config.augment import AUGMENT_OPS, DEFAULT_AUGMENT, AugmentOp
 from primus_scale.config.base import ConfigModel, Url
-from primus_scale.config.few_shot import ArmName, FewShotConfig
+from primus_scale.config.few_shot import ArmName, FewShotConfig, TaskConfig
 from primus_scale.config.objective import (
     NearConfig,
     NeighboursConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "OptimizerConfig",
     "SignalConfig",
     "SupportConfig",
+    "TaskConfig",
     "TeachersConfig",
     "TemperatureConfig",
     "TrainConfig",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from primus_scale.config.base import ConfigModel, Url
 from primus_scale.storage.names import quoted
-from primus_scale.storage.urls import HUB_SCHEME, parse_local
+from primus_scale.storage.urls import HUB_SCHEME, parse_local, parse_place
 
 ArmName = Literal[
     "pretrained",
@@ -32,9 +32,45 @@ _OWN_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
+Unit = Literal["person", "placement", "dataset", "session", "recording"]
+Shared = Literal["people", "recordings", "captures", "days", "intervals", "copies"]
+
+
+DATA = "{data}"  # in a study: where the data of a trial are
+
+
+def _check_task_url(text: str) -> str:
+    return text if text.startswith(f"{DATA}/") else parse_place(text)
+
+
+TaskUrl = Annotated[str, AfterValidator(_check_task_url)]
+
+
+class TaskConfig(ConfigModel):
+    """What is classified, and who is on which side (docs/tasks.md)."""
+
+    data: tuple[TaskUrl, ...] = ()  # shard folders, read as one; empty: --data names it
+    # the class of each label in the data, null: its windows are left out; others stay as they are
+    labels: dict[str, str | None] = Field({})
+    by: Unit = "person"  # what is on one side as a whole
+    # what is tested: a share of the units, or their names; None: the folders label/ and test/
+    test: float | tuple[str, ...] | None = None
+    seed: int | None = None  # of a share; None: the split of the study, or 0
+    may_share: tuple[Shared, ...] = ()  # what the sides may have in common
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _one_name(cls, test: Any) -> Any:
+        return (test,) if isinstance(test, str) else test
+
+
 class FewShotConfig(ConfigModel):
     """The few-shot evaluation; ``primus-scale evaluate --help`` shows these descriptions."""
 
+    task: TaskConfig = Field(
+        TaskConfig(),
+        description="data, label map and split by people or placements (docs/tasks.md)",
+    )
     k: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
         (1, 5, 10, 50, "all"), min_length=1, description="labels a class"
     )

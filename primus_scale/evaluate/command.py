@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,10 @@ FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are
 
 def evaluate(
     source: str | Path,
-    data_url: str,
+    data_url: str | None,
     config: FewShotConfig,
     out_dir: str | Path,
     *,
-    test_people: float | None = None,
-    split_seed: int = 0,
-    may_share: Collection[str] = (),
     augment: Sequence[AugmentOp] | None = None,
     pretraining_seed: int = 0,
     pretraining_s: float | None = None,
@@ -52,9 +49,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the encoder of ``load_encoder(source)`` on labelled windows of people never seen.
 
-    test_people: None: ``data_url`` has the shard folders ``label`` and ``test``; otherwise it is a
-    shard folder, of whose people this share is tested, drawn by ``split_seed`` as ``shards split``
-    does. may_share: what labels and test may have in common (``splits.words.KINDS``).
+    data_url: the folder that has ``label`` and ``test``, or a shard folder that ``config.task``
+    divides as ``shards split`` does; None: ``config.task.data``.
     augment: of the trained arms; by default that of a default run. pretraining_s: for the report.
     finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
     default a file in ``out_dir``, which is deleted when the results are written.
@@ -64,12 +60,10 @@ def evaluate(
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
-    data_url = parse_place(data_url)
+    urls = _places(data_url, config)
     card = (encoder := load_encoder(source, calibrated=config.calibrated)).card
     check_writable(Path(out_dir))
-    task = load_task(
-        data_url, card, test_people=test_people, split_seed=split_seed, may_share=may_share
-    )
+    task = load_task(urls, card, config.task)
     own_file = Path(out_dir) / FINISHED_FILE
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -86,7 +80,7 @@ def evaluate(
         config,
         split=task.split,
         pretraining_seed=pretraining_seed,
-        may_share=may_share,
+        may_share=config.task.may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
     )
     results |= without_labels | {"map": feature_map(encoder, task.test)}
@@ -96,6 +90,14 @@ def evaluate(
     print(format_table(results), *format_without_labels(results), sep="\n")
     print(f"report   {Path(out_dir) / PAGE_FILE}")
     return results
+
+
+def _places(data_url: str | None, config: FewShotConfig) -> list[str]:
+    if data_url is not None:
+        return [parse_place(data_url)]
+    if not config.task.data:
+        raise ValueError("what is classified is not named; give --data or few_shot.task.data")
+    return [parse_place(url) for url in config.task.data]
 
 
 def _add_descriptions(

@@ -42,7 +42,7 @@ from primus_scale.evaluate.trained_arm import EncoderFactory
 # Settings that no arm's answers depend on; an arm that is added does not change those of others.
 NOT_OF_AN_ARM = {
     *("k", "arms", "own", "draws", "trained_draws", "threads"),
-    *("mixed_model", "prompts", "retrieval"),
+    *("mixed_model", "prompts", "retrieval", "task"),
 }
 DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
@@ -101,7 +101,14 @@ def run_few_shot(
                 records.append({**marks, "k": str(k), "arm": name, **record, "draw": draw})
     run = {**marks, **_describe_sides(label, test), "settings": settings}
     run |= {"cost": {"fitting_s": cost}, "computation": describe_computation(device)}
-    return assemble([run], records, classes=label.classes, protocol=config.model_dump(mode="json"))
+    return assemble([run], records, classes=label.classes, protocol=_protocol(config))
+
+
+def _protocol(config: FewShotConfig) -> dict[str, Any]:
+    """The settings; of the task what is not usual, without the split, which each run has."""
+    task = config.task.model_dump(mode="json", exclude_defaults=True, exclude={"seed"})
+    told = {"task": task} if task else {}
+    return config.model_dump(mode="json", exclude={"task"}) | told
 
 
 def _describe_sides(label: LabelledWindows, test: LabelledWindows) -> dict[str, Any]:

@@ -30,7 +30,7 @@ REPORT_FOLDER = "few_shot"  # beside the encoder's folder, unless another is giv
 
 
 def evaluate_run(
-    run_dir: str | Path, data_url: str, config: Config, out_dir: str | Path, **choices: Any
+    run_dir: str | Path, data_url: str | None, config: Config, out_dir: str | Path, **choices: Any
 ) -> dict[str, Any]:
     """``evaluate`` the encoder of a finished run, and add the results to its folder.
 

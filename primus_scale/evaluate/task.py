@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from primus_scale.config import TaskConfig
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
@@ -21,10 +22,13 @@ from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.sample import NO_LABEL, WindowMeta
 from primus_scale.splits.audit import Audit, audit, format_audit, refuse
 from primus_scale.splits.counts import SplitCounts
-from primus_scale.splits.sides import draw_sides, known_person, units_of
+from primus_scale.splits.sides import draw_sides, known_person, name_sides, units_of
 from primus_scale.splits.spans import Spans, sample_hash, window_spans
 from primus_scale.splits.words import LABEL, TEST
 from primus_scale.storage.folder import Folder
+from primus_scale.storage.names import nearest, quoted
+
+USUAL_TASK = TaskConfig()
 
 
 @dataclass(frozen=True)
@@ -46,30 +50,28 @@ class FewShotTask:
 
 
 def load_task(
-    data_url: str,
+    urls: Sequence[str],
     card: EncoderCard,
-    *,
-    test_people: float | None = None,
-    split_seed: int = 0,
-    may_share: Collection[str] = (),
+    config: TaskConfig = USUAL_TASK,
     report: Callable[[str], None] = print,
 ) -> FewShotTask:
-    """Read the folders ``label`` and ``test`` of a URL, or divide the shard folder there by people.
+    """Read the windows of a task at ``urls``, and put them on its two sides.
 
-    test_people: the share of people for the test, drawn by ``split_seed``; None: there are two
-    folders. may_share: what the sides may share (``words.KINDS``). report: called with what one
-    should know. ValueError where the windows are not those of ``card``, the people cannot be
-    divided, or the sides share what they must not (``audit.refuse``); as ``load_windows``.
+    Without ``config.test`` there is one url, with the folders ``label`` and ``test``. With it the
+    urls are shard folders, read as one and divided. report: called with what one should know.
+    ValueError where the windows are not those of ``card``, the units cannot be divided, a label of
+    the map has no window, or the sides share what they must not (``audit.refuse``); as
+    ``load_windows``.
     """
-    if test_people is None:
-        sides, classes, split = _two_folders(data_url, card)
+    if config.test is None:
+        sides, classes, split = _two_folders(urls, card, config)
     else:
-        sides, classes = _divided(data_url, card, test_people, split_seed, report)
-        split = split_seed
+        sides, classes = _divided(urls, card, config, report)
+        split = config.seed or 0
     datasets = {meta.dataset for side in sides for meta in side.metas}
     label, test = (side.windows(classes, datasets) for side in sides)
     found = audit(sides[0].spans(), sides[1].spans())
-    refuse(found, may_share)
+    refuse(found, config.may_share)
     if shared := found.kinds():
         report(f"note: label/ and test/ have {', '.join(shared)} in common\n{format_audit(found)}")
     pretrained = _pretrained_people(card, sides, datasets)
@@ -89,12 +91,43 @@ def describe_pretrained(counts: Mapping[str, Any] | None, label: int, test: int)
 
 
 @dataclass(frozen=True)
+class _Windows:
+    """Windows as they were read. labels: the class of each by the map; None: it has none."""
+
+    loaded: LoadedWindows
+    labels: list[str | None]
+
+    @property
+    def metas(self) -> list[WindowMeta]:
+        """With the labels of the map."""
+        pairs = zip(self.loaded.metas, self.labels, strict=True)
+        return [replace(meta, label=label) for meta, label in pairs]
+
+    @property
+    def has_label(self) -> np.ndarray:
+        return np.array([label is not None for label in self.labels])
+
+    @property
+    def classes(self) -> list[str]:
+        """In the order of the data's class names."""
+        held = {label for label in self.labels if label is not None}
+        return [
+            *(n for n in self.loaded.labels if n in held),
+            *sorted(held - {*self.loaded.labels}),
+        ]
+
+
+@dataclass(frozen=True)
 class _Side:
-    """The windows of a side that have a label: rows of ``loaded``."""
+    """The windows of a side that have a label: rows of ``of``."""
 
     name: str
-    loaded: LoadedWindows
+    of: _Windows
     rows: np.ndarray
+
+    @property
+    def loaded(self) -> LoadedWindows:
+        return self.of.loaded
 
     @property
     def metas(self) -> list[WindowMeta]:
@@ -112,7 +145,7 @@ class _Side:
 
     def windows(self, classes: Sequence[str], datasets: Collection[str]) -> LabelledWindows:
         """The windows, with ids into ``classes``; ValueError where a label is none of them."""
-        names = [self.loaded.labels[i] for i in self.loaded.label.numpy()[self.rows]]
+        names = [str(self.of.labels[row]) for row in self.rows.tolist()]
         if unknown := sorted(set(names) - set(classes)):
             raise ValueError(
                 f"test/ has windows of {', '.join(unknown)}, of which label/ has none; "
@@ -128,15 +161,41 @@ class _Side:
         )
 
 
-def _two_folders(data_url: str, card: EncoderCard) -> tuple[list[_Side], list[str], int]:
+def _two_folders(
+    urls: Sequence[str], card: EncoderCard, config: TaskConfig
+) -> tuple[list[_Side], list[str], int]:
     """The sides as they lie in two folders, the classes of labels, and the number of the split."""
+    if len(urls) > 1:
+        raise ValueError(
+            f"{', '.join(urls)} are read as one and divided: say what is tested "
+            "(few_shot.task.test=0.3, or names)"
+        )
+    read = {name: _load([f"{urls[0]}/{name}"], card, urls[0]) for name in (LABEL, TEST)}
+    _check_map(config.labels, [*read.values()])
     sides = []
-    for name in (LABEL, TEST):
-        loaded = _load(f"{data_url}/{name}", card, data_url)
-        sides.append(_Side(name, loaded, np.flatnonzero(loaded.label.numpy() != NO_LABEL)))
+    for name, loaded in read.items():
+        windows = _relabel(loaded, config.labels)
+        sides.append(_Side(name, windows, np.flatnonzero(windows.has_label)))
     number = sides[0].loaded.shard_set.index.provenance.get("split")
     split = _number_of(sides[1].people(())) if number is None else int(number)
-    return sides, list(sides[0].loaded.labels), split
+    mapped = sides[0].of.classes if config.labels else list(sides[0].loaded.labels)
+    return sides, mapped, split
+
+
+def _relabel(loaded: LoadedWindows, labels: Mapping[str, str | None]) -> _Windows:
+    ids = loaded.label.tolist()
+    names = [None if i == NO_LABEL else loaded.labels[i] for i in ids]
+    return _Windows(loaded, [None if n is None else labels.get(n, n) for n in names])
+
+
+def _check_map(labels: Mapping[str, str | None], loaded: Sequence[LoadedWindows]) -> None:
+    """ValueError naming the nearest where no window has a label of the map."""
+    ids = {(of, i) for of, one in enumerate(loaded) for i in set(one.label.tolist())}
+    known = sorted({loaded[of].labels[i] for of, i in ids if i != NO_LABEL})
+    for label in labels:
+        if label not in known:
+            near = nearest(label, known, "label")
+            raise ValueError(f"few_shot.task.labels: no window has label {quoted(label)}{near}")
 
 
 def _number_of(people: Collection[str]) -> int:
@@ -145,35 +204,46 @@ def _number_of(people: Collection[str]) -> int:
 
 
 def _divided(
-    url: str, card: EncoderCard, test: float, seed: int, report: Callable[[str], None]
+    urls: Sequence[str], card: EncoderCard, config: TaskConfig, report: Callable[[str], None]
 ) -> tuple[list[_Side], list[str]]:
-    """The sides as people of one folder, and the classes; people without labels count as well."""
-    loaded = _load(url, card, url)
-    people = draw_sides(units_of(loaded.metas, "person"), by="person", test=test, seed=seed)
-    counts = SplitCounts(loaded.metas, "person", people)
-    report(f"split by person, seed {seed}\n{counts.table()}")
-    counts.check_classes("take another --split-seed")
+    """The sides as units of the windows, and the classes; units without labels count as well."""
+    loaded = _load(urls, card, "")
+    _check_map(config.labels, [loaded])
+    windows, by = _relabel(loaded, config.labels), config.by
+    metas, seed = windows.metas, config.seed or 0
+    units = units_of(metas, by)
+    if isinstance(config.test, tuple):
+        sides_of, how = name_sides(units, by=by, test=config.test), ", ".join(config.test)
+    else:
+        assert config.test is not None
+        sides_of = draw_sides(units, by=by, test=config.test, seed=seed)
+        how = f"seed {seed}"
+    counts = SplitCounts(metas, by, sides_of)
+    report(f"split by {by}, {how}\n{counts.table()}")
+    counts.check_classes("take another --split-seed, or test others")
     for warning in counts.warnings():
         report(f"note: {warning}")
-    side_of, has_label = np.array(counts.side_of), loaded.label.numpy() != NO_LABEL
+    side_of = np.array(counts.side_of)
     sides = [
-        _Side(name, loaded, np.flatnonzero(has_label & (side_of == name))) for name in (LABEL, TEST)
+        _Side(name, windows, np.flatnonzero(windows.has_label & (side_of == name)))
+        for name in (LABEL, TEST)
     ]
     return sides, counts.classes
 
 
-def _load(url: str, card: EncoderCard, data_url: str) -> LoadedWindows:
+def _load(urls: Sequence[str], card: EncoderCard, data_url: str) -> LoadedWindows:
+    """Windows of ``urls``, checked. data_url: where two folders are looked for; else empty."""
     try:
-        loaded = load_windows(url, pictures=False)
+        loaded = load_windows(list(urls), pictures=False)
     except FileNotFoundError as error:
-        if url != data_url and INDEX_NAME in Folder(data_url).names():
+        if data_url and INDEX_NAME in Folder(data_url).names():
             raise FileNotFoundError(
                 f"{data_url} holds shards itself, and no folders label/ and test/; say how many of "
                 "its people are for the test (--test-people 0.3), or divide it with "
                 "primus-scale shards split"
             ) from error
         raise
-    card.check_windows(loaded.shard_set.index.window_format, url)
+    card.check_windows(loaded.shard_set.index.window_format, ", ".join(urls))
     return loaded
 
 

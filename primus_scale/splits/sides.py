@@ -69,6 +69,24 @@ def draw_sides(units: Iterable[Unit], *, by: str, test: float, seed: int) -> dic
     return {unit: TEST if place < count else LABEL for place, unit in enumerate(different)}
 
 
+def name_sides(units: Iterable[Unit], *, by: str, test: Collection[str]) -> dict[Unit, str]:
+    """A side for each unit: those that ``test`` names, as ``name`` or ``dataset/name``, are tested.
+
+    ValueError naming the nearest where no unit has such a name, or all are tested.
+    """
+    different = sorted(set(units))
+    _check_several(different, by)
+    known = {name for unit in different for name in (unit.name, str(unit))}
+    for name in test:
+        if name not in known:
+            near = nearest(name, sorted(known), by)
+            raise ValueError(f"no window is of {by} {quoted(name)}{near}")
+    sides = {u: TEST if {u.name, str(u)} & set(test) else LABEL for u in different}
+    if LABEL not in sides.values():
+        raise ValueError(f"every {by} is for the test; leave one for the labels")
+    return sides
+
+
 def read_sides(
     place: str, metas: Sequence[WindowMeta], by: str | None
 ) -> tuple[str, dict[Unit, str]]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from primus_scale.config import Config
+from primus_scale.config.few_shot import DATA
 from primus_scale.config_file import load_config
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.encoders.card import read_card
@@ -70,9 +71,10 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
     trained_mb, start = peak_memory_mb(), time.monotonic()
     results: dict[str, Any] = {}
     if place.few_shot is not None:
+        data, config = task_of(place, config)
         results = evaluate_run(
             run,
-            place.few_shot,
+            data,
             config,
             run / "few_shot",
             finished_file=place.out / f"split{trial.split}" / FINISHED_FILE,
@@ -88,6 +90,23 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
     record = _record(place, config, results, training, cost)
     write_record(place.out, record)
     return record
+
+
+def task_of(place: TrialPlace, config: Config) -> tuple[str | None, Config]:
+    """Where a trial's task is, and its configuration with what a study leaves open.
+
+    The split of the trial is the seed of who is tested. In few_shot.task.data ``{data}`` stands for
+    the data of the trial, ``{split}`` for its split; without it the task is ``few_shot`` there.
+    """
+    task, split = config.few_shot.task, place.trial.split
+    names = {DATA: place.data, "{split}": str(split)}
+    urls = task.data
+    for name, value in names.items():
+        urls = tuple(url.replace(name, value) for url in urls)
+    seed = split if task.seed is None else task.seed
+    task = task.model_copy(update={"data": urls, "seed": seed})
+    few_shot = config.few_shot.model_copy(update={"task": task})
+    return (None if urls else place.few_shot), config.model_copy(update={"few_shot": few_shot})
 
 
 def peak_memory_mb() -> float:

@@ -81,7 +81,7 @@ def test_splits_without_a_number_are_told_apart_by_who_is_tested(task, tmp_path)
         folder = tmp_path / str(number)
         write_side(folder / "label", range(4), split=None)
         write_side(folder / "test", tested, split=None)
-        found.append(load_task(str(folder), card, report=lambda _line: None).split)
+        found.append(load_task([str(folder)], card, report=lambda _line: None).split)
     assert found[0] == found[2] != found[1]
 
 

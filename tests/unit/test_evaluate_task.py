@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from primus_scale.cli import main
+from primus_scale.config import Config, FewShotConfig, TaskConfig
+from primus_scale.config_file import parse_config
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.evaluate.results import who_is_tested
 from primus_scale.evaluate.task import describe_pretrained, load_task
+from primus_scale.study.plan import Trial
+from primus_scale.study.trial import TrialPlace, task_of
 from shards.split.split import split
 from tests.few_shot_task import few_penalties  # noqa: F401
 from tests.unit.test_evaluate_command import export, write_side
 
 PEOPLE = 6
+DRAWN = TaskConfig(test=0.3)
 
 
 def quiet(line: str) -> None:
@@ -41,8 +46,8 @@ def test_people_are_those_that_shards_split_draws(
 ) -> None:
     source = str(folder / "shards")
     split([source], str(tmp_path), test=0.3, seed=seed, report=quiet)
-    written = load_task(str(tmp_path), card, report=quiet)
-    drawn = load_task(source, card, test_people=0.3, split_seed=seed, report=quiet)
+    written = load_task([str(tmp_path)], card, report=quiet)
+    drawn = load_task([source], card, TaskConfig(test=0.3, seed=seed), report=quiet)
     assert drawn.split == written.split == seed
     assert drawn.found["people"].number == 0
     for one, other in ((drawn.label, written.label), (drawn.test, written.test)):
@@ -82,14 +87,76 @@ def test_what_both_sides_have_needs_a_flag(tmp_path: Path, card: EncoderCard) ->
     write_side(tmp_path / "label", range(4))
     write_side(tmp_path / "test", range(3, 5))  # person 3 again, in the same recording
     may_share: list[str] = []
+
+    def allowing() -> TaskConfig:
+        return TaskConfig.model_validate({"may_share": may_share})
+
     for kind in ("people", "intervals"):
         with pytest.raises(ValueError, match=rf"^{kind} .* label/ and in test/.* \(--may-share"):
-            load_task(str(tmp_path), card, may_share=may_share, report=quiet)
+            load_task([str(tmp_path)], card, allowing(), report=quiet)
         may_share.append(kind)
     lines: list[str] = []
-    task = load_task(str(tmp_path), card, may_share=may_share, report=lines.append)
+    task = load_task([str(tmp_path)], card, allowing(), report=lines.append)
     assert task.found["people"].examples == ("sines/person-3",)
     assert any(line.startswith("note: label/ and test/ have people, ") for line in lines)
+
+
+def test_labels_are_mapped_and_named_units_are_tested(folder: Path, card: EncoderCard) -> None:
+    source = str(folder / "shards")
+    labels = {"slow": "moving", "fast": "moving"}
+    config = TaskConfig(labels=labels, test=("person-2", "sines/person-4"))
+    task = load_task([source], card, config, report=quiet)
+    assert task.test.people == ["sines/person-2", "sines/person-4"]
+    assert len(task.label.people) == 4
+    assert task.label.classes == task.test.classes == ("moving", "still")
+    plain = load_task([source], card, TaskConfig(test=("person-2", "person-4")), report=quiet)
+    names = [labels.get(plain.test.classes[i], "still") for i in plain.test.label]
+    assert [task.test.classes[i] for i in task.test.label] == names
+    dropped = TaskConfig(labels={"slow": None}, test="person-2")  # one name for a list of it
+    without = load_task([source], card, dropped, report=quiet).test
+    assert without.classes == ("fast", "still")
+    of_person = plain.test.label[plain.test.person == "sines/person-2"]
+    slow = plain.test.classes.index("slow")
+    assert 0 < len(without) == int((of_person != slow).sum()) < len(of_person)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"labels": {"slwo": "moving"}, "test": 0.3}, "no window has label 'slwo'.*'slow'"),
+        ({"test": ["person-9"]}, "no window is of person 'person-9'"),
+        ({"test": [f"person-{n}" for n in range(PEOPLE)]}, "every person is for the test"),
+        ({"by": "placement", "test": ["waist"]}, "the windows are of one placement only"),
+        ({"test": 1.5}, "must lie between 0 and 1, got 1.5"),
+    ],
+)
+def test_a_task_that_the_data_do_not_make_is_refused(
+    folder: Path, card: EncoderCard, config: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_task([str(folder / "shards")], card, TaskConfig.model_validate(config), report=quiet)
+
+
+def test_a_map_holds_for_two_folders_too(tmp_path: Path, card: EncoderCard) -> None:
+    write_side(tmp_path / "label", range(3))
+    write_side(tmp_path / "test", range(3, 5))
+    config = TaskConfig(labels={"slow": "moving", "fast": "moving"})
+    task = load_task([str(tmp_path)], card, config, report=quiet)
+    assert task.label.classes == task.test.classes == ("still", "moving")
+    with pytest.raises(ValueError, match="read as one and divided: say what is tested"):
+        load_task([str(tmp_path), str(tmp_path)], card, report=quiet)
+
+
+def test_a_study_fills_in_where_its_task_is(tmp_path: Path) -> None:
+    place = TrialPlace(Trial("a", 2, 0), tmp_path, "d/2", "d/2/few_shot")
+    config = parse_config(Config, {"name": "a", "output": "o", "data": {"train": ["x"]}}, "test")
+    data, plain = task_of(place, config)
+    assert (data, plain.few_shot.task.seed) == ("d/2/few_shot", 2)
+    task = TaskConfig.model_validate({"data": ["{data}/w{split}"], "test": 0.3})
+    few_shot = FewShotConfig(task=task)
+    data, other = task_of(place, config.model_copy(update={"few_shot": few_shot}))
+    assert data is None
+    assert other.few_shot.task.data[0].endswith("d/2/w2")
 
 
 def with_people(card: EncoderCard, *lists: Any) -> EncoderCard:
@@ -104,9 +171,9 @@ def test_people_of_the_pretraining_data_are_counted_on_each_side(
 
     def counts(*lists: Any) -> Any:
         known = with_people(card, *lists)
-        return load_task(source, known, test_people=0.3, report=quiet).pretrained_people
+        return load_task([source], known, DRAWN, report=quiet).pretrained_people
 
-    task = load_task(source, card, test_people=0.3, report=quiet)
+    task = load_task([source], card, DRAWN, report=quiet)
     label, test = ([p.removeprefix("sines/") for p in s.people] for s in (task.label, task.test))
     assert counts({"sines": label}) == {"label": 4, "test": 0, "complete": True}
     assert counts({"sines": label[:1]}, {"sines": test}) == {
@@ -114,8 +181,9 @@ def test_people_of_the_pretraining_data_are_counted_on_each_side(
         "complete": True,
     }
     assert counts({"else": label}, None) == {"label": 0, "test": 0, "complete": False}
-    for unreadable in (None, {"label": [1, 2], "test": [3]}, [], "x"):
-        assert counts(unreadable) is None
+    unreadable: tuple[Any, ...] = (None, {"label": [1, 2], "test": [3]}, [], "x")
+    for one in unreadable:
+        assert counts(one) is None
     assert describe_pretrained({"label": 1, "test": 0, "complete": False}, 4, 2).endswith(
         "1 of 4 label people, 0 of 2 test people (known for a part of that data)"
     )
