@@ -305,19 +305,16 @@ def test_a_teacher_s_name_that_no_module_can_have(exported: Path, name: str) -> 
     assert len(str(found.value)) < 500
 
 
-def test_documented_use_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snippet of README, on the encoder of a run that is called demo."""
-    encoder = make_encoder().eval()
-    export(encoder, tmp_path / "runs/demo/encoder")
+def test_documented_use_of_an_encoder() -> None:
+    """The snippet of README, on 20 s of an array at 100 Hz in g and deg/s."""
     page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
     array = motion(100.0, 20.0)
     array /= [GRAVITY] * 3 + [DEGREE] * 3
     names = {"array": array}
     exec(snippet, names)
     with torch.no_grad():
         windows = resample(motion(100.0, 20.0), 100.0, 50.0).T.reshape(6, 4, 250)
-        expected = encoder(torch.from_numpy(windows).transpose(0, 1)).features
+        expected = load_encoder("demo")(torch.from_numpy(windows).transpose(0, 1)).features
     torch.testing.assert_close(torch.from_numpy(names["out"].features), expected)
     assert names["out"].start_s.tolist() == [0.0, 5.0, 10.0, 15.0]

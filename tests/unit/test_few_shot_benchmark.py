@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.draw_results import draw_results
 from benchmarks.few_shot import main
 from primus_scale.augment import build_augment
 from primus_scale.config import FewShotConfig
@@ -114,6 +115,13 @@ def test_documented_figures_are_those_of_the_committed_answers(
             for baseline, gain in gains.items():
                 assert gain["mean"] == pytest.approx(again["paired"][k][arm][baseline]["mean"])
                 assert format_interval(gain, "+") in text
+
+
+def test_the_chart_of_the_readme_is_drawn_from_the_committed_results() -> None:
+    """If it is not: python -m benchmarks.draw_results, as its first lines show."""
+    figures = Path(__file__).parents[2] / "docs/figures"
+    drawn = draw_results(figures / "few_shot_third.json.gz")
+    assert drawn == (figures / "few_shot.svg").read_bytes()
 
 
 def test_a_study_gives_each_variant_its_settings_and_seeds(tmp_path: Path) -> None:
