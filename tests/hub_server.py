@@ -29,17 +29,18 @@ TOKEN = "hf_of-this-test"  # may write, and read what is private
 
 @dataclass
 class Repository:
-    """A repository: its commits in order, each with all of its files, and which files are LFS's."""
+    """A repository: its commits in order, each with all of its files; LFS's files; tags."""
 
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     large: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit of a branch or of a commit; None where there is none."""
+        """The commit of a branch, of a tag or of a commit; None where there is none."""
         if revision == "main" and self.commits:
             return list(self.commits)[-1]
-        return revision if revision in self.commits else None
+        return revision if revision in self.commits else self.tags.get(revision)
 
     def add(self, files: dict[str, bytes]) -> str:
         """A commit that adds or replaces files; returns its name."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import warnings
 from pathlib import Path
 
@@ -75,15 +74,6 @@ def test_features_are_those_that_were_stored(demo: PretrainedEncoder) -> None:
     np.testing.assert_allclose(features[:, ::50], stored, atol=0.02)
     again = load_encoder("demo").encode(motion(100.0, 10.0), rate_hz=100).features
     assert np.array_equal(features, again)
-
-
-def test_the_snippet_of_the_documents_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs/share.md").read_text(encoding="utf-8")
-    (snippet,) = (
-        one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "demo" in one
-    )
-    exec(snippet, {"array": motion(100.0, 20.0)})
-    assert "CC BY 4.0" in capsys.readouterr().out
 
 
 def test_scikit_learn_takes_the_name(demo: PretrainedEncoder) -> None:

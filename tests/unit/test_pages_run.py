@@ -3,6 +3,7 @@
 import pkgutil
 import re
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from examples.make_recordings import RATE_HZ, write_recordings
 from primus_scale import load_encoder
 from tests.documents import PAGES, ROOT, blocks
 from tests.documents_run import run_python
+from tests.hub_server import Repository, hub_client, hub_server
 
 # The page on own data is run whole, its commands too, in tests/integration/test_own_data.py.
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page.name != "own_data.md"]
@@ -30,6 +32,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shards/rides").mkdir(parents=True)
     tarfile.open(folder / "shards/rides/shard-000000.tar", "w").close()
     return folder
+
+
+@pytest.fixture
+def hub(place: Path, tmp_path: Path) -> Iterator[None]:
+    """A Hub with the encoder that the pages call OWNER/NAME."""
+    with hub_server() as server, hub_client(server.url, tmp_path):
+        repository = server.repositories["OWNER/NAME"] = Repository(private=False)
+        files = {path.name: path.read_bytes() for path in (place / "runs/demo/encoder").iterdir()}
+        repository.tags["REVISION"] = repository.add(files)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +63,14 @@ def given(place: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
 def test_python_of_a_page_runs(
-    page: Path, place: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    place: Path,
+    given: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if page.stem == "share":
+        request.getfixturevalue("hub")
     monkeypatch.chdir(place)
     names = dict(given)
     for block in blocks(page, "python"):
