@@ -9,7 +9,7 @@ ABLATION := runs/ablation
 SETUP  := .venv/installed
 TEST_WORKERS ?= 2
 
-.PHONY: help setup pretrain report docs test lint format clean
+.PHONY: help setup pretrain packaged report docs test lint format clean
 .DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
 
 help: ## this list
@@ -30,6 +30,9 @@ pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json #
 	@echo "next     $(BIN)/primus-scale shards init folder --src DIR    # your own recordings"
 	@echo "         $(BIN)/primus-scale encode --encoder $(RUN) --src SHARDS --out features.parquet"
 	@echo "         $(BIN)/primus-scale export --run $(RUN) --onnx encoder.onnx"
+
+packaged: pretrain ## the encoder in this package, made anew by the built-in run
+	$(BIN)/python -m benchmarks.package_encoder --run $(RUN)
 
 # It builds data of its own, and goes on where it was if it is stopped.
 report: $(SETUP) ## the ablation of the terms on the built-in data, and its page (an hour on 2 cores)

@@ -1,6 +1,6 @@
 """Store the encoder of the built-in run in the package, where ``load_encoder("demo")`` finds it.
 
-    make pretrain
+    make packaged                                           # or, after make pretrain:
     python -m benchmarks.package_encoder --run runs/demo
 
 Its weights are stored in half precision, and its card gets what the run does not know: purpose,

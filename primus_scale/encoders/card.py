@@ -146,6 +146,7 @@ def existing_file(directory: Path, name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} holds no complete exported encoder: {name} is missing; give the folder "
-            "that a run, `primus-scale export` or `primus-scale import-weights` wrote"
+            "that a run, `primus-scale export` or `primus-scale import-weights` wrote, the name "
+            "demo for the encoder in this package, or hf://OWNER/NAME"
         )
     return path
