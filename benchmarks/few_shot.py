@@ -22,9 +22,11 @@ if __name__ == "__main__":
     end_while_loading()  # first: the imports below take seconds
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from launch.study.data import packing_order, prepare_data, run_command
@@ -76,7 +78,9 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     # Trials of one split share its data, so data come first; both stages use all jobs.
     with ThreadPoolExecutor(args.jobs) as jobs:
         list(jobs.map(lambda split: prepare_data(study, out, split, order, configs), study.splits))
-        list(jobs.map(lambda place: _pretrain_and_evaluate(place, args.overrides), places))
+        processes = max(1, (os.cpu_count() or 1) // args.jobs)  # of each evaluation
+        evaluate = partial(_pretrain_and_evaluate, overrides=args.overrides, processes=processes)
+        list(jobs.map(evaluate, places))
     results = pool_variants(out, trials)
     for name in results:
         print(f"pooled   {out / name / RESULTS_FILE}")
@@ -84,7 +88,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pretrain_and_evaluate(place: TrialPlace, overrides: Sequence[str]) -> None:
+def _pretrain_and_evaluate(place: TrialPlace, overrides: Sequence[str], processes: int) -> None:
     """Pretrain and evaluate, each in a process of its own, unless that is done."""
     trial, out, data, _ = place
     run = trial.folder(out)
@@ -95,7 +99,8 @@ def _pretrain_and_evaluate(place: TrialPlace, overrides: Sequence[str]) -> None:
     run_command(log, "pretrain", "--config", config, *own, *overrides)
     # Another seed draws other initial weights for the scratch arm, and the same labels.
     shared = ("--finished", str(out / f"split{trial.split}" / FINISHED_FILE))
-    run_command(log, "evaluate", "--run", str(run), "--data", f"{data}/few_shot", *shared)
+    task = ("--data", f"{data}/few_shot", "--jobs", str(processes))
+    run_command(log, "evaluate", "--run", str(run), *task, *shared)
 
 
 if __name__ == "__main__":

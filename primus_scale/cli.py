@@ -197,6 +197,9 @@ def _fill_evaluate(parser: Parser) -> None:
         "the report folder, from which an interrupted evaluation goes on",
     )
     parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes at once (default: one a core; on a GPU 1)"
+    )
+    parser.add_argument(
         "overrides",
         nargs="*",
         default=[],
@@ -228,17 +231,18 @@ def _evaluate(args: argparse.Namespace) -> int:
         from primus_scale.storage.urls import parse_local
 
     finished = None if args.finished is None else parse_local(args.finished)
+    choices = {"finished_file": finished, "jobs": args.jobs}
     if args.encoder:
         settings = _with_task(apply_overrides(FewShotConfig(), args.overrides), args)
         out = report_folder(args.encoder) if args.out is None else parse_local(args.out)
-        evaluate(args.encoder, args.data, settings, out, finished_file=finished)
+        evaluate(args.encoder, args.data, settings, out, **choices)
         return 0
     run_dir = parse_local(args.run_dir)
     config = load_config(run_dir / "config.yaml")
     few_shot = _with_task(apply_overrides(config.few_shot, args.overrides), args)
     out = run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out)
     config = config.model_copy(update={"few_shot": few_shot})
-    evaluate_run(run_dir, args.data, config, out, finished_file=finished)
+    evaluate_run(run_dir, args.data, config, out, **choices)
     return 0
 
 

@@ -110,7 +110,7 @@ class FewShotConfig(ConfigModel):
         (), description="shard folders with text or video, in which IMU and these find each other"
     )
     calibrated: bool = Field(True, description="use the calibration stored in the encoder")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+    threads: int = Field(0, ge=0, description="CPU threads of each process; 0 is 1")
 
     @field_validator("k", "lrs", "arms", "retrieval")
     @classmethod

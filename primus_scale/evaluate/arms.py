@@ -66,6 +66,9 @@ class Arm(Protocol):
     def trials(self, k: Labels) -> int:
         """Number of trials to choose settings by; results with fewer labels vary more."""
 
+    def prepare(self) -> None:
+        """Compute what all its fits have in common, so that processes need not do it each."""
+
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """The setting that ``trials`` speak for."""
 

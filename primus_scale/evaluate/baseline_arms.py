@@ -32,6 +32,10 @@ class ForestArm:
         """See ``Arm``."""
         return 1 if k == "all" else 3
 
+    def prepare(self) -> None:
+        """See ``Arm``."""
+        self._features()
+
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; the usual setting is leaves of one window."""
         settings = [{"leaf_windows": number} for number in LEAF_WINDOWS]
@@ -61,6 +65,10 @@ class RidgeArm:
     def trials(self, k: Labels) -> int:
         """See ``Arm``."""
         return 1 if k == "all" else 3
+
+    def prepare(self) -> None:
+        """See ``Arm``."""
+        self._features()
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""

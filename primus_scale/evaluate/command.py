@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
 from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
-from primus_scale.evaluate.protocol import run_few_shot
+from primus_scale.evaluate.protocol import limited_threads, run_few_shot
 from primus_scale.evaluate.report import PAGE_FILE, render_files, write_files
 from primus_scale.evaluate.results import SCHEMA, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
@@ -46,6 +47,7 @@ def evaluate(
     pretraining_seed: int = 0,
     pretraining_s: float | None = None,
     finished_file: str | Path | None = None,
+    jobs: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder of ``load_encoder(source)`` on labelled windows of people never seen.
 
@@ -53,7 +55,8 @@ def evaluate(
     divides as ``shards split`` does; None: ``config.task.data``.
     augment: of the trained arms; by default that of a default run. pretraining_s: for the report.
     finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
-    default a file in ``out_dir``, which is deleted when the results are written.
+    default a file in ``out_dir``, which is deleted when the results are written. jobs: processes at
+    once, forks of this one (None: one a core); it does not change the results.
 
     Prints progress and the table, writes ``few_shot.json`` and the report into ``out_dir``, and
     returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
@@ -65,12 +68,10 @@ def evaluate(
     check_writable(Path(out_dir))
     task = load_task(urls, card, config.task)
     own_file = Path(out_dir) / FINISHED_FILE
-    if config.threads:
-        torch.set_num_threads(config.threads)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    without_labels = run_without_labels(
-        encoder, card, task.test, config, split=task.split, pretraining_seed=pretraining_seed
-    )
+    marks = {"split": task.split, "pretraining_seed": pretraining_seed}
+    with limited_threads(config.threads or 1):
+        without_labels = run_without_labels(encoder, card, task.test, config, **marks)
     results = run_few_shot(
         task.label,
         task.test,
@@ -78,17 +79,17 @@ def evaluate(
         lambda seed: untrained_copy(encoder, card, seed),
         build_augment(augment, card.units),
         config,
-        split=task.split,
-        pretraining_seed=pretraining_seed,
+        **marks,
         may_share=config.task.may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
+        jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs,
     )
     results |= without_labels | {"map": feature_map(encoder, task.test)}
     _add_descriptions(results, card, task, config, augment, pretraining_s)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
-    print(format_table(results), *format_without_labels(results), sep="\n")
-    print(f"report   {Path(out_dir) / PAGE_FILE}")
+    page = Path(out_dir) / PAGE_FILE
+    print(format_table(results), *format_without_labels(results), f"report   {page}", sep="\n")
     return results
 
 

@@ -66,6 +66,10 @@ class FeatureArm:
             return TRIALS_OF_ALL
         return TRIALS_OF_FEW_LABELS if k <= FEW_LABELS else 5
 
+    def prepare(self) -> None:
+        """See ``Arm``."""
+        _ = self.features
+
     def marked(self, setting: Setting) -> Setting:
         """The setting, with ``collapsed`` where the features are."""
         return {**setting, "collapsed": True} if self.collapsed else setting

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +41,20 @@ class FinishedWork:
                 except (ValueError, TypeError, KeyError, RecursionError):
                     continue
 
-    def get(self, key: str, work: Callable[[], Any]) -> Any:
-        """The value of the piece ``key``. If it is new, ``work`` is called and its value kept.
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
 
-        The value must be valid JSON. Raises OSError naming the file where it cannot be written.
-        """
-        if key not in self._values:
-            started = time.monotonic()
-            self._values[key] = work()
-            self._seconds[key] = round(time.monotonic() - started, 4)
-            self._keep(key)
+    def value(self, key: str) -> Any:
+        """The value of a finished piece; KeyError of another."""
         return self._values[key]
+
+    def keep(self, key: str, value: Any, seconds: float) -> None:
+        """Add a piece and what it took; the value must be valid JSON.
+
+        Raises OSError naming the file where it cannot be written.
+        """
+        self._values[key], self._seconds[key] = value, round(seconds, 4)
+        self._append(key)
 
     def seconds(self, keys: Iterable[str]) -> float | None:
         """What pieces of work took together, each once; None where that of one is not known."""
@@ -60,7 +62,7 @@ class FinishedWork:
         known = [one for one in found if one is not None]
         return sum(known) if len(known) == len(found) else None
 
-    def _keep(self, key: str) -> None:
+    def _append(self, key: str) -> None:
         if self._path is None:
             return
         entry = {"key": key, "value": self._values[key], "seconds": self._seconds[key]}

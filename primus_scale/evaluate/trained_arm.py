@@ -77,6 +77,11 @@ class TrainedArm:
         """See ``Arm``; a trial takes as long as a draw of the test."""
         return 1 if k == "all" or k >= 5 else 2
 
+    def prepare(self) -> None:
+        """See ``Arm``; the probe that a training starts with needs features."""
+        if self._start is not None:
+            self._start[1].prepare()
+
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm`` and the class. Raises ValueError where no training stays finite."""
         best: tuple[float, int, float] | None = None  # accuracy, steps negated, rate negated

@@ -78,6 +78,7 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
             config,
             run / "few_shot",
             finished_file=place.out / f"split{trial.split}" / FINISHED_FILE,
+            jobs=1,  # trials take the cores, and a fork would break the threads of a Ray worker
         )
     training = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
     cost = {

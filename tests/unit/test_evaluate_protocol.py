@@ -119,10 +119,10 @@ def test_easy_task_is_solved_by_features(results):
     assert results["few_shot"]["4"]["features"]["mean"] > 0.9
 
 
-def test_run_repeats_exactly_and_leaves_the_pretrained_encoder_alone(results):
+def test_run_repeats_exactly_in_several_processes_and_leaves_the_encoder_alone(results):
     encoder = SmallEncoder(7)
     before = encoder.convolution.weight.clone()
-    assert run(pretrained=encoder) == results
+    assert run(pretrained=encoder, jobs=3) == results
     assert torch.equal(encoder.convolution.weight, before)
 
 

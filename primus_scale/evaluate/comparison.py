@@ -1,0 +1,240 @@
+"""One few-shot comparison as pieces of work, and their order in one or several processes.
+
+The pieces of an arm at one k are the choice of its setting, and then a fit for each draw of labels.
+An arm that trains an encoder has a process for each of them; for the others, which take a fraction
+of a second, one process does them all.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from primus_scale.config import FewShotConfig
+from primus_scale.evaluate.arms import Arm, Setting, TrainingRows, Trial
+from primus_scale.evaluate.draws import (
+    LabelledWindows,
+    Labels,
+    choose_windows,
+    hold_out_people,
+    keyed_generator,
+    keyed_seed,
+)
+from primus_scale.evaluate.finished_work import FinishedWork, digest
+from primus_scale.evaluate.results import format_setting
+from primus_scale.evaluate.statistics import score_people
+from primus_scale.processes import ENDED, Died, Processes, open_processes
+
+DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
+
+
+class Piece(NamedTuple):
+    """What one process does of an arm at one k: choose its setting or not, then fit some draws."""
+
+    k: Labels
+    arm: str
+    chooses: bool
+    draws: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms by name, on the labels of some people and the windows of others.
+
+    keys: of each arm, a digest of everything that its setting depends on, except k. seed: of fresh
+    weights and of the random choices of training; the labels depend on ``config.seed`` alone.
+    """
+
+    arms: Mapping[str, Arm]
+    keys: Mapping[str, str]
+    label: LabelledWindows
+    test: LabelledWindows
+    config: FewShotConfig
+    seed: int
+
+    def setting_key(self, k: Labels, name: str) -> str:
+        """The key of the arm's setting in finished work."""
+        return digest(self.keys[name], str(k))
+
+    def draw_keys(self, k: Labels, name: str) -> list[str]:
+        """The key of each draw: of the setting's, and of what the answers depend on beside it.
+
+        Without random choices of its own an arm answers the same for every pretraining seed and,
+        where all windows are labelled, in every draw.
+        """
+        arm, key = self.arms[name], self.setting_key(k, name)
+        draws = range(count_draws(arm, k, self.config))
+        if not arm.deterministic:
+            return [digest(key, self.seed, draw) for draw in draws]
+        return [digest(key, 0 if k == "all" else draw) for draw in draws]
+
+    def choose(self, k: Labels, name: str) -> Setting:
+        """The arm's setting, from trials on held-out label people."""
+        arm = self.arms[name]
+        return arm.choose(make_trials(self.label, k, self.config.seed, arm.trials(k)))
+
+    def measure(self, k: Labels, name: str, setting: Setting, draw: int) -> dict[str, Any]:
+        """The record (draw, accuracy, macro_f1, people) of an arm on one draw of labels."""
+        rows = np.arange(len(self.label))
+        generator = keyed_generator("draw", self.config.seed, draw)
+        train = choose_windows(self.label, k, generator, rows)
+        given = TrainingRows(train, rows, keyed_seed("fit", self.seed, draw))
+        target = np.arange(len(rows), len(rows) + len(self.test))
+        predicted = self.arms[name].predict(given, target, setting)
+        classes = len(self.test.classes)
+        return {
+            "draw": draw,
+            **score_people(self.test.label, predicted, self.test.person, classes),
+        }
+
+
+def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:
+    """The number of draws of k labels a class for an arm."""
+    draws = min(config.draws, config.trained_draws) if arm.trains else config.draws
+    return min(draws, DRAWS_OF_ALL) if k == "all" else draws
+
+
+def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[Trial]:
+    """Trials with k labels a class, each with other held-out label people."""
+    made = []
+    for trial in range(trials):
+        generator = keyed_generator("trial", seed, trial)
+        learning, validation = hold_out_people(label, generator)
+        train = choose_windows(label, k, generator, learning)
+        made.append(
+            Trial(TrainingRows(train, learning, keyed_seed("trial", seed, trial)), validation)
+        )
+    return made
+
+
+def do_all(
+    comparison: Comparison,
+    all_k: Sequence[Labels],
+    finished: FinishedWork,
+    jobs: int,
+    report: Callable[[str], None],
+) -> None:
+    """Add every setting and draw to ``finished`` that it does not hold, ``jobs`` at once.
+
+    One job goes through k and arms in order. Several begin with what takes longest, so that they
+    end together. Raises what an arm raises.
+    """
+    with open_processes(jobs) as processes:
+        _Schedule(comparison, all_k, finished, jobs == 1, report).run(processes)
+
+
+class _Schedule:
+    """The pieces that are left, in a heap by their order."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        all_k: Sequence[Labels],
+        finished: FinishedWork,
+        in_order: bool,
+        report: Callable[[str], None],
+    ) -> None:
+        self._comparison = comparison
+        self._all_k = list(all_k)
+        self._names = list(comparison.arms)
+        self._finished = finished
+        self._in_order = in_order
+        self._report = report
+        self._waiting: list[tuple[tuple[int, ...], Piece]] = []
+
+    def run(self, processes: Processes) -> None:
+        """Do every piece that is left."""
+        for k in self._all_k:
+            for name in self._names:
+                if not self._add_left(k, name):
+                    self._tell_finished(k, name)
+        while self._waiting or processes.busy:
+            while self._waiting and not processes.full:
+                _, piece = heapq.heappop(self._waiting)
+                processes.start(piece, self._prepared(piece))
+            piece, item = processes.wait()
+            if isinstance(item, Died):
+                raise ChildProcessError(
+                    f"the process of arm {piece.arm} at k={piece.k} ended early ({item.how}); what "
+                    "is finished is kept: start it again, with fewer --jobs"
+                )
+            if item is not ENDED:
+                self._finished.keep(*item)
+            elif not self._left(piece.k, piece.arm):
+                self._tell_finished(piece.k, piece.arm)
+            elif piece.chooses:
+                self._add_left(piece.k, piece.arm)
+
+    def _prepared(self, piece: Piece) -> Callable[[], Iterator[tuple[str, Any, float]]]:
+        """The work of a piece, with what processes share computed here, at first need."""
+        started = time.monotonic()
+        self._comparison.arms[piece.arm].prepare()
+        return partial(self._work, piece, time.monotonic() - started)
+
+    def _work(self, piece: Piece, preparing_s: float) -> Iterator[tuple[str, Any, float]]:
+        """Key, value and seconds of each part of a piece; the first took ``preparing_s`` more."""
+        k, name, chooses, draws = piece
+        key, draw_keys = self._keys(k, name)
+        started = time.monotonic() - preparing_s
+        setting = self._comparison.choose(k, name) if chooses else self._finished.value(key)
+        if chooses:
+            yield key, setting, time.monotonic() - started
+            started = time.monotonic()
+        for draw in draws:
+            record = self._comparison.measure(k, name, setting, draw)
+            yield draw_keys[draw], record, time.monotonic() - started
+            started = time.monotonic()
+
+    def _add_left(self, k: Labels, name: str) -> bool:
+        """Add the pieces of an arm that can be done now; False where none is left."""
+        left = self._left(k, name)
+        trains, chosen = (
+            self._comparison.arms[name].trains,
+            self._keys(k, name)[0] in self._finished,
+        )
+        if trains and chosen:
+            setting = self._finished.value(self._keys(k, name)[0])
+            self._report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
+        if not trains:
+            pieces = [Piece(k, name, not chosen, tuple(left))] if left or not chosen else []
+        elif chosen:
+            pieces = [Piece(k, name, False, (draw,)) for draw in left]
+        else:
+            pieces = [Piece(k, name, True, ())]
+        for piece in pieces:
+            heapq.heappush(self._waiting, (self._order(piece), piece))
+        return bool(pieces)
+
+    def _left(self, k: Labels, name: str) -> list[int]:
+        """The draws that are not finished, of equal ones the first."""
+        keys = self._keys(k, name)[1]
+        return [
+            draw
+            for draw, key in enumerate(keys)
+            if key not in self._finished and key not in keys[:draw]
+        ]
+
+    def _keys(self, k: Labels, name: str) -> tuple[str, list[str]]:
+        return self._comparison.setting_key(k, name), self._comparison.draw_keys(k, name)
+
+    def _order(self, piece: Piece) -> tuple[int, ...]:
+        k, arm = self._all_k.index(piece.k), self._names.index(piece.arm)
+        draw = piece.draws[0] if piece.draws else 0
+        if self._in_order:
+            return k, arm, draw
+        trains = self._comparison.arms[piece.arm].trains
+        # Choices first, since draws wait for them; large k, since their trainings are longest.
+        return not trains, not piece.chooses, -k, arm, draw
+
+    def _tell_finished(self, k: Labels, name: str) -> None:
+        key, draws = self._keys(k, name)
+        mean = 100 * np.mean([self._finished.value(one)["accuracy"] for one in draws])
+        took = self._finished.seconds([key, *draws])
+        seconds = "" if took is None else f"  ({took:.1f} s)"
+        self._report(f"k={k:<4} {name:<21} accuracy {mean:5.1f} %{seconds}")
