@@ -48,7 +48,7 @@ from primus_scale.sample import Batch
 from primus_scale.support import Exclusion, SupportEntries, SupportSet
 from primus_scale.train.run import Run, build_run
 from primus_scale.train.step import train_step
-from shards.tasks.workers import ray_cluster
+from shards.tasks.ray_cluster import ray_cluster
 
 FLAT_UP_TO = 100_000  # entries that are searched by brute force; more with the index
 WARMUP_STEPS = 2

@@ -59,7 +59,7 @@ from primus_scale.config import Config
 from primus_scale.config_file import load_config, parse_config
 from primus_scale.distributed.group import is_launched, join_group, stop_runtime
 from primus_scale.storage.files import check_writable, write_atomically
-from shards.tasks.workers import runs_in_process
+from shards.tasks.local import runs_in_process
 
 # The step is last, since it needs most of the others.
 CHECKS = (*node.CHECKS, *storage.CHECKS, *memory.CHECKS, *network.CHECKS, *step.CHECKS)

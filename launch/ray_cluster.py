@@ -28,7 +28,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from launch.ray_group import OwnGroup
 from primus_scale.config import Config, LaunchConfig
 from primus_scale.objective.terms import uses_neighbours
-from shards.tasks.workers import on_cluster, ray_cluster
+from shards.tasks.local import on_cluster
+from shards.tasks.ray_cluster import ray_cluster
 
 PATIENCE_S = 30.0  # between lines while the support actors wait for room
 

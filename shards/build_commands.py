@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import fields
 from typing import Any
 
@@ -79,7 +78,7 @@ def _add_reader(names: Any, name: str, what: str) -> None:
         description=f"{what}. Recordings become windows on one signal path; a report of what was "
         "found and refused lies next to them (ingest.json; see primus-scale shards stats). A run "
         "that was stopped goes on where it was. Workers are those of the Ray cluster at "
-        "RAY_ADDRESS, or of a local one.",
+        "RAY_ADDRESS, or of a local one; small local data need none, unless --workers is given.",
     )
     parser.add_argument("--src", required=True, metavar="URL", help="folder, or a single file")
     _add_output(parser, "recordings read at once")
@@ -154,7 +153,7 @@ def _settings(args: argparse.Namespace, options: dict[str, str]) -> IngestSettin
 
 def _add_output(parser: argparse.ArgumentParser, workers: str) -> None:
     parser.add_argument("--out", required=True, metavar="URL", help="folder to write to")
-    parser.add_argument("--workers", type=int, metavar="N", default=os.cpu_count(), help=workers)
+    parser.add_argument("--workers", type=int, metavar="N", help=f"{workers} (default: one a core)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace shards that already lie in the folder"
     )

@@ -277,7 +277,7 @@ FAULTS = (
     ),
     Fault(
         "lock: not taken",
-        "primus_scale/distributed/run_lock.py",
+        "primus_scale/distributed/only_run.py",
         "on_first_rank(lock.acquire)",
         "on_first_rank(lambda: None)",
         f"{WHOLE}run_lock.py::test_second_run_is_refused_and_the_first_goes_on",

@@ -1,10 +1,11 @@
 """One run at a time on an output folder, also across machines that share it.
 
-    with only_run(config.output):     # on every rank, at the same time
-        ...
+    lock = RunLock(Path(config.output))
+    lock.acquire()
 
-Rank 0 holds the file ``run.lock`` in that folder. The file describes its holder, who rewrites it
-every few seconds (the *heartbeat*). If a dead holder left the file, the next run takes it over:
+``only_run`` does so on rank 0, for all ranks. The file ``run.lock`` in that folder describes its
+holder, who rewrites it every few seconds (the *heartbeat*). If a dead holder left the file, the
+next run takes it over:
 
 - on the same machine at once: the system's lock on the open file (``flock``) ends with its process;
 - on another machine, or on a file system without such locks, when the file has not changed for
@@ -22,12 +23,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from primus_scale.distributed.collectives import on_first_rank
 from primus_scale.storage.files import explain_failed_write
 
 LOCK_FILE = "run.lock"
@@ -40,20 +39,6 @@ MOST_SHOWN = 255  # characters of a field of the lock, in messages
 SIZE = 512  # bytes of the file, always: it is rewritten in place
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def only_run(output: str | Path) -> Iterator[None]:
-    """Hold the lock of the folder ``output`` during the block; every rank calls it.
-
-    OSError on all ranks where another run holds it, or where the folder cannot be written.
-    """
-    lock = RunLock(Path(output))
-    on_first_rank(lock.acquire)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class RunLock:

@@ -2,7 +2,7 @@
 
 A run tells it in ``cost``: ``pretraining_s``, None or absent where it is not known, and
 ``fitting_s`` {k: {arm: seconds or None}} of choosing a setting and of all draws. Features are
-computed when they are first needed, so what they took is in the k and the arm that needed them then.
+computed when they are first needed, and what they took is in the k and the arm that needed them.
 """
 
 from __future__ import annotations

@@ -93,9 +93,3 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             file=sys.stderr,
         )
     return records
-
-
-def group_of(record: Mapping[str, float], group: str) -> dict[str, float]:
-    """The figures named ``group/...`` of a record, by the rest of their names."""
-    start = f"{group}/"
-    return {name.removeprefix(start): x for name, x in record.items() if name.startswith(start)}

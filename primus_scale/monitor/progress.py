@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
-from primus_scale.monitor.log import group_of
-
 
 class ProgressLine:
     """One line with the progress of a run: rewritten on a terminal, repeated in a log file."""
@@ -64,3 +62,9 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def group_of(record: Mapping[str, float], group: str) -> dict[str, float]:
+    """The figures named ``group/...`` of a record, by the rest of their names."""
+    start = f"{group}/"
+    return {name.removeprefix(start): x for name, x in record.items() if name.startswith(start)}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from primus_scale.monitor.log import group_of
+from primus_scale.monitor.progress import group_of
 
 EDGE_SHARE = 10  # the first and the last tenth of the logged steps make a summary's first and last
 

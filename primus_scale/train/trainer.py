@@ -35,8 +35,8 @@ from primus_scale.distributed.collectives import (
     sum_over_ranks,
 )
 from primus_scale.distributed.group import start_runtime, stop_runtime
+from primus_scale.distributed.only_run import only_run
 from primus_scale.distributed.pulse import pulse
-from primus_scale.distributed.run_lock import only_run
 from primus_scale.distributed.watchdog import watched
 from primus_scale.encoders.export import ENCODER_FOLDER
 from primus_scale.engine.optimizer import learning_rate

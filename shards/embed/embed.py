@@ -41,9 +41,9 @@ from shards.embed.group_embedder import GroupEmbedder, GroupRequest, unpack_colu
 from shards.embed.grouping import plan_groups
 from shards.embed.order import ORDERS, WindowColumns
 from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
+from shards.tasks.local import Failed, on_cluster, runs_in_process
 from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
-from shards.tasks.workers import Failed, on_cluster, runs_in_process
 from shards.write.writer import check_output, open_output, remove_other_shards
 
 GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once

@@ -15,20 +15,23 @@ gone, ends the run.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
+from typing import NamedTuple
 
+import fsspec
 import numpy as np
 
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
 from primus_scale.data.shard_set import list_places
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import hash64
-from primus_scale.storage.folder import Folder, explain_write_errors
+from primus_scale.storage.folder import Folder, explain_write_errors, is_local
 from shards.ingest.recording_maker import (
     IngestJob,
     RecordingMaker,
@@ -37,9 +40,9 @@ from shards.ingest.recording_maker import (
 )
 from shards.recording import RecordingRef
 from shards.report import INGEST_NAME, NO_SENSOR, IngestReport, RecordingReport
+from shards.tasks.local import Failed
 from shards.tasks.progress import TaskProgress
 from shards.tasks.store import Task, TaskStore, settings_digest
-from shards.tasks.workers import Failed
 from shards.write.checks import ChannelStatistics
 from shards.write.copying import ShardCopier, plan_shards
 from shards.write.people import people_by_dataset
@@ -49,40 +52,45 @@ from shards.write.writer import check_output, open_output, remove_other_shards
 _VERSION_READERS = 16  # concurrent requests for the state of files
 _MOST_NAMED = 3  # recordings in an error
 _MOST_UNREAD = 1000  # lines on files of no recording
+_SMALL_BYTES = 256 * 2**20  # of recordings: a local cluster takes as long to start as to read them
 
 
 def ingest(
     job: IngestJob,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     overwrite: bool = False,
     report: Callable[[str], None] = print,
 ) -> IngestReport:
     """Write the window shards of all recordings at ``job.source`` to ``job.out``.
 
-    workers: Ray workers (``shards.tasks.workers``). overwrite: replace shards that already lie
-    there. report: called with lines of progress. The same call continues a run that was stopped.
+    workers: Ray workers (``shards.tasks.workers``); None: one a core, which are forks of this
+    process where source and output are local and the recordings small. overwrite: replace shards
+    that already lie there. report: called with lines of progress. The same call continues a run
+    that was stopped.
 
     FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
     all the same, and says why); OSError where the output cannot be written, or another process
     writes there.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     with held(job.out, instead="another --out"):
         check_output(job.out, overwrite)
         return _ingest(job, workers, report)
 
 
-def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> IngestReport:
+def _ingest(job: IngestJob, workers: int | None, report: Callable[[str], None]) -> IngestReport:
     """The work of ``ingest``, with the output locked."""
     store = TaskStore(job.out)
     reader = job.create_reader()
     refs = reader.recordings()
     unread = reader.unread(refs)
     report(f"{len(refs)} recordings in {job.source}")
-    results = _ingest_recordings(job, refs, store, workers, report)
+    tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
+    room = _room(job, tasks, workers)
+    results = _ingest_recordings(job, refs, tasks, store, room, report)
     within = (line for one in results for line in one.report.unread)
     found = IngestReport(
         reader=job.reader,
@@ -93,7 +101,7 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
     )
     check_results(results, found, job)
     open_output(job.out)
-    shards = _copy(job, results, store, workers, report)
+    shards = _copy(job, results, store, room, report)
     remove_other_shards(job.out, shards)
     _write_report(found, job.out)
     write_index(_index(job, results, shards), job.out)
@@ -107,15 +115,33 @@ def _ingest(job: IngestJob, workers: int, report: Callable[[str], None]) -> Inge
     return found
 
 
+class _Room(NamedTuple):
+    """How many workers there are. small: the work is, so they need no cluster."""
+
+    workers: int
+    small: bool
+
+
+def _room(job: IngestJob, tasks: Sequence[Task], workers: int | None) -> _Room:
+    """The workers that were asked for, or those that suit the size of the recordings."""
+    if workers is not None:
+        return _Room(workers, small=False)
+    versions = {path: text for task in tasks for path, text in task.item.versions.items()}
+    size = sum(int(text.split()[0]) for text in versions.values())  # a version begins with it
+    # Connections to object stores do not outlast a fork.
+    local = all(is_local(fsspec.core.url_to_fs(url)[0]) for url in (job.source, job.out))
+    return _Room(os.cpu_count() or 1, small=local and size <= _SMALL_BYTES)
+
+
 def _ingest_recordings(
     job: IngestJob,
     refs: Sequence[RecordingRef],
+    tasks: Sequence[Task],
     store: TaskStore,
-    workers: int,
+    room: _Room,
     report: Callable[[str], None],
 ) -> list[RecordingResult]:
     """The windows of every recording, in the order of the listing."""
-    tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
     results = {
         ref.name: _failed(job, ref, "its name is no UTF-8; rename it")
         for ref in refs
@@ -127,7 +153,8 @@ def _ingest_recordings(
         tasks,
         partial(RecordingMaker, job, store.folder.url),
         folder=store.folder,
-        workers=min(workers, len(tasks)),
+        workers=min(room.workers, len(tasks)),
+        small=room.small,
         report=report,
     )
     for task, result, kept in done:
@@ -226,7 +253,7 @@ def _copy(
     job: IngestJob,
     results: Sequence[RecordingResult],
     store: TaskStore,
-    workers: int,
+    room: _Room,
     report: Callable[[str], None],
 ) -> list[ShardEntry]:
     """The shards, written from the recordings' tars in their order."""
@@ -244,7 +271,8 @@ def _copy(
         tasks,
         partial(ShardCopier, store.folder.url, job.out),
         folder=Folder(job.out),
-        workers=min(workers, len(tasks)),
+        workers=min(room.workers, len(tasks)),
+        small=room.small,
         report=report,
     )
     entries = {}

@@ -27,7 +27,7 @@ from shards.recording import RecordingRef
 from shards.report import RecordingReport
 from shards.settings import IngestSettings
 from shards.signal.sample_buffer import ScratchError
-from shards.tasks.workers import Failed
+from shards.tasks.local import Failed
 from shards.write.checks import ChannelStatistics, describe
 from shards.write.shard_file import ShardRecord, window_key, write_shard
 

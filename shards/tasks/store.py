@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from primus_scale.data.index import ShardEntry, parse_shard_entry
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.foreign import parse_json
-from shards.tasks.workers import Failed, run_tasks
+from shards.tasks.local import Failed
+from shards.tasks.workers import run_tasks
 
 WORK_NAME = ".work"
 _READERS = 16  # concurrent requests for kept results; object stores answer each in some 20 ms
@@ -71,6 +72,7 @@ class TaskStore:
         workers: int,
         threads: int = 1,
         gpus: float = 0.0,
+        small: bool = False,
         report: Callable[[str], None] = print,
     ) -> Iterator[TaskResult]:
         """Every task with its result, those that were done before first, then as they end.
@@ -84,8 +86,10 @@ class TaskStore:
         yield from (TaskResult(task, kept[task.key], True) for task in tasks if task.key in kept)
         rest = [task for task in tasks if task.key not in kept]
         items = [task.item for task in rest]
-        options: dict[str, Any] = {"threads": threads, "gpus": gpus, "report": report}
-        for place, result in run_tasks(make_worker, items, workers=workers, **options):
+        options: dict[str, Any] = {"threads": threads, "gpus": gpus, "small": small}
+        for place, result in run_tasks(
+            make_worker, items, workers=workers, report=report, **options
+        ):
             if not isinstance(result, Failed):
                 self._save_result(rest[place], result)
             yield TaskResult(rest[place], result, False)

@@ -6,13 +6,13 @@ entry = write_shard(folder, shard_name(0), records)
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
-
-import webdataset
 
 from primus_scale.data.index import RecordEntry, SessionPart, ShardEntry, TailEntry
 from primus_scale.data.members import position_after_pictures
@@ -77,19 +77,23 @@ class ShardFile:
         with ExitStack() as stack:
             self._path = stack.enter_context(folder.staging(name))
             self._file = stack.enter_context(self._path.open("wb"))
-            # Fixed times and owners: equal windows give equal bytes.
-            self._tar = webdataset.TarWriter(self._file, user="", group="", mtime=0, encoder=False)
+            # Not by webdataset's writer, which does the same: it imports torch for two seconds.
+            self._tar = tarfile.TarFile(fileobj=self._file, mode="w")
             self._stack = stack.pop_all()
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return int(self._tar.tarstream.offset)
+        return int(self._tar.offset)
 
     def write(self, record: ShardRecord) -> None:
         """Append a record."""
         start = self.size
-        self._tar.write({"__key__": record.key, **record.members})
+        for extension, data in sorted(record.members.items()):
+            member = tarfile.TarInfo(f"{record.key}.{extension}")
+            # No times and owners: equal windows give equal bytes.
+            member.size, member.mode = len(data), 0o444
+            self._tar.addfile(member, io.BytesIO(data))
         self._records.append((start, self.size - start, record.windows))
         self._sessions.append(record.sessions)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 import ray
 
-from shards.tasks.workers import ray_cluster
+from shards.tasks.ray_cluster import ray_cluster
 from tests.listening import listening
 
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 import ray
 
-from shards.tasks import workers as parallel
-from shards.tasks.workers import Failed, run_tasks
+from shards.tasks import ray_workers as parallel
+from shards.tasks.local import Failed
+from shards.tasks.workers import run_tasks
 from tests.square_worker import make_worker
 
 

@@ -15,7 +15,8 @@ from types import MappingProxyType
 import pytest
 
 from primus_scale.distributed import run_lock
-from primus_scale.distributed.run_lock import LOCK_FILE, only_run
+from primus_scale.distributed.only_run import only_run
+from primus_scale.distributed.run_lock import LOCK_FILE
 from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,

@@ -30,7 +30,7 @@ from primus_scale.support import (
 )
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.service import ServiceSupportSet
-from shards.tasks.workers import ray_cluster
+from shards.tasks.ray_cluster import ray_cluster
 from tests.exclusions import only_uids
 from tests.integration.tiny import (
     LAUNCHER,

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from primus_scale.data.index import read_index
 from primus_scale.data.shard_set import ShardSet
+from shards.ingest import ingest as ingest_module
 from shards.ingest.ingest import check_results, ingest
 from shards.ingest.recording_maker import (
     IngestJob,
@@ -18,7 +20,7 @@ from shards.ingest.recording_maker import (
 )
 from shards.report import IngestReport, RecordingReport
 from shards.tasks import progress
-from shards.tasks.workers import Failed
+from shards.tasks.local import Failed
 from shards.write.verify import verify
 from tests.full_disk import files_limited_to
 from tests.permissions import bound_by_permissions
@@ -76,6 +78,19 @@ def test_small_shards_hold_all_windows(job: IngestJob) -> None:
     run(replace(job, settings=replace(job.settings, shard_bytes=20_000)))
     assert len(read_index(job.out).shards) > 3
     assert verify(job.out).ok
+
+
+def test_small_data_need_no_cluster(job: IngestJob, tmp_path: Path) -> None:
+    """Without a number of workers; forks, as many as cores, write what one process does."""
+    run(job)
+    forked = replace(job, out=str(tmp_path / "forked"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "shards.tasks.ray_workers", None)  # importing it is an error
+        run(forked, workers=None)
+        assert shard(forked) == shard(job)
+        patch.setattr(ingest_module, "_SMALL_BYTES", 0)
+        with pytest.raises(ImportError):
+            run(forked, workers=None, overwrite=True)
 
 
 def interrupted(job: IngestJob, recordings: int = 2) -> None:

@@ -6,7 +6,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from shards.tasks.workers import on_cluster, ray_cluster, run_tasks, runs_in_process
+from shards.tasks.local import Failed, on_cluster, runs_in_process
+from shards.tasks.ray_cluster import ray_cluster
+from shards.tasks.workers import run_tasks
+from tests.square_worker import make_worker
 
 
 @pytest.fixture
@@ -62,8 +65,25 @@ def test_a_local_cluster_that_is_late_is_started_again(
             raise Exception("The current node timed out during startup.")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("shards.tasks.workers.ray.init", start)
+    monkeypatch.setattr("shards.tasks.ray_cluster.ray.init", start)
     outcome = pytest.raises(Exception, match="timed out") if late == 9 else nullcontext()
     with outcome, ray_cluster():
         pass
     assert len(begun) == starts
+
+
+def squares_of(items: list[int], workers: int = 2) -> dict[int, object]:
+    return dict(run_tasks(make_worker, items, workers=workers, small=True))
+
+
+def test_small_work_is_done_in_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert squares_of([2, 3, 4], workers=8) == {0: 4, 1: 9, 2: 16}
+    with pytest.raises(ValueError, match=r"^seven is not to be squared; leave it out$"):
+        squares_of([1, 7, 2])
+
+
+def test_a_fork_that_dies_twice_on_an_item_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    failed = Failed("its process died 2 times (with exit code 1)")
+    assert squares_of([2, 13, 3]) == {0: 4, 1: failed, 2: 9}

@@ -16,6 +16,8 @@ import webdataset
 from primus_scale.data.index import read_index
 from primus_scale.data.members import split_record
 from primus_scale.data.record import decode_window
+from primus_scale.storage.folder import Folder
+from shards.write.shard_file import ShardRecord, write_shard
 from shards.write.writer import PackedShardWriter, WindowShardWriter
 from tests.permissions import bound_by_permissions
 from tests.shard_factory import (
@@ -39,6 +41,18 @@ def test_equal_windows_give_equal_bytes(tmp_path):
     write_packed(str(tmp_path / "d"), make_blocks(make_windows(20)))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert contents(tmp_path / "c") == contents(tmp_path / "d")
+
+
+def test_bytes_are_those_of_webdatasets_writer(tmp_path):
+    members = {"meta.json": b"{}", "imu.npy": bytes(700), "frame00.jpg": b"\xff" * 512}
+    with webdataset.TarWriter(
+        str(tmp_path / "theirs.tar"), user="", group="", mtime=0, encoder=False
+    ) as theirs:
+        for key in ("a" * 16, "b" * 16):
+            theirs.write({"__key__": key, **members})
+    records = [ShardRecord(key, members) for key in ("a" * 16, "b" * 16)]
+    write_shard(Folder(str(tmp_path)), "ours.tar", records)
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from primus_scale.storage.folder import Folder
+from shards.tasks.local import Failed
 from shards.tasks.store import Task, TaskStore, settings_digest
-from shards.tasks.workers import Failed
 
 
 def squares(done: list[int]) -> Callable[[], Callable[[int], object]]:
