@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch.nn import functional
 
+from primus_scale.config import EncoderConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
-from primus_scale.sample import CHANNELS, SIGNAL, WindowMeta, window_uid
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.card import describe_encoder
+from primus_scale.encoders.export import save_encoder
+from primus_scale.sample import CHANNELS, SIGNAL, Window, WindowMeta, window_uid
 from primus_scale.support import SupportEntries, SupportSet
-from shards.write.writer import PackedShardWriter
+from shards.write.writer import PackedShardWriter, WindowShardWriter
 
 RATE_HZ, SAMPLES, BLOCK = 50.0, 250, 256
 SESSION_WINDOWS, HOP_S = 128, 1.24  # windows of a session, and the time between their starts
 # CLIP's, in one space: one shared head, as in the paper; hand-crafted features of six channels.
 TEACHER_DIMS = {"video": 512, "text": 512, SIGNAL: 188}
+CLASSES = 6  # of a few-shot task
 CLUSTERS = 20_000  # activities recur: embeddings of a real set are anything but uniform
 SPREAD = 0.5  # of an entry about its cluster, relative to the length of a centre
 FILLED_AT_ONCE = 8192
@@ -94,3 +102,36 @@ def _meta(number: int) -> WindowMeta:
 def _unit_rows(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
     values = rng.standard_normal((rows, dim))
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+
+
+def write_few_shot(folder: Path, people: int, windows: int = 40) -> str:
+    """Shards ``label/`` and ``test/`` of random windows of six classes; a class has a strength."""
+    rng = np.random.default_rng(0)
+    for part, numbers in (("label", range(people)), ("test", range(people, people + people // 2))):
+        with WindowShardWriter(str(folder / part), rate_hz=RATE_HZ) as writer:
+            for person in numbers:
+                for place in range(windows):
+                    meta = _meta(person * SESSION_WINDOWS + place)
+                    label = place % CLASSES
+                    imu = rng.standard_normal((len(CHANNELS), SAMPLES)) * (1 + label)
+                    meta = replace(meta, person=f"person {person}", label=f"class {label}")
+                    writer.write(Window(imu.astype(np.float32), meta))
+    return str(folder)
+
+
+def export_untrained(folder: Path) -> str:
+    """An exported ``conv_stats`` of size S with fresh weights."""
+    torch.manual_seed(0)
+    encoder = build_encoder(
+        EncoderConfig(name="conv_stats", size="S"),
+        channels=len(CHANNELS),
+        samples=SAMPLES,
+        rate_hz=RATE_HZ,
+        teacher_dims={},
+        shared=False,
+        mean=(0.0,) * len(CHANNELS),
+        std=(1.0,) * len(CHANNELS),
+    )
+    card = describe_encoder(encoder, teachers={}, data={}, objective={}, licence="none")
+    save_encoder(encoder, folder, card)
+    return str(folder)
