@@ -340,15 +340,30 @@ def _join_teachers(
 
 
 def _check_sizes(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
-    """Find missing and truncated shards before training starts."""
-    shards = [
+    """Find missing and truncated shards before training starts.
+
+    A listing tells a thousand sizes at once. Shards that it does not tell of, as over HTTP or where
+    listing is not allowed, or of which it tells another size, are asked for one by one.
+    """
+    doubtful = [
         (folder, shard)
         for folder, index in zip(folders, indexes, strict=True)
+        for listed in [_listed_sizes(folder)]
         for shard in index.shards
+        if listed.get(shard.name) != shard.size
     ]
     with ThreadPoolExecutor(_SIZE_CHECKS) as pool:
-        for _ in pool.map(lambda pair: _check_size(*pair), shards):
+        for _ in pool.map(lambda pair: _check_size(*pair), doubtful):
             pass
+
+
+def _listed_sizes(folder: Folder) -> dict[str, int]:
+    try:
+        return folder.sizes()
+    except (ConnectionError, TimeoutError):
+        raise  # its message is complete, and asking for each would take as long again
+    except OSError:
+        return {}
 
 
 def _check_size(folder: Folder, shard: ShardEntry) -> None:

@@ -9,6 +9,7 @@ import pytest
 from primus_scale.data.reader import load_windows
 from primus_scale.data.record import encode_block, encode_window
 from primus_scale.data.shard_set import ShardSet, check_same_input
+from primus_scale.storage.folder import Folder
 from shards.write.verify import verify
 from tests.shard_factory import (
     TEACHERS,
@@ -39,6 +40,22 @@ def test_truncated_shard(packed):
     path = packed / "shard-000001.tar"
     path.write_bytes(path.read_bytes()[:-512])
     with pytest.raises(ValueError, match=r"shard-000001\.tar has \d+ bytes, the index says \d+"):
+        ShardSet.open(str(packed))
+
+
+def test_sizes_are_told_by_one_listing(packed, monkeypatch):
+    monkeypatch.setattr(Folder, "size", None)  # asking for one is an error
+    assert len(ShardSet.open(str(packed)))
+
+
+def test_where_nothing_is_listed_each_shard_is_asked_for(packed, monkeypatch):
+    def refuse(_folder):
+        raise PermissionError("listing is not allowed")
+
+    monkeypatch.setattr(Folder, "sizes", refuse)
+    assert len(ShardSet.open(str(packed)))
+    (packed / "shard-000001.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard-000001\.tar is missing"):
         ShardSet.open(str(packed))
 
 
