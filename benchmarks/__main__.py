@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from primus_scale.cli import Parser, answer
+from primus_scale.cli import answer
+from primus_scale.command_parser import Parser
 from primus_scale.storage.files import check_writable
 
 ALL = "all"
@@ -22,10 +23,11 @@ QUICK: dict[str, tuple[str, ...]] = {
     "start": ("--rounds", "1", "--skip", "ray"),
     "reading": ("--rounds", "2", "--blocks", "16"),
     "step": ("--batch", "64", "--rounds", "2", "--steps", "1"),
+    "loss": ("--batch", "256", "1024", "--rounds", "1"),
     "recall": ("--entries", "16384"),
     "evaluate": ("--people", "4", "k=[1]", "draws=2", "trained_draws=1", "steps=20", "lrs=[1e-3]"),
 }
-TAKES_DEVICE = ("recall",)
+TAKES_DEVICE = ("loss", "recall")
 WRITES_NO_FIGURES = ("recall",)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.commands import COMMAND, Taken, run_timed
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import export_untrained, write_few_shot
-from primus_scale.cli import Parser, add_overrides
+from primus_scale.command_parser import Parser, add_overrides
 from primus_scale.evaluate.command import RESULTS_FILE
 
 

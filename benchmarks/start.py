@@ -1,6 +1,6 @@
 """How long the program takes to begin: its help, small data, the first step of a run.
 
-    python -m benchmarks.start --rounds 3 --json docs/figures/bench_start.json
+    python -m benchmarks.start --rounds 3 --json FILE
 
 The commands take turns. ``--skip`` leaves some out.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.commands import COMMAND, Taken, run_timed
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import RATE_HZ, write_random_shards
-from primus_scale.cli import Parser
+from primus_scale.command_parser import Parser
 
 NAMES = ("help", "import", "build", "pretrain", "ray")
 DESCRIPTION = f"""

@@ -67,7 +67,10 @@ def setting_names(model: type[ConfigModel], prefix: str = "") -> Iterator[str]:
 
 def parser_of(module: str) -> argparse.ArgumentParser:
     """The parser of a program; ImportError or AttributeError where there is none."""
-    return importlib.import_module(module).build_parser()
+    program = importlib.import_module(module)
+    if hasattr(program, "__path__"):  # python -m PACKAGE
+        program = importlib.import_module(f"{module}.__main__")
+    return program.build_parser()
 
 
 def flags(parser: argparse.ArgumentParser) -> set[str]:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_items_come_with_their_tag_and_then_the_end(jobs: int) -> None:
         while waiting or processes.busy:
             while waiting and not processes.full:
                 tag = waiting.pop()
-                processes.start(tag, lambda tag=tag: squares({"a": 1, "b": 5}[tag]))
+                processes.start(tag, partial(squares, {"a": 1, "b": 5}[tag]))
             tag, item = processes.wait()
             found[tag].append(item)
     assert found == {"a": [1, 4, 9, ENDED], "b": [25, 36, 49, ENDED]}
