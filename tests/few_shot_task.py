@@ -20,7 +20,7 @@ FREQUENCY_HZ = (0.0, 1.0, 4.0)
 def few_penalties() -> Iterator[None]:
     """Probes choose from few settings by few trials, where their choice is not the subject."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe_arm, "PROBE_STRENGTHS", (0.01, 1.0))
+        patch.setattr(probe_arm, "PROBE_STRENGTHS", (0.1,))
         patch.setattr(feature_arm, "TRIALS_OF_FEW_LABELS", 2)
         yield
 

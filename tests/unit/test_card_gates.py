@@ -131,7 +131,8 @@ def test_gravity_of_devices_is_the_mean_of_their_recordings() -> None:
     assert found["placements"] == ["left wrist"]
 
 
-def folder_of(path: Path, report: dict[str, Any]) -> str:
+def folder_of(path: Path, report: dict[str, Any], count: int = 30) -> str:
+    """Calm windows, of which a page draws up to twelve, and the report on them."""
     still = np.zeros((6, SAMPLES), np.float32)
     still[1] = 9.8
     windows = [
@@ -140,7 +141,7 @@ def folder_of(path: Path, report: dict[str, Any]) -> str:
             imu=still + np.float32(0.01 * n),
             meta=replace(w.meta, person=f"person {n}", placement="chest", session="worn"),
         )
-        for n, w in enumerate(make_windows(30, frames=0))
+        for n, w in enumerate(make_windows(count, frames=0))
     ]
     write_windows(str(path), windows)
     (path / "ingest.json").write_text(json.dumps(report), encoding="utf-8")
@@ -182,14 +183,18 @@ def test_nothing_is_calm_where_a_gate_flags(tmp_path: Path, gate: str) -> None:
     assert any("1 of 3 recordings, as in day 1" in line for line in found)
 
 
-def test_a_page_with_a_finding_shows_it_in_its_table_and_is_not_calm(tmp_path: Path) -> None:
-    url = folder_of(tmp_path, tree(BAD["spikes"], device(sensor(), sensor("gyroscope"))))
-    write_card([url], report=lambda _line: None)
+def test_a_page_shows_findings_and_what_was_left_out_and_is_not_calm(tmp_path: Path) -> None:
+    report = tree(BAD["spikes"], device(sensor(), sensor("gyroscope")))
+    report["recordings"][0]["left_out"] = ["device ankle: 3 of 4 rows are zeros <b>"]
+    url = folder_of(tmp_path, report, count=2)
+    figures = write_card([url], report=lambda _line: None)
     page = (tmp_path / "card.html").read_text(encoding="utf-8")
     assert 'class="calm"' not in page
     (cell,) = re.findall(r'<td class="beyond">(.*?)</td>', page)
     assert cell.startswith("0.2 % <small>(0.1 %)</small>")
     assert "1 of 2 recordings, worst day 0" in cell
+    assert any("left out, as in day 0: device ankle" in line for line in attention(figures))
+    assert "3 of 4 rows are zeros &lt;b&gt;" in page
 
 
 def test_all_is_calm_where_no_gate_flags(tmp_path: Path) -> None:
@@ -199,16 +204,6 @@ def test_all_is_calm_where_no_gate_flags(tmp_path: Path) -> None:
     assert "Nothing here stands out" in page
     for told in ("--max-spikes", "at least 17.5", "Every gate of the sensors", "Refusals by label"):
         assert told in page
-
-
-def test_devices_that_were_left_out_are_told(tmp_path: Path) -> None:
-    report = tree(device(sensor()))
-    report["recordings"][0]["left_out"] = ["device ankle: 3 of 4 rows are zeros <b>"]
-    url = folder_of(tmp_path, report)
-    figures = write_card([url], report=lambda _line: None)
-    assert any("left out, as in day 0: device ankle" in line for line in attention(figures))
-    page = (tmp_path / "card.html").read_text(encoding="utf-8")
-    assert "3 of 4 rows are zeros &lt;b&gt;" in page
 
 
 def test_windows_without_a_report_are_not_called_sound(tmp_path: Path) -> None:

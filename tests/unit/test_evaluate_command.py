@@ -167,7 +167,9 @@ def test_files_that_are_no_results_are_named(tmp_path):
 
 
 def test_evaluations_may_share_what_they_have_finished(task, tmp_path):
-    shared, few = tmp_path / "finished.jsonl", CONFIG.model_copy(update={"draws": 1, "steps": 1})
+    arms = ("pretrained", "pretrained_finetuned", "features")
+    few = CONFIG.model_copy(update={"draws": 1, "steps": 1, "arms": arms})
+    shared = tmp_path / "finished.jsonl"
     first = evaluate(task / "encoder", str(task), few, tmp_path / "first", finished_file=shared)
     lines = shared.read_text().splitlines()
     again = evaluate(task / "encoder", str(task), few, tmp_path / "again", finished_file=shared)

@@ -256,8 +256,8 @@ def test_card_from_before_calibration_is_of_an_encoder_without(exported: Path) -
     ("name", "settings", "calibrated"),
     [
         ("transformer", {"pooling": "stats"}, False),
-        ("conv_stats", {}, True),
-        ("conv_stats", {"features": "handcrafted"}, False),
+        ("conv_stats", {"size": "XS"}, True),
+        ("conv_stats", {"size": "XS", "features": "handcrafted"}, False),
     ],
 )
 def test_a_loaded_encoder_can_be_compiled_and_exported(
