@@ -220,10 +220,14 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_the_rest_is_shown(tmp_pat
     assert page.count("cannot be decoded") == 1
 
 
-def test_equal_shards_give_equal_cards(folder, card, tmp_path):
-    write_card([str(folder)], str(tmp_path), report=quiet)
+def test_equal_shards_give_equal_cards(folder, tmp_path):
+    source = tmp_path / "shards"
+    write_windows(str(source), make_windows(3, frames=2))
+    shutil.copy(folder / "ingest.json", source)
+    for name in ("one", "other"):
+        write_card([str(source)], str(tmp_path / name), report=quiet)
     for name in ("card.html", "card.json"):
-        assert (card[1] / name).read_bytes() == (tmp_path / name).read_bytes()
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
 def test_attention_names_what_stands_out(statistics):

@@ -29,7 +29,7 @@ def test_blocks_end_where_rows_end(delimiter: str) -> None:
     draw = random.Random(ord(delimiter))
     parts = ('"', '"', '""', "\n", "\r\n", "\r", delimiter, delimiter, "1.5", "ü", " ")
     blocks_of_all = closed = 0
-    for _ in range(3000):
+    for _ in range(1200):
         text = "".join(draw.choices(parts, k=draw.randrange(60))).encode()
         blocks: list[bytes] = []
         whole = rows_of(text + b"\nend", delimiter)[-1] == ["end"]
@@ -44,7 +44,7 @@ def test_blocks_end_where_rows_end(delimiter: str) -> None:
         blocks_of_all += len(blocks)
         found = [row for block in blocks for row in rows_of(block, delimiter)]
         assert found == rows_of(text, delimiter), text
-    assert closed > 1000 and blocks_of_all > 2 * closed
+    assert closed > 400 and blocks_of_all > 2 * closed
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 7, 1000])
