@@ -243,7 +243,7 @@ def described(results):
     }
     return {
         "runs": [{**run, **more} for run in results["runs"]],
-        "protocol": CONFIG.model_dump(mode="json"),
+        "protocol": CONFIG.model_dump(mode="json", exclude={"task"}),
     }
 
 
