@@ -25,6 +25,7 @@ CORE = [
     "scipy>=1.14",  # filters of the signal path
     "jinja2>=3.1",  # the templates of reports and data cards
     "matplotlib>=3.9",  # pictures in TensorBoard and in the reports
+    "tqdm>=4.66",  # the line on a terminal that shows progress
     "shtab>=1.7",  # completion of the command in shells, from its parser
 ]
 

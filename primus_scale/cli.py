@@ -69,7 +69,7 @@ def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
             return _tell_interrupted(prog, interrupted)
         if not isinstance(error, USER_ERRORS):
             raise
-        print(f"{prog}: error: {explain(error)}", file=sys.stderr)
+        _say(f"{prog}: error: {explain(error)}")
         return 1
     finally:
         if program:
@@ -78,8 +78,16 @@ def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
 
 def _tell_interrupted(prog: str, interrupted: str) -> int:
     end_silently()  # once more, while Python ends
-    print(f"{prog}: interrupted; {interrupted}", file=sys.stderr)
+    _say(f"{prog}: interrupted; {interrupted}")
     return INTERRUPTED
+
+
+def _say(line: str) -> None:
+    """Print on stderr, on a line of its own also where one that shows progress is not ended."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
 
 
 def _is_of_interrupt(error: BaseException | None) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
+LEAST_STEPS = 5  # after the first one, before the time left is told
+
 
 class ProgressLine:
     """One line with the progress of a run: rewritten on a terminal, repeated in a log file."""
@@ -24,13 +26,15 @@ class ProgressLine:
             self._started = step, now  # the first step includes warm-up, so it is not counted
         first_step, first_time = self._started
         done = step - first_step
-        left = (now - first_time) / done * (self._total_steps - step) if done else None
+        left = None
+        if done >= LEAST_STEPS and step < self._total_steps:
+            left = (now - first_time) / done * (self._total_steps - step)
         losses = group_of(figures, "loss")
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         speed = figures.get("speed/windows_per_s", 0.0)
         line = (
             f"step {step}/{self._total_steps} | {terms} | {speed:,.0f} windows/s"
-            f" | {'' if left is None else format_seconds(left) + ' left'}"
+            f"{'' if left is None else f' | {format_seconds(left)} left'}"
         )
         if self._stream.isatty():
             self._write(f"\r\x1b[K{line}")

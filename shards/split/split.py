@@ -26,7 +26,7 @@ from primus_scale.splits.sides import draw_sides, read_sides, sides_csv, units_o
 from primus_scale.splits.words import LABEL, TEST
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.urls import parse_place
-from shards.tasks.progress import TaskProgress
+from shards.tasks.progress import TaskProgress, tell
 from shards.write.together import finished_together
 from shards.write.writer import PackedShardWriter, WindowShardWriter
 
@@ -43,7 +43,7 @@ def split(
     names: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = tell,
 ) -> SplitCounts:
     """Divide the shard folders at ``urls``, read as one, into folders below ``out_url``.
 
