@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from primus_scale.command_parser import Parser, add_config_arguments
@@ -69,7 +70,7 @@ def answer(prog: str, action: Callable[[], int], interrupted: str) -> int:
             return _tell_interrupted(prog, interrupted)
         if not isinstance(error, USER_ERRORS):
             raise
-        _say(f"{prog}: error: {explain(error)}")
+        _say(f"{prog}: error: {explain(error)}{_origin_of_paths(error)}")
         return 1
     finally:
         if program:
@@ -80,6 +81,16 @@ def _tell_interrupted(prog: str, interrupted: str) -> int:
     end_silently()  # once more, while Python ends
     _say(f"{prog}: interrupted; {interrupted}")
     return INTERRUPTED
+
+
+def _origin_of_paths(error: BaseException) -> str:
+    """Where the paths of an error begin, if something was not found and it names no whole path."""
+    text = str(error)
+    if not isinstance(error, FileNotFoundError) or text.startswith("/") or "://" in text:
+        return ""
+    if any(f"{mark}/" in text for mark in " \"'("):
+        return ""
+    return f" (paths begin at {Path.cwd()})"
 
 
 def _say(line: str) -> None:

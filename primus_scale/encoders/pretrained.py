@@ -302,6 +302,8 @@ def _as_array(array: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
         array = array.to_numpy()
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
+    if np.iscomplexobj(array):
+        raise ValueError("the array holds complex numbers; give the samples as real ones")
     try:
         values = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:

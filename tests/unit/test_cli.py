@@ -156,3 +156,16 @@ def test_settings_of_a_study_may_stand_after_its_flags() -> None:
     assert (args.study, args.overrides, args.jobs) == ("a.yaml", ["seed=1", "train.steps=3"], 2)
     with pytest.raises(SystemExit):
         build_parser().parse_args([*words, "other.yaml"])
+
+
+def test_an_error_says_where_relative_paths_begin(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", "--config", "nowhere.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.endswith(f" (paths begin at {tmp_path})\n")
+    for whole in (f"{tmp_path}/nowhere.yaml", "runs/none"):
+        assert main(["pretrain", "--config", whole]) == 1
+        assert ("paths begin at" in capsys.readouterr().err) == (whole == "runs/none")
+    assert main(["shards", "verify", "data/none"]) == 1
+    assert f"(paths begin at {tmp_path})" in capsys.readouterr().err

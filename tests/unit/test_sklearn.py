@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags, estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
 from primus_scale.encoders.pretrained import load_encoder
@@ -17,6 +19,54 @@ from primus_scale.sklearn import ImuEncoder
 from tests.encoder_factory import export_small_encoder, motion
 
 PEOPLE = 4
+# Of scikit-learn's checks of an estimator, by what they do.
+APPLY = {
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_estimator_repr",
+    "check_estimator_tags_renamed",
+    "check_estimators_unfitted",
+    "check_fit1d",
+    "check_get_params_invariance",
+    "check_mixin_order",
+    "check_n_features_in_after_fitting",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_transformer_n_iter",
+    "check_transformers_unfitted",
+    "check_valid_tag_types",
+}
+FIT_A_TABLE = {
+    "check_complex_data",
+    "check_dict_unchanged",
+    "check_dont_overwrite_parameters",
+    "check_dtype_object",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_estimator_sparse_tag",
+    "check_estimators_dtypes",
+    "check_estimators_empty_data_messages",
+    "check_estimators_fit_returns_self",
+    "check_estimators_nan_inf",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_f_contiguous_array_estimator",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit2d_predict1d",
+    "check_fit_check_is_fitted",
+    "check_fit_idempotent",
+    "check_fit_score_takes_y",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_readonly_memmap_input",
+    "check_transformer_data_not_an_array",
+    "check_transformer_general",
+    "check_transformer_preserve_dtypes",
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +125,55 @@ def test_clones_and_pickles_are_by_path(folder: str, task: tuple[np.ndarray, ...
     assert clone(fitted).get_params() == fitted.get_params()
 
 
+class _Tabular(ImuEncoder):
+    """It says that it takes tables, so that scikit-learn names the checks that it has for them."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+
 def test_checks_of_scikit_learn_that_apply(folder: str) -> None:
-    """Those on tables are for estimators of two dimensions; it says that it is none."""
+    """All but those that fit a table (n, features), which is refused by name."""
+    encoder = encoder_of(folder)
     with pytest.warns(UserWarning, match="Can't test estimator ImuEncoder"):
-        check_estimator(encoder_of(folder))
+        check_estimator(encoder)  # it runs only what needs no data: the others are for tables
+    checks = {
+        getattr(check, "func", check).__name__: check
+        for check in estimator_checks._yield_all_checks(_Tabular(folder), legacy=True)
+    }
+    assert checks.keys() == APPLY | FIT_A_TABLE | {"check_array_api_input"}, "sort new ones in"
+    for name in sorted(APPLY):
+        checks[name]("ImuEncoder", clone(encoder))
+    for name in sorted(FIT_A_TABLE):
+        with pytest.raises((ValueError, AssertionError)):
+            checks[name]("ImuEncoder", clone(encoder))
+
+
+def test_what_these_checks_ask_of_tables_holds_of_windows(
+    folder: str, task: tuple[np.ndarray, ...]
+) -> None:
+    windows = task[0][:6].copy()
+    encoder = encoder_of(folder)
+    assert encoder.fit(windows) is encoder
+    before = dict(vars(encoder))
+    found = encoder.transform(windows)
+    assert vars(encoder) == before, "transform changes nothing"
+    np.testing.assert_array_equal(encoder.fit(windows).transform(windows), found)
+    np.testing.assert_array_equal(encoder.fit_transform(windows, task[1][:6]), found)
+    order = np.array([3, 0, 5, 1, 4, 2])
+    np.testing.assert_allclose(encoder.transform(windows[order]), found[order], atol=1e-5)
+    parts = np.concatenate([encoder.transform(windows[:1]), encoder.transform(windows[1:])])
+    np.testing.assert_allclose(parts, found, atol=1e-5)
+    for same in (np.asfortranarray(windows), windows.tolist(), windows.astype(object)):
+        np.testing.assert_array_equal(encoder.transform(same), found)
+    windows.flags.writeable = False
+    np.testing.assert_array_equal(encoder.transform(windows), found)
+    with pytest.raises(NotFittedError):
+        clone(encoder).transform(windows)
+    with pytest.raises(ValueError, match="complex"):
+        encoder.transform(windows + 1j)
 
 
 def test_bad_windows_are_refused(folder: str, task: tuple[np.ndarray, ...]) -> None:
