@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -113,14 +113,14 @@ def worker_trainer(
     config: Config,
     settings: Mapping[str, Any],
     run_config: RunConfig,
-) -> TorchTrainer:
+) -> DataParallelTrainer:
     """The Ray trainer of a run; its ``fit`` starts the workers.
 
     Each calls ``work`` with ``settings`` and, under ``config``, the configuration as JSON has it.
     """
-    return TorchTrainer(
+    return DataParallelTrainer(
         work,
-        torch_config=OwnGroup(),
+        backend_config=OwnGroup(),
         train_loop_config={"config": config.model_dump(mode="json"), **settings},
         scaling_config=scaling_config(config.launch),
         run_config=run_config,

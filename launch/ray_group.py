@@ -1,6 +1,6 @@
 """The process group of Ray Train's workers, which they make themselves.
 
-    TorchTrainer(work, torch_config=OwnGroup(), ...)
+    DataParallelTrainer(work, backend_config=OwnGroup(), ...)
 
 By default Ray makes the group: its store listens on all addresses of the machine, also for a run
 on this machine alone. Here each worker gets the environment variables that a launcher of torch
@@ -15,11 +15,14 @@ from typing import Any
 
 import ray.train
 from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchConfig
 
 
-class OwnGroup(TorchConfig):
-    """Workers that make their own process group."""
+class OwnGroup(BackendConfig):
+    """Workers that make their own process group.
+
+    It is no ``TorchConfig``, since the driver and the controller would import torch for it, which
+    takes them two seconds each before a worker can start.
+    """
 
     @property
     def backend_cls(self) -> type[Backend]:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -14,7 +14,9 @@ from primus_scale.cli import USER_ERRORS
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
 from primus_scale.stopping import Stop
-from primus_scale.train.trainer import OnValidation, pretrain
+
+if TYPE_CHECKING:
+    from primus_scale.train.trainer import OnValidation
 
 POLL_S = 0.5  # between a worker's requests whether to stop
 
@@ -27,6 +29,9 @@ def pretrain_in_worker(
     settings: ``channel`` (a ``DriverChannel``), ``run`` (its name there), ``config`` and
     ``placement_group``. Workers that are started again after a user's error return 1 at once.
     """
+    # Here, since Ray's controller imports this module too, and must start before the workers.
+    from primus_scale.train.trainer import pretrain
+
     channel, run = settings["channel"], settings["run"]
     if ray.get(channel.user_error.remote(run)):
         return 1
