@@ -17,9 +17,9 @@ from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.arms import TaskWindows, TrainingRows, Trial, best_setting
 from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import fit_probe
+from primus_scale.evaluate.comparison import make_trials
 from primus_scale.evaluate.feature_arm import SCALINGS
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS, ProbeArm
-from primus_scale.evaluate.protocol import make_trials
 from primus_scale.evaluate.trained_arm import PATIENCE, TrainedArm, judged_steps
 from primus_scale.signal.features import hand_features
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side

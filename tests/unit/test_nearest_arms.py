@@ -8,8 +8,8 @@ import pytest
 
 from primus_scale.encoders.calibration import fit_calibration
 from primus_scale.evaluate.arms import TaskWindows, TrainingRows
+from primus_scale.evaluate.comparison import make_trials
 from primus_scale.evaluate.nearest_arms import NEIGHBOURS, NeighboursArm, PrototypesArm
-from primus_scale.evaluate.protocol import make_trials
 from tests.few_shot_task import CLASSES, RATE_HZ, make_side
 
 LABEL = make_side(range(5), windows_each=3)
