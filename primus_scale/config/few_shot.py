@@ -109,6 +109,11 @@ class FewShotConfig(ConfigModel):
     retrieval: tuple[Url, ...] = Field(
         (), description="shard folders with text or video, in which IMU and these find each other"
     )
+    adapt: bool = Field(
+        False,
+        description="windows may be of other sensors: the encoder's input is made anew for their "
+        "channels",
+    )
     calibrated: bool = Field(True, description="use the calibration stored in the encoder")
     threads: int = Field(0, ge=0, description="CPU threads of each process; 0 is 1")
 

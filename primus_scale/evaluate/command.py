@@ -14,9 +14,14 @@ from torch import nn
 
 from primus_scale.augment import build_augment
 from primus_scale.config import AugmentOp, FewShotConfig
+from primus_scale.encoders.adapt import adapt_encoder
 from primus_scale.encoders.base import ImuEncoder
 from primus_scale.encoders.card import EncoderCard
-from primus_scale.encoders.pretrained import build_encoder_of, load_encoder
+from primus_scale.encoders.pretrained import (
+    PretrainedEncoder,
+    build_encoder_of,
+    load_encoder,
+)
 from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.pooling import pool
@@ -34,6 +39,7 @@ RESULTS_FILE = "few_shot.json"
 _FIELDS = (  # of results; what ``evaluate`` adds to them may lack
     *("classes", "protocol", "few_shot", "macro_f1", "paired", "confusion", "runs", "records"),
 )
+SMALLEST_STD = 1e-12  # of a channel, in its unit
 FINISHED_FILE = "few_shot.partial.jsonl"  # finished work, until the results are written
 
 
@@ -66,7 +72,10 @@ def evaluate(
     urls = _places(data_url, config)
     card = (encoder := load_encoder(source, calibrated=config.calibrated)).card
     check_writable(Path(out_dir))
-    task = load_task(urls, card, config.task)
+    task = load_task(urls, card, config.task, any_windows=config.adapt)
+    if config.adapt:
+        encoder = _adapted(encoder, task, config)
+        card = encoder.card
     own_file = Path(out_dir) / FINISHED_FILE
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     marks = {"split": task.split, "pretraining_seed": pretraining_seed}
@@ -91,6 +100,26 @@ def evaluate(
     page = Path(out_dir) / PAGE_FILE
     print(format_table(results), *format_without_labels(results), f"report   {page}", sep="\n")
     return results
+
+
+def _adapted(
+    encoder: PretrainedEncoder, task: FewShotTask, config: FewShotConfig
+) -> PretrainedEncoder:
+    """The encoder for the task's windows, with the mean and deviation of the label people's."""
+    if config.prompts or config.retrieval:
+        raise ValueError(
+            "few_shot.adapt: prompts and retrieval ask the encoder as it was pretrained; leave "
+            "them out, or leave few_shot.adapt out"
+        )
+    imu = task.label.imu.double()
+    std = imu.std((0, 2)).clamp_min(SMALLEST_STD).tolist()
+    adapted, kept = adapt_encoder(encoder, task.format, imu.mean((0, 2)).tolist(), std)
+    print(
+        f"adapt    input made anew for {', '.join(task.format.channels)} at "
+        f"{task.format.rate_hz:g} Hz: {100 * kept:.1f} % of {adapted.card.parameters:,} parameters "
+        "are the pretrained encoder's"
+    )
+    return adapted
 
 
 def _places(data_url: str | None, config: FewShotConfig) -> list[str]:

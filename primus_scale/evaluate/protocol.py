@@ -38,7 +38,7 @@ from primus_scale.evaluate.trained_arm import EncoderFactory
 # Settings that no arm's answers depend on; an arm that is added does not change those of others.
 NOT_OF_AN_ARM = {
     *("k", "arms", "own", "draws", "trained_draws", "threads"),
-    *("mixed_model", "prompts", "retrieval", "task"),
+    *("mixed_model", "prompts", "retrieval", "task", "adapt"),
 }
 
 

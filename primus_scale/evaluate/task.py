@@ -19,7 +19,7 @@ from primus_scale.data.index import INDEX_NAME
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.evaluate.draws import LabelledWindows
-from primus_scale.sample import NO_LABEL, WindowMeta
+from primus_scale.sample import NO_LABEL, WindowFormat, WindowMeta
 from primus_scale.splits.audit import Audit, audit, format_audit, refuse
 from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import draw_sides, known_person, name_sides, units_of
@@ -47,27 +47,32 @@ class FewShotTask:
     pretrained_people: dict[str, Any] | None
     split: int
     data: dict[str, Any]
+    format: WindowFormat
 
 
 def load_task(
     urls: Sequence[str],
     card: EncoderCard,
     config: TaskConfig = USUAL_TASK,
+    *,
+    any_windows: bool = False,
     report: Callable[[str], None] = print,
 ) -> FewShotTask:
     """Read the windows of a task at ``urls``, and put them on its two sides.
 
     Without ``config.test`` there is one url, with the folders ``label`` and ``test``. With it the
-    urls are shard folders, read as one and divided. report: called with what one should know.
-    ValueError where the windows are not those of ``card``, the units cannot be divided, a label of
-    the map has no window, or the sides share what they must not (``audit.refuse``); as
-    ``load_windows``.
+    urls are shard folders, read as one and divided. any_windows: not only those of ``card``.
+    report: called with what one should know. ValueError where the windows are not those of
+    ``card``, the units cannot be divided, a label of the map has no window, or the sides share what
+    they must not (``audit.refuse``); as ``load_windows``.
     """
     if config.test is None:
-        sides, classes, split = _two_folders(urls, card, config)
+        sides, classes, split = _two_folders(urls, config)
     else:
-        sides, classes = _divided(urls, card, config, report)
+        sides, classes = _divided(urls, config, report)
         split = config.seed or 0
+    for side in sides if not any_windows else ():
+        card.check_windows(side.format, ", ".join(urls))
     datasets = {meta.dataset for side in sides for meta in side.metas}
     label, test = (side.windows(classes, datasets) for side in sides)
     found = audit(sides[0].spans(), sides[1].spans())
@@ -76,7 +81,9 @@ def load_task(
         report(f"note: label/ and test/ have {', '.join(shared)} in common\n{format_audit(found)}")
     pretrained = _pretrained_people(card, sides, datasets)
     report(describe_pretrained(pretrained, len(label.people), len(test.people)))
-    return FewShotTask(label, test, found, pretrained, split, _describe_data(sides[1]))
+    return FewShotTask(
+        label, test, found, pretrained, split, _describe_data(sides[1]), sides[0].format
+    )
 
 
 def describe_pretrained(counts: Mapping[str, Any] | None, label: int, test: int) -> str:
@@ -130,6 +137,10 @@ class _Side:
         return self.of.loaded
 
     @property
+    def format(self) -> WindowFormat:
+        return self.loaded.shard_set.index.window_format
+
+    @property
     def metas(self) -> list[WindowMeta]:
         return [self.loaded.metas[row] for row in self.rows.tolist()]
 
@@ -161,16 +172,14 @@ class _Side:
         )
 
 
-def _two_folders(
-    urls: Sequence[str], card: EncoderCard, config: TaskConfig
-) -> tuple[list[_Side], list[str], int]:
+def _two_folders(urls: Sequence[str], config: TaskConfig) -> tuple[list[_Side], list[str], int]:
     """The sides as they lie in two folders, the classes of labels, and the number of the split."""
     if len(urls) > 1:
         raise ValueError(
             f"{', '.join(urls)} are read as one and divided: say what is tested "
             "(few_shot.task.test=0.3, or names)"
         )
-    read = {name: _load([f"{urls[0]}/{name}"], card, urls[0]) for name in (LABEL, TEST)}
+    read = {name: _load([f"{urls[0]}/{name}"], urls[0]) for name in (LABEL, TEST)}
     _check_map(config.labels, [*read.values()])
     sides = []
     for name, loaded in read.items():
@@ -204,10 +213,10 @@ def _number_of(people: Collection[str]) -> int:
 
 
 def _divided(
-    urls: Sequence[str], card: EncoderCard, config: TaskConfig, report: Callable[[str], None]
+    urls: Sequence[str], config: TaskConfig, report: Callable[[str], None]
 ) -> tuple[list[_Side], list[str]]:
     """The sides as units of the windows, and the classes; units without labels count as well."""
-    loaded = _load(urls, card, "")
+    loaded = _load(urls, "")
     _check_map(config.labels, [loaded])
     windows, by = _relabel(loaded, config.labels), config.by
     metas, seed = windows.metas, config.seed or 0
@@ -231,10 +240,10 @@ def _divided(
     return sides, counts.classes
 
 
-def _load(urls: Sequence[str], card: EncoderCard, data_url: str) -> LoadedWindows:
-    """Windows of ``urls``, checked. data_url: where two folders are looked for; else empty."""
+def _load(urls: Sequence[str], data_url: str) -> LoadedWindows:
+    """Windows of ``urls``. data_url: where two folders are looked for; else empty."""
     try:
-        loaded = load_windows(list(urls), pictures=False)
+        return load_windows(list(urls), pictures=False)
     except FileNotFoundError as error:
         if data_url and INDEX_NAME in Folder(data_url).names():
             raise FileNotFoundError(
@@ -243,8 +252,6 @@ def _load(urls: Sequence[str], card: EncoderCard, data_url: str) -> LoadedWindow
                 "primus-scale shards split"
             ) from error
         raise
-    card.check_windows(loaded.shard_set.index.window_format, ", ".join(urls))
-    return loaded
 
 
 def _pretrained_people(
