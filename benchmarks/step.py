@@ -3,7 +3,8 @@
     python -m benchmarks.step --batch 64 256 --json FILE
     python -m benchmarks.step --terms imu_near imu_signal --encoder conv_stats --json FILE
 
-With ``--terms``, also how much a step costs with a term more than the paper's six, on the same
+``--support`` and ``--index`` name sizes and an index of the support set; each size is a run. With
+``--terms``, also how much a step costs with a term more than the paper's six, on the same
 batches of sessions. All figures come from one process in alternating rounds, so that a machine
 whose speed drifts slows all alike, and are counted in CPU time of the process on a CPU.
 """
@@ -54,7 +55,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.step",
         description="Windows/s of the whole training step (reading packed shards, views, neighbour "
-        "search in a full support set of 8192, losses, optimiser) and of the encoder's forward and "
+        "search in a full support set, losses, optimiser) and of the encoder's forward and "
         "backward alone on resident data, both on two views a window, in alternating rounds. On a "
         "CPU, per second of process CPU time.",
     )
@@ -72,6 +73,9 @@ def build_parser() -> Parser:
         default=[],
         help="terms of weight 1 beside the paper's six, each measured in a run of its own",
     )
+    sizes = "entries of the support set, full"
+    parser.add_argument("--support", type=int, nargs="+", default=[8192], help=sizes)
+    parser.add_argument("--index", default="auto", help="support.index of the run")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser
 
@@ -83,17 +87,21 @@ def _measure_all(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory() as folder:
             config = _config(Path(folder), batch, args)
             write_random_shards(config.data.train[0])
-            rows.append({"batch": batch, **_measure(config, args.terms, args.rounds, args.steps)})
-    print(f"{'batch':>6} {'whole step':>14} {'encoder alone':>14} {'cost':>6}   windows/s, median")
+            for entries in args.support:
+                config = apply_overrides(config, [f"support.capacity={entries}"])
+                found = _measure(config, args.terms, args.rounds, args.steps)
+                rows.append({"batch": batch, "support": entries, **found})
+    print("windows/s, medians")
+    print(f"{'batch':>6} {'support':>8} {'whole step':>14} {'encoder alone':>14} {'cost':>6}")
     for row in rows:
         line = (
-            f"{row['batch']:>6} {row['step_windows_per_s']:>14.1f} "
+            f"{row['batch']:>6} {row['support']:>8} {row['step_windows_per_s']:>14.1f} "
             f"{row['encoder_windows_per_s']:>14.1f} {row['cost']:>6.3f}"
         )
         for term, cost in row["term_cost"].items():
             line += f"   with {term}: {cost:.3f} of the whole step"
         print(line)
-    settings = {"encoder": args.encoder, "precision": args.precision, "rounds": args.rounds}
+    settings = {name: getattr(args, name) for name in ("encoder", "precision", "index", "rounds")}
     write_figures(args.json, args.threads, {**settings, "rows": rows})
     return 0
 
@@ -108,6 +116,7 @@ def _config(folder: Path, batch: int, args: argparse.Namespace) -> Config:
             "output": str(folder / "run"),
             "data": data,
             "encoder": {"name": args.encoder},
+            "support": {"index": args.index},
             "train": {"batch": batch, "precision": args.precision, "threads": args.threads},
         }
     )

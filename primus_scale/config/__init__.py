@@ -119,8 +119,9 @@ class SupportConfig(ConfigModel):
     capacity: int = Field(8192, ge=2)
     minimum_fill: int = Field(1024, ge=1)  # neighbours are valid from this many entries on
     storage: Literal["float32", "float16"] = "float32"  # of the unit vectors held
-    # flat is exact; ivf (CPU, GPU) and cagra (GPU) are quicker from some hundred thousand on
-    index: Literal["flat", "ivf", "cagra"] = "flat"
+    # flat is exact; ivf (CPU, GPU) and cagra (GPU) are quicker for large sets. auto: flat, or ivf
+    # where that pays on this device
+    index: Literal["auto", "flat", "ivf", "cagra"] = "auto"
     home: Literal["in_process", "service"] = "in_process"
     actors: int = Field(2, ge=1)  # of the service, as all below
     cpus_per_actor: float = Field(0.0, ge=0)

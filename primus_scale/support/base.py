@@ -71,7 +71,7 @@ class SupportSpec:
     imu_answers: Literal["multimodal", "all"] = "multimodal"
     storage: Literal["float32", "float16"] = "float32"
     queried: tuple[str, ...] | None = None
-    index: IndexKind = "flat"
+    index: IndexKind = "auto"
     backend: SearchBackend = "faiss"
     wait: bool = True
 

@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from primus_scale.support.ivf import IvfIndex
+import torch
+
+from primus_scale.config import SupportConfig
+from primus_scale.support.ivf import FLAT_BELOW, IvfIndex
 from primus_scale.support.keys import FlatIndex, IndexKind, KeyIndex, Keys
-from primus_scale.support.search import SearchBackend
+from primus_scale.support.search import SearchBackend, import_faiss
 from primus_scale.support.segments import SegmentIndex
+
+# Entries up to which brute force in device memory is chosen: it reads 1 GB of keys in less than a
+# millisecond on a recent GPU. Not measured.
+FLAT_BELOW_ON_CUDA = 2**20
+
+
+def choose_index(kind: IndexKind, places: int, device: torch.device) -> tuple[IndexKind, str]:
+    """The index for a part of ``places`` entries on ``device``, and why; ``auto`` is decided."""
+    if kind != "auto":
+        return kind, f"support.index={kind}"
+    if device.type != "cuda":
+        name, limit = "a CPU", FLAT_BELOW
+    else:
+        name, limit = "a GPU", FLAT_BELOW_ON_CUDA
+        if places > limit and import_faiss().get_num_gpus() == 0:
+            return (
+                "flat",
+                "support.index=auto: flat, as this build of faiss has none on GPUs",
+            )
+    chosen: IndexKind = "ivf" if places > limit else "flat"
+    side = "above" if places > limit else "not above"
+    why = f"{places:,} entries are {side} the {limit:,} from which ivf pays on {name}"
+    return chosen, f"support.index=auto: {chosen}, since {why}"
+
+
+def describe_index(config: SupportConfig, device: torch.device) -> str:
+    """A line for the start of a run that computes on ``device``: which index, and why."""
+    if config.home == "service":
+        device = torch.device("cuda" if config.gpus_per_actor else "cpu")
+    parts = config.actors if config.home == "service" else 1
+    return choose_index(config.index, -(-config.capacity // parts), device)[1]
 
 
 def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bool) -> KeyIndex:
@@ -15,6 +49,7 @@ def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bo
     same answers. Otherwise they are built in a thread, and searches use brute force until then.
     ValueError where the installed FAISS does not have the index on that device.
     """
+    kind, _ = choose_index(kind, len(keys.matrix), keys.matrix.device)
     flat = FlatIndex(keys, backend)
     if kind == "flat":
         return flat

@@ -15,7 +15,8 @@ import torch
 
 from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_search
 
-IndexKind = Literal["flat", "ivf", "cagra"]  # flat: brute force; the others are approximate
+# flat: brute force; ivf and cagra are approximate; auto: flat or ivf, see ``choose_index``
+IndexKind = Literal["auto", "flat", "ivf", "cagra"]
 
 # From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
 ExclusionTest = Callable[[torch.Tensor], torch.Tensor]
@@ -30,7 +31,10 @@ NO_PLACE = -1  # instead of a place, where a search found nothing
 # Candidates in addition to the k best. An index may score a little wrong (float16 on a GPU, equal
 # keys in another order), so the candidates are ranked again in float32.
 SURPLUS = 16
-ROWS_AT_ONCE = 2**16  # of keys made float32 at a time
+ROWS_AT_ONCE = 2**16  # of keys compared at a time
+# Of float16 keys made float32 at a time, into memory that is used again. It stays in the cache: of
+# 64 k keys of width 512 it takes 16 ms, and with fresh memory for all of them 85.
+CONVERTED_AT_ONCE = 2**12
 RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
 
 
@@ -129,8 +133,10 @@ class FlatIndex:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Search float16 keys on a CPU in pieces: FAISS takes only float32 there."""
         found = []
-        for first in range(0, len(keys), ROWS_AT_ONCE):
-            some = keys[first : first + ROWS_AT_ONCE].float()
+        memory = queries.new_empty(min(CONVERTED_AT_ONCE, len(keys)), keys.shape[1])
+        for first in range(0, len(keys), CONVERTED_AT_ONCE):
+            some = keys[first : first + CONVERTED_AT_ONCE]
+            some = memory[: len(some)].copy_(some)
             scores, places = self._search(queries, some, min(k, len(some)))
             found.append((scores, places + first))
         return torch.cat([s for s, _ in found], dim=1), torch.cat([p for _, p in found], dim=1)

@@ -29,7 +29,7 @@ from primus_scale.support.base import (
     SupportEntries,
     SupportSpec,
 )
-from primus_scale.support.index import build_index
+from primus_scale.support.index import build_index, choose_index
 from primus_scale.support.keys import (
     ABSENT,
     NO_PLACE,
@@ -102,8 +102,9 @@ class RingPart:
             name: torch.zeros(places, dtype=torch.bool, device=device) for name in spec.dims
         }
         self._keys = {n: Keys.empty(places, dim, dtype, device) for n, dim in spec.dims.items()}
+        self._kind, _ = choose_index(spec.index, places, torch.device(device))
         self._index = {
-            name: build_index(spec.index, keys, spec.backend, wait=spec.wait)
+            name: build_index(self._kind, keys, spec.backend, wait=spec.wait)
             for name, keys in self._keys.items()
             if spec.queried is None or name in spec.queried
         }
@@ -171,7 +172,7 @@ class RingPart:
         # again with more candidates, and in the end (if the index is brute force: at once) among
         # all keys.
         most = min(MOST_CANDIDATES, keys.used // KEYS_PER_CANDIDATE)
-        most = 0 if self.spec.index == "flat" else most
+        most = 0 if self._kind == "flat" else most
         while wanted < keys.used and len(rows := (places == NO_PLACE).any(1).nonzero()[:, 0]):
             wanted *= 4
             some, is_excluded = queries[rows], self._exclusion_test(exclude.at(rows), oldest)

@@ -43,6 +43,7 @@ from primus_scale.objective.terms import (
 from primus_scale.sample import JOINT_MODALITIES, TEACHER_MODALITIES, Batch
 from primus_scale.storage.folder import Folder
 from primus_scale.support import RingSupportSet, SupportSet
+from primus_scale.support.index import describe_index
 from primus_scale.teachers import (
     Teacher,
     attach_teacher_embeddings,
@@ -198,8 +199,10 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     identity = run_identity(config, data, card)
     announce(_run_summary(data, spaces, exported))
     hint = describe_neighbours(config.objective.neighbours)
-    if hint and uses_neighbours(config.objective):
-        announce(hint)
+    if uses_neighbours(config.objective):
+        announce(describe_index(config.support, runtime.device))
+        if hint:
+            announce(hint)
     return Run(
         config=config,
         runtime=runtime,
