@@ -1,6 +1,6 @@
 """Time and peak memory of the loss against the size of the batch.
 
-    python -m benchmarks.loss --json FILE
+    python -m benchmarks.loss --batch 1024 2048 4096 --json docs/figures/bench_loss.json
     python -m benchmarks.loss --batch 8192 32768 --ranks 8 --forms blocks --rounds 1
 
 Each point is a process of its own, so that its peak is its own. *blocks* is the program's loss.

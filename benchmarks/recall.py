@@ -97,8 +97,8 @@ def measure_recall(
     set_threads(threads)
     clock = clock_of(device)
     data = ClusteredKeys(entries, dim, storage=storage, device=device)
-    exact = build_index("flat", data.keys, "faiss", wait=True)
-    index = build_index(kind, data.keys, "faiss", wait=True)
+    exact = build_index("flat", data.keys, "faiss", learning="at_once")
+    index = build_index(kind, data.keys, "faiss", learning="at_once")
     index.written(torch.arange(entries, device=device))
     count = max(queries, batch)
     asked = {"near": data.near(count), "fresh": data.fresh(count)}

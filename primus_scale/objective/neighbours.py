@@ -39,6 +39,7 @@ def support_spec(
     if not keys:
         return None
     query = objective.neighbours.query
+    same_each_time = support.synchronous or support.home == "in_process"
     return SupportSpec(
         support.capacity,
         {m: dim for m, dim in dims.items() if m in keys | {IMU, query}},
@@ -47,7 +48,7 @@ def support_spec(
         storage=support.storage,
         queried=(IMU, query),
         index=support.index,
-        wait=support.synchronous or support.home == "in_process",
+        learning="on_time" if same_each_time else "when_ready",
     )
 
 

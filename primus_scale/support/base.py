@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from primus_scale.sample import IMU, Origin, fill_times, unknown_time
-from primus_scale.support.keys import STORAGE, IndexKind
+from primus_scale.support.keys import STORAGE, IndexKind, Learning
 from primus_scale.support.search import SearchBackend
 
 NO_NEIGHBOUR = -1  # uid, recording, session and age where there is no neighbour
@@ -61,7 +61,7 @@ class SupportSpec:
     teacher's embedding, since a window with IMU only is to learn from its neighbours' video and
     text. ``all``: every entry, for runs that use only the neighbours' IMU. storage: precision of
     the stored vectors. queried: modalities that are searched, None for all; the others need no
-    index. index, wait: see ``build_index``. backend: see ``make_search``. ValueError where the
+    index. index, learning: see ``build_index``. backend: see ``make_search``. ValueError where the
     values do not fit together.
     """
 
@@ -73,7 +73,7 @@ class SupportSpec:
     queried: tuple[str, ...] | None = None
     index: IndexKind = "auto"
     backend: SearchBackend = "faiss"
-    wait: bool = True
+    learning: Learning = "at_once"
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum_fill <= self.capacity:

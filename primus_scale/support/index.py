@@ -6,7 +6,7 @@ import torch
 
 from primus_scale.config import SupportConfig
 from primus_scale.support.ivf import FLAT_BELOW, IvfIndex
-from primus_scale.support.keys import FlatIndex, IndexKind, KeyIndex, Keys
+from primus_scale.support.keys import FlatIndex, IndexKind, KeyIndex, Keys, Learning
 from primus_scale.support.search import SearchBackend, import_faiss
 from primus_scale.support.segments import SegmentIndex
 
@@ -42,17 +42,18 @@ def describe_index(config: SupportConfig, device: torch.device) -> str:
     return choose_index(config.index, -(-config.capacity // parts), device)[1]
 
 
-def build_index(kind: IndexKind, keys: Keys, backend: SearchBackend, *, wait: bool) -> KeyIndex:
+def build_index(
+    kind: IndexKind, keys: Keys, backend: SearchBackend, *, learning: Learning
+) -> KeyIndex:
     """The index ``kind`` over ``keys``, which are in the memory of a CPU or a CUDA device.
 
-    wait: approximate indexes are built before a search continues, so that the same calls give the
-    same answers. Otherwise they are built in a thread, and searches use brute force until then.
+    learning: when approximate indexes are built; until then searches use brute force. With
+    "at_once" and "on_time" the same calls give the same answers; on a GPU both build at once.
     ValueError where the installed FAISS does not have the index on that device.
     """
     kind, _ = choose_index(kind, len(keys.matrix), keys.matrix.device)
-    flat = FlatIndex(keys, backend)
     if kind == "flat":
-        return flat
+        return FlatIndex(keys, backend)
     if keys.matrix.is_cuda or kind == "cagra":
-        return SegmentIndex(keys, kind, wait=wait)
-    return IvfIndex(keys, wait=wait)
+        return SegmentIndex(keys, kind, wait=learning != "when_ready")
+    return IvfIndex(keys, learning=learning)

@@ -7,13 +7,12 @@ centroids. A key is in the list of its nearest centroid, and a query searches th
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import Future
 
 import torch
 
 from primus_scale.support.background import run_in_thread, still_needed
-from primus_scale.support.keys import FlatIndex, Keys, rank_again
+from primus_scale.support.keys import FlatIndex, Keys, Learning, rank_again
 from primus_scale.support.search import import_faiss
 
 # Measured (benchmarks/recall.py; queries near one of 1 M clustered keys of width 512): recall@1
@@ -26,7 +25,8 @@ POINTS_PER_LIST = 40  # keys that k-means uses for each list
 ITERATIONS = 10  # of k-means
 SEED = 0
 PUT_AT_ONCE = 2**14  # keys put into lists at a time
-SMALL_REST = 2**10  # rows written while lists are built: so few are added when these come into use
+FILLED_PER_ROW = 4  # keys put into new lists for each row that is written or searched
+LEARNING_SHARE = 1 / 16  # of the rows between two buildings: after so many, new lists are filled
 
 
 class InvertedLists:
@@ -82,39 +82,47 @@ class IvfIndex:
     Below ``FLAT_BELOW`` keys, and until the first lists are ready, searches use brute force. The
     lists are built again once as many rows have been written as they were built from. So the
     number of lists follows the number of keys, and the centroids follow the embeddings, which
-    change while the encoder trains. A search starts the building. Memory in addition to the keys:
-    2 bytes an element, twice that while new lists are built. All methods are called from one
-    thread.
+    change while the encoder trains.
+
+    A search starts the building. First k-means finds centroids in a copy of a sample of the keys,
+    in a thread unless ``learning`` is "at_once". Then each call puts the next keys into the new
+    lists, ``FILLED_PER_ROW`` for each row that it brings, while the old lists are searched.
+    ``learning`` says when the second part begins: "when_ready", or "on_time", after a fixed number
+    of rows, for which the call waits if need be. What a search finds then depends on the calls
+    before it only, and not on how quick the machine is. Memory in addition to the keys: 2 bytes an
+    element, twice that while new lists are built. All methods are called from one thread.
     """
 
-    def __init__(self, keys: Keys, *, wait: bool) -> None:
-        self._keys, self._wait = keys, wait
+    def __init__(self, keys: Keys, *, learning: Learning) -> None:
+        self._keys, self._mode = keys, learning
         self._flat = FlatIndex(keys, "faiss")
         self._lists: InvertedLists | None = None
-        self._building: Future[InvertedLists] | None = None
-        self._written_meanwhile: deque[torch.Tensor] = deque()  # places, since building started
+        self._training: Future[InvertedLists] | None = None
+        self._filling: InvertedLists | None = None
+        self._filled = 0  # places below it are in the lists that are being filled
         self._written = 0  # rows written since the last building started
         self._rebuild_after = FLAT_BELOW  # rows written until lists are built again
 
     @property
     def learning(self) -> bool:
-        """Whether new lists are being built."""
-        return self._building is not None and not self._building.done()
+        """Whether centroids of new lists are being found."""
+        return self._training is not None and not self._training.done()
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
         self._written += len(places)
         if self._lists is not None:
             self._put(self._lists, places)
-        if self._building is not None:
-            self._written_meanwhile.append(places)
-            self._use_built()
+        if self._filling is not None:
+            self._put(self._filling, places[places < self._filled])
+        self._advance(len(places))
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
-        if self._building is None and self._written >= self._rebuild_after:
+        building = self._training is not None or self._filling is not None
+        if not building and self._written >= self._rebuild_after:
             self._start_building()
-        self._use_built()
+        self._advance(len(queries))
         if self._lists is None:
             return self._flat.search(queries, k)
         _, places = self._lists.search(queries, k)
@@ -127,38 +135,35 @@ class IvfIndex:
             self._lists = None
             return
         faiss = import_faiss()
-        threads = faiss.omp_get_max_threads()
+        threads, count = faiss.omp_get_max_threads(), lists_for(len(places))
+        sample = self._keys.unit(sample_of(places, count))  # a copy: rows may be written meanwhile
 
-        def make() -> InvertedLists:
+        def train() -> InvertedLists:
             faiss.omp_set_num_threads(threads)  # OpenMP has a setting for each thread
-            return self._build(places)
+            return InvertedLists(sample, count)
 
-        self._building = run_in_thread(make, wait=self._wait)
+        self._training = run_in_thread(train, wait=self._mode == "at_once")
 
-    def _build(self, places: torch.Tensor) -> InvertedLists:
-        """Lists of the keys at ``places``; in the thread that builds, unless ``wait``."""
-        count = lists_for(len(places))
-        lists = InvertedLists(self._keys.unit(sample_of(places, count)), count)
-        # A row that is written while it is read here is added again from ``_written_meanwhile``.
-        while len(places) > SMALL_REST and still_needed():
-            self._put(lists, places)
-            places = self._take_written()
-        self._put(lists, places)
-        return lists
-
-    def _use_built(self) -> None:
-        """Use the new lists, if they are ready."""
-        if self._building is None or not self._building.done():
+    def _advance(self, rows: int) -> None:
+        """Go on with the building, by as much as a call that brings ``rows`` rows does."""
+        if self._training is not None and self._may_fill():
+            self._filling, self._filled = self._training.result(), 0
+            self._training = None
+        if self._filling is None:
             return
-        self._lists, self._building = self._building.result(), None
-        self._put(self._lists, self._take_written())
+        at_once = self._mode == "at_once"
+        end = self._keys.used if at_once else self._filled + FILLED_PER_ROW * rows
+        end = min(end, self._keys.used)
+        self._put(self._filling, torch.arange(self._filled, end))
+        self._filled = end
+        if end == self._keys.used:
+            self._lists, self._filling = self._filling, None
 
-    def _take_written(self) -> torch.Tensor:
-        """The places that were written while the lists were being built, once each."""
-        some = [torch.empty(0, dtype=torch.int64)]
-        while self._written_meanwhile:
-            some.append(self._written_meanwhile.popleft())
-        return torch.cat(some).unique()
+    def _may_fill(self) -> bool:
+        assert self._training is not None
+        if self._mode == "on_time":
+            return self._written >= LEARNING_SHARE * self._rebuild_after
+        return self._training.done()
 
     def _put(self, lists: InvertedLists, places: torch.Tensor) -> None:
         """Update lists with the rows at ``places``."""

@@ -17,6 +17,9 @@ from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_sear
 
 # flat: brute force; ivf and cagra are approximate; auto: flat or ivf, see ``choose_index``
 IndexKind = Literal["auto", "flat", "ivf", "cagra"]
+# When an approximate index is built: in the search that needs it; or in the background, and used
+# from a fixed number of rows on, or when it is ready.
+Learning = Literal["at_once", "on_time", "when_ready"]
 
 # From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
 ExclusionTest = Callable[[torch.Tensor], torch.Tensor]

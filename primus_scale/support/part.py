@@ -104,7 +104,7 @@ class RingPart:
         self._keys = {n: Keys.empty(places, dim, dtype, device) for n, dim in spec.dims.items()}
         self._kind, _ = choose_index(spec.index, places, torch.device(device))
         self._index = {
-            name: build_index(self._kind, keys, spec.backend, wait=spec.wait)
+            name: build_index(self._kind, keys, spec.backend, learning=spec.learning)
             for name, keys in self._keys.items()
             if spec.queried is None or name in spec.queried
         }

@@ -37,7 +37,7 @@ def data() -> ClusteredKeys:
 
 
 def test_inverted_lists_find_the_nearest_also_when_the_ring_has_drifted(data):
-    index = IvfIndex(data.keys, wait=True)
+    index = IvfIndex(data.keys, learning="at_once")
     index.written(torch.arange(ENTRIES))
     before = searched_by_lists()
     assert recall(index, data) >= 0.98

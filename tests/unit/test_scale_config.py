@@ -50,18 +50,18 @@ def test_all_terms_are_in_use_on_every_gpu(config: Config) -> None:
     assert len([*weighted_terms(config.objective)]) == 7
     check_batch(config.train, config.launch.workers)
     assert (config.train.batch // config.data.session_windows, config.encoder.pooling) == (
-        224,
+        512,
         "stats",
     )
 
 
-def test_batches_hold_224_sessions_of_64_windows(
+def test_batches_hold_512_sessions_of_64_windows(
     config: Config, parts: list[list[SessionPart]]
 ) -> None:
     near, windows = config.objective.near, config.data.session_windows
     check_sessions(parts, near)
     line = describe_sessions(parts, windows, config.train.batch)
-    assert line.startswith("batches of 224 sessions x 64 windows; sessions: 5000")
+    assert line.startswith("batches of 512 sessions x 64 windows; sessions: 5000")
     assert "too few" not in line and "shorter" not in line
     units = SessionUnits(windows, near.min_s, near.max_s)
     order = SessionOrder(parts, units, config.data.shuffle_blocks, config.seed)
@@ -71,7 +71,7 @@ def test_batches_hold_224_sessions_of_64_windows(
         rows = schedule.batch_rows(step)
         held = Counter(of[r][w] for r, w in zip(rows.records, rows.rows, strict=True))
         assert sum(held.values()) == config.train.batch
-        assert len(held) > 180  # two parts of a long take, or a unit of several, change a few
+        assert len(held) > 410  # two parts of a long take, or a unit of several, change a few
 
 
 def test_a_small_index_is_checked_as_before_a_run(tmp_path: Path) -> None:
@@ -81,5 +81,5 @@ def test_a_small_index_is_checked_as_before_a_run(tmp_path: Path) -> None:
     data = open_data(config, world=2)
     check_objective(config.objective, data.teachers)
     assert data.windows == 48
-    with pytest.raises(ValueError, match=r"train\.batch is 14336, but data\.train holds 48"):
-        open_data(load_config(SCALE, small[:1]), world=28)
+    with pytest.raises(ValueError, match=r"train\.batch is 32768, but data\.train holds 48"):
+        open_data(load_config(SCALE, small[:1]), world=16)

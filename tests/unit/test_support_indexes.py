@@ -46,7 +46,7 @@ def one_thread():
 
 
 def make_ivf(keys: Keys, wait: bool = True) -> IvfIndex:
-    return IvfIndex(keys, wait=wait)
+    return IvfIndex(keys, learning="at_once" if wait else "when_ready")
 
 
 def make_segments(keys: Keys, wait: bool = True) -> SegmentIndex:
@@ -84,6 +84,12 @@ class Rows:
         """The next rows of the ring."""
         self.write((self.next + torch.arange(count)) % len(self.vectors), share)
         self.next += count
+
+    def check_all_are_held(self) -> None:
+        """Each key that answers finds itself, in the list of its centroid."""
+        held = self.answers.nonzero()[:, 0]
+        _, places = self.index.search(self.vectors[held], 1)
+        assert torch.equal(places[:, 0], held)
 
     def check(self, k: int = 15, fetched: int = 20) -> None:
         """The best ``k`` of ``fetched`` are what torch finds.
@@ -207,6 +213,33 @@ def test_learning_in_line_gives_the_same_answers_again(monkeypatch):
     assert torch.equal(*found)
 
 
+def test_learning_on_time_is_the_same_however_long_it_takes(monkeypatch):
+    """One run learns slowly and one at once; both use new lists from the same row on."""
+    monkeypatch.setattr(ivf, "PROBES", 1)
+    train, found = ivf.InvertedLists, []
+
+    def slowly(sample, count):
+        time.sleep(0.2)
+        return train(sample, count)
+
+    for make_lists in (train, slowly):
+        monkeypatch.setattr(ivf, "InvertedLists", make_lists)
+        rows = Rows(lambda keys, wait: IvfIndex(keys, learning="on_time"))
+        rows.go_on(1000, share=1.0)
+        answers, approximate = [], []
+        for _ in range(60):
+            queries = rows.unit(20)
+            answers.append(rows.index.search(queries, 20)[1])
+            exact = (queries @ rows.vectors[: rows.keys.used].T).topk(1, dim=1).indices
+            approximate.append(not torch.equal(answers[-1][:, :1], exact))
+            rows.go_on(20, share=1.0)
+        found.append(torch.stack(answers))
+        # Searched by brute force until 1000 / 16 rows are written and 1000 more put into lists.
+        assert not any(approximate[:10]) and sum(approximate[20:]) > 20
+        rows.check_all_are_held()
+    assert torch.equal(*found)
+
+
 def test_candidates_are_ranked_in_float32(monkeypatch):
     monkeypatch.setattr(ivf, "PROBES", 2)
     rows = Rows(make_ivf)
@@ -290,7 +323,7 @@ def test_a_ring_with_an_index_comes_back_from_a_snapshot(tmp_path, monkeypatch, 
 def test_refuses_what_the_machine_does_not_have():
     keys = Keys.empty(10, 4, torch.float32, "cpu")
     with pytest.raises(ValueError, match=r"cagra searches device memory.*support.index=ivf"):
-        build_index("cagra", keys, "faiss", wait=True)
+        build_index("cagra", keys, "faiss", learning="at_once")
     require(faiss.get_num_gpus() == 0, "FAISS for a CPU is not installed here")
     for kind in ("ivf", "cagra"):
         with pytest.raises(ValueError, match=rf"{kind} on CUDA needs a GPU build.*\[gpu\]"):
