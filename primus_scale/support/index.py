@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from primus_scale.config import SupportConfig
@@ -9,6 +11,8 @@ from primus_scale.support.ivf import FLAT_BELOW, IvfIndex
 from primus_scale.support.keys import FlatIndex, IndexKind, KeyIndex, Keys, Learning
 from primus_scale.support.search import SearchBackend, import_faiss
 from primus_scale.support.segments import SegmentIndex
+
+SAVED = "index."  # names of an index's tensors in a snapshot begin so
 
 # Entries up to which brute force in device memory is chosen: it reads 1 GB of keys in less than a
 # millisecond on a recent GPU. Not measured.
@@ -57,3 +61,26 @@ def build_index(
     if keys.matrix.is_cuda or kind == "cagra":
         return SegmentIndex(keys, kind, wait=learning != "when_ready")
     return IvfIndex(keys, learning=learning)
+
+
+def index_state(indexes: Mapping[str, KeyIndex]) -> dict[str, torch.Tensor]:
+    """Tensors from which ``restore_indexes`` continues, for a snapshot; empty for most kinds.
+
+    An index that is used from a fixed row on continues as if there had been no interruption. The
+    others are built again.
+    """
+    return {
+        f"{SAVED}{modality}.{name}": tensor
+        for modality, index in indexes.items()
+        if isinstance(index, IvfIndex) and index.resumes
+        for name, tensor in index.state().items()
+    }
+
+
+def restore_indexes(indexes: Mapping[str, KeyIndex], saved: Mapping[str, torch.Tensor]) -> None:
+    """Continue from ``index_state``, once the keys are loaded that belong to it."""
+    for modality, index in indexes.items():
+        prefix = f"{SAVED}{modality}."
+        state = {n.removeprefix(prefix): x for n, x in saved.items() if n.startswith(prefix)}
+        if state and isinstance(index, IvfIndex) and index.resumes:
+            index.restore(state)

@@ -7,6 +7,7 @@ centroids. A key is in the list of its nearest centroid, and a query searches th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 import torch
@@ -67,6 +68,18 @@ class InvertedLists:
         # With this selector of FAISS the time depends on the number of removed vectors only.
         self._index.remove_ids(self._faiss.IDSelectorArray(numbers.numpy()))
 
+    def save(self) -> torch.Tensor:
+        """Everything, in their order, as bytes for ``load``."""
+        return torch.from_numpy(self._faiss.serialize_index(self._index))
+
+    @classmethod
+    def load(cls, saved: torch.Tensor) -> InvertedLists:
+        """The lists that ``save`` gave."""
+        lists = cls.__new__(cls)
+        lists._faiss = import_faiss()
+        lists._index = lists._faiss.deserialize_index(saved.numpy())
+        return lists
+
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and numbers of the best ``k``, each ``(B, k)``; number -1 where there are fewer.
 
@@ -98,6 +111,8 @@ class IvfIndex:
         self._flat = FlatIndex(keys, "faiss")
         self._lists: InvertedLists | None = None
         self._training: Future[InvertedLists] | None = None
+        self._sample: torch.Tensor | None = None  # that training uses, of ``_sampled`` keys
+        self._sampled = 0
         self._filling: InvertedLists | None = None
         self._filled = 0  # places below it are in the lists that are being filled
         self._written = 0  # rows written since the last building started
@@ -107,6 +122,11 @@ class IvfIndex:
     def learning(self) -> bool:
         """Whether centroids of new lists are being found."""
         return self._training is not None and not self._training.done()
+
+    @property
+    def resumes(self) -> bool:
+        """Whether what it finds depends on its calls only, so that ``state`` is worth saving."""
+        return self._mode == "on_time"
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
@@ -128,19 +148,50 @@ class IvfIndex:
         _, places = self._lists.search(queries, k)
         return rank_again(queries, self._keys, places, k)
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What ``restore`` needs beside the keys, to give the same answers to the same calls."""
+        counts = [self._written, self._rebuild_after, self._filled, self._sampled]
+        state = {"counts": torch.tensor(counts)}
+        if self._lists is not None:
+            state["lists"] = self._lists.save()
+        if self._filling is not None:
+            state["filling"] = self._filling.save()
+        if self._sample is not None:
+            state["sample"] = self._sample
+        return state
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Become as the index that gave ``state``; the keys are as they were already.
+
+        Training that was not done starts again, on the same sample.
+        """
+        self._written, self._rebuild_after, self._filled, self._sampled = state["counts"].tolist()
+        loaded = {
+            name: InvertedLists.load(state[name]) for name in ("lists", "filling") if name in state
+        }
+        self._lists, self._filling = loaded.get("lists"), loaded.get("filling")
+        self._training = self._sample = None
+        if "sample" in state:
+            self._train(state["sample"], self._sampled)
+
     def _start_building(self) -> None:
         places = answering(self._keys, 0, self._keys.used)
         self._written, self._rebuild_after = 0, max(len(places), FLAT_BELOW)
         if len(places) < FLAT_BELOW:
             self._lists = None
             return
+        # A copy, since rows may be written meanwhile.
+        self._train(self._keys.unit(sample_of(places, lists_for(len(places)))), len(places))
+
+    def _train(self, sample: torch.Tensor, keys: int) -> None:
+        """Start to find centroids for the lists of so many keys."""
         faiss = import_faiss()
-        threads, count = faiss.omp_get_max_threads(), lists_for(len(places))
-        sample = self._keys.unit(sample_of(places, count))  # a copy: rows may be written meanwhile
+        threads = faiss.omp_get_max_threads()
+        self._sample, self._sampled = sample, keys
 
         def train() -> InvertedLists:
             faiss.omp_set_num_threads(threads)  # OpenMP has a setting for each thread
-            return InvertedLists(sample, count)
+            return InvertedLists(sample, lists_for(keys))
 
         self._training = run_in_thread(train, wait=self._mode == "at_once")
 
@@ -148,7 +199,7 @@ class IvfIndex:
         """Go on with the building, by as much as a call that brings ``rows`` rows does."""
         if self._training is not None and self._may_fill():
             self._filling, self._filled = self._training.result(), 0
-            self._training = None
+            self._training = self._sample = None
         if self._filling is None:
             return
         at_once = self._mode == "at_once"

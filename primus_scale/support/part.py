@@ -13,7 +13,6 @@ So every part knows by itself which entry overwrites which, and an entry is drop
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,13 @@ from primus_scale.support.base import (
     SupportEntries,
     SupportSpec,
 )
-from primus_scale.support.index import build_index, choose_index
+from primus_scale.support.index import (
+    SAVED,
+    build_index,
+    choose_index,
+    index_state,
+    restore_indexes,
+)
 from primus_scale.support.keys import (
     ABSENT,
     NO_PLACE,
@@ -40,16 +45,11 @@ from primus_scale.support.keys import (
     rows_by_session,
     search_allowed,
 )
+from primus_scale.support.snapshot import COLUMNS, check_columns, file_of, snapshot_files
 
 MOST_CANDIDATES = 2048  # of one query: FAISS finds no more on a GPU
 KEYS_PER_CANDIDATE = 16  # with fewer keys for each candidate, brute force is quicker
 LOADED_AT_ONCE = 2**16  # entries of a snapshot that are loaded at a time
-# Columns of a snapshot, in addition to the keys.
-COLUMNS = {
-    "number": torch.int64,
-    **dict.fromkeys(Origin._fields, torch.int64),
-    "start_s": torch.float64,
-}
 
 
 class Candidates(NamedTuple):
@@ -225,8 +225,9 @@ class RingPart:
     def save(self, folder: Path, added: int) -> None:
         """Write all entries to a file in ``folder``. added: as in ``enqueue``."""
         self._added = max(self._added, added)
-        state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
-        save_file(state, _file_of(folder, self.part, self.parts))
+        state = self.state_dict() | index_state(self._index)
+        path = file_of(folder, self.part, self.parts)
+        save_file({name: tensor.cpu() for name, tensor in state.items()}, path)
 
     def load(self, folder: Path) -> None:
         """Load the entries of this part from the files in ``folder``, by any number of parts.
@@ -236,16 +237,21 @@ class RingPart:
         """
         files = snapshot_files(folder)
         for path in files:
-            _check_columns(path, self.spec.dims)
+            check_columns(path, self.spec.dims)
+        whole = self._held == 0 and len(files) == self.parts == 1
         for path in files:
             with safe_open(path, framework="pt") as file:
                 self._load_file(file)
+                if whole:
+                    names = [name for name in file.keys() if name.startswith(SAVED)]  # noqa: SIM118
+                    restore_indexes(self._index, {n: file.get_tensor(n) for n in names})
 
     def _load_file(self, file: safe_open) -> None:
         """Load the entries of a snapshot's file that are of this part and newer than those held."""
         self._added = max(self._added, int(file.get_tensor("added")))
         all_numbers = file.get_tensor("number")
-        columns = {name: file.get_slice(name) for name in file.keys() if name != "added"}  # noqa: SIM118
+        names = [name for name in file.keys() if not name.startswith((SAVED, "added"))]  # noqa: SIM118
+        columns = {name: file.get_slice(name) for name in names}
         for first in range(0, len(all_numbers), LOADED_AT_ONCE):
             some = {
                 name: column[first : first + LOADED_AT_ONCE].to(self._number.device)
@@ -347,50 +353,3 @@ def _first_allowed(
 def part_of(numbers: torch.Tensor, capacity: int, parts: int) -> torch.Tensor:
     """Which of ``parts`` parts of a ring the entries ``numbers`` belong to."""
     return numbers % capacity % parts
-
-
-def save_empty(spec: SupportSpec, part: int, parts: int, folder: Path, added: int) -> None:
-    """Write the file of an empty part; ``added`` entries were ever added to the whole ring."""
-    state = {"added": torch.tensor(added)}
-    state |= {name: torch.empty(0, dtype=dtype) for name, dtype in COLUMNS.items()}
-    for name, dim in spec.dims.items():
-        state[f"keys.{name}"] = torch.empty(0, dim, dtype=STORAGE[spec.storage])
-        state[f"present.{name}"] = torch.empty(0, dtype=torch.bool)
-    # Copies, since safetensors refuses tensors that share memory.
-    save_file({name: each.clone() for name, each in state.items()}, _file_of(folder, part, parts))
-
-
-def _file_of(folder: Path, part: int, parts: int) -> Path:
-    return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
-
-
-def snapshot_files(folder: Path) -> list[Path]:
-    """The files of a snapshot; FileNotFoundError where there are none, or one is missing."""
-    files = sorted(folder.glob("part-*-of-*.safetensors"))
-    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
-        raise FileNotFoundError(
-            f"{folder} holds {len(files)} parts of a support set, which is not all of one; restore "
-            "the checkpoint from a copy"
-        )
-    return files
-
-
-def _check_columns(path: Path, dims: Mapping[str, int]) -> None:
-    with safe_open(path, framework="pt") as file:
-        lacking = [name for name in COLUMNS if name not in file.keys()]  # noqa: SIM118
-        theirs = {
-            name.removeprefix("keys."): file.get_slice(name).get_shape()[1]
-            for name in file.keys()  # noqa: SIM118
-            if name.startswith("keys.")
-        }
-    if lacking:
-        raise ValueError(
-            f"{path} has no column {lacking[0]}: an earlier version of primus-scale wrote it; "
-            "resume with that version, or start in a new output"
-        )
-    if theirs != dict(dims):
-        raise ValueError(
-            f"{path} holds embeddings of widths {theirs} where this run expects {dict(dims)}; "
-            "resume with the same objective.neighbours, encoder.ss_dim and teachers, or start in a "
-            "new output"
-        )

@@ -28,13 +28,14 @@ from primus_scale.distributed.collectives import barrier, on_first_rank, rank, w
 from primus_scale.sample import Origin
 from primus_scale.support.actor import pack_entries, pack_exclusion, to_array, to_tensor
 from primus_scale.support.base import Exclusion, Neighbours, SupportEntries, SupportSpec
-from primus_scale.support.part import Candidates, part_of, save_empty
+from primus_scale.support.part import Candidates, part_of
 from primus_scale.support.service_actors import (
     ActorGroup,
     connect_to_ray,
     find_actors,
     start_actors,
 )
+from primus_scale.support.snapshot import save_empty
 
 MOST_IN_FLIGHT = 4  # batches sent to an actor and not yet added; then the sender waits
 

@@ -16,8 +16,9 @@ from primus_scale.support import (
 from primus_scale.support.actor import SupportActor, pack_entries, pack_exclusion, to_array
 from primus_scale.support.base import ROW_FIELDS
 from primus_scale.support.keys import Keys
-from primus_scale.support.part import RingPart, save_empty
+from primus_scale.support.part import RingPart
 from primus_scale.support.search import search_with_torch
+from primus_scale.support.snapshot import save_empty
 from tests.exclusions import only_uids
 
 DIMS = {"imu": 3, "video": 2}

@@ -6,6 +6,7 @@ difference; how much the default settings find is in tests/numerics/test_recall.
 
 from __future__ import annotations
 
+import threading
 import time
 
 import faiss
@@ -167,22 +168,24 @@ def test_a_query_of_nan_finds_nothing_and_harms_no_other(make):
 @pytest.mark.parametrize("make", KINDS)
 def test_no_row_is_lost_that_is_written_while_the_index_learns(make, monkeypatch):
     monkeypatch.setattr(ivf, "FLAT_BELOW", 6_000)
-    monkeypatch.setattr(ivf, "ITERATIONS", 60)  # so that learning takes its time
+    learned = threading.Event()  # so that learning takes its time
+    monkeypatch.setattr(ivf, "still_needed", lambda: learned.wait(60))
     monkeypatch.setattr(segments, "LEAST_PLACES", 3_000)
     rows = Rows(make, wait=False, places=12_000)
     rows.go_on(10_000)
     assert not rows.index.learning
     rows.check()
     while_learning = 0
-    for _ in range(40):
+    for _ in range(20):
         rows.write(torch.randperm(10_000, generator=rows.draws)[:64])
         rows.check()
         while_learning += rows.index.learning
+    learned.set()
     while rows.index.learning:
         rows.go_on(64)
         rows.check()
         while_learning += rows.index.learning
-    assert while_learning > 0
+    assert while_learning >= 20
     rows.check()
     for _ in range(5):
         rows.go_on(500)
@@ -318,6 +321,43 @@ def test_a_ring_with_an_index_comes_back_from_a_snapshot(tmp_path, monkeypatch, 
             found = each.search(queries, 1, nobody, modality)
             assert found.valid.all() and torch.equal(found.uid, expected.uid)
             assert torch.equal(found.embeddings["video"], expected.embeddings["video"])
+
+
+def test_a_ring_that_learns_on_time_resumes_to_the_last_bit(tmp_path, monkeypatch):
+    """Saved while it learns, while lists are filled, and in use: then all go on alike."""
+    monkeypatch.setattr(ivf, "PROBES", 1)
+    spec = SupportSpec(
+        1500, {"imu": 12}, minimum_fill=3, imu_answers="all", index="ivf", learning="on_time"
+    )
+    ring, draws, phases = RingSupportSet(spec), torch.Generator().manual_seed(0), set()
+    copies: list[RingSupportSet] = []
+    nobody = only_uids(torch.full((20,), -5))
+
+    def step(number: int, rows: int) -> None:
+        uid = torch.arange(number * 100, number * 100 + rows)
+        vectors = {"imu": torch.randn(rows, 12, generator=draws)}
+        there = {"imu": torch.ones(rows, dtype=torch.bool)}
+        queries = torch.randn(20, 12, generator=draws)
+        first = None
+        for each in (ring, *copies):
+            found = each.search(queries, 3, nobody, "imu")
+            first = found if first is None else first
+            assert torch.equal(found.uid, first.uid) and torch.equal(found.score, first.score)
+            each.enqueue(SupportEntries(uid, uid, uid, vectors, there))
+
+    step(0, 600)
+    for number in range(1, 70):
+        step(number, 24)
+        index = ring._part._index["imu"]
+        phase = (index._training is not None, index._filling is not None, index._lists is not None)
+        if phase not in phases:
+            phases.add(phase)
+            (tmp_path / str(number)).mkdir()
+            ring.save(tmp_path / str(number))
+            copies.append(RingSupportSet(spec))
+            copies[-1].load(tmp_path / str(number))
+    # The first lists: learned, filled, in use; the next ones beside them.
+    assert {(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)} <= phases
 
 
 def test_refuses_what_the_machine_does_not_have():
