@@ -105,6 +105,7 @@ def primus_loss(
     weights = weighted_terms(config)
     positives = _positives(weights, view1, batch, gathered, config)
     pair_terms: dict[Term, _PairTerm] = {}
+    queries: dict[str, torch.Tensor] = {}
     for term in weights:
         if is_regression(term, config):
             continue
@@ -112,8 +113,10 @@ def primus_loss(
         if term.kind == "near":
             pair_terms[term] = _near(view1, scale, batch, gathered, config)
         else:
-            queries = view0.ss if term.modality == IMU else view0.mm[term.modality]
-            pair_terms[term] = _contrast(queries, positives[term], scale, config)
+            modality = term.modality
+            if modality not in queries:
+                queries[modality] = unit_rows(view0.ss if modality == IMU else view0.mm[modality])
+            pair_terms[term] = _contrast(queries[modality], positives[term], scale, config)
     sums = iter(sum_pairs([each for term in pair_terms.values() for each in term.sums]))
 
     total = view0.ss.new_zeros((), dtype=torch.float32)
@@ -162,8 +165,7 @@ def _positives(
 def _contrast(
     queries: torch.Tensor, positives: Sequence[Positives], scale: _Scale, config: ObjectiveConfig
 ) -> _PairTerm:
-    """A term's loss L_t; see the formula of the module."""
-    unit = unit_rows(queries)
+    """A term's loss L_t; see the formula of the module. queries ``(B, D)`` are of unit length."""
     sums = []
     for each in positives:
         negatives = Negatives(each.valid, each.ids, each.same_moment)
@@ -172,7 +174,7 @@ def _contrast(
             if config.loss == "sigmoid"
             else InfoNce(negatives, config.reduction)
         )
-        sums.append(PairSum(loss, unit, each.keys, *scale))
+        sums.append(PairSum(loss, queries, each.keys, *scale))
     rows = torch.stack([each.valid.sum() for each in positives]).sum()
     return _PairTerm(sums, lambda total: share_of(total, rows))
 
