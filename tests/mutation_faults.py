@@ -424,9 +424,9 @@ FAULTS = (
     ),
     Fault(
         "regression: each rank's mean is over its own rows",
-        "primus_scale/objective/regression.py",
-        "rows = gather(valid).sum()",
-        "rows = valid.sum() * world_size()",
+        "primus_scale/objective/loss.py",
+        "everyone = gathered.present[term.modality].sum()",
+        "everyone = 2 * valid.sum()",
         f"{RANKS}gradients.py",
     ),
     Fault(
