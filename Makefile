@@ -47,8 +47,9 @@ $(DATA)/packed/%/index.json: $(DATA)/few_shot/test/index.json | $(SETUP)
 		--video efficientnet-lite0 --text minilm --signal handcrafted --overwrite
 	$(BIN)/primus-scale shards verify $(DATA)/packed/$*
 
+# Not --quiet: that would drop the warnings that fail the build.
 docs: $(SETUP) ## the documentation as a site, in build/site; a broken link or name fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Files are dealt to the workers in their order, so each worker makes the fixtures of a file once.
 test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says
