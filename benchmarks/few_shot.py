@@ -35,10 +35,10 @@ from primus_scale.command_parser import Parser, add_overrides
 from primus_scale.config_file import load_config
 from primus_scale.evaluate.command import RESULTS_FILE
 from primus_scale.storage.files import check_writable
-from primus_scale.study.plan import own_settings, plan_trials, variant_file, write_variants
+from primus_scale.study.plan import plan_trials, variant_file, write_variants
 from primus_scale.study.study_file import Study, add_part, choose_part, read_study
 from primus_scale.study.tables import pool_variants, write_tables
-from primus_scale.study.trial import FINISHED_FILE, TrialPlace, has_index, place_trial
+from primus_scale.study.trial import FINISHED_FILE, TrialPlace, place_trial, settings_of_place
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,16 +90,15 @@ def _run_benchmark(args: argparse.Namespace) -> int:
 
 def _pretrain_and_evaluate(place: TrialPlace, overrides: Sequence[str], processes: int) -> None:
     """Pretrain and evaluate, each in a process of its own, unless that is done."""
-    trial, out, data, _ = place
+    trial, out = place.trial, place.out
     run = trial.folder(out)
     if (run / "few_shot" / RESULTS_FILE).exists():
         return
-    own = own_settings(trial, out, data, validates=has_index(f"{data}/packed/validation"))
     log, config = trial.log(out), str(variant_file(out, trial.variant))
-    run_command(log, "pretrain", "--config", config, *own, *overrides)
+    run_command(log, "pretrain", "--config", config, *settings_of_place(place), *overrides)
     # Another seed draws other initial weights for the scratch arm, and the same labels.
     shared = ("--finished", str(out / f"split{trial.split}" / FINISHED_FILE))
-    task = ("--data", f"{data}/few_shot", "--jobs", str(processes))
+    task = ("--data", f"{place.data}/few_shot", "--jobs", str(processes))
     run_command(log, "evaluate", "--run", str(run), *task, *shared)
 
 

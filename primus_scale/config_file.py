@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -184,10 +184,30 @@ def _cut(text: str, most: int) -> str:
 
 
 def _known_keys(model: type[BaseModel], around: Sequence[str | int]) -> list[str]:
-    """The known keys for a location: those of an augmentation inside of one, otherwise all."""
+    """The known keys for a location: those of an augmentation inside of one, otherwise all.
+
+    Below a mapping, such as the variants of a study, also those of the model there.
+    """
     if around and around[-1] in AUGMENT_OPS:
         return _all_keys(AUGMENT_OPS[str(around[-1])], f"{_dotted(around)}.")
+    if (inner := _model_below_mapping(model, around)) is not None:
+        return [*_all_keys(inner, f"{_dotted(around)}."), *_all_keys(model)]
     return [*_all_keys(model), BASE] if model is Config else _all_keys(model)
+
+
+def _model_below_mapping(
+    model: type[BaseModel], around: Sequence[str | int]
+) -> type[BaseModel] | None:
+    """The model whose fields stand at a location, where a mapping of names is on the way to it."""
+    at: Any = model
+    below = False
+    for part in around:
+        if get_origin(at) is dict:
+            at, below = get_args(at)[1], True
+        else:
+            field = getattr(at, "model_fields", {}).get(part)
+            at = field.annotation if field else None
+    return at if below and isinstance(at, type) and issubclass(at, BaseModel) else None
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

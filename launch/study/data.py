@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from primus_scale.config import Config
-from primus_scale.study.plan import data_of
+from primus_scale.study.plan import TRAINING, data_of, training_of
 from primus_scale.study.study_file import Study
 from primus_scale.study.trial import has_index
+from shards.split.split import leave_out
 
 TEACHERS = ("--video", "efficientnet-lite0", "--text", "minilm", "--signal", "handcrafted")
 COMMAND = (sys.executable, "-m", "primus_scale.cli")
@@ -24,13 +25,20 @@ def prepare_data(
     configs: of the variants, whose tasks may lie elsewhere.
 
     FileNotFoundError naming a folder that the study names and that is none of shards;
-    ChildProcessError naming the log of a command that failed.
+    ChildProcessError naming the log of a command that failed; ValueError naming the variant whose
+    ``pretrain_without`` names what no window is of, or leaves none.
     """
     if study.data is None:
         build_data(out, split, order)
-        return
+    else:
+        _check_data(study, out, split, configs)
+    _leave_out(study, out, split)
+
+
+def _check_data(study: Study, out: Path, split: int, configs: Mapping[str, Config]) -> None:
+    """FileNotFoundError where the data that the study names are not there."""
     data = data_of(study, out, split)
-    needed = {"packed/train": None}
+    needed = {TRAINING: None}
     for config in configs.values() if study.evaluate else ():
         task = config.few_shot.task
         if not task.data:
@@ -42,6 +50,20 @@ def prepare_data(
                 f"{data}/{name} holds no index.json; write it (primus-scale shards build and "
                 "embed), or correct data in the study's file"
             )
+
+
+def _leave_out(study: Study, out: Path, split: int) -> None:
+    """Write what variants with ``pretrain_without`` are pretrained on, where it is not there."""
+    whole = f"{data_of(study, out, split)}/{TRAINING}"
+    for name, variant in study.variants.items():
+        without = variant.pretrain_without.named
+        own = training_of(study, out, name, split)
+        if without and not has_index(own):
+            try:
+                leave_out([whole], str(Path(own).parent), without)
+            except ValueError as error:
+                field = f"variants.{name}.pretrain_without"
+                raise ValueError(f"study {study.name}: {field}: {error}") from None
 
 
 def packing_order(configs: Mapping[str, Config]) -> str:

@@ -76,15 +76,27 @@ def name_sides(units: Iterable[Unit], *, by: str, test: Collection[str]) -> dict
     """
     different = sorted(set(units))
     _check_several(different, by)
-    known = {name for unit in different for name in (unit.name, str(unit))}
-    for name in test:
-        if name not in known:
-            near = nearest(name, sorted(known), by)
-            raise ValueError(f"no window is of {by} {quoted(name)}{near}")
-    sides = {u: TEST if {u.name, str(u)} & set(test) else LABEL for u in different}
+    tested = _units_with_names(different, by, test)
+    sides = {unit: TEST if unit in tested else LABEL for unit in different}
     if LABEL not in sides.values():
         raise ValueError(f"every {by} is for the test; leave one for the labels")
     return sides
+
+
+def are_kept(metas: Sequence[WindowMeta], without: Mapping[str, Collection[str]]) -> list[bool]:
+    """Whether each window is of none of the names in ``without``, such as ``{"placement": [...]}``.
+
+    Its keys are of ``words.UNITS``, its names ``name`` or ``dataset/name``. ValueError naming the
+    nearest where no window is of a name, or where no window is kept.
+    """
+    kept = [True] * len(metas)
+    for by, names in without.items():
+        units = units_of(metas, by)
+        gone = _units_with_names(sorted(set(units)), by, names)
+        kept = [keep and unit not in gone for keep, unit in zip(kept, units, strict=True)]
+    if not any(kept):
+        raise ValueError(f"no window is left; leave out fewer of {', '.join(without)}")
+    return kept
 
 
 def read_sides(
@@ -178,6 +190,16 @@ def _named_units(
         within = f" of data set {quoted(dataset)}" if dataset else ""
         raise table.fault(line, f"no window is of {by} {quoted(name)}{within}{near}")
     return named
+
+
+def _units_with_names(units: Sequence[Unit], by: str, names: Collection[str]) -> set[Unit]:
+    """Those of ``units`` that ``names`` names; ValueError where a name is of none."""
+    known = {name for unit in units for name in (unit.name, str(unit))}
+    for name in names:
+        if name not in known:
+            near = nearest(name, sorted(known), by)
+            raise ValueError(f"no window is of {by} {quoted(name)}{near}")
+    return {unit for unit in units if {unit.name, str(unit)} & set(names)}
 
 
 def _check_several(units: Sequence[Unit], by: str) -> None:

@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from primus_scale.config import Config
 from primus_scale.config_file import dump_config, load_config
@@ -25,6 +25,7 @@ from primus_scale.storage.urls import parse_place
 from primus_scale.study.study_file import Study, write_variant
 
 PLAN_FILE = "plan.csv"
+TRAINING = "packed/train"  # in the folder of a split's data
 COLUMNS = ("trial", "variant", "split", "seed", "config", "settings")
 _DIGITS = 12  # of a digest
 
@@ -88,16 +89,23 @@ def data_of(study: Study, out: Path, split: int) -> str:
     return parse_place(study.data.replace("{split}", str(split)))
 
 
-def own_settings(trial: Trial, out: Path, data: str, *, validates: bool) -> list[str]:
+def training_of(study: Study, out: Path, variant: str, split: int) -> str:
+    """The shard folder that a variant is pretrained on: all of a split's, or what it leaves."""
+    if study.variants[variant].pretrain_without.named:
+        return str(out / f"split{split}" / variant / TRAINING)
+    return f"{data_of(study, out, split)}/{TRAINING}"
+
+
+def own_settings(trial: Trial, out: Path, train: str, validation: str | None) -> list[str]:
     """The ``key=value`` settings that make a trial's run of its variant.
 
-    validates: whether there are windows for validation.
+    train, validation: its shard folders; None where there are no windows for validation.
     """
     return [
         f"output={trial.folder(out)}",
         f"seed={trial.seed}",
-        f"data.train={json.dumps([f'{data}/packed/train'])}",
-        f"data.validation={json.dumps([f'{data}/packed/validation'] if validates else [])}",
+        f"data.train={json.dumps([train])}",
+        f"data.validation={json.dumps([validation] if validation else [])}",
     ]
 
 
@@ -105,13 +113,18 @@ def write_plan(
     study: Study, trials: Sequence[Trial], configs: Mapping[str, Config], out: Path
 ) -> None:
     """Write ``plan.csv``. ValueError where a trial is planned there with other settings."""
-    digests = {name: _digest(config) for name, config in configs.items()}
+    digests = {
+        name: _digest(config, _data_settings(study, name)) for name, config in configs.items()
+    }
     rows = [
         {
             **trial._asdict(),
             "trial": trial.id,
             "config": digests[trial.variant],
-            "settings": json.dumps(study.settings_of(trial.variant), sort_keys=True),
+            "settings": json.dumps(
+                study.settings_of(trial.variant) | _data_settings(study, trial.variant),
+                sort_keys=True,
+            ),
         }
         for trial in trials
     ]
@@ -157,7 +170,17 @@ def planned_trials(path: Path) -> list[Trial]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _digest(config: Config) -> str:
-    """Of a variant's configuration, without what only tells where and how it computes."""
+def _data_settings(study: Study, variant: str) -> dict[str, Any]:
+    """What a variant leaves out of the data, by the name of its field; empty where nothing."""
+    named = study.variants[variant].pretrain_without.named
+    return {"pretrain_without": named} if named else {}
+
+
+def _digest(config: Config, data: Mapping[str, Any]) -> str:
+    """Of a variant's configuration, without what only tells where and how it computes.
+
+    data: what it leaves out of the data.
+    """
     plain = config.model_copy(update={"output": "", "launch": type(config.launch)()})
-    return hashlib.sha256(dump_config(plain).encode()).hexdigest()[:_DIGITS]
+    text = dump_config(plain) + (json.dumps(data, sort_keys=True) if data else "")
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

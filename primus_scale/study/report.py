@@ -37,7 +37,7 @@ def report_study(study: Study, out: Path, trials: Sequence[Trial]) -> int:
     write_costs(out, records)
     reference = study.compared_with
     print(write_tables(out, pooled, reference, failed), flush=True)
-    settings = settings_of_runs(out, done)
+    settings = settings_of_runs(study, out, done)
     shown = Shown(study.name, len(done), pooled, records, settings, failed, reference)
     print(f"page     {write_page(out, shown)}")
     for trial, error in failed.items():

@@ -30,14 +30,28 @@ from primus_scale.storage.yaml_text import read_yaml
 
 Tree = dict[str, Any]
 STUDY_FILE = "study.yaml"  # in the folder of a study
-_TAKEN = re.compile(r"results|tune|split-?\d+")  # names of other folders of a study
+_TAKEN = re.compile(r"results|tune|data|split-?\d+")  # names of other folders of a study
+
+
+class LeftOut(ConfigModel):
+    """Names of what a variant is not pretrained on: a window that is of one of them is left out."""
+
+    placement: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    person: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """The fields that name something; empty where nothing is left out."""
+        return {by: names for by, names in dict(self).items() if names}
 
 
 class Variant(ConfigModel):
-    """What differs: settings that replace the configuration's, and seeds the study's."""
+    """What differs: settings that replace the configuration's, seeds the study's, and the data."""
 
     settings: Tree = Field({})
     seeds: tuple[int, ...] | None = None
+    pretrain_without: LeftOut = LeftOut()
 
 
 class Study(ConfigModel):

@@ -20,7 +20,7 @@ from primus_scale.encoders.card import read_card
 from primus_scale.evaluate import evaluate_run, pretraining_seconds_of
 from primus_scale.monitor.provenance import describe_environment, describe_hardware
 from primus_scale.storage.folder import Folder
-from primus_scale.study.plan import Trial, data_of, own_settings, variant_file
+from primus_scale.study.plan import Trial, data_of, own_settings, training_of, variant_file
 from primus_scale.study.records import NO_TASK, revision_of, write_record
 from primus_scale.study.study_file import Study
 from primus_scale.train.trainer import ENCODER_FOLDER, SUMMARY_FILE
@@ -32,26 +32,35 @@ _KIB_A_MB = 1024 if sys.platform != "darwin" else 1024**2  # of ru_maxrss
 class TrialPlace(NamedTuple):
     """Where a trial is done: the folder of its study, and the folder of its data.
 
-    few_shot: the folder with label/ and test/; None where the study evaluates nothing.
+    train: the shard folder that it is pretrained on. few_shot: the folder with label/ and test/;
+    None where the study evaluates nothing.
     """
 
     trial: Trial
     out: Path
     data: str
+    train: str
     few_shot: str | None
 
 
 def place_trial(study: Study, trial: Trial, out: Path) -> TrialPlace:
     """Where a trial of ``study`` is done."""
     data = data_of(study, out, trial.split)
-    return TrialPlace(trial, out, data, f"{data}/few_shot" if study.evaluate else None)
+    train = training_of(study, out, trial.variant, trial.split)
+    return TrialPlace(trial, out, data, train, f"{data}/few_shot" if study.evaluate else None)
+
+
+def settings_of_place(place: TrialPlace) -> list[str]:
+    """The ``key=value`` settings that make the trial's run of its variant."""
+    validation = f"{place.data}/packed/validation"
+    held_out = validation if has_index(validation) else None
+    return own_settings(place.trial, place.out, place.train, held_out)
 
 
 def trial_config(place: TrialPlace, overrides: tuple[str, ...] = ()) -> Config:
     """The configuration of a trial's run; ValueError as ``load_config``."""
-    trial, out, data, _ = place
-    own = own_settings(trial, out, data, validates=has_index(f"{data}/packed/validation"))
-    return load_config(variant_file(out, trial.variant), [*own, *overrides])
+    file = variant_file(place.out, place.trial.variant)
+    return load_config(file, [*settings_of_place(place), *overrides])
 
 
 def has_index(url: str) -> bool:

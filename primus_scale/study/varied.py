@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from primus_scale.config_file import load_config
 from primus_scale.monitor.provenance import CONFIG_FILE
 from primus_scale.study.plan import Trial
+from primus_scale.study.study_file import Study, Variant
 
 Settings = Mapping[str, Any]  # by keys such as optimizer.lr
 
@@ -49,18 +50,27 @@ class Point(NamedTuple):
     variant: str
 
 
-def settings_of_runs(out: Path, trials: Sequence[Trial]) -> dict[str, Settings]:
-    """The settings of each variant that has a run, as its first one has written them."""
+def settings_of_runs(study: Study, out: Path, trials: Sequence[Trial]) -> dict[str, Settings]:
+    """The settings of each variant that has a run, as its first one has written them.
+
+    With what the study leaves out of its data: the names in a text, None where it leaves out none.
+    """
     found: dict[str, Settings] = {}
     for trial in trials:
         path = trial.folder(out) / CONFIG_FILE
         if trial.variant not in found and path.is_file():
             tree = load_config(path).model_dump(mode="json")
-            found[trial.variant] = {
+            learnt_from = {
                 key: value
                 for key, value in _flat(tree).items()
                 if key not in _NOT_LEARNT_FROM and not key.startswith(_SECTIONS_NOT_LEARNT_FROM)
             }
+            variant = study.variants.get(trial.variant, Variant())
+            left_out = {
+                f"pretrain_without.{by}": ", ".join(names)
+                for by, names in variant.pretrain_without.named.items()
+            }
+            found[trial.variant] = learnt_from | left_out
     return found
 
 

@@ -1,6 +1,7 @@
 """``shards split``: window or packed shards divided into ``label/`` and ``test/``.
 
     split(["s3://bucket/shards/rides"], "s3://bucket/tasks/rides", test=0.3, seed=0)
+    leave_out(["packed/rides"], "packed/no_waist", {"placement": ["waist"]})  # its folder train/
 
 Records of window shards are copied, member by member. A block of packed shards is divided by rows,
 and its windows keep their order. So nothing is encoded, compressed or embedded again.
@@ -8,10 +9,10 @@ and its windows keep their order. So nothing is encoded, compressed or embedded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import NO_LABEL, WindowMeta
 from primus_scale.splits.counts import SplitCounts
-from primus_scale.splits.sides import draw_sides, read_sides, sides_csv, units_of
-from primus_scale.splits.words import LABEL, TEST
+from primus_scale.splits.sides import are_kept, draw_sides, read_sides, sides_csv, units_of
+from primus_scale.splits.words import LABEL, TEST, UNUSED
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.urls import parse_place
 from shards.tasks.progress import TaskProgress, tell
@@ -31,7 +32,16 @@ from shards.write.together import finished_together
 from shards.write.writer import PackedShardWriter, WindowShardWriter
 
 WRITTEN = (LABEL, TEST)
+TRAIN = "train"  # the folder of what is left for pretraining
 SIDES_FILE = "split.csv"
+
+
+class _Division(NamedTuple):
+    """Where windows go. side_of: a folder of ``written`` for each window, or another word."""
+
+    side_of: np.ndarray
+    written: Sequence[str]
+    classes: Sequence[str]
 
 
 def split(
@@ -59,7 +69,7 @@ def split(
     """
     out_url = parse_place(out_url)
     source = ShardSet.open(urls)
-    _check_apart(source, out_url)
+    _check_apart(source, out_url, WRITTEN)
     metas = _read_metas(source, report)
     if names is not None:
         by, sides = read_sides(names, metas, by)
@@ -74,17 +84,51 @@ def split(
     counts.check_classes(other_choice)
     for warning in counts.warnings():
         report(f"note: {warning}")
-    provenance = _provenance(source, by, 0 if names else seed)
+    # Evaluations tell splits apart by the number of each.
+    provenance = {"split": 0 if names else seed, "split_by": by, **_provenance(source)}
+    division = _Division(np.array(counts.side_of), WRITTEN, counts.classes)
     with held(out_url, instead="another folder to write to"):
-        _write(source, out_url, counts, overwrite, provenance, report)
+        _write(source, out_url, division, overwrite, provenance, report)
         _write_sides(out_url, sides_csv(by, sides, counts.windows_of))
     report(f"{out_url}: {', '.join(f'{side}/' for side in WRITTEN)} and {SIDES_FILE} written")
     return counts
 
 
-def _check_apart(source: ShardSet, out_url: str) -> None:
+def leave_out(
+    urls: Sequence[str],
+    out_url: str,
+    without: Mapping[str, Collection[str]],
+    *,
+    report: Callable[[str], None] = tell,
+) -> int:
+    """Write the windows of ``urls`` that are of none of the names in ``without`` to OUT/train.
+
+    without: names by unit, as of ``are_kept``. Returns how many windows are written. Shards that
+    lie there are replaced. Errors as ``are_kept`` and ``split``.
+    """
+    out_url = parse_place(out_url)
+    source = ShardSet.open(urls)
+    _check_apart(source, out_url, [TRAIN])
+    metas = _read_metas(source, report)
+    kept = np.array(are_kept(metas, without))
+    notes = _provenance(source)
+    left = {meta.dataset for meta, keep in zip(metas, kept, strict=True) if keep}
+    datasets = {name: note for name, note in notes["datasets"].items() if name in left}
+    provenance = {
+        **notes,
+        "datasets": datasets,
+        "without": {by: [*of] for by, of in without.items()},
+    }
+    division = _Division(np.where(kept, TRAIN, UNUSED), [TRAIN], source.labels)
+    with held(out_url, instead="another folder to write to"):
+        _write(source, out_url, division, True, provenance, report)
+    report(f"{out_url}/{TRAIN}: {kept.sum():,} of {len(kept):,} windows")
+    return int(kept.sum())
+
+
+def _check_apart(source: ShardSet, out_url: str, written: Sequence[str]) -> None:
     for folder in source.folders:
-        if folder.url in (out_url, *(f"{out_url}/{side}" for side in WRITTEN)):
+        if folder.url in (out_url, *(f"{out_url}/{side}" for side in written)):
             raise ValueError(f"{folder.url} would be overwritten; write to a folder of its own")
 
 
@@ -104,13 +148,13 @@ def _read_metas(source: ShardSet, report: Callable[[str], None]) -> list[WindowM
 def _write(
     source: ShardSet,
     out_url: str,
-    counts: SplitCounts,
+    division: _Division,
     overwrite: bool,
     provenance: Mapping[str, Any],
     report: Callable[[str], None],
 ) -> None:
-    """Both folders, in the order of the source: they end with an index, or neither does."""
-    side_of = np.array(counts.side_of)
+    """All folders, in the order of the source: they end with an index, or none does."""
+    side_of, written, classes = division
     options: dict[str, Any] = {
         "rate_hz": source.index.rate_hz,
         "channels": source.index.channels,
@@ -118,21 +162,21 @@ def _write(
         "overwrite": overwrite,
         "provenance": provenance,
     }
-    progress = TaskProgress("write", int(np.isin(side_of, WRITTEN).sum()), "windows", report)
+    progress = TaskProgress("write", int(np.isin(side_of, written).sum()), "windows", report)
     if source.index.kind == "window":
         opening = partial(WindowShardWriter, **options)
-        with finished_together(out_url, dict.fromkeys(WRITTEN, opening)) as writers:
+        with finished_together(out_url, dict.fromkeys(written, opening)) as writers:
             _copy_windows(source, side_of, writers, progress)
         return
     opening_packed = partial(
         PackedShardWriter,
         teachers=source.teachers,
-        labels=counts.classes,
+        labels=classes,
         sessions=source.by_sessions,
         **options,
     )
-    with finished_together(out_url, dict.fromkeys(WRITTEN, opening_packed)) as packed_writers:
-        _copy_rows(source, side_of, counts.classes, packed_writers, progress)
+    with finished_together(out_url, dict.fromkeys(written, opening_packed)) as packed_writers:
+        _copy_rows(source, side_of, classes, packed_writers, progress)
 
 
 def _copy_windows(
@@ -142,7 +186,7 @@ def _copy_windows(
     progress: TaskProgress,
 ) -> None:
     """Copy the records of window shards, one window each, to the writers of their sides."""
-    records = np.flatnonzero(np.isin(side_of, WRITTEN)).tolist()
+    records = np.flatnonzero(np.isin(side_of, list(writers))).tolist()
     read = read_ahead(source.read_record, zip(records))
     for record, members in zip(records, read, strict=True):
         writers[side_of[record]].copy({name: bytes(view) for name, view in members.items()})
@@ -182,8 +226,8 @@ def _with_teachers(block: Block, teachers: Mapping[str, TeacherSpace]) -> Block:
     )
 
 
-def _provenance(source: ShardSet, by: str, seed: int) -> dict[str, Any]:
-    """split: the number of the split, by which evaluations tell several apart."""
+def _provenance(source: ShardSet) -> dict[str, Any]:
+    """What the folders were made from."""
     datasets: dict[str, Any] = {}
     for index in source.indexes:
         notes = index.provenance.get("datasets")
@@ -192,7 +236,7 @@ def _provenance(source: ShardSet, by: str, seed: int) -> dict[str, Any]:
         {"url": folder.url, "provenance": index.provenance}
         for folder, index in zip(source.folders, source.indexes, strict=True)
     ]
-    return {"split": seed, "split_by": by, "datasets": datasets, "sources": sources}
+    return {"datasets": datasets, "sources": sources}
 
 
 def _write_sides(out_url: str, text: str) -> None:

@@ -148,7 +148,7 @@ def test_a_map_holds_for_two_folders_too(tmp_path: Path, card: EncoderCard) -> N
 
 
 def test_a_study_fills_in_where_its_task_is(tmp_path: Path) -> None:
-    place = TrialPlace(Trial("a", 2, 0), tmp_path, "d/2", "d/2/few_shot")
+    place = TrialPlace(Trial("a", 2, 0), tmp_path, "d/2", "d/2/packed/train", "d/2/few_shot")
     config = parse_config(Config, {"name": "a", "output": "o", "data": {"train": ["x"]}}, "test")
     data, plain = task_of(place, config)
     assert (data, plain.few_shot.task.seed) == ("d/2/few_shot", 2)

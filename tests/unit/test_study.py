@@ -109,6 +109,10 @@ def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
     ("text", "said"),
     [
         ("config: a.yaml\nvariants: {a: {setings: {}}}\n", r"variants\.a\.setings"),
+        (
+            "config: a.yaml\nvariants: {a: {pretrain_without: {placment: [waist]}}}\n",
+            r"the nearest known key is 'variants\.a\.pretrain_without\.placement'",
+        ),
         ("config: a.yaml\nvariants: {results: {}}\n", "'results' is the name of another folder"),
         ("config: a.yaml\nvariants: {split1: {}}\n", "'split1' is the name of another folder"),
         ("config: a.yaml\nreference: b\nvariants: {a: {}}\n", "reference: 'b' is no variant of it"),
@@ -128,7 +132,11 @@ def test_a_mistake_in_a_study_names_the_file(tmp_path: Path, text: str, said: st
 def test_every_variant_of_a_shipped_study_is_valid(path: Path, tmp_path: Path) -> None:
     study = read_study(path)
     configs = write_variants(study, tmp_path)
-    dumped = {name: config.model_dump_json(exclude={"name"}) for name, config in configs.items()}
+    dumped = {
+        name: config.model_dump_json(exclude={"name"})
+        + study.variants[name].pretrain_without.model_dump_json()
+        for name, config in configs.items()
+    }
     assert len(set(dumped.values())) >= len(configs) - (path.stem == "terms"), "two are equal"
 
 
