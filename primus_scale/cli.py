@@ -1,4 +1,4 @@
-"""The ``primus-scale`` command: four steps of a run, each a subcommand.
+"""The ``primus-scale`` command and its subcommands.
 
     primus-scale shards build|embed|verify     raw data to packed shards   (package ``shards``)
     primus-scale pretrain                      packed shards to an encoder
@@ -7,6 +7,9 @@
     primus-scale audit-split                   what labels and test have in common
     primus-scale export | import-weights       checkpoints to exported encoders
     primus-scale push                          an exported encoder to the Hugging Face Hub
+    primus-scale encode                        features of shards or recordings (package ``shards``)
+    primus-scale study run|status              many runs and their tables       (package ``launch``)
+    primus-scale completion                    what a shell needs to complete all of this
 
 This package may not import ``shards``, which adds its commands by the entry-point group
 ``primus_scale.commands``. A command is a function ``run(args) -> exit code``. The modules of

@@ -6,7 +6,8 @@ import argparse
 
 import shtab
 
-PATHS = ("FILE", "FILE.csv", "DIR", "URL", "CKPT", "OUT", "SRC")  # as the help calls them
+# As the help calls them.
+PATHS = ("FILE", "FILE.csv", "DIR", "URL", "CKPT", "OUT", "SRC", "ENCODER")
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ class _Forked(AbstractContextManager["_Forked"]):
         tag, process = self._running[receiver]
         try:
             kind, item = receiver.recv()
-        except EOFError:
+        except (EOFError, OSError):  # it ended between items, or within one
             kind, item = "died", None
         if kind == "item":
             return tag, item
@@ -150,6 +151,7 @@ def _serve(work: Work, sender: Connection, parent: int) -> None:
             sender.send(("item", item))
         end: tuple[str, Any] = ("end", None)
     except Exception as error:
+        error.add_note(traceback.format_exc())  # a traceback is not pickled
         end = "error", error
     sender.send(end)
 

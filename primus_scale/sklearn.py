@@ -32,8 +32,8 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
     ``PretrainedEncoder.encode``; rate_hz None is the encoder's. calibrated: as of ``load_encoder``.
     The estimator is pickled by its path: the encoder must lie there where it is unpickled.
 
-    ``fit`` and ``transform`` raise ValueError where windows do not fit the encoder or cannot be in
-    these units, and ``transform`` also where a window has a gap or a dead channel.
+    ``fit`` and ``transform`` raise ValueError where windows do not fit the encoder, cannot be in
+    these units, or have a gap or a dead channel; ``fit`` looks at the first one.
     """
 
     def __init__(

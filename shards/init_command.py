@@ -45,6 +45,8 @@ def _init(args: argparse.Namespace) -> int:
     windows = draft_windows(one.text for one in drafts)
     if windows and (args.overwrite or not source.exists(WINDOWS)):
         drafts.append(Draft(WINDOWS, windows))
+    elif source.exists(WINDOWS):
+        print(f"note   {source.locate(WINDOWS)} is kept; delete it if its channels are not wanted")
     for one in drafts:
         place = Folder(source.locate(one.path).rpartition("/")[0])
         with (
@@ -55,7 +57,7 @@ def _init(args: argparse.Namespace) -> int:
         guesses = one.text.count("# guess:")
         print(
             f"wrote  {source.locate(one.path)}, with {guesses} "
-            f"guess{'es' if guesses > 1 else ''} to look at"
+            f"guess{'es' if guesses != 1 else ''} to look at"
         )
     print(f"then   primus-scale shards build folder --src {args.src} --out URL")
     return 0

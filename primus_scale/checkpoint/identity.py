@@ -50,6 +50,8 @@ MAY_CHANGE = (
     "launch",
     "few_shot",
 )
+# Fields that checkpoints of before do not name, with the values that mean what was done then.
+ADDED_LATER = {"objective.loss": "info_nce", "objective.bias": -10.0}
 
 
 def run_identity(config: Config, data: ShardSet, card: EncoderCard) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def _fixed_fields(config: Config) -> dict[str, Any]:
         key: value
         for key, value in fields.items()
         if not any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
+        and ADDED_LATER.get(key, object()) != value
     }
 
 

@@ -115,7 +115,7 @@ class FewShotConfig(ConfigModel):
         "channels",
     )
     calibrated: bool = Field(True, description="use the calibration stored in the encoder")
-    threads: int = Field(0, ge=0, description="CPU threads of each process; 0 is 1")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 is 1. With more, one process")
 
     @field_validator("k", "lrs", "arms", "retrieval")
     @classmethod
@@ -139,5 +139,5 @@ class FewShotConfig(ConfigModel):
 
 
 def is_function(source: str) -> bool:
-    """Whether an encoder of ``few_shot.own`` is a ``module:function``; else it is a folder."""
+    """Whether an encoder of ``few_shot.own`` is a ``module:function``, not an encoder's place."""
     return _FUNCTION.fullmatch(source) is not None

@@ -97,6 +97,10 @@ def explain_hub_errors(place: HubPlace) -> Iterator[None]:
         raise OSError(
             f"{place}: the Hub answered {status}: {_first_line(error)}; {advice}"
         ) from error
+    except errors.HTTPError as error:  # of the library that connects: no network, a time-out
+        raise OSError(
+            f"{place}: the Hub cannot be reached ({_first_line(error)}); try again"
+        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise OSError(f"{place}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
 

@@ -231,15 +231,9 @@ def load_encoder(source: str | Path, *, calibrated: bool = True) -> PretrainedEn
     """
     directory = find_export(source)
     card = read_card(directory)
-    path = existing_file(directory, WEIGHTS_FILE)
-    weights = path.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
-        raise ValueError(
-            f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
-            f"{CARD_FILE}); {how_to_repair(source)}"
-        )
+    weights = read_weights(directory, card, source)
     with decoding(
-        f"{path} does not fit encoder {card.encoder.name!r} of {CARD_FILE}",
+        f"{directory / WEIGHTS_FILE} does not fit encoder {card.encoder.name!r} of {CARD_FILE}",
         advice=how_to_repair(source),
         in_memory=True,
     ):
@@ -251,6 +245,21 @@ def load_encoder(source: str | Path, *, calibrated: bool = True) -> PretrainedEn
         encoder.calibration = None
         encoder.card = card.model_copy(update={"calibration": CalibrationCard()})
     return encoder.eval()
+
+
+def read_weights(directory: Path, card: EncoderCard, source: str | Path) -> bytes:
+    """The file of weights of an export in ``directory``, which ``source`` names.
+
+    FileNotFoundError where it is missing, ValueError where it is not the file that the card is of.
+    """
+    path = existing_file(directory, WEIGHTS_FILE)
+    weights = path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise ValueError(
+            f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
+            f"{CARD_FILE}); {how_to_repair(source)}"
+        )
+    return weights
 
 
 def build_encoder_of(card: EncoderCard) -> ImuEncoder:

@@ -78,9 +78,10 @@ def evaluate(
         card = encoder.card
     own_file = Path(out_dir) / FINISHED_FILE
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    marks = {"split": task.split, "pretraining_seed": pretraining_seed}
     with limited_threads(config.threads or 1):
-        without_labels = run_without_labels(encoder, card, task.test, config, **marks)
+        without_labels = run_without_labels(
+            encoder, card, task.test, config, split=task.split, pretraining_seed=pretraining_seed
+        )
     results = run_few_shot(
         task.label,
         task.test,
@@ -88,7 +89,8 @@ def evaluate(
         lambda seed: untrained_copy(encoder, card, seed),
         build_augment(augment, card.units),
         config,
-        **marks,
+        split=task.split,
+        pretraining_seed=pretraining_seed,
         may_share=config.task.may_share,
         finished=FinishedWork(Path(finished_file or own_file)),
         jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs,
@@ -98,7 +100,8 @@ def evaluate(
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
     page = Path(out_dir) / PAGE_FILE
-    print(format_table(results), *format_without_labels(results), f"report   {page}", sep="\n")
+    shown = [f"report   {page}"] if page.is_file() else []
+    print(format_table(results), *format_without_labels(results), *shown, sep="\n")
     return results
 
 
@@ -157,23 +160,29 @@ def _add_descriptions(
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
-    """Write ``few_shot.json`` and then the report of results, single or pooled."""
-    write_atomically(Path(out_dir) / RESULTS_FILE, json.dumps(results) + "\n")
-    write_report(results, out_dir)
+    """Write ``few_shot.json`` and then the report of results, single or pooled.
 
-
-def write_report(results: Mapping[str, Any], out_dir: str | Path) -> None:
-    """Write the report (``render_files``) of results, in place of an earlier one.
-
-    If it cannot be drawn, a line says so; the results are kept.
+    If the report cannot be drawn, a line says so, and no earlier one is left.
     """
-    out_dir, files = Path(out_dir), {}
+    out, files = Path(out_dir), {}
+    write_atomically(out / RESULTS_FILE, json.dumps(results) + "\n")
     try:
-        with explain_failed_page(str(out_dir / PAGE_FILE), str(out_dir / RESULTS_FILE)):
+        with explain_failed_page(str(out / PAGE_FILE), str(out / RESULTS_FILE)):
             files = render_files(results)
     except ValueError as error:
         print(error, file=sys.stderr)
-    write_files(out_dir, files)
+    write_files(out, files)
+
+
+def redraw_report(path: Path, out: Path) -> None:
+    """Write the report of the results file at ``path`` into the folder ``out``.
+
+    Raises as ``read_results``, and ValueError where it cannot be drawn; then an earlier one stays.
+    """
+    results = read_results(path)
+    with explain_failed_page(str(out / PAGE_FILE), str(path)):
+        files = render_files(results)
+    write_files(out, files)
 
 
 def pool_reports(paths: Sequence[str | Path], out_dir: str | Path) -> Path:

@@ -147,6 +147,7 @@ class _Schedule:
         self._in_order = in_order
         self._report = report
         self._waiting: list[tuple[tuple[int, ...], Piece]] = []
+        self._told: set[tuple[Labels, str]] = set()
 
     def run(self, processes: Processes) -> None:
         """Do every piece that is left."""
@@ -233,6 +234,9 @@ class _Schedule:
         return not trains, not piece.chooses, -k, arm, draw
 
     def _tell_finished(self, k: Labels, name: str) -> None:
+        if (k, name) in self._told:  # the last two pieces may end at once
+            return
+        self._told.add((k, name))
         key, draws = self._keys(k, name)
         mean = 100 * np.mean([self._finished.value(one)["accuracy"] for one in draws])
         took = self._finished.seconds([key, *draws])

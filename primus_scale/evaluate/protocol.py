@@ -64,8 +64,9 @@ def run_few_shot(
     identify this run among runs that are pooled. Another pretraining seed gives the arms other
     fresh weights, but the same labels. may_share: what both sides may have (``check_sides``).
     report: called with lines of progress. finished: keeps settings and draws; what it holds already
-    is not computed again. jobs: processes at once, forks of this one; on a GPU one. Their number
-    does not change the results. Raises ValueError where the sides make no task, or an arm fails.
+    is not computed again. jobs: processes at once, forks of this one; one on a GPU, and with
+    several threads. Their number does not change the results. Raises ValueError where the sides
+    make no task, or an arm fails.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -82,8 +83,9 @@ def run_few_shot(
     keys = _identities(arms, seed, label, test, pretrained, fresh, augment, config)
     comparison = Comparison(arms, keys, label, test, config, seed)
     finished = finished or FinishedWork()
+    forks = device.type == "cpu" and config.threads <= 1  # OpenMP's threads do not survive a fork
     with limited_threads(config.threads or 1):
-        do_all(comparison, all_k, finished, jobs if device.type == "cpu" else 1, report)
+        do_all(comparison, all_k, finished, jobs if forks else 1, report)
     for k in all_k:
         for name in arms:
             key, draws = comparison.setting_key(k, name), comparison.draw_keys(k, name)
@@ -98,8 +100,8 @@ def run_few_shot(
 
 
 def _protocol(config: FewShotConfig) -> dict[str, Any]:
-    """The settings; of the task what is not usual, without the split, which each run has."""
-    task = config.task.model_dump(mode="json", exclude_defaults=True, exclude={"seed"})
+    """The settings; of the task what is not usual. Its data and split are of each run."""
+    task = config.task.model_dump(mode="json", exclude_defaults=True, exclude={"seed", "data"})
     told = {"task": task} if task else {}
     return config.model_dump(mode="json", exclude={"task"}) | told
 

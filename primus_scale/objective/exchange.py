@@ -70,11 +70,11 @@ def gather_batch(
         teachers |= set(JOINT_MODALITIES) & set(batch.embeddings)
         vectors[IMU] = unit_rows(view0.ss)
     vectors |= {name: unit_rows(batch.embeddings[name]) for name in sorted(teachers)}
-    numbers = [*_numbers(batch.origin), _pack(batch.present)]
+    numbers = [*_numbers(batch.origin), _pack(batch.present, batch.origin.uid)]
     keys = {}
     if neighbours is not None:
         valid = {name: neighbours.valid & there for name, there in neighbours.present.items()}
-        numbers += [*_numbers(neighbours.origin), _pack(valid)]
+        numbers += [*_numbers(neighbours.origin), _pack(valid, neighbours.origin.uid)]
         used = {term.modality for term in contrasted if term.kind == "neighbour"}
         mean = config is not None and config.neighbours.combine == "mean"
         keys = {name: _keys_of(neighbours, name, valid[name], mean) for name in sorted(used)}
@@ -113,10 +113,12 @@ def _origin(numbers: Sequence[torch.Tensor]) -> Origin:
     return origin._replace(start_s=origin.start_s.view(torch.float64))
 
 
-def _pack(flags: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Flags of one shape as the bits of int64 numbers, in the order of their names."""
-    packed = [flags[name].long() << bit for bit, name in enumerate(sorted(flags))]
-    return torch.stack(packed).sum(0)
+def _pack(flags: Mapping[str, torch.Tensor], uid: torch.Tensor) -> torch.Tensor:
+    """Flags of the shape of ``uid`` as the bits of int64 numbers, in the order of their names."""
+    packed = torch.zeros_like(uid)
+    for bit, name in enumerate(sorted(flags)):
+        packed |= flags[name].long() << bit
+    return packed
 
 
 def _unpack(packed: torch.Tensor, names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ With w_t the weight of a term and L_t its loss, the objective is
     L = sum over t of w_t * L_t.
 
 A contrastive term has K keys for each window: K = 1, except for neighbour terms with
-``objective.neighbours.combine=each``. With L_tk the contrastive loss (``contrastive``) against the
-k-th keys, and n_k the number of windows that have a k-th key,
+``objective.neighbours.combine=each``. With L_tk the contrastive loss (``InfoNce`` or
+``SigmoidLoss``) against the k-th keys, and n_k the number of windows that have a k-th key,
 
     L_t = sum over k of n_k * L_tk / sum over k of n_k.
 

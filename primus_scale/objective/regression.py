@@ -25,7 +25,7 @@ def regression(
     valid: torch.Tensor,
     rows: torch.Tensor,
 ) -> TermLoss:
-    """The loss of the module on a rank's rows; shares and gradients as ``contrastive``.
+    """The loss of the module on a rank's rows; shares and gradients as of ``share_of``.
 
     predictions: of each view ``(B, D)``, of any norm. targets ``(B, D)``: L2-normalised. valid
     ``(B,)`` bool: rows that have a target. rows: 0-d, their number in the global batch. Without any

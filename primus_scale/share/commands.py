@@ -43,6 +43,11 @@ def add_export(commands: Any) -> None:
 
 
 def _export_onnx(args: argparse.Namespace) -> int:
+    if args.overrides:
+        raise ValueError(
+            f"{args.overrides[0]}: settings are of an export to a folder; give them "
+            "with --out DIR, and then export that to --onnx"
+        )
     with loading():
         from primus_scale.config_file import load_config
         from primus_scale.data.reader import load_windows

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from primus_scale.encoders.card import CARD_FILE, existing_file, read_card
+from primus_scale.encoders.card import CARD_FILE, read_card
 from primus_scale.encoders.export import WEIGHTS_FILE
 from primus_scale.encoders.hub import HubPlace, explain_hub_errors, parse_hub
-from primus_scale.encoders.sources import find_export, how_to_repair
+from primus_scale.encoders.pretrained import read_weights
+from primus_scale.encoders.sources import find_export
 from primus_scale.share.model_card import render_model_card
 from primus_scale.share.results import results_beside
 from primus_scale.storage.files import check_writable
 
 PAGE = "README.md"
+PLACES = ("url", "source")  # fields of provenance that hold a path or a URL
 
 
 def push(source: str, place: str, *, private: bool = False, name_people: bool = False) -> str:
@@ -67,13 +68,8 @@ def published_files(source: str, target: HubPlace, *, name_people: bool) -> dict
     only the last part is kept.
     """
     folder = find_export(source)
-    card, path = read_card(folder), existing_file(folder, WEIGHTS_FILE)
-    weights = path.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
-        raise ValueError(
-            f"{path} is damaged or of another export (its sha256 is not weights_sha256 of "
-            f"{CARD_FILE}); {how_to_repair(source)}"
-        )
+    card = read_card(folder)
+    weights = read_weights(folder, card, source)
     if not card.about.results:
         rows = results_beside(folder, card.weights_sha256)
         about = card.about.model_copy(update={"results": rows})
@@ -87,30 +83,31 @@ def published_files(source: str, target: HubPlace, *, name_people: bool) -> dict
     }
 
 
-def _for_publication(data: dict[str, Any], *, name_people: bool) -> dict[str, Any]:
-    """The card's ``data``, which is free JSON, without what is nobody else's business."""
-    train = data.get("train")
-    if not isinstance(train, list):
-        return data
-    sources = []
-    for one in train:
-        if isinstance(one, dict):
-            provenance = one.get("provenance")
-            one = {**one, "url": str(one.get("url", "")).rstrip("/").rpartition("/")[2]}
-            if isinstance(provenance, dict) and not name_people:
-                one["provenance"] = _people_counted(provenance)
-        sources.append(one)
-    return {**data, "train": sources}
+def _for_publication(value: Any, *, name_people: bool) -> Any:
+    """The card's ``data``, or a part of it, without what is nobody else's business.
+
+    It is free JSON: the provenance of shards that were made from shards holds that of the latter,
+    at any depth. People are counted, and places keep their last part.
+    """
+    if isinstance(value, list):
+        return [_for_publication(one, name_people=name_people) for one in value]
+    if not isinstance(value, dict):
+        return value
+    published: dict[str, Any] = {}
+    for name, one in value.items():
+        if name == "people" and not name_people:
+            published["people_counted"] = _counted(one)
+        elif name in PLACES and isinstance(one, str):
+            published[name] = one.rstrip("/").rpartition("/")[2]
+        else:
+            published[name] = _for_publication(one, name_people=name_people)
+    return published
 
 
-def _people_counted(provenance: dict[str, Any]) -> dict[str, Any]:
-    """A part of the training data with the numbers of its people in place of their names."""
-    people = provenance.get("people")
-    if not isinstance(people, dict):
-        return provenance
-    kept = {name: value for name, value in provenance.items() if name != "people"}
-    counted = {name: len(names) for name, names in people.items() if isinstance(names, list)}
-    return {**kept, "people_counted": counted}
+def _counted(people: Any) -> dict[str, int]:
+    """The number of people of each data set."""
+    named = people.items() if isinstance(people, dict) else ()
+    return {name: len(names) for name, names in named if isinstance(names, list)}
 
 
 def _target(place: str) -> HubPlace:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from primus_scale.evaluate.command import write_results
-from primus_scale.evaluate.lead import Sentence, headline_arm, join, labels_of
+from primus_scale.evaluate.lead import HEADLINE_K, Sentence, headline_arm, join, labels_of
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.rank_chart import rank_chart
 from primus_scale.evaluate.ranks import Ranks, rank
@@ -23,7 +23,6 @@ from primus_scale.monitor.page import render_markdown, render_page
 from primus_scale.study.charts import interval_chart
 
 _PACKAGE = "primus_scale.study"
-_USUAL_K = "5"
 
 Results = Mapping[str, Any]
 
@@ -108,7 +107,7 @@ def _common_k(tasks: Mapping[str, Results]) -> str:
             f"no number of labels was measured in all of {', '.join(tasks)}; evaluate them with "
             "one k in common"
         )
-    return _USUAL_K if _USUAL_K in common else common[0]
+    return HEADLINE_K if HEADLINE_K in common else common[0]
 
 
 def _gains(tasks: Mapping[str, Results], k: str) -> dict[str, Mapping[str, Any]]:

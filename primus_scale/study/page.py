@@ -5,7 +5,6 @@ The pages are ``templates/study.html`` and ``templates/study.md``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,14 +59,10 @@ class Shown(NamedTuple):
 def write_page(out: Path, study: Shown) -> Path:
     """Write the page and its Markdown into the folder of a study; returns the page's path.
 
-    If they cannot be drawn, a line says so, and the results are kept.
+    ValueError where they cannot be drawn; an earlier page is kept then.
     """
-    try:
-        with explain_failed_page(str(out / PAGE_FILE), str(out / STUDY_JSON)):
-            files = render_study(study)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        files = {}
+    with explain_failed_page(str(out / PAGE_FILE), str(out / STUDY_JSON)):
+        files = render_study(study)
     write_files(out, files)
     return out / PAGE_FILE
 
@@ -107,7 +102,7 @@ def _gather(study: Shown) -> dict[str, Any]:
         "reference": reference,
         "lead": study_lead(pooled, differences, effects, reference, study.records),
         "accuracy": [_accuracy_row(variant, results) for variant, results in pooled.items()],
-        "gains": [_gain_row(variant, results, over) for variant, results in pooled.items()],
+        "gains": [_gains_over(variant, results, over) for variant, results in pooled.items()],
         "over": {k: ARMS[name].title for k, name in over.items()},
         "differences": _rows(differences, first),
         "effects": _rows(effects, first),
@@ -205,7 +200,9 @@ def _common_baselines(pooled: Pooled) -> dict[str, str]:
     return {k: next(iter(names)) for k, names in found.items() if len(names) == 1}
 
 
-def _gain_row(variant: str, results: Mapping[str, Any], over: Mapping[str, str]) -> dict[str, Any]:
+def _gains_over(
+    variant: str, results: Mapping[str, Any], over: Mapping[str, str]
+) -> dict[str, Any]:
     """Gains over the best baseline of each k, which is named where ``over`` has another or none."""
     best, cells = best_baselines(results), []
     for k in results["few_shot"]:

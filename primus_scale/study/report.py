@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from primus_scale.evaluate.command import RESULTS_FILE, read_results, write_report
+from primus_scale.evaluate.command import RESULTS_FILE, read_results, redraw_report
 from primus_scale.evaluate.report import PAGE_FILE
+from primus_scale.evaluate.run_folder import REPORT_FOLDER
 from primus_scale.study.comparison import compare_results
 from primus_scale.study.page import Shown, write_page
 from primus_scale.study.plan import PLAN_FILE, Trial, planned_trials
@@ -25,7 +26,7 @@ _RUN = re.compile(r"split(-?\d+)/([^/]+)/seed(-?\d+)")
 
 
 def report_study(study: Study, out: Path, trials: Sequence[Trial]) -> int:
-    """Write tables and page of what is finished, and list what failed; 1 where trials did."""
+    """Write tables and page of what is finished, and list what failed; 1 where something did."""
     found = read_records(out)
     records = {trial.id: found[trial.id] for trial in trials if trial.id in found}
     failed = {
@@ -39,10 +40,15 @@ def report_study(study: Study, out: Path, trials: Sequence[Trial]) -> int:
     print(write_tables(out, pooled, reference, failed), flush=True)
     settings = settings_of_runs(study, out, done)
     shown = Shown(study.name, len(done), pooled, records, settings, failed, reference)
-    print(f"page     {write_page(out, shown)}")
-    for trial, error in failed.items():
-        print(f"failed   {trial}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    drawn = False
+    try:
+        print(f"page     {write_page(out, shown)}")
+        drawn = True
+    except ValueError as error:  # tables and results are written
+        print(error, file=sys.stderr)
+    for trial, reason in failed.items():
+        print(f"failed   {trial}: {reason}", file=sys.stderr)
+    return 0 if drawn and not failed else 1
 
 
 def rebuild_report(places: Sequence[Path], out: Path | None = None) -> None:
@@ -62,7 +68,7 @@ def rebuild_report(places: Sequence[Path], out: Path | None = None) -> None:
     files = [_results_file(place) for place in places]
     if len(files) == 1:
         folder = out or files[0].parent
-        write_report(read_results(files[0]), folder)
+        redraw_report(files[0], folder)
     elif out is None:
         raise ValueError("several results make a new report; name its folder (--out DIR)")
     else:
@@ -97,14 +103,18 @@ def _runs_in(out: Path) -> list[Trial]:
 
 
 def _results_of(trial: Trial, out: Path) -> Path:
-    return trial.folder(out) / "few_shot" / RESULTS_FILE
+    return trial.folder(out) / REPORT_FOLDER / RESULTS_FILE
 
 
 def _results_file(place: Path) -> Path:
     """The results of an evaluation, by their path, its folder, or that of its run."""
     if not place.is_dir():
         return place
-    for path in (place / RESULTS_FILE, place / "few_shot" / RESULTS_FILE):
+    if _is_study(place):
+        raise ValueError(
+            f"{place} is a study's folder; report it alone, or give VARIANT/{RESULTS_FILE} of it"
+        )
+    for path in (place / RESULTS_FILE, place / REPORT_FOLDER / RESULTS_FILE):
         if path.is_file():
             return path
     raise FileNotFoundError(

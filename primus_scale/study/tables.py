@@ -26,6 +26,7 @@ from primus_scale.evaluate.results import (
     mean_gain_of,
     records_by_arm,
 )
+from primus_scale.evaluate.run_folder import REPORT_FOLDER
 from primus_scale.storage.files import write_atomically
 from primus_scale.study.plan import Trial
 from primus_scale.study.records import COST, Record, write_all
@@ -45,7 +46,7 @@ def pool_variants(out: Path, trials: Sequence[Trial]) -> dict[str, dict[str, Any
     pooled = {}
     for name in dict.fromkeys(trial.variant for trial in trials):
         paths = [
-            trial.folder(out) / "few_shot" / RESULTS_FILE
+            trial.folder(out) / REPORT_FOLDER / RESULTS_FILE
             for trial in trials
             if trial.variant == name
         ]

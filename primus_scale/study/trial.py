@@ -18,6 +18,7 @@ from primus_scale.config_file import load_config
 from primus_scale.data.index import INDEX_NAME
 from primus_scale.encoders.card import read_card
 from primus_scale.evaluate import evaluate_run, pretraining_seconds_of
+from primus_scale.evaluate.run_folder import REPORT_FOLDER
 from primus_scale.monitor.provenance import describe_environment, describe_hardware
 from primus_scale.storage.folder import Folder
 from primus_scale.study.plan import Trial, data_of, own_settings, training_of, variant_file
@@ -85,7 +86,7 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
             run,
             data,
             config,
-            run / "few_shot",
+            run / REPORT_FOLDER,
             finished_file=place.out / f"split{trial.split}" / FINISHED_FILE,
             jobs=1,  # trials take the cores, and a fork would break the threads of a Ray worker
         )

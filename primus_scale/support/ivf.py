@@ -97,13 +97,16 @@ class IvfIndex:
     number of lists follows the number of keys, and the centroids follow the embeddings, which
     change while the encoder trains.
 
-    A search starts the building. First k-means finds centroids in a copy of a sample of the keys,
-    in a thread unless ``learning`` is "at_once". Then each call puts the next keys into the new
-    lists, ``FILLED_PER_ROW`` for each row that it brings, while the old lists are searched.
-    ``learning`` says when the second part begins: "when_ready", or "on_time", after a fixed number
-    of rows, for which the call waits if need be. What a search finds then depends on the calls
-    before it only, and not on how quick the machine is. Memory in addition to the keys: 2 bytes an
-    element, twice that while new lists are built. All methods are called from one thread.
+    First k-means finds centroids in a copy of a sample of the keys, in a thread unless ``learning``
+    is "at_once". Then each call puts the next keys into the new lists, ``FILLED_PER_ROW`` for each
+    row that it brings, while the old lists are searched. ``learning`` says when the second part
+    begins: "when_ready", or "on_time", after a fixed number of rows, for which the call waits if
+    need be. With "on_time" only rows that are written move the building, and they are the same on
+    all ranks, which search for different queries. So what a search finds depends on the rows
+    written before it only: neither on how quick the machine is, nor on the rank.
+
+    Memory in addition to the keys: 2 bytes an element, twice that while new lists are built. All
+    methods are called from one thread.
     """
 
     def __init__(self, keys: Keys, *, learning: Learning) -> None:
@@ -130,6 +133,8 @@ class IvfIndex:
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
+        if self._mode == "on_time":
+            self._build_if_due()  # by the rows before these: loaded ones may be followed by a state
         self._written += len(places)
         if self._lists is not None:
             self._put(self._lists, places)
@@ -139,10 +144,9 @@ class IvfIndex:
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``KeyIndex.search``."""
-        building = self._training is not None or self._filling is not None
-        if not building and self._written >= self._rebuild_after:
-            self._start_building()
-        self._advance(len(queries))
+        if self._mode != "on_time":
+            self._build_if_due()
+            self._advance(len(queries))
         if self._lists is None:
             return self._flat.search(queries, k)
         _, places = self._lists.search(queries, k)
@@ -173,6 +177,11 @@ class IvfIndex:
         self._training = self._sample = None
         if "sample" in state:
             self._train(state["sample"], self._sampled)
+
+    def _build_if_due(self) -> None:
+        building = self._training is not None or self._filling is not None
+        if not building and self._written >= self._rebuild_after:
+            self._start_building()
 
     def _start_building(self) -> None:
         places = answering(self._keys, 0, self._keys.used)

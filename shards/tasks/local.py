@@ -49,12 +49,15 @@ def run_forked(
     """
     worker, waiting = make_worker(), deque(range(len(items)))
     crashes: Counter[int] = Counter()
+    done: set[int] = set()
     with open_processes(workers) as processes:
         while waiting or processes.busy:
             while waiting and not processes.full:
                 place = waiting.popleft()
                 processes.start(place, partial(_results, worker, items[place]))
             place, result = processes.wait()
+            if isinstance(result, Died) and place in done:
+                continue  # it died after its result
             if isinstance(result, Died):
                 crashes[place] += 1
                 if crashes[place] < MOST_CRASHES:
@@ -62,6 +65,7 @@ def run_forked(
                 else:
                     yield place, crashed(result.how)
             elif result is not ENDED:
+                done.add(place)
                 yield place, result
 
 

@@ -28,10 +28,17 @@ def dry_run(source: str, out: Path, *flags: str) -> tuple[dict, dict, str]:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    """An encoder in the folder of a run, trained on named people somewhere in a bucket."""
+    """An encoder in the folder of a run, trained on named people somewhere in a bucket.
+
+    The shards were divided by ``shards split``, which keeps the provenance of what it divides.
+    """
     folder = Path(export_small_encoder(tmp_path / "run/encoder"))
-    people = {"own": ["anna", "ben"]}
-    train = [{"url": "s3://secret/shards/own", "windows": 7, "provenance": {"people": people}}]
+    whole = {"source": "/secret/clinic/rides", "people": {"own": ["anna", "ben", "carl"]}}
+    provenance = {
+        "people": {"own": ["anna", "ben"]},
+        "sources": [{"url": "/secret/shards/all", "provenance": whole}],
+    }
+    train = [{"url": "s3://secret/shards/own", "windows": 7, "provenance": provenance}]
     edit(folder, data={"train": train, "windows": 7}, licence="CC0 1.0")
     return folder
 
@@ -87,8 +94,12 @@ def test_people_and_places_stay_at_home_unless_asked(exported: Path, tmp_path: P
         sent.append(card["data"]["train"][0])
         assert "secret" not in json.dumps(card)
         assert header["license"] == "cc0-1.0"
-    provenance = [one["provenance"] for one in sent]
-    assert provenance == [{"people_counted": {"own": 2}}, {"people": {"own": ["anna", "ben"]}}]
+    counted, named = (one["provenance"] for one in sent)
+    assert "carl" not in json.dumps(counted)
+    assert counted["people_counted"] == {"own": 2}
+    within = {"source": "rides", "people_counted": {"own": 3}}
+    assert counted["sources"] == [{"url": "all", "provenance": within}]
+    assert named["people"] == {"own": ["anna", "ben"]}
     assert sent[0]["url"] == "own"
     assert read_card(exported).data["train"][0]["url"] == "s3://secret/shards/own"
 
