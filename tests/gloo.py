@@ -66,11 +66,12 @@ def _wait(processes: list[Forked], outputs: list[Path], timeout_s: float) -> Non
         if any(process.poll() for process in processes):
             break
         time.sleep(POLL_S)
-    for rank, process in enumerate(processes):
-        if process.poll():
-            raise AssertionError(
-                f"rank {rank} ended with {process.returncode}:\n{outputs[rank].read_text()}"
-            )
+    if any(process.poll() for process in processes):
+        said = "\n".join(
+            f"rank {rank} ended with {process.returncode}:\n{output.read_text()}"
+            for rank, (process, output) in enumerate(zip(processes, outputs, strict=True))
+        )
+        raise AssertionError(said)
 
 
 def _run_rank(

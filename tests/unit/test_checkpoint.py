@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from primus_scale.checkpoint import identity
 from primus_scale.checkpoint.folder import newest_encoder
 from primus_scale.checkpoint.manifest import StepCounts, dump_manifest, file_entry, read_manifest
 from primus_scale.checkpoint.room import expected_bytes
@@ -310,3 +311,12 @@ def test_resealed_support_set_without_offsets_is_passed_over(
 def test_no_checkpoint_to_export_is_an_error_naming_the_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         newest_encoder(tmp_path)
+
+
+def test_fields_added_later_leave_older_runs_their_identity(tmp_path: Path) -> None:
+    """A checkpoint of before names neither the loss nor its bias; the run goes on as it was."""
+    older = {"objective.loss", "objective.bias"}
+    config = tiny_config(tmp_path, "unread")
+    assert not older & set(identity._fixed_fields(config))
+    changed = apply_overrides(config, ["objective.loss=sigmoid", "objective.bias=-5"])
+    assert older <= set(identity._fixed_fields(changed))

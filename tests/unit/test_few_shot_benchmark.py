@@ -10,7 +10,7 @@ import pytest
 from benchmarks.draw_results import draw_results
 from benchmarks.few_shot import main
 from primus_scale.augment import build_augment
-from primus_scale.config import FewShotConfig
+from primus_scale.config import FewShotConfig, TaskConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.config_file import load_config
 from primus_scale.evaluate import run_few_shot, write_results
@@ -42,7 +42,14 @@ def finished(few_penalties: None, tmp_path_factory: pytest.TempPathFactory) -> P
             SmallEncoder(7),
             SmallEncoder,
             build_augment((Jitter(),)),
-            FewShotConfig(k=(1,), draws=2, trained_draws=1, steps=1, arms=ARMS),
+            FewShotConfig(
+                k=(1,),
+                draws=2,
+                trained_draws=1,
+                steps=1,
+                arms=ARMS,
+                task=TaskConfig(data=(f"split{split}/data/few_shot",)),  # splits pool all the same
+            ),
             split=split,
         )
         write_results(results, folder / f"split{split}" / "default" / "seed0" / "few_shot")

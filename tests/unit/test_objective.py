@@ -147,6 +147,24 @@ def test_terms_without_weight_are_not_computed(term):
     assert (view1.ss.grad is not None) == (term == "imu_imu")
 
 
+@pytest.mark.parametrize("term", ["imu_imu", "neighbour_imu"])
+def test_terms_of_imu_need_no_teacher(term):
+    """Shards that were never embedded have no flags of teachers at all."""
+    config = weights(**{term: 1.0}).model_copy(update={"neighbours": NeighboursConfig(query="imu")})
+    batch, view0, view1 = make_batch(), make_view(), make_view()
+    bare = replace(batch, embeddings={}, present={})
+    found = []
+    for one in (batch, bare):
+        neighbours = None
+        if term == "neighbour_imu":
+            support = RingSupportSet(SupportSpec(16, {"imu": 4}, imu_answers="all"))
+            past = replace(one, uid=one.uid + 50, recording=one.recording + 50)
+            support.enqueue(support_entries(view1, past))
+            neighbours = find_neighbours(view0, one, support, config.neighbours)
+        found.append(primus_loss(view0, view1, TAU, one, neighbours, config).total)
+    assert found[0] > 0 and torch.equal(*found)
+
+
 def test_invalid_neighbours_give_zero_with_a_gradient():
     config = weights(neighbour_video=1.0)
     batch, view0 = make_batch(), make_view()

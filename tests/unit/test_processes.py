@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,6 +51,28 @@ def test_an_error_of_the_work_is_raised_here(jobs: int) -> None:
 def killed() -> Iterator[int]:
     os.kill(os.getpid(), signal.SIGKILL)
     yield 1
+
+
+def killed_within_an_item() -> Iterator[bytes]:
+    """Its item is larger than a pipe holds, so it is still being sent."""
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    yield bytes(2**22)
+
+
+def test_a_process_killed_within_an_item_is_told() -> None:
+    with open_processes(2) as processes:
+        processes.start("a", killed_within_an_item)
+        time.sleep(0.5)
+        tag, item = processes.wait()
+        assert tag == "a" and isinstance(item, Died)
+
+
+def test_an_error_tells_the_line_that_raised_it() -> None:
+    with open_processes(2) as processes, pytest.raises(ValueError, match="values of lrs") as found:
+        processes.start("a", failing)
+        processes.wait()
+        processes.wait()
+    assert "in failing" in "".join(found.value.__notes__)
 
 
 def test_a_killed_process_is_told_and_another_may_take_its_place() -> None:
