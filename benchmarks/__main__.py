@@ -8,6 +8,11 @@ A benchmark that fails is told at the end, and the others go on.
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take a moment
+
 import subprocess
 import sys
 from collections.abc import Sequence

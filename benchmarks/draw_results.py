@@ -4,6 +4,13 @@ The first argument is the results file, which may be gzipped, the second the SVG
 lie in docs/figures, where few_shot.svg is drawn from few_shot_third.
 """
 
+from __future__ import annotations
+
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import gzip
 import json

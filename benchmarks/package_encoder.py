@@ -11,6 +11,11 @@ on another processor rounds otherwise, so the two are alike, and not equal.
 
 from __future__ import annotations
 
+from primus_scale.stopping import end_while_loading
+
+if __name__ == "__main__":
+    end_while_loading()  # first: the imports below take seconds
+
 import argparse
 import inspect
 import json
