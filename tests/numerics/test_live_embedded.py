@@ -131,7 +131,7 @@ def build_model(dims):
 
 def loss_and_gradients(model, batch, support):
     """The objective on a batch, view 1 upside down, and all gradients as one vector."""
-    embeddings, temperatures = model(torch.cat([batch.imu, -batch.imu]))
+    embeddings, temperatures, _ = model(torch.cat([batch.imu, -batch.imu]))
     view0, view1 = embeddings.chunk(2)
     neighbours = find_neighbours(view0, batch, support, OBJECTIVE.neighbours)
     loss = primus_loss(view0, view1, temperatures, batch, neighbours, OBJECTIVE)
