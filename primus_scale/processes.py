@@ -151,7 +151,8 @@ def _serve(work: Work, sender: Connection, parent: int) -> None:
             sender.send(("item", item))
         end: tuple[str, Any] = ("end", None)
     except Exception as error:
-        error.add_note(traceback.format_exc())  # a traceback is not pickled
+        if not isinstance(error, (ValueError, OSError)):  # those tell a user what to do
+            error.add_note(traceback.format_exc())  # a traceback is not pickled
         end = "error", error
     sender.send(end)
 

@@ -67,12 +67,15 @@ def test_a_process_killed_within_an_item_is_told() -> None:
         assert tag == "a" and isinstance(item, Died)
 
 
-def test_an_error_tells_the_line_that_raised_it() -> None:
-    with open_processes(2) as processes, pytest.raises(ValueError, match="values of lrs") as found:
-        processes.start("a", failing)
+def faulty() -> Iterator[int]:
+    yield from {}["absent"]
+
+
+def test_a_fault_of_the_program_tells_its_line() -> None:
+    with open_processes(2) as processes, pytest.raises(KeyError) as found:
+        processes.start("a", faulty)
         processes.wait()
-        processes.wait()
-    assert "in failing" in "".join(found.value.__notes__)
+    assert "in faulty" in "".join(found.value.__notes__)
 
 
 def test_a_killed_process_is_told_and_another_may_take_its_place() -> None:
