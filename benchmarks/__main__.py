@@ -1,6 +1,6 @@
 """Benchmarks that need no data of yours, one after the other.
 
-    python -m benchmarks all --quick              # 15 minutes on two cores
+    python -m benchmarks all --quick              # some minutes on two cores
     python -m benchmarks step evaluate --out DIR  # with the figures of each in DIR/NAME.json
 
 A benchmark that fails is told at the end, and the others go on.
@@ -29,7 +29,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "reading": ("--rounds", "2", "--blocks", "16"),
     "step": ("--batch", "64", "--rounds", "2", "--steps", "1"),
     "loss": ("--batch", "256", "1024", "--rounds", "1"),
-    "recall": ("--entries", "16384"),
+    "recall": ("--entries", "65536"),
     "evaluate": ("--people", "4", "k=[1]", "draws=2", "trained_draws=1", "steps=20", "lrs=[1e-3]"),
 }
 TAKES_DEVICE = ("loss", "recall")

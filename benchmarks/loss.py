@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -116,16 +116,26 @@ def _point(args: argparse.Namespace, batch: int, form: str) -> dict[str, float]:
     with pretend_ranks(args.ranks):
         inputs = _inputs(batch // args.ranks, args.device)
         before = _resident(args.device)
-        step(*_inputs(8, args.device), config)  # what the first call allocates is no part of it
+        step(_inputs(8, args.device), config)  # what the first call allocates is no part of it
         seconds = []
         for _ in range(args.steps):
             start = clock()
-            step(*inputs, config)
+            step(inputs, config)
             seconds.append(clock() - start)
     return {"seconds": min(seconds), "peak_mb": (_peak(args.device) - before) / MIB}
 
 
-def _inputs(rows: int, device: str) -> tuple[Any, ...]:
+class _Inputs(NamedTuple):
+    """What a loss is of: two views of a rank's rows, with their teachers and neighbours."""
+
+    view0: Embeddings
+    view1: Embeddings
+    temperatures: Mapping[str, torch.Tensor]
+    batch: Batch
+    neighbours: Neighbours
+
+
+def _inputs(rows: int, device: str) -> _Inputs:
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=device)
 
@@ -162,31 +172,18 @@ def _inputs(rows: int, device: str) -> tuple[Any, ...]:
     temperatures = {
         name: torch.tensor(0.1, device=device, requires_grad=True) for name in ("mm", "ss", "near")
     }
-    return view(), view(), temperatures, batch, neighbours
+    return _Inputs(view(), view(), temperatures, batch, neighbours)
 
 
-def _blocks(
-    view0: Embeddings,
-    view1: Embeddings,
-    temperatures: Mapping[str, torch.Tensor],
-    batch: Batch,
-    neighbours: Neighbours,
-    config: ObjectiveConfig,
-) -> None:
-    biases = {name: temperature - 10.1 for name, temperature in temperatures.items()}
-    loss = primus_loss(view0, view1, temperatures, batch, neighbours, config, biases=biases)
+def _blocks(inputs: _Inputs, config: ObjectiveConfig) -> None:
+    biases = {name: temperature - 10.1 for name, temperature in inputs.temperatures.items()}
+    loss = primus_loss(*inputs, config, biases=biases)
     loss.total.backward()
 
 
-def _dense(
-    view0: Embeddings,
-    view1: Embeddings,
-    temperatures: Mapping[str, torch.Tensor],
-    batch: Batch,
-    neighbours: Neighbours,
-    config: ObjectiveConfig,
-) -> None:
+def _dense(inputs: _Inputs, config: ObjectiveConfig) -> None:
     """The six terms of InfoNCE by plain torch, in one process."""
+    view0, view1, temperatures, batch, neighbours = inputs
     total = torch.zeros(())
     for modality in (*TEACHERS, "imu"):
         queries = unit_rows(view0.mm[modality] if modality in TEACHERS else view0.ss)

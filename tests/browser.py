@@ -38,6 +38,25 @@ window.onload = () => {
 </script>"""
 
 
+def check_page(page: str, folder: Path, least_height: int = 100) -> list[dict[str, Any]]:
+    """Nothing of a page is cut or overlaps on a screen and on a phone; returns what they look like.
+
+    Charts must be 200 pixels wide and ``least_height`` high; pictures called frames may be smaller.
+    """
+    looks = measure_page(page, (1200, 390), folder)
+    for seen in looks:
+        assert seen["outside"] == []
+        assert seen["overlapping"] == 0
+        assert seen["small"] >= 11
+        for picture in seen["pictures"]:
+            left, top, right, bottom = picture["box"]
+            assert picture["drawn"] > 0, picture["alt"]
+            least = (60, 60) if "frame" in picture["alt"] else (200, least_height)
+            assert right - left > least[0] and bottom - top > least[1], picture
+    assert looks[0]["scrolling"] == 0
+    return looks
+
+
 def measure_page(page: str, widths: tuple[int, ...], folder: Path) -> list[dict[str, Any]]:
     """For each width, in pixels, what the page looks like there.
 

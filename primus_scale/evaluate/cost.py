@@ -44,7 +44,7 @@ def total_fitting_seconds(results: Mapping[str, Any]) -> dict[str, float]:
     return total
 
 
-def format_seconds(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``0.42 s``, ``12 s``, ``3.4 min`` or ``2.1 h``."""
     if seconds < 10:
         return f"{seconds:.2g} s" if seconds >= 0.01 else "less than 0.01 s"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
-from primus_scale.evaluate.cost import format_seconds, pretraining_seconds, total_fitting_seconds
+from primus_scale.evaluate.cost import format_duration, pretraining_seconds, total_fitting_seconds
 from primus_scale.evaluate.people import count_gaining
 from primus_scale.evaluate.results import arms_of, format_interval, who_is_tested
 
@@ -103,11 +103,11 @@ def _at_what_cost(results: Mapping[str, Any], arm: str, baseline: str | None) ->
     seconds, fitting = pretraining_seconds(results), total_fitting_seconds(results)
     arms, parts = arms_of(results), []
     if seconds is not None:
-        parts.append(f"pretraining took {format_seconds(seconds)}")
+        parts.append(f"pretraining took {format_duration(seconds)}")
     if arm in fitting:
-        said = f"{arms[arm].title} took {format_seconds(fitting[arm])} for every k and draw"
+        said = f"{arms[arm].title} took {format_duration(fitting[arm])} for every k and draw"
         if baseline is not None and baseline in fitting:
-            said += f", {arms[baseline].title} {format_seconds(fitting[baseline])}"
+            said += f", {arms[baseline].title} {format_duration(fitting[baseline])}"
         parts.append(said)
     if encoder := results.get("encoder"):
         parts.append(f"the encoder has {encoder['parameters']:,} parameters")

@@ -35,7 +35,7 @@ from primus_scale.evaluate.report_tables import (
 )
 from primus_scale.evaluate.results import arms_of, marked_arms, who_is_tested
 from primus_scale.evaluate.trained_arm import FINETUNE_LR_SHARE
-from primus_scale.monitor.drawing import as_svg, two_widths
+from primus_scale.monitor.drawing import TwoWidths, as_svg, two_widths
 from primus_scale.monitor.page import render_markdown, render_page
 from primus_scale.monitor.pictures import confusion_chart
 from primus_scale.storage.files import write_atomically
@@ -67,11 +67,29 @@ def render_files(results: Mapping[str, Any]) -> dict[str, str]:
         figures["zero_shot"] = gathered["zero_shot"]["panel"]["chart"]
     for number, panel in enumerate(gathered["confusion"], start=1):
         figures[f"confusion{number}"] = panel["chart"]
-    markdown = render_markdown(_PACKAGE, "report.md", figures=FIGURES_FOLDER, **gathered)
+    return render_both(_PACKAGE, "report", gathered, figures)
+
+
+def render_both(
+    package: str, template: str, shown: Mapping[str, Any], figures: Mapping[str, bytes]
+) -> dict[str, str]:
+    """A page and its Markdown, from the templates of one name, with the figures of the latter.
+
+    shown: what the templates show. figures: SVG by name. By path in a folder, for ``write_files``.
+    """
     return {
-        PAGE_FILE: render_page(_PACKAGE, "report.html", **gathered),
-        MARKDOWN_FILE: markdown,
+        PAGE_FILE: render_page(package, f"{template}.html", **shown),
+        MARKDOWN_FILE: render_markdown(package, f"{template}.md", figures=FIGURES_FOLDER, **shown),
         **{f"{FIGURES_FOLDER}/{name}.svg": chart.decode() for name, chart in figures.items()},
+    }
+
+
+def wide_charts(shown: Mapping[str, Any]) -> dict[str, bytes]:
+    """The wide forms of the charts in ``shown``, as figures: ``rank_chart`` is named ``rank``."""
+    return {
+        name.removesuffix("_chart"): chart.wide
+        for name, chart in shown.items()
+        if isinstance(chart, TwoWidths)
     }
 
 

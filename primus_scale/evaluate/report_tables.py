@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from primus_scale.evaluate.arm_table import entries_of, pairs_of
-from primus_scale.evaluate.cost import fitting_seconds, format_seconds, pretraining_seconds
+from primus_scale.evaluate.cost import fitting_seconds, format_duration, pretraining_seconds
 from primus_scale.evaluate.lead import join
 from primus_scale.evaluate.results import arms_of, format_ends, format_setting
 from primus_scale.evaluate.task import describe_pretrained
@@ -88,12 +88,12 @@ def cost_rows(results: Mapping[str, Any]) -> dict[str, Any] | None:
     if seconds is None and not fitting:
         return None
     return {
-        "pretraining": None if seconds is None else format_seconds(seconds),
+        "pretraining": None if seconds is None else format_duration(seconds),
         "rows": [
             {
                 "arm": entry.title,
                 "cells": [
-                    format_seconds(fitting[k][arm]) if arm in fitting.get(k, {}) else None
+                    format_duration(fitting[k][arm]) if arm in fitting.get(k, {}) else None
                     for k in results["few_shot"]
                 ],
             }

@@ -72,7 +72,7 @@ def load_task(
         sides, classes = _divided(urls, config, report)
         split = config.seed or 0
     for side in sides if not any_windows else ():
-        card.check_windows(side.format, ", ".join(urls))
+        card.check_windows(side.format, side.url)
     datasets = {meta.dataset for side in sides for meta in side.metas}
     label, test = (side.windows(classes, datasets) for side in sides)
     found = audit(sides[0].spans(), sides[1].spans())
@@ -126,9 +126,10 @@ class _Windows:
 
 @dataclass(frozen=True)
 class _Side:
-    """The windows of a side that have a label: rows of ``of``."""
+    """The windows of a side that have a label: rows of ``of``. url: where they were read."""
 
     name: str
+    url: str
     of: _Windows
     rows: np.ndarray
 
@@ -184,7 +185,8 @@ def _two_folders(urls: Sequence[str], config: TaskConfig) -> tuple[list[_Side], 
     sides = []
     for name, loaded in read.items():
         windows = _relabel(loaded, config.labels)
-        sides.append(_Side(name, windows, np.flatnonzero(windows.has_label)))
+        rows = np.flatnonzero(windows.has_label)
+        sides.append(_Side(name, f"{urls[0]}/{name}", windows, rows))
     number = sides[0].loaded.shard_set.index.provenance.get("split")
     split = _number_of(sides[1].people(())) if number is None else int(number)
     mapped = sides[0].of.classes if config.labels else list(sides[0].loaded.labels)
@@ -234,7 +236,7 @@ def _divided(
         report(f"note: {warning}")
     side_of = np.array(counts.side_of)
     sides = [
-        _Side(name, windows, np.flatnonzero(windows.has_label & (side_of == name)))
+        _Side(name, ", ".join(urls), windows, np.flatnonzero(windows.has_label & (side_of == name)))
         for name in (LABEL, TEST)
     ]
     return sides, counts.classes

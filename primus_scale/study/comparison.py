@@ -16,10 +16,9 @@ from primus_scale.evaluate.lead import HEADLINE_K, Sentence, headline_arm, join,
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.rank_chart import rank_chart
 from primus_scale.evaluate.ranks import Ranks, rank
-from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, write_files
+from primus_scale.evaluate.report import render_both, wide_charts, write_files
 from primus_scale.evaluate.results import arms_of, best_baselines, format_ends
-from primus_scale.monitor.drawing import TwoWidths, two_widths
-from primus_scale.monitor.page import render_markdown, render_page
+from primus_scale.monitor.drawing import two_widths
 from primus_scale.study.charts import interval_chart
 
 _PACKAGE = "primus_scale.study"
@@ -68,15 +67,7 @@ def render_comparison(tasks: Mapping[str, Results]) -> dict[str, str]:
             else None
         ),
     }
-    charts = {name: chart for name, chart in shown.items() if isinstance(chart, TwoWidths)}
-    return {
-        PAGE_FILE: render_page(_PACKAGE, "comparison.html", **shown),
-        MARKDOWN_FILE: render_markdown(_PACKAGE, "comparison.md", figures=FIGURES_FOLDER, **shown),
-        **{
-            f"{FIGURES_FOLDER}/{name.removesuffix('_chart')}.svg": chart.wide.decode()
-            for name, chart in charts.items()
-        },
-    }
+    return render_both(_PACKAGE, "comparison", shown, wide_charts(shown))
 
 
 def _tasks(results: Mapping[str, Results]) -> dict[str, Results]:

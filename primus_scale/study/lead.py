@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from primus_scale.evaluate.arm_table import ARMS
-from primus_scale.evaluate.cost import format_seconds
+from primus_scale.evaluate.cost import format_duration
 from primus_scale.evaluate.lead import Sentence, headline_k, join, labels_of, with_unit
 from primus_scale.evaluate.results import best_baselines, who_is_tested
 from primus_scale.study.records import Record
@@ -103,11 +103,11 @@ def _how_sure(
 def _at_what_cost(seconds: Sequence[float], costs: Sequence[Mapping[str, Any]]) -> Sentence:
     evaluation = [cost["evaluation_s"] for cost in costs if cost.get("evaluation_s")]
     text = (
-        f"pretraining took {format_seconds(float(np.median(seconds)))} a trial in the median, from "
-        f"{format_seconds(min(seconds))} to {format_seconds(max(seconds))}"
+        f"pretraining took {format_duration(float(np.median(seconds)))} a trial in the median, "
+        f"from {format_duration(min(seconds))} to {format_duration(max(seconds))}"
         if len(seconds) > 1
-        else f"pretraining took {format_seconds(seconds[0])}"
+        else f"pretraining took {format_duration(seconds[0])}"
     )
-    total = format_seconds(sum(seconds) + sum(evaluation))
+    total = format_duration(sum(seconds) + sum(evaluation))
     text += f"; {len(costs)} trial{'s' * (len(costs) != 1)} with their evaluation took {total}"
     return Sentence("At what cost", f"{text}.")

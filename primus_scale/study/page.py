@@ -13,10 +13,10 @@ from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.lead import headline_k
 from primus_scale.evaluate.rank_chart import rank_chart
 from primus_scale.evaluate.ranks import Ranks
-from primus_scale.evaluate.report import FIGURES_FOLDER, MARKDOWN_FILE, PAGE_FILE, write_files
+from primus_scale.evaluate.report import PAGE_FILE, render_both, wide_charts, write_files
 from primus_scale.evaluate.results import best_baselines, format_ends
 from primus_scale.monitor.drawing import TwoWidths, two_widths
-from primus_scale.monitor.page import explain_failed_page, render_markdown, render_page
+from primus_scale.monitor.page import explain_failed_page
 from primus_scale.study.charts import (
     ablation_chart,
     cost_chart,
@@ -70,16 +70,7 @@ def write_page(out: Path, study: Shown) -> Path:
 def render_study(study: Shown) -> dict[str, str]:
     """The page, its Markdown and the charts of the latter, by path."""
     shown = _gather(study)
-    charts = {name: chart for name, chart in shown.items() if isinstance(chart, TwoWidths)}
-    figures = {
-        f"{FIGURES_FOLDER}/{name.removesuffix('_chart')}.svg": chart.wide.decode()
-        for name, chart in charts.items()
-    }
-    return {
-        PAGE_FILE: render_page(_PACKAGE, "study.html", **shown),
-        MARKDOWN_FILE: render_markdown(_PACKAGE, "study.md", figures=FIGURES_FOLDER, **shown),
-        **figures,
-    }
+    return render_both(_PACKAGE, "study", shown, wide_charts(shown))
 
 
 def _gather(study: Shown) -> dict[str, Any]:

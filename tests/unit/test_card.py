@@ -24,7 +24,7 @@ from shards.report import (
     SensorReport,
 )
 from shards.write.writer import WindowShardWriter
-from tests.browser import measure_page
+from tests.browser import check_page
 from tests.odd_names import ODD_NAMES
 from tests.shard_factory import (
     RATE_HZ,
@@ -370,8 +370,4 @@ def test_nothing_of_the_card_is_cut_on_a_screen_or_on_a_phone(tmp_path: Path) ->
     write_windows(str(tmp_path / "windows"), make_windows(24, frames=2))
     write_card([str(tmp_path / "windows")], str(tmp_path / "card"), report=quiet)
     page = (tmp_path / "card/card.html").read_text()
-    for seen in measure_page(page, (1200, 390), tmp_path):
-        assert seen["outside"] == []
-        assert seen["overlapping"] == 0
-        assert seen["small"] >= 11
-        assert all(picture["drawn"] > 0 for picture in seen["pictures"])
+    check_page(page, tmp_path, least_height=70)  # a bar alone needs no more

@@ -188,7 +188,7 @@ def test_encoder_whose_features_overflow_is_refused(task, tmp_path):
 
 def test_encoder_of_another_window_is_refused_before_any_work(task, tmp_path):
     export(tmp_path / "encoder", samples=100)
-    with pytest.raises(ValueError, match=r"task\d: window_samples is 50, but .* 100"):
+    with pytest.raises(ValueError, match=r"label: window_samples is 50, but the encoder takes 100"):
         evaluate(tmp_path / "encoder", str(task), CONFIG, tmp_path)
 
 
