@@ -10,14 +10,13 @@ what they cost. The answers for each person stay in ``few_shot.json`` of the run
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from primus_scale.encoders.export import WEIGHTS_FILE
+from primus_scale.encoders.card import EncoderCard
 from primus_scale.storage.files import write_atomically
 from primus_scale.storage.foreign import parse_json
 
@@ -37,9 +36,9 @@ _FIELDS = ("trial", "variant", "split", "seed", "revision", "task", "few_shot", 
 Record = Mapping[str, Any]
 
 
-def revision_of(encoder: Path) -> str:
+def revision_of(card: EncoderCard) -> str:
     """The revision of an exported encoder: the first digits of its weights' sha256."""
-    return hashlib.sha256((encoder / WEIGHTS_FILE).read_bytes()).hexdigest()[:_DIGITS]
+    return card.weights_sha256[:_DIGITS]
 
 
 def write_record(out: Path, record: Record) -> Path:

@@ -140,7 +140,7 @@ def _record(
     return {
         "trial": trial.id,
         **trial._asdict(),
-        "revision": revision_of(run / ENCODER_FOLDER),
+        "revision": revision_of(card),
         "task": _task(results, trial.split),
         "encoder": {"name": card.encoder.name, "parameters": card.parameters},
         "run": run.relative_to(place.out).as_posix(),
