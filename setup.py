@@ -55,6 +55,7 @@ setup(
         "gpu": ["faiss-gpu-cu12>=1.12"],
         "gpu-cuvs": ["faiss-gpu-cuvs>=1.14"],  # with CAGRA, for support.index=cagra
         "s3": ["s3fs>=2026.1"],
+        "speed": ["isal>=1.7"],  # checksums of records in a quarter of the time
         "ingest": [  # and requirements-ingest.txt
             "av>=18.0",  # decodes video
             "telemetry-parser>=0.3",  # motion data in MP4 files of GoPro, Sony, Insta360

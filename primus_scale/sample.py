@@ -157,9 +157,10 @@ class Batch:
 
     imu ``(B, C, T)`` float32, in SI units; uid, recording and session ``(B,)`` int64; label
     ``(B,)`` int64 (NO_LABEL where unknown). embeddings: teacher embeddings ``(B, D)`` by modality,
-    L2-normalised, zero where absent; present: ``(B,)`` bool by modality. frames and texts: one
-    tuple for each row, in live mode only, until the teachers have embedded them. start_s ``(B,)``
-    float64: see ``Origin``. span_s: seconds from the first to the last sample of a window.
+    L2-normalised, zero where absent; float16, as they are stored, until ``to`` makes them float32.
+    present: ``(B,)`` bool by modality. frames and texts: one tuple for each row, in live mode only,
+    until the teachers have embedded them. start_s ``(B,)`` float64: see ``Origin``. span_s: seconds
+    from the first to the last sample of a window.
     """
 
     imu: torch.Tensor
@@ -186,7 +187,7 @@ class Batch:
         return Origin(self.uid, self.recording, self.session, self.start_s)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``; embeddings are made float32 there."""
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, non_blocking=True)
@@ -199,6 +200,6 @@ class Batch:
             session=move(self.session),
             start_s=move(self.start_s),
             label=move(self.label),
-            embeddings={name: move(value) for name, value in self.embeddings.items()},
+            embeddings={name: move(value).float() for name, value in self.embeddings.items()},
             present={name: move(value) for name, value in self.present.items()},
         )

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from primus_scale.data.index import SCHEMA_VERSION
+
 Edit = Callable[[dict[str, Any]], Any]
 
 
@@ -123,7 +125,7 @@ EDITS: dict[str, Edit] = {
     "another provenance": lambda t: t.update(provenance={}),
     "another embedding key": lambda t: t["teachers"]["video"].update(key="x"),
     "the schema before": lambda t: t.update(schema=2),
-    "the next schema": lambda t: t.update(schema=4),
+    "the next schema": lambda t: t.update(schema=SCHEMA_VERSION + 1),
     "no schema": lambda t: t.pop("schema"),
 }
 # What a forger can claim who also seals it: nothing in the folder tells against it.

@@ -125,8 +125,8 @@ def edit_index(folder: Path, change: Callable[[dict[str, Any]], Any], *, seal: b
     if seal:
         tree.pop("sha256", None)
         schema = tree.pop("schema")
-        content = json.dumps(tree, separators=(",", ":"))
-        tree = {"schema": schema, **tree, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+        text = json.dumps({"schema": schema, **tree}, separators=(",", ":"))[:-1]
+        tree = {"schema": schema, **tree, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     path.write_text(json.dumps(tree, separators=(",", ":")) + "\n")
 
 

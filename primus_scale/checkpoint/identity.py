@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "data.validation",
     "data.reader_threads",
     "data.prefetch_batches",
+    "data.crc",
     "data.timeout_s",
     "data.patience_s",
     "teachers.video",  # compared by embedding key instead, so that models may move

@@ -65,6 +65,9 @@ class DataConfig(ConfigModel):
     session_windows: int | None = Field(None, ge=2, multiple_of=2)
     reader_threads: int = Field(2, ge=1)  # concurrent ranged reads of one rank
     prefetch_batches: int = Field(2, ge=1)  # batches held ready ahead of the step
+    # which reads of a record compare its bytes with their checksum; first: those of a rank's first
+    # epoch, so bytes that change on the disk or on the way later are not found
+    crc: Literal["always", "first"] = "always"
     timeout_s: float = Field(30.0, gt=0)  # of one request to object storage, for each 64 MiB
     patience_s: float = Field(300.0, ge=0)  # how long a request that fails is repeated
 

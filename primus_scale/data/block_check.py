@@ -16,6 +16,8 @@ from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block
 from primus_scale.sample import NO_LABEL
 
+_FLOAT_BITS = {"<f2": ("<i2", 0x7C00), "<f4": ("<i4", 0x7F800000)}  # integer type, and infinity
+
 
 @dataclass(frozen=True)
 class ExpectedBlock:
@@ -37,9 +39,12 @@ def expected_block(index: ShardIndex, windows: int) -> ExpectedBlock:
     return ExpectedBlock(windows, shape, index.teachers, len(index.labels))
 
 
-def check_block(block: Block, expected: ExpectedBlock) -> None:
-    """ValueError naming every field of ``block`` that differs from ``expected``."""
-    faults = [*wrong_fields(block, expected)]
+def check_block(block: Block, expected: ExpectedBlock, *, values: bool = True) -> None:
+    """ValueError naming every field of ``block`` that differs from ``expected``.
+
+    Without ``values`` only what takes no time: counts, shapes, types and names.
+    """
+    faults = [*(wrong_fields if values else _wrong_columns)(block, expected)]
     if faults:
         raise ValueError("; ".join(faults))
 
@@ -50,18 +55,29 @@ def wrong_fields(block: Block, expected: ExpectedBlock) -> Iterator[str]:
     Checks counts, shapes, types and names of all columns, the range of label ids, that samples and
     embeddings are finite, and the start times in the metas.
     """
+    yield from _wrong_columns(block, expected)
+    try:
+        if not np.array_equal(block.start_s, block.meta_starts):  # the latter checks the metas
+            yield "start_s differs from that of meta.json"
+    except ValueError as error:
+        yield str(error)
+    if ((block.label < NO_LABEL) | (block.label >= expected.labels)).any():
+        yield f"label holds ids beyond the {expected.labels} class names of the index"
+    embeddings = ((f"embeddings.{name}", array) for name, array in block.embeddings.items())
+    for name, array in (("imu", block.imu), *embeddings):
+        if not _all_finite(array):
+            yield from _not_finite(name, array, block.uid)
+
+
+def _wrong_columns(block: Block, expected: ExpectedBlock) -> Iterator[str]:
     rows = len(block)
     if rows != expected.windows:
         yield f"holds {rows} windows, the index says {expected.windows}"
     yield from _wrong_array("imu", block.imu, np.float32, (rows, *expected.shape))
     for name in ("uid", "recording", "session", "label"):
         yield from _wrong_array(name, getattr(block, name), np.int64, (rows,))
-    try:
-        _ = block.start_s  # a cached property: reading it checks the metas
-    except ValueError as error:
-        yield str(error)
-    if ((block.label < NO_LABEL) | (block.label >= expected.labels)).any():
-        yield f"label holds ids beyond the {expected.labels} class names of the index"
+    if block.starts is not None:
+        yield from _wrong_array("start_s", block.starts, np.float64, (rows,))
     for group, columns in (("embeddings", block.embeddings), ("present", block.present)):
         if columns.keys() != expected.teachers.keys():
             yield f"block has {group} {sorted(columns)}, teachers are {sorted(expected.teachers)}"
@@ -74,10 +90,6 @@ def wrong_fields(block: Block, expected: ExpectedBlock) -> Iterator[str]:
             yield from _wrong_array(
                 f"present.{modality}", block.present[modality], np.bool_, (rows,)
             )
-    embeddings = ((f"embeddings.{name}", array) for name, array in block.embeddings.items())
-    for name, array in (("imu", block.imu), *embeddings):
-        if not np.isfinite(array).all():
-            yield from _not_finite(name, array, block.uid)
 
 
 def _wrong_array(
@@ -85,6 +97,22 @@ def _wrong_array(
 ) -> Iterator[str]:
     if array.dtype != dtype or array.shape != shape:
         yield f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite.
+
+    Bits of such values, as whole numbers, are larger than those of all others of their sign. So two
+    maxima tell, in float16 in a tenth of the time of ``np.isfinite``.
+    """
+    bits = _FLOAT_BITS.get(array.dtype.str) if array.size else None
+    if bits is None:
+        return bool(np.isfinite(array).all())
+    kind, infinity = bits
+    signed = np.ascontiguousarray(array).view(kind)
+    unsigned = signed.view(f"u{signed.itemsize}")
+    sign = 1 << (8 * signed.itemsize - 1)
+    return bool(signed.max() < infinity and unsigned.max() < sign + infinity)
 
 
 def _not_finite(name: str, array: np.ndarray, uids: np.ndarray) -> Iterator[str]:

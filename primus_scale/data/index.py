@@ -27,7 +27,8 @@ from primus_scale.storage.foreign import parse_json, reason
 from primus_scale.storage.names import check_name, quoted
 from primus_scale.storage.patience import Patience
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+_READABLE = (3, SCHEMA_VERSION)  # 3: packed blocks without the column start_s
 INDEX_NAME = "index.json"
 
 _SEAL = "sha256"
@@ -267,11 +268,11 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
     if not isinstance(tree, dict):
         raise ValueError(f"{source} holds no JSON object; write the shards again")
     schema = tree.pop("schema", None)
-    if schema != SCHEMA_VERSION or isinstance(schema, bool):
+    if schema not in _READABLE or type(schema) is not int:
         raise ValueError(
             f"{source}: field schema is {quoted(schema)}, this version of primus-scale reads "
-            f"{SCHEMA_VERSION}; {_how_to_write_again(folder.url, tree)}, or use the version that "
-            "wrote them"
+            f"{' and '.join(map(str, _READABLE))}; {_how_to_write_again(folder.url, tree)}, or use "
+            "the version that wrote them"
         )
     tree.pop(_SEAL, None)
     try:
@@ -279,7 +280,7 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
         index = _ADAPTER.validate_json(content, strict=True)
     except ValueError as error:
         raise ValueError(f"{source}: {reason(error)}; write the shards again") from None
-    return IndexFile(source, index, "whole" if data == _sealed(content) else "broken")
+    return IndexFile(source, index, "whole" if data == _sealed(content, schema) else "broken")
 
 
 def _how_to_write_again(url: str, tree: Mapping[str, Any]) -> str:
@@ -309,7 +310,7 @@ def write_index(index: ShardIndex, url: str) -> None:
     with explain_write_errors(folder.url):
         folder.create()
         with folder.staging(INDEX_NAME) as path:
-            path.write_bytes(_sealed(content))
+            path.write_bytes(_sealed(content, SCHEMA_VERSION))
 
 
 def _tree(index: ShardIndex) -> dict[str, Any]:
@@ -331,10 +332,11 @@ def _digest(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _sealed(content: str) -> bytes:
+def _sealed(content: str, schema: int) -> bytes:
     """The text of the file whose fields are the JSON object ``content``."""
-    seal = f'"{_SEAL}":"{_digest(content)}"'
-    return f'{{"schema":{SCHEMA_VERSION},{content[1:-1]},{seal}}}\n'.encode()
+    text = f'{{"schema":{schema},{content[1:-1]}'
+    seal = _digest(content if schema == 3 else text)  # which left the schema out
+    return f'{text},"{_SEAL}":"{seal}"}}\n'.encode()
 
 
 def _check_different(name: str, values: Iterable[str]) -> None:

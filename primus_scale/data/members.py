@@ -13,7 +13,8 @@ import math
 import re
 import tarfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -21,19 +22,30 @@ import safetensors.numpy
 from primus_scale.storage.foreign import reason
 from primus_scale.storage.names import check_name, quoted
 
-# Bytes of a member. Members are views of their record: to copy a block of 2 MB takes longer than
-# to read it from a file that the system has cached.
+# Bytes of a record or a member. Members are views of their record: to copy a block of 2 MB takes
+# longer than to read it from a file that the system has cached.
 Data = bytes | memoryview
 
 _TAR_BLOCK = 512  # bytes of a header; a member is padded to a multiple of it
-_SAFETENSORS_TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}  # that we write
+_SAFETENSORS_TYPES = {  # that we write
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "BOOL": "|b1",
+}
+_PLAIN_HEADER = re.compile(  # of a regular file, with a short name and its size in octal digits
+    rb"(?P<name>[\x21-\x7e]{1,99})\0+[0-7 \0]{24}(?P<size>[0-7]{11})[ \0][0-7 \0]{12}"
+    rb"(?P<sum>[0-7]{6})\0 0\0{100}ustar[\x00-\xff]{83}\0{167}"
+)
+_SUM_AT = slice(148, 156)  # of the checksum in a header, which counts as eight spaces
 _NPY_HEADER = re.compile(  # of version 1.0
     rb"\x93NUMPY\x01\x00(?P<length>[\x00-\xff]{2})\{'descr': '(?P<type>[<|][bfiu][1248])', "
     rb"'fortran_order': False, 'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), ?\} *\n"
 )
 
 
-def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
+def split_record(data: Data) -> tuple[str, dict[str, memoryview]]:
     """Key and members of the record whose tar bytes are ``data``; members by extension, as views.
 
     The extension is all that follows the first dot of the file name, as in WebDataset. ValueError
@@ -45,10 +57,11 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
     keys = set()
     position = 0
     while position < len(data):
-        info = _tar_header(data, position)
+        info = _tar_header(view, position)
         start = position + _TAR_BLOCK
         key, _, extension = info.name.partition(".")
-        keys.add(check_name(key, "a member of the record", plain=True))
+        if key not in keys:
+            keys.add(check_name(key, "a member of the record", plain=True))
         if len(keys) > 1:
             raise ValueError(f"bytes hold the records {sorted(keys)} instead of one")
         if extension in members:
@@ -63,36 +76,59 @@ def split_record(data: bytes) -> tuple[str, dict[str, memoryview]]:
     return keys.pop(), members
 
 
-def position_after_pictures(data: bytes) -> int:
+def position_after_pictures(data: Data) -> int:
     """Where the members after the leading pictures of the record ``data`` begin, in bytes.
 
     0 where it begins with no picture, or holds nothing else.
     """
-    position = 0
+    position, view = 0, memoryview(data)
     while position < len(data):
-        info = _tar_header(data, position)
+        info = _tar_header(view, position)
         if not info.name.endswith(".jpg"):
             return position
         position += _TAR_BLOCK + -(-info.size // _TAR_BLOCK) * _TAR_BLOCK
     return 0
 
 
-def _tar_header(data: bytes, position: int) -> tarfile.TarInfo:
+class _File(NamedTuple):
+    """A member's name, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+def _tar_header(data: memoryview, position: int) -> _File:
     """The header at ``position``; ValueError where it is no header of a plain, complete file.
 
     Headers are read one by one. The library's archive reader would follow chains of headers, take
     sizes and names from extended headers, and stop at a damaged header without an error.
     """
-    header = data[position : position + _TAR_BLOCK]
+    header = bytes(data[position : position + _TAR_BLOCK])
+    file = _plain_header(header) or _any_header(header, position)
+    if file.size < 0 or position + _TAR_BLOCK + file.size > len(data):
+        raise ValueError(f"member {quoted(file.name)} has {file.size} bytes, more than the record")
+    return file
+
+
+def _plain_header(header: bytes) -> _File | None:
+    """What the library would say of a header as writers make it, in a tenth of its time."""
+    found = _PLAIN_HEADER.fullmatch(header)
+    if found is None:
+        return None
+    total = sum(header) - sum(header[_SUM_AT]) + 8 * ord(" ")
+    if total != int(found["sum"], 8):
+        return None
+    return _File(found["name"].decode("ascii"), int(found["size"], 8))
+
+
+def _any_header(header: bytes, position: int) -> _File:
     try:
         info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
     except (tarfile.TarError, ValueError) as error:
         raise ValueError(f"byte {position} of it is no valid tar header ({error})") from None
     if info.type != tarfile.REGTYPE:
         raise ValueError(f"member {quoted(info.name)} is not a regular file")
-    if info.size < 0 or position + _TAR_BLOCK + info.size > len(data):
-        raise ValueError(f"member {quoted(info.name)} has {info.size} bytes, more than the record")
-    return info
+    return _File(info.name, info.size)
 
 
 def decode_member(name: str, data: Data) -> Any:
@@ -153,23 +189,42 @@ def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
         raise ValueError(f"its header ends at byte {start} of {len(data)}")
-    header = json.loads(bytes(data[8:start]), object_pairs_hook=_unique)
-    tensors, taken = {}, []
-    for name, entry in header.items():
+    return {
+        tensor.name: np.frombuffer(
+            data, dtype=tensor.dtype, count=tensor.numbers, offset=start + tensor.first
+        ).reshape(tensor.shape)
+        for tensor in _tensor_places(bytes(data[8:start]), len(data) - start)
+    }
+
+
+class _TensorPlace(NamedTuple):
+    """A tensor of a safetensors member: its numbers, from byte ``first`` after the header on."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    first: int
+    numbers: int
+
+
+@lru_cache(maxsize=64)  # all blocks of as many windows have one header
+def _tensor_places(header: bytes, length: int) -> tuple[_TensorPlace, ...]:
+    """The tensors of a header, which are ``length`` bytes long; ValueError where they are not."""
+    tensors, taken = [], []
+    for name, entry in json.loads(header, object_pairs_hook=_unique).items():
         first, last = entry["data_offsets"]
         shape, dtype = entry["shape"], np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
         if any(type(number) is not int or number < 0 for number in (first, last, *shape)):
             raise ValueError(f"tensor {quoted(name)} has an offset or a width that is no count")
-        if first + math.prod(shape) * dtype.itemsize != last:
+        count = math.prod(shape)
+        if first + count * dtype.itemsize != last:
             raise ValueError(f"tensor {quoted(name)} {shape} is not {last - first} bytes long")
         taken.append((first, last))
-        tensors[name] = np.frombuffer(
-            memoryview(data)[start + first : start + last], dtype=dtype
-        ).reshape(shape)
+        tensors.append(_TensorPlace(name, dtype, tuple(shape), first, count))
     ends = [0, *(last for _, last in sorted(taken))]
-    if [first for first, _ in sorted(taken)] != ends[:-1] or ends[-1] != len(data) - start:
+    if [first for first, _ in sorted(taken)] != ends[:-1] or ends[-1] != length:
         raise ValueError("its tensors overlap, or do not fill it")
-    return tensors
+    return tuple(tensors)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

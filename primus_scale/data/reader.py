@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -25,8 +24,8 @@ import torch
 import webdataset
 
 from primus_scale.config import DataConfig, NearConfig
+from primus_scale.data.batch_rows import BatchFormat, BatchMemory, BatchRows, columns_of
 from primus_scale.data.epoch_order import Rows
-from primus_scale.data.record import Block
 from primus_scale.data.schedule import make_schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
@@ -34,10 +33,6 @@ from primus_scale.storage.patience import Patience
 
 T = TypeVar("T")
 
-_COLUMNS = {
-    **dict.fromkeys(("uid", "recording", "session", "label"), np.int64),
-    "start_s": np.float64,
-}
 _LEAST_RECORDS = 16  # from which a part of a set is taken, so that it is from several folders
 _MANY_RECORDS = 256  # from which a sample is taken, so that it is of many sessions
 _WHOLE_READERS = 16  # concurrent reads of ``load_windows``; an object store takes 20 ms for each
@@ -77,11 +72,17 @@ def batches(
     own = slice(batch // world * rank, batch // world * (rank + 1))
     steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
     choices = (schedule.batch_rows(step).take(own) for step in steps)
-    return BatchLoader(config, shard_set, choices, live, blocks=schedule.blocks)
+    # The windows of a group of records are in so many batches, and some in those of the next group.
+    group = schedule.blocks * int(shard_set.windows_per_record.max())
+    return BatchLoader(config, shard_set, choices, live, ahead=-(-2 * group // batch))
 
 
 class BatchLoader(Iterator[Batch]):
-    """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads."""
+    """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads.
+
+    Memory of a batch is used again once nothing refers to its tensors. ahead: batches for which
+    the windows of a record are taken when it is read.
+    """
 
     def __init__(
         self,
@@ -90,17 +91,14 @@ class BatchLoader(Iterator[Batch]):
         choices: Iterable[Rows],
         live: bool,
         *,
-        blocks: int,
+        ahead: int,
     ) -> None:
         self._patience = config.patience()
-        self._shard_set = shard_set.reading_with(self._patience)
-        self._live = live
-        self._ahead = config.prefetch_batches
-        # A batch may straddle two groups of blocks; older ones are hardly needed again.
-        self._cached_blocks = 2 * blocks
-        self._blocks: OrderedDict[int, Future[Block]] = OrderedDict()
+        self._shard_set = shard_set.reading_with(self._patience, config.crc)
+        self._prefetched = config.prefetch_batches
+        self._ahead = ahead
+        self._memory = BatchMemory(_batch_format(shard_set, live), ahead + self._prefetched + 2)
         self._readers = ThreadPoolExecutor(config.reader_threads, "primus-read")
-        self._assembler = ThreadPoolExecutor(1, "primus-batch")
         self._waited_s = 0.0
         self._pipeline = iter(
             webdataset.DataPipeline(lambda: choices, self._request, self._read_ahead, self._collect)
@@ -130,11 +128,7 @@ class BatchLoader(Iterator[Batch]):
         """Stop reading ahead and end the threads; may be called twice."""
         self._patience.end()
         self._pipeline.close()
-        # Reads are cancelled first: an assembly that waits for one of them then ends too.
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        self._assembler.shutdown(cancel_futures=True)
-        self._readers.shutdown()
-        self._blocks.clear()
+        self._readers.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -142,37 +136,93 @@ class BatchLoader(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(self, choices: Iterable[Rows]) -> Iterator[Future[Batch]]:
-        """Stage: start the reads that a batch needs, and its assembly after them."""
+    def _request(self, choices: Iterable[Rows]) -> Iterator[_Request]:
+        """Stage: start the reads that a batch needs, for the batches after it as well."""
+        waiting: deque[_Request] = deque()
         for chosen in choices:
-            blocks = {int(record): self._block(int(record)) for record in np.unique(chosen.records)}
-            yield self._assembler.submit(self._assemble_when_read, chosen, blocks)
-            while len(self._blocks) > self._cached_blocks:
-                self._blocks.popitem(last=False)
+            waiting.append(_Request(chosen))
+            if len(waiting) > self._ahead:
+                yield self._start_reads(waiting)
+        while waiting:
+            yield self._start_reads(waiting)
 
-    def _read_ahead(self, requests: Iterator[Future[Batch]]) -> Iterator[Future[Batch]]:
+    def _start_reads(self, waiting: deque[_Request]) -> _Request:
+        """The first of the requests, all of whose records are read or being read."""
+        for record in sorted(waiting[0].places.keys() - waiting[0].reads.keys()):
+            needing = [request for request in waiting if request.lacks(record)]
+            for request in needing:
+                request.memory = request.memory or self._memory.take(request.windows)
+            read = self._readers.submit(self._read, record, needing)
+            for request in needing:
+                request.reads[record] = read
+        return waiting.popleft()
+
+    def _read(self, record: int, requests: Sequence[_Request]) -> None:
+        """Read a record and copy its windows into the batches that need them."""
+        block = self._shard_set.read_block(record)
+        columns = columns_of(block, self._shard_set.teachers)
+        for request in requests:
+            assert request.memory is not None
+            at, rows = request.places[record]
+            request.memory.fill(at, block, columns, rows)
+
+    def _read_ahead(self, requests: Iterator[_Request]) -> Iterator[_Request]:
         """Stage: prepare some batches while the caller works on one."""
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[_Request] = deque()
         for request in requests:
             waiting.append(request)
-            if len(waiting) > self._ahead:
+            if len(waiting) > self._prefetched:
                 yield waiting.popleft()
         yield from waiting
 
-    def _collect(self, requests: Iterator[Future[Batch]]) -> Iterator[Batch]:
+    def _collect(self, requests: Iterator[_Request]) -> Iterator[Batch]:
         """Stage: wait for each batch in turn."""
         for request in requests:
-            yield request.result()
+            for record in sorted(request.reads):
+                request.reads[record].result()
+            assert request.memory is not None
+            memory, request.memory = request.memory, None
+            batch = memory.batch()
+            self._memory.give(memory)
+            yield batch
+            del batch  # else its memory would be in use until the next batch is made
 
-    def _block(self, record: int) -> Future[Block]:
-        if record not in self._blocks:
-            self._blocks[record] = self._readers.submit(self._shard_set.read_block, record)
-        self._blocks.move_to_end(record)
-        return self._blocks[record]
 
-    def _assemble_when_read(self, chosen: Rows, blocks: Mapping[int, Future[Block]]) -> Batch:
-        ready = {record: future.result() for record, future in blocks.items()}
-        return _assemble(chosen, ready, self._shard_set, self._live)
+class _Request:
+    """A batch of the chosen windows, which are in order of record.
+
+    places: rows of the batch, and rows of the record, for each record. reads: of the records that
+    are read or being read. memory: where the windows go, from the first read on.
+    """
+
+    def __init__(self, chosen: Rows) -> None:
+        self.windows = len(chosen.rows)
+        self.places = dict(_places(chosen))
+        self.reads: dict[int, Future[None]] = {}
+        self.memory: BatchRows | None = None
+
+    def lacks(self, record: int) -> bool:
+        """Whether the batch needs a record that is not being read for it."""
+        return record in self.places and record not in self.reads
+
+
+def _places(chosen: Rows) -> Iterator[tuple[int, tuple[slice, np.ndarray]]]:
+    """Each record, with the rows of the batch that are its windows, and its rows."""
+    steps = np.diff(chosen.records)
+    assert (steps >= 0).all(), "windows must be in order of record"
+    edges = [0, *(np.flatnonzero(steps) + 1).tolist(), len(chosen.rows)]
+    for start, stop in itertools.pairwise(edges):
+        yield int(chosen.records[start]), (slice(start, stop), chosen.rows[start:stop])
+
+
+def _batch_format(shard_set: ShardSet, live: bool) -> BatchFormat:
+    index = shard_set.index
+    return BatchFormat(
+        shape=(len(index.channels), index.window_samples),
+        span_s=(index.window_samples - 1) / index.rate_hz,
+        teachers=shard_set.teachers,
+        live=live,
+    )
 
 
 @dataclass(frozen=True)
@@ -221,16 +271,19 @@ def load_windows(
     """
     shard_set = ShardSet.open(urls, patience)
     chosen = _spread_rows(shard_set.windows_per_record, most, _LEAST_RECORDS)
-    records = np.unique(chosen.records).tolist()
-    with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
-        read = readers.map(partial(shard_set.read_block, pictures=pictures), records)
-        blocks = dict(zip(records, read, strict=True))
-    pairs = zip(chosen.records.tolist(), chosen.rows.tolist(), strict=True)
-    return LoadedWindows(
-        batch=_assemble(chosen, blocks, shard_set, live=shard_set.index.kind == "window"),
-        metas=[blocks[record].metas[row] for record, row in pairs],
-        shard_set=shard_set,
-    )
+    live = shard_set.index.kind == "window"
+    memory = BatchRows(_batch_format(shard_set, live), len(chosen.rows))
+
+    def read(record: int, at: slice, rows: np.ndarray) -> list[WindowMeta]:
+        block = shard_set.read_block(record, pictures=pictures)
+        memory.fill(at, block, columns_of(block, shard_set.teachers), rows)
+        return [block.metas[row] for row in rows.tolist()]
+
+    parts = ((record, *place) for record, place in _places(chosen))
+    metas = [meta for part in read_ahead(read, parts) for meta in part]
+    batch = memory.batch()
+    exact = {modality: values.float() for modality, values in batch.embeddings.items()}
+    return LoadedWindows(replace(batch, embeddings=exact), metas, shard_set)
 
 
 def sample_windows(
@@ -290,40 +343,3 @@ def _spread_rows(windows: np.ndarray, most: int | None, least_records: int) -> R
 def _spread(length: int, number: int) -> np.ndarray:
     """``number`` of the indices below ``length``, evenly spaced."""
     return np.arange(number) * length // number
-
-
-def _assemble(chosen: Rows, blocks: Mapping[int, Block], shard_set: ShardSet, live: bool) -> Batch:
-    """The batch of the chosen windows, copied block by block, since one by one takes longer."""
-    count, teachers, index = len(chosen.rows), shard_set.teachers, shard_set.index
-    any_block = next(iter(blocks.values()))
-    imu = np.empty((count, *any_block.imu.shape[1:]), dtype=np.float32)
-    columns = {name: np.empty(count, dtype=dtype) for name, dtype in _COLUMNS.items()}
-    embeddings = {m: np.zeros((count, t.dim), dtype=np.float32) for m, t in teachers.items()}
-    present = {m: np.zeros(count, dtype=np.bool_) for m in teachers}
-    frames: list[tuple[bytes, ...]] = [()] * count
-    texts: list[tuple[str, ...]] = [()] * count
-
-    by_record = np.argsort(chosen.records, kind="stable")
-    ends = np.flatnonzero(np.diff(chosen.records[by_record])) + 1
-    for positions in np.split(by_record, ends):
-        block = blocks[int(chosen.records[positions[0]])]
-        rows = chosen.rows[positions]
-        imu[positions] = block.imu[rows]
-        for name, column in columns.items():
-            column[positions] = getattr(block, name)[rows]
-        for modality in block.embeddings:
-            embeddings[modality][positions] = block.embeddings[modality][rows]
-            present[modality][positions] = block.present[modality][rows]
-        if live:
-            for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
-                frames[position] = block.frames[row]
-                texts[position] = block.metas[row].texts
-    return Batch(
-        imu=torch.from_numpy(imu),
-        **{name: torch.from_numpy(column) for name, column in columns.items()},
-        embeddings={name: torch.from_numpy(value) for name, value in embeddings.items()},
-        present={name: torch.from_numpy(value) for name, value in present.items()},
-        frames=frames if live else None,
-        texts=texts if live else None,
-        span_s=(index.window_samples - 1) / index.rate_hz,
-    )

@@ -25,6 +25,7 @@ META_MEMBER = "meta.json"
 BLOCK_MEMBER = "block.safetensors"
 _IDS = ("uid", "recording", "session", "label")
 _COLUMNS = {"imu": np.float32, **dict.fromkeys(_IDS, np.int64)}
+_START = "start_s"  # a column as well, but older shards lack it
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Block:
     (``session_id``) and label ``(N,)`` int64, NO_LABEL where unknown; embeddings ``(N, D)`` float16
     by modality, L2-normalised and zero where absent; present ``(N,)`` bool by modality. meta_json
     is the record's ``meta.json``. frames: JPEG pictures of each window, in blocks made from window
-    records only.
+    records only. starts ``(N,)`` float64: ``start_s`` as a column, which packed records have since
+    schema 4; None where only the metas tell it.
     """
 
     imu: np.ndarray
@@ -61,6 +63,7 @@ class Block:
     present: dict[str, np.ndarray] = field(default_factory=dict)
     meta_json: bytes = b"[]"
     frames: tuple[tuple[bytes, ...], ...] = ()
+    starts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.imu.shape[0])
@@ -74,6 +77,7 @@ class Block:
             present={name: value[rows] for name, value in self.present.items()},
             meta_json=_dump([metas[row] for row in rows.tolist()]),
             frames=tuple(self.frames[row] for row in rows.tolist()) if self.frames else (),
+            starts=None if self.starts is None else self.starts[rows],
         )
 
     @cached_property
@@ -81,9 +85,14 @@ class Block:
         """The meta of each window. Parsed at the first access, since training needs none."""
         return _decode_meta(_METAS, self.meta_json)
 
-    @cached_property
+    @property
     def start_s(self) -> np.ndarray:
         """Start time of each window, ``(N,)`` float64: seconds on its recording's clock."""
+        return self.meta_starts if self.starts is None else self.starts
+
+    @cached_property
+    def meta_starts(self) -> np.ndarray:
+        """``start_s`` as the metas tell it; ValueError where they are not one for each window."""
         starts = _decode_meta(_STARTS, self.meta_json)
         if len(starts) != len(self):
             raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")
@@ -134,6 +143,7 @@ def make_block(
         present={name: np.asarray(p, dtype=np.bool_) for name, p in (present or {}).items()},
         meta_json=_dump([asdict(meta) for meta in metas]),
         frames=tuple(frames),
+        starts=np.array([meta.start_s for meta in metas], dtype=np.float64),
     )
 
 
@@ -161,6 +171,8 @@ def decode_window(members: Mapping[str, Data]) -> Window:
 def encode_block(block: Block) -> dict[str, bytes]:
     """Members of a packed record, by extension."""
     tensors = {name: getattr(block, name) for name in _COLUMNS}
+    if block.starts is not None:
+        tensors[_START] = block.starts
     tensors |= {f"embeddings.{name}": value for name, value in block.embeddings.items()}
     tensors |= {f"present.{name}": value for name, value in block.present.items()}
     return {BLOCK_MEMBER: encode_tensors(tensors), META_MEMBER: block.meta_json}
@@ -176,7 +188,10 @@ def decode_block(members: Mapping[str, Data]) -> Block:
     if tensors["imu"].ndim != 3:
         raise ValueError(f"{BLOCK_MEMBER}: imu is {tensors['imu'].shape}, expected (N, C, T)")
     embeddings, present = {}, {}
-    for name in tensors.keys() - _COLUMNS.keys():
+    starts = tensors.get(_START)
+    if starts is not None and starts.dtype != np.float64:
+        raise ValueError(f"{BLOCK_MEMBER}: tensor {_START} is {starts.dtype}, expected float64")
+    for name in tensors.keys() - _COLUMNS.keys() - {_START}:
         group, _, modality = name.partition(".")
         if group == "embeddings":
             embeddings[modality] = tensors[name]
@@ -189,6 +204,7 @@ def decode_block(members: Mapping[str, Data]) -> Block:
         embeddings=embeddings,
         present=present,
         meta_json=bytes(members[META_MEMBER]),
+        starts=starts,
     )
 
 

@@ -2,105 +2,48 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 
 from primus_scale.data.block_check import check_block, expected_block
 from primus_scale.data.index import (
-    RecordEntry,
     SessionPart,
     ShardEntry,
     ShardIndex,
-    TailEntry,
     TeacherSpace,
     read_index,
 )
-from primus_scale.data.members import Data, split_record
+from primus_scale.data.members import Data
 from primus_scale.data.record import Block, decode_block, decode_window, make_block
+from primus_scale.data.record_place import (
+    ReadBuffers,
+    RecordPlace,
+    decoding_record,
+    kept_parts,
+    list_places,
+    read_record,
+)
 from primus_scale.sample import NO_LABEL, Window
 from primus_scale.storage.folder import Folder
-from primus_scale.storage.foreign import decoding
 from primus_scale.storage.patience import Patience
 
 _SIZE_CHECKS = 16  # requests for sizes at a time; an object store takes about 20 ms for each
 _SHARED_BY_CHANCE = 0.01  # least share of equal records that shows a copy of a folder
+Crc = Literal["always", "first"]  # which reads of a record compare its bytes with their checksum
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
 
-class RecordPlace(NamedTuple):
-    """Where a record is in a folder: the name of its shard, its number there, and its bytes.
+class _Reading:
+    """How a loader reads a set of ``records`` records: see ``ShardSet.reading_with``."""
 
-    tail (the bytes after its pictures) and sessions (the parts of sessions that it consists of):
-    None where the index does not have them.
-    """
-
-    shard: str
-    number: int
-    entry: RecordEntry
-    tail: TailEntry | None = None
-    sessions: tuple[SessionPart, ...] | None = None
-
-
-def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
-    """The position of every record of ``shards``, in order."""
-    places = []
-    for shard in shards:
-        nothing = [None] * len(shard.records)
-        rows = zip(shard.records, shard.tails or nothing, shard.sessions or nothing, strict=True)
-        places += [RecordPlace(shard.name, number, *row) for number, row in enumerate(rows)]
-    return places
-
-
-def _kept_parts(
-    parts: tuple[SessionPart, ...] | None, rows: np.ndarray
-) -> tuple[SessionPart, ...] | None:
-    """The parts of a record of which only ``rows`` are kept; None where it has none."""
-    if not parts:
-        return parts
-    ends = np.cumsum([part.windows for part in parts])
-    counts = np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(parts))
-    kept = zip(parts, counts.tolist(), strict=True)
-    return tuple(part._replace(windows=count) for part, count in kept if count)
-
-
-def read_record(
-    folder: Folder, place: RecordPlace, *, pictures: bool = True
-) -> dict[str, memoryview]:
-    """Members of a record by extension, checked against its entry.
-
-    Without ``pictures`` only the members after the pictures are read, if the index has their
-    position; otherwise all members. ValueError naming shard and record where the bytes are not
-    those that were written, or are no record.
-    """
-    shard, number, entry, tail, _ = place
-    part = entry if pictures or tail is None else tail
-    start = entry.offset + entry.length - part.length
-    data = folder.read_range(shard, start, part.length)
-    if len(data) != part.length or zlib.crc32(data) != part.crc32:
-        raise ValueError(
-            f"{folder.locate(shard)}: record {number} (bytes {start} to "
-            f"{start + part.length}) is not what was written; {_next_step(folder)}"
-        )
-    with decoding_record(folder, place):
-        return split_record(data)[1]
-
-
-def decoding_record(folder: Folder, place: RecordPlace) -> AbstractContextManager[None]:
-    """Turn errors of the block into a ValueError that names shard, record and the next step."""
-    return decoding(folder.locate(place.shard), f"record {place.number}", advice=_next_step(folder))
-
-
-def _next_step(folder: Folder) -> str:
-    return (
-        f"find all such with primus-scale shards verify {folder.url}, restore the shard or "
-        "write the folder again, then start again"
-    )
+    def __init__(self, records: int, crc: Crc) -> None:
+        self.crc = crc
+        self.buffers = ReadBuffers()
+        self.sound = np.zeros(records, dtype=np.bool_)  # those whose content has been checked
 
 
 @dataclass(frozen=True)
@@ -118,6 +61,7 @@ class ShardSet:
     teachers: dict[str, TeacherSpace]
     _places: list[tuple[int, RecordPlace]]  # each with the number of its folder
     _rows: list[np.ndarray] | None = None  # of each record, those that are kept; None: all
+    _reading: _Reading | None = None
 
     @classmethod
     def open(cls, urls: str | Sequence[str], patience: Patience | None = None) -> Self:
@@ -151,10 +95,15 @@ class ShardSet:
             ],
         )
 
-    def reading_with(self, patience: Patience) -> Self:
-        """The same set, whose reads wait for storage as ``patience`` says."""
+    def reading_with(self, patience: Patience, crc: Crc) -> Self:
+        """The same set for a loader, whose reads wait for storage as ``patience`` says.
+
+        Blocks are read into memory that is used again, so they are valid until the thread's next
+        read. What the bytes mean (shapes, finite values, metas) is checked when they are first
+        read. With ``crc`` "always" every later read proves that they are the same bytes.
+        """
         folders = tuple(replace(folder, patience=patience) for folder in self.folders)
-        return replace(self, folders=folders)
+        return replace(self, folders=folders, _reading=_Reading(len(self), crc))
 
     def keep(self, rows: Sequence[np.ndarray]) -> Self:
         """The set of some windows only: ``rows`` of each record, ascending; empty ones are gone.
@@ -163,7 +112,7 @@ class ShardSet:
         """
         assert self._rows is None
         chosen = [
-            (folder, place._replace(sessions=_kept_parts(place.sessions, kept)), kept)
+            (folder, place._replace(sessions=kept_parts(place.sessions, kept)), kept)
             for (folder, place), kept in zip(self._places, rows, strict=True)
             if len(kept)
         ]
@@ -225,7 +174,14 @@ class ShardSet:
     def read_record(self, record: int, *, pictures: bool = True) -> dict[str, memoryview]:
         """Members of a record by extension, checked against the index; as `read_record`."""
         folder, place = self._places[record]
-        return read_record(self.folders[folder], place, pictures=pictures)
+        reading = self._reading
+        return read_record(
+            self.folders[folder],
+            place,
+            pictures=pictures,
+            buffers=None if reading is None else reading.buffers,
+            check=reading is None or reading.crc == "always" or not reading.sound[record],
+        )
 
     def read_window(self, record: int) -> Window:
         """The window of a record of window shards; raises as `read_record`."""
@@ -244,11 +200,14 @@ class ShardSet:
             members = {name: data for name, data in members.items() if not name.endswith(".jpg")}
         folder, place = self._places[record]
         index = self.indexes[folder]
+        known = self._reading is not None and bool(self._reading.sound[record])
         with decoding_record(self.folders[folder], place):
             block = decode_record(members, index)
-            check_block(block, expected_block(index, place.entry.windows))
+            check_block(block, expected_block(index, place.entry.windows), values=not known)
             if self._rows is not None:
                 block = block.take(self._rows[record])
+        if self._reading is not None:
+            self._reading.sound[record] = True
         if index.labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.

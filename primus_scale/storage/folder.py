@@ -11,12 +11,14 @@ waits.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -61,6 +63,24 @@ class Folder:
         """``length`` bytes from ``offset`` on; fewer if the file is shorter."""
         end = offset + length
         return cast(bytes, self._ask("cat_file", name, size=length, start=offset, end=end))
+
+    def read_range_into(self, buffer: memoryview, name: str, offset: int) -> int:
+        """Fill ``buffer`` from ``offset`` on; how many bytes came, fewer if the file is shorter."""
+        if self._local_root is None:
+            data = self.read_range(name, offset, len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        file = os.open(f"{self._local_root}/{name}", os.O_RDONLY)
+        try:
+            count = 0
+            while count < len(buffer):
+                got = os.preadv(file, [buffer[count:]], offset + count)
+                if not got:
+                    break
+                count += got
+            return count
+        finally:
+            os.close(file)
 
     def open(self, name: str) -> BinaryIO:
         """A stream over the whole file, to be closed by the caller."""
@@ -155,6 +175,12 @@ class Folder:
     def _forget_listings(self) -> None:
         file_system, _ = self._file_system()
         file_system.invalidate_cache()  # listings of object stores are cached otherwise
+
+    @cached_property
+    def _local_root(self) -> str | None:
+        """The folder's path where it is on this machine."""
+        file_system, root = self._file_system()
+        return root if is_local(file_system) else None
 
     def _file_system(self) -> tuple[Any, str]:
         """File system and path; fsspec keeps one instance for each process and thread."""

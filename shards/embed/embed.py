@@ -31,7 +31,8 @@ from primus_scale.data.index import (
     parse_shard_entry,
     write_index,
 )
-from primus_scale.data.shard_set import ShardSet, list_places
+from primus_scale.data.record_place import list_places
+from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import WindowFormat
 from primus_scale.storage.folder import Folder

@@ -23,7 +23,7 @@ import torch
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.members import Data, decode_member, encode_npy
 from primus_scale.data.record import decode_window, encode_window, recording_id, session_id
-from primus_scale.data.shard_set import RecordPlace
+from primus_scale.data.record_place import RecordPlace
 from primus_scale.sample import SIGNAL, Window, WindowMeta
 from primus_scale.storage.folder import Folder
 from primus_scale.teachers import (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-from primus_scale.data.shard_set import RecordPlace
+from primus_scale.data.record_place import RecordPlace
 from shards.write.copying import RecordReader
 
 LOOK_AHEAD = 64  # windows after the limit, among which the best cut is searched

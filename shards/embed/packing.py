@@ -15,7 +15,7 @@ import numpy as np
 
 from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import Block, make_block
-from primus_scale.data.shard_set import RecordPlace
+from primus_scale.data.record_place import RecordPlace
 from primus_scale.storage.folder import Folder
 from shards.embed.group_embedder import decode_row
 from shards.write.checks import check_block

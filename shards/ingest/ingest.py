@@ -28,7 +28,7 @@ import fsspec
 import numpy as np
 
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
-from primus_scale.data.shard_set import list_places
+from primus_scale.data.record_place import list_places
 from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import hash64
 from primus_scale.storage.folder import Folder, explain_write_errors, is_local

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from primus_scale.data.record import META_MEMBER
-from primus_scale.data.shard_set import RecordPlace, read_record
+from primus_scale.data.record_place import RecordPlace, read_record
 from primus_scale.storage.folder import Folder
 from shards.write.shard_file import ShardRecord, window_key, write_shard
 

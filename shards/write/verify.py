@@ -26,7 +26,8 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.members import Data, decode_member, split_record
 from primus_scale.data.record import Block
-from primus_scale.data.shard_set import RecordPlace, decode_record, list_places
+from primus_scale.data.record_place import RecordPlace, list_places
+from primus_scale.data.shard_set import decode_record
 from primus_scale.sample import CHANNELS, UNITS
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decode_picture, reason, shorten

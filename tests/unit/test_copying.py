@@ -5,7 +5,7 @@ import pytest
 from primus_scale.data.index import ShardEntry, parse_shard_entry
 from primus_scale.data.members import split_record
 from primus_scale.data.record import decode_window, encode_window
-from primus_scale.data.shard_set import RecordPlace, list_places
+from primus_scale.data.record_place import RecordPlace, list_places
 from primus_scale.sample import Window
 from primus_scale.storage.folder import Folder
 from shards.write.copying import ShardCopier, plan_shards

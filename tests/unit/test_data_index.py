@@ -30,14 +30,15 @@ def test_round_trip(folder):
 
 
 def test_digest_is_that_of_the_content(folder):
-    """And so stands in the file; other for any other field."""
+    """Other for any other field; that in the file covers the schema as well."""
     index = read_index(str(folder))
     text = (folder / "index.json").read_text()
     content = json.dumps(json.loads(text) | {"schema": None, "sha256": None}, separators=(",", ":"))
     content = content.removesuffix(',"sha256":null}').replace('{"schema":null,', "{") + "}"
     digest = hashlib.sha256(content.encode()).hexdigest()
-    assert text.endswith(f',"sha256":"{digest}"}}\n')
     assert index.digest == digest
+    sealed = text.rpartition(',"sha256":')[0]
+    assert text == f'{sealed},"sha256":"{hashlib.sha256(sealed.encode()).hexdigest()}"}}\n'
     assert replace(index, labels=("lie", "walk", "sit")).digest != digest
 
 
@@ -80,7 +81,9 @@ def test_folders_of_earlier_schemas_are_refused_with_the_commands_that_write_the
         tree.update(schema=schema)
 
     edit_index(folder, change, seal=False)
-    with pytest.raises(ValueError, match=rf"field schema is {schema}, .* reads 3; ") as refused:
+    with pytest.raises(
+        ValueError, match=rf"field schema is {schema}, .* reads 3 and 4; "
+    ) as refused:
         ShardSet.open(str(folder))
     embed = f"primus-scale shards embed --src WINDOWS --out {folder} --overwrite"
     assert f"({embed}; its window shards first, with primus" in str(refused.value)
@@ -111,10 +114,26 @@ def test_not_json(folder, content):
         read_index(str(folder))
 
 
+def test_folders_of_schema_3_still_open(folder):
+    """They are the same but for what the seal covers."""
+    path = folder / "index.json"
+    index = read_index(str(folder))
+    tree = json.loads(path.read_text())
+    del tree["schema"], tree["sha256"]
+    content = json.dumps(tree, separators=(",", ":"))
+    seal = hashlib.sha256(content.encode()).hexdigest()
+    path.write_text(f'{{"schema":3,{content[1:-1]},"sha256":"{seal}"}}\n')
+    assert read_index(str(folder)) == index
+    assert read_index(str(folder)).digest == index.digest
+    path.write_text(path.read_text().replace('"schema":3', '"schema":4'))
+    with pytest.raises(ValueError, match="is not what was written"):
+        read_index(str(folder))
+
+
 @pytest.mark.parametrize("schema", [None, 0, SCHEMA_VERSION + 1, "1", True, [2], "x" * 10_000])
 def test_wrong_schema(folder, schema):
     edit_index(folder, lambda tree: tree.update(schema=schema))
-    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 3; write"):
+    with pytest.raises(ValueError, match=r"index\.json: field schema is .* reads 3 and 4; write"):
         read_index(str(folder))
 
 

@@ -136,7 +136,7 @@ def test_metas_are_parsed_only_when_asked():
     ],
 )
 def test_start_times_that_do_not_fit_are_refused(metas, said):
-    block = replace(make_blocks(make_windows(7))[0], meta_json=metas)
+    block = replace(make_blocks(make_windows(7))[0], meta_json=metas, starts=None)
     with pytest.raises(ValueError, match=rf"meta\.json.*{said}"):
         block.start_s  # noqa: B018
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from primus_scale.data.index import read_index
-from primus_scale.data.shard_set import list_places
+from primus_scale.data.record_place import list_places
 from primus_scale.sample import Window
 from shards.embed.grouping import LOOK_AHEAD, plan_groups
 from tests.shard_factory import make_windows, write_windows
