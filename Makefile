@@ -9,17 +9,24 @@ ABLATION := runs/ablation
 SETUP  := .venv/installed
 TEST_WORKERS ?= 2
 
+# Python keeps the byte code of what it imports, also where the environment would not have it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup pretrain packaged report docs test lint format clean
 .DELETE_ON_ERROR: # shards that fail to verify lose their index, so that they are made again
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# pip compiles one file after the other, and tests of packages as well, which takes as long as all
+# else that it does. What does not compile are templates, and code for other versions of Python.
 setup: $(SETUP) ## make .venv with the pinned versions
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|transformers/models/' .venv/lib || true
+
 $(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,docs,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,docs,dev]'
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
 	touch $@
 
 pretrain: $(DATA)/packed/train/index.json $(DATA)/packed/validation/index.json ## the built-in run, whole: data, training, few-shot table
