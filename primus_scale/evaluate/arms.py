@@ -17,7 +17,8 @@ import torch
 from primus_scale.evaluate.draws import Labels
 
 Setting = dict[str, Any]  # JSON
-CHOICE = "one standard error"  # the rule of ``best_setting``; finished work of another is not used
+# How settings are chosen and encoders tuned; finished work of another method is not used.
+METHOD = "one standard error, half of the first weights kept"
 
 
 @dataclass(frozen=True)

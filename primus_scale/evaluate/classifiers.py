@@ -20,7 +20,7 @@ from torch import nn
 
 from primus_scale.augment import Augment, step_generator
 from primus_scale.distributed.precision import has_bfloat16
-from primus_scale.encoders.calibration import Calibration
+from primus_scale.encoders.calibration import Calibration, FeatureCalibration
 
 INFERENCE_BATCH = 512
 PROBE_ITERATIONS = 500
@@ -84,26 +84,36 @@ def fit_probe(
 
 
 class Classifier(nn.Module):
-    """An encoder and a linear head: imu ``(B, C, T)`` -> logits ``(B, classes)``."""
+    """An encoder and a linear head: imu ``(B, C, T)`` -> logits ``(B, classes)``.
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear):
+    calibration: of the features, before the head; it is not trained.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, head: nn.Linear, calibration: FeatureCalibration | None = None
+    ):
         super().__init__()
         self.encoder = encoder
+        self.calibration = calibration or nn.Identity()
         self.head = head
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
         """Class logits of windows in SI units."""
-        return self.head(self.encoder(imu).features)
+        return self.head(self.calibration(self.encoder(imu).features))
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a classifier is trained, except for the number of steps (``Training.advance``)."""
+    """How a classifier is trained, except for the number of steps (``Training.advance``).
+
+    kept: the share of the first weights in the classifier, 0 for none.
+    """
 
     batch: int
     lr: float
     augment: Augment
     seed: int
+    kept: float = 0.0
 
 
 class Training:
@@ -119,8 +129,12 @@ class Training:
     a schedule does, but does not depend on the last step: the first n steps of a longer training
     are, to the bit, a training of n steps. So one training shows which number of steps is best.
 
+    A training that begins at good weights may keep a share s of them: the classifier has the
+    weights s * w_0 + (1 - s) * a_n.
+
     Sources: polynomial-decay averaging, Shamir and Zhang, ICML 2013; averaged weights instead of a
-    falling rate, Haegele et al., NeurIPS 2024, arXiv 2405.18392.
+    falling rate, Haegele et al., NeurIPS 2024, arXiv 2405.18392; weights between those before and
+    after fine-tuning, Wortsman et al., CVPR 2022, arXiv 2109.01903, section 3.
     """
 
     def __init__(
@@ -131,10 +145,11 @@ class Training:
         Each step takes the next ``min(batch, n)`` windows of repeatedly shuffled windows.
         """
         self.model = model
-        self._average = copy.deepcopy(model)
+        self._classifier = copy.deepcopy(model).eval()
         self._imu, self._label, self._settings = imu, label, settings
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._averaged = [p for p in self._average.parameters() if p.requires_grad]
+        self._parameters = _trained(model)
+        self._first = [p.detach().clone() for p in self._parameters]
+        self._average = [p.detach().clone() for p in self._parameters]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=settings.lr, weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -142,20 +157,24 @@ class Training:
         self._steps = 0
 
     def advance(self, steps: int) -> Classifier:
-        """Train until ``steps`` steps are done in all; returns the classifier of averaged weights.
+        """Train until ``steps`` steps are done in all; returns the classifier (see the class).
 
-        ``steps`` must be more than before. Each call returns the same object. Raises
-        FloatingPointError where the loss is not finite.
+        ``steps`` must be no fewer than before; after 0 the classifier has the first weights. Each
+        call returns the same object. Raises FloatingPointError where the loss is not finite.
         """
-        assert steps > self._steps
+        assert steps >= self._steps
         self.model.train()
         while self._steps < steps:
             loss = self._step()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is not finite after {steps} steps")
-        for own, buffer in zip(self._average.buffers(), self.model.buffers(), strict=True):
-            own.copy_(buffer)
-        return self._average.eval()
+            if self._steps == steps and not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is not finite after {steps} steps")
+        own = _trained(self._classifier)
+        with torch.no_grad():
+            for weight, average, first in zip(own, self._average, self._first, strict=True):
+                weight.copy_(average.lerp(first, self._settings.kept))
+        for buffer, now in zip(self._classifier.buffers(), self.model.buffers(), strict=True):
+            buffer.copy_(now)
+        return self._classifier
 
     def _step(self) -> torch.Tensor:
         settings, device = self._settings, self._imu.device
@@ -174,9 +193,13 @@ class Training:
         self._steps += 1
         share = (AVERAGE_POWER + 1) / (AVERAGE_POWER + self._steps)
         with torch.no_grad():
-            for mean, now in zip(self._averaged, self._parameters, strict=True):
+            for mean, now in zip(self._average, self._parameters, strict=True):
                 mean.lerp_(now, share)
         return loss.detach()
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def fast_precision(device: torch.device) -> torch.autocast:

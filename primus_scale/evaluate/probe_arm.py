@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from primus_scale.encoders.calibration import Calibration, FeatureCalibration
 from primus_scale.evaluate.arms import Setting, TrainingRows, Trial, best_setting
 from primus_scale.evaluate.classifiers import Probe, fit_probe
 from primus_scale.evaluate.feature_arm import FeatureArm
@@ -39,8 +40,7 @@ class ProbeArm(FeatureArm):
         features, label = self.features[given.train], self._windows.label[given.train]
         if scaling == "whitened":
             calibration = self.whitening(given.unlabelled)
-            probe = fit_probe(calibration.apply(features), label, self._windows.classes, strength)
-            return probe.after(calibration)
+            return self._fit_after(calibration, given, strength).after(calibration)
         rows = {"labelled": given.train, "unlabelled": given.unlabelled, "none": None}
         scale_by = rows[scaling]
         return fit_probe(
@@ -49,4 +49,16 @@ class ProbeArm(FeatureArm):
             self._windows.classes,
             strength,
             None if scale_by is None else self.features[scale_by],
+        )
+
+    def fit_usual(self, given: TrainingRows) -> tuple[Probe, FeatureCalibration]:
+        """The probe with the usual penalty on whitened features, and the whitening as a layer."""
+        calibration = self.whitening(given.unlabelled)
+        probe = self._fit_after(calibration, given, PROBE_STRENGTHS[0])
+        return probe, FeatureCalibration.of(calibration, "whitening")
+
+    def _fit_after(self, calibration: Calibration, given: TrainingRows, strength: float) -> Probe:
+        features = calibration.apply(self.features[given.train])
+        return fit_probe(
+            features, self._windows.label[given.train], self._windows.classes, strength
         )

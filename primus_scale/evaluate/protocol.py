@@ -19,7 +19,7 @@ from torch import nn
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
 from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
-from primus_scale.evaluate.arms import CHOICE, Arm, Setting, TaskWindows
+from primus_scale.evaluate.arms import METHOD, Arm, Setting, TaskWindows
 from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import describe_computation
 from primus_scale.evaluate.comparison import Comparison, do_all
@@ -165,7 +165,7 @@ def _identities(
     settings = config.model_dump(mode="json", exclude=NOT_OF_AN_ARM)
     device = next(pretrained.parameters()).device
     common = digest(
-        SCHEMA, CHOICE, *sides[0], *sides[1], operations, settings, describe_computation(device)
+        SCHEMA, METHOD, *sides[0], *sides[1], operations, settings, describe_computation(device)
     )
     weights = {name: digest(pretrained) for name in PRETRAINED_ARMS}
     weights |= {"random": digest(fresh(seed)), "scratch": digest(fresh(0))}

@@ -24,7 +24,7 @@ from primus_scale.evaluate.lora import adapted_copy, check_adaptable
 from primus_scale.evaluate.probe_arm import ProbeArm
 
 FINETUNE_LR_SHARE = 0.3  # a pretrained encoder is trained at this share of a fresh one's rates
-START_SETTING = {"strength": 0.1, "scaling": "unlabelled"}  # of the probe that tuning starts at
+KEPT = 0.5  # share of the weights before fine-tuning in those after it
 FIRST_JUDGED, GROWTH = 20, 1.5  # steps of the first judgement; factor from one to the next
 PATIENCE = 3  # early stopping: a training ends after so many times the steps of its best
 LEAST_STEPS = 200  # no training stops early before
@@ -35,15 +35,18 @@ EncoderFactory = Callable[[int], nn.Module]  # from a seed to an encoder with fr
 class TrainedArm:
     """An encoder trained together with its head.
 
-    With ``start`` the training begins with that encoder and a linear probe on its features;
-    without, with fresh weights.
+    With ``start`` the training begins with that encoder and a linear probe on its features, in the
+    usual setting (Kumar et al., ICLR 2022, arXiv 2202.10054). The probe's calibration is a layer
+    that is not trained, and the classifier's weights are halfway between those before and after
+    training (``Training``). Without, it begins with fresh weights.
 
     Learning rate and steps are chosen together. For each rate there is one training in each trial.
     Its accuracy on the held-out people is measured during the training (``judged_steps``), and
     averaged over trials. A training ends after ``PATIENCE`` times the steps of its best accuracy,
     or at ``config.steps``. The rate and number of steps with the best accuracy are chosen, and of
-    equal accuracies the fewest steps. A shorter training is exactly the beginning of a longer one
-    (``Training``), so the chosen number of steps gives the classifier that was measured.
+    equal accuracies the fewest steps; with ``start`` there may be none. A shorter training is
+    exactly the beginning of a longer one (``Training``), so the chosen number of steps gives the
+    classifier that was measured.
     ``at_limit`` in the setting: the longest training allowed was the best, so more steps might be
     better.
     """
@@ -111,7 +114,8 @@ class TrainedArm:
         trainings = [self._training(trial.given, lr) for trial in trials]
         targets = [self._windows.imu[self._rows(trial.target)] for trial in trials]
         curve: list[tuple[int, float]] = []
-        for steps in judged_steps(self._config.steps):
+        unchanged = [0] if self._start else []
+        for steps in (*unchanged, *judged_steps(self._config.steps)):
             try:
                 models = [training.advance(steps) for training in trainings]
             except FloatingPointError:
@@ -126,7 +130,8 @@ class TrainedArm:
 
     def _training(self, given: TrainingRows, lr: float) -> Training:
         model = self._initial_model(given).to(self._windows.imu.device)
-        settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed)
+        kept = KEPT if self._start else 0.0
+        settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed, kept)
         rows = self._rows(given.train)
         return Training(model, self._windows.imu[rows], self._label[rows], settings)
 
@@ -142,14 +147,16 @@ class TrainedArm:
                     encoder, nn.Linear(_width(encoder, self._windows), self._windows.classes)
                 )
         encoder, arm = self._start
-        probe = arm.fit(given, START_SETTING)
+        probe, calibration = arm.fit_usual(given)
         head = nn.Linear(probe.weight.shape[1], self._windows.classes)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(probe.weight))
             head.bias.copy_(torch.from_numpy(np.maximum(probe.bias, -1e4)))
         if self._adapters:
-            return Classifier(adapted_copy(encoder, self._windows.imu[:1], given.seed), head)
-        return Classifier(copy.deepcopy(encoder), head)
+            encoder = adapted_copy(encoder, self._windows.imu[:1], given.seed)
+        else:
+            encoder = copy.deepcopy(encoder)
+        return Classifier(encoder, head, calibration)
 
 
 def judged_steps(limit: int) -> list[int]:

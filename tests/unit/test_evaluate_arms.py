@@ -1,5 +1,6 @@
 """What arms choose on held-out people, against every fit done by itself."""
 
+import copy
 import itertools
 import statistics
 from dataclasses import replace
@@ -16,11 +17,16 @@ from primus_scale.encoders.calibration import fit_calibration
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.arms import TaskWindows, TrainingRows, Trial, best_setting
 from primus_scale.evaluate.build_arms import build_arms
-from primus_scale.evaluate.classifiers import fit_probe
+from primus_scale.evaluate.classifiers import Classifier, Training, TrainingSettings, fit_probe
 from primus_scale.evaluate.comparison import make_trials
 from primus_scale.evaluate.feature_arm import SCALINGS
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS, ProbeArm
-from primus_scale.evaluate.trained_arm import PATIENCE, TrainedArm, judged_steps
+from primus_scale.evaluate.trained_arm import (
+    FINETUNE_LR_SHARE,
+    PATIENCE,
+    TrainedArm,
+    judged_steps,
+)
 from primus_scale.signal.features import hand_features
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
 
@@ -153,18 +159,47 @@ def test_windows_looked_at_without_labels_are_those_of_people_learned_from():
         assert set(trial.given.train) <= set(trial.given.unlabelled)
 
 
-def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
-    encoder = SmallEncoder(1)
+def tuned_arm(encoder, lr=1e-2):
+    """The arm that fine-tunes ``encoder``, and the probe that it starts at."""
     with torch.no_grad():
         features = encoder(LABEL.imu).features.numpy()
     probe = ProbeArm("pretrained", WINDOWS, lambda: features)
-    config = FewShotConfig(steps=1, lrs=(1e-9,), batch=8)
-    arm = TrainedArm(WINDOWS, SmallEncoder, AUGMENT, config, (encoder, probe))
+    config = FewShotConfig(steps=45, lrs=(lr,), batch=8)
+    return TrainedArm(WINDOWS, SmallEncoder, AUGMENT, config, (encoder, probe)), probe
+
+
+def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
+    arm, probe = tuned_arm(SmallEncoder(1))
     rows = np.arange(len(LABEL))
     given = TrainingRows(rows[::3], rows, seed=0)
-    tuned = arm.predict(given, rows, {"lr": 1e-9, "steps": 1})
-    frozen = probe.predict(given, rows, {"strength": 0.1, "scaling": "unlabelled"})
+    tuned = arm.predict(given, rows, {"lr": 1e-2, "steps": 0})
+    frozen = probe.predict(given, rows, {"strength": 0.1, "scaling": "whitened"})
     assert np.mean(tuned == frozen) > 0.95  # bfloat16 may round an answer over
+
+
+def test_steps_of_tuning_are_the_best_and_none_where_training_only_harms():
+    trials = make_trials(LABEL, 4, seed=0, trials=1)
+    arm, _ = tuned_arm(SmallEncoder(1))
+    rate = FINETUNE_LR_SHARE * 1e-2
+    found = {s: hits(arm, trials[0], {"lr": rate, "steps": s}) for s in (0, 20, 30, 45)}
+    assert arm.choose(trials)["steps"] == max(found, key=found.get)
+    diverging, _ = tuned_arm(SmallEncoder(1), lr=1e30)
+    assert diverging.choose(trials)["steps"] == 0
+
+
+def test_a_classifier_keeps_its_share_of_the_first_weights():
+    encoder, imu = SmallEncoder(1), LABEL.imu
+    label, width = torch.from_numpy(LABEL.label), encoder(imu[:1]).features.shape[1]
+    first = Classifier(encoder, torch.nn.Linear(width, len(CLASSES)))
+    ends = {}
+    for kept in (0.0, 0.25, 1.0):
+        settings = TrainingSettings(8, 1e-2, AUGMENT, seed=0, kept=kept)
+        ends[kept] = Training(copy.deepcopy(first), imu, label, settings).advance(30).state_dict()
+    for name, weight in first.named_parameters():
+        moved = ends[0.0][name]
+        assert not torch.equal(moved, weight)
+        torch.testing.assert_close(ends[1.0][name], weight.detach())
+        torch.testing.assert_close(ends[0.25][name], 0.25 * weight.detach() + 0.75 * moved)
 
 
 def test_features_that_are_not_finite_are_refused():
