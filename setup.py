@@ -67,6 +67,7 @@ setup(
             "onnxscript>=0.5",  # torch.onnx writes graphs by it
             "onnxruntime>=1.23",  # runs and quantises them
         ],
+        "executorch": ["executorch>=1.4"],  # encoders for phones and microcontrollers
         "baselines": [  # arms of the few-shot evaluation, and a check of its intervals
             "pycatch22>=0.4",  # catch22 (under the GPL)
             "tsfel>=0.2",  # TSFEL

@@ -5,7 +5,7 @@
     primus-scale evaluate                      an encoder to a few-shot report
     primus-scale report                        reports anew, from their results
     primus-scale audit-split                   what labels and test have in common
-    primus-scale export | import-weights       checkpoints to exported encoders
+    primus-scale export | import-weights       checkpoints to exported encoders, those to devices
     primus-scale push                          an exported encoder to the Hugging Face Hub
     primus-scale encode                        features of shards or recordings (package ``shards``)
     primus-scale study run|status              many runs and their tables       (package ``launch``)
@@ -129,7 +129,8 @@ def _build_commands() -> Parser:
     """The command with its subcommands, whose arguments are added when one of them is chosen."""
     from importlib.metadata import entry_points, version
 
-    from primus_scale.share.commands import add_export, add_import_weights, add_push
+    from primus_scale.share.commands import add_import_weights, add_push
+    from primus_scale.share.export_command import add_export
     from primus_scale.splits.commands import add_audit_split
     from primus_scale.study.commands import add_report
 
@@ -247,9 +248,10 @@ def _list_fields(model: type[ConfigModel]) -> str:
 def _evaluate(args: argparse.Namespace) -> int:
     with loading():
         from primus_scale.config import FewShotConfig
-        from primus_scale.config_file import apply_overrides, load_config
+        from primus_scale.config_file import apply_overrides
         from primus_scale.evaluate import evaluate, evaluate_run
         from primus_scale.evaluate.run_folder import REPORT_FOLDER, report_folder
+        from primus_scale.share.run_settings import read_run
         from primus_scale.storage.urls import parse_local
 
     finished = None if args.finished is None else parse_local(args.finished)
@@ -259,8 +261,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         out = report_folder(args.encoder) if args.out is None else parse_local(args.out)
         evaluate(args.encoder, args.data, settings, out, **choices)
         return 0
-    run_dir = parse_local(args.run_dir)
-    config = load_config(run_dir / "config.yaml")
+    run_dir, config = read_run(args.run_dir, f"--encoder {args.run_dir} evaluates it")
     few_shot = _with_task(apply_overrides(config.few_shot, args.overrides), args)
     out = run_dir / REPORT_FOLDER if args.out is None else parse_local(args.out)
     config = config.model_copy(update={"few_shot": few_shot})

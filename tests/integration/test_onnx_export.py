@@ -70,5 +70,5 @@ def test_what_cannot_be_exported_is_told(
     with pytest.raises(ValueError, match="pretrain one of conv_stats, transformer"):
         export_onnx(encoder, tmp_path / "out.onnx", windows)
     assert main(["export", "--run", str(tmp_path), "--out", "x", "--int8"]) == 1
-    assert "--int8 and --data are of an ONNX file" in capsys.readouterr().err
+    assert "--int8 and --data are of a file for devices" in capsys.readouterr().err
     assert not (tmp_path / "out.onnx").exists()
