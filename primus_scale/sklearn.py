@@ -53,16 +53,16 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
         self.check_units = check_units
         self.calibrated = calibrated
 
-    def fit(self, windows: Any, y: Any = None) -> Self:
-        """Check that the encoder loads and takes the windows; learns nothing."""
-        first = self._encode(np.asarray(windows)[:1], check_units=False)
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803 - others call it by this name
+        """Check that the encoder loads and takes X ``(n, channels, time)``; learns nothing."""
+        first = self._encode(np.asarray(X)[:1], check_units=False)
         self.n_features_out_ = int(first.shape[1])
         return self
 
-    def transform(self, windows: Any) -> np.ndarray:
-        """Features ``(n, D)`` of windows ``(n, channels, time)``."""
+    def transform(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Features ``(n, D)`` of windows X ``(n, channels, time)``."""
         check_is_fitted(self)
-        return self._encode(windows, check_units=self.check_units)
+        return self._encode(X, check_units=self.check_units)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """``imu0``, ``imu1``, ...; input_features is not used."""
