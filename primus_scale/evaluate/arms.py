@@ -18,7 +18,7 @@ from primus_scale.evaluate.draws import Labels
 
 Setting = dict[str, Any]  # JSON
 # How settings are chosen and encoders tuned; finished work of another method is not used.
-METHOD = "one standard error, half of the first weights kept"
+METHOD = "one standard error, half of the first weights kept, probes at their optimum"
 
 
 @dataclass(frozen=True)
