@@ -15,6 +15,7 @@ Nyquist rate, which no method can separate from noise.
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import numpy as np
 
@@ -93,6 +94,12 @@ class Resampler:
             residual = samples - _spline(fine_s, banded, time_s)
             signal += _spline(time_s, residual, fine_s)
         return signal
+
+
+def import_filters() -> None:
+    """Import what the first resampling would: before forks, each of which would import it anew."""
+    import_module("scipy.interpolate")
+    import_module("scipy.signal")
 
 
 def _low_pass(band: float, factor: int) -> np.ndarray:

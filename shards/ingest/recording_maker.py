@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter
 
 from primus_scale.data.index import ShardEntry
 from primus_scale.data.record import encode_window
+from primus_scale.signal.resample import import_filters
 from primus_scale.storage.folder import Folder
 from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader
@@ -113,6 +115,13 @@ def _output_errors() -> Iterator[None]:
         raise _OutputError from error
 
 
+def _import_what_recordings_need() -> None:
+    """What the first recording would import, in a second and a half: forks then have it."""
+    import_filters()
+    if "pyarrow" in sys.modules:  # the reader reads tables
+        sys.modules["pyarrow"].array([0.0])  # it looks for pandas
+
+
 class RecordingRequest(NamedTuple):
     """A recording to be made. key: names its tar. versions: of its files, when it was listed."""
 
@@ -128,6 +137,7 @@ class RecordingMaker:
         self._settings = job.settings
         self._reader = job.create_reader()
         self._folder = Folder(work_url)
+        _import_what_recordings_need()
 
     def __call__(self, request: RecordingRequest) -> dict[str, Any] | Failed:
         """The result of the recording: ``RecordingResult`` as JSON, or ``Failed``.

@@ -9,6 +9,7 @@ import pytest
 from examples.make_recordings import ACTIVITIES, write_recordings
 from tests.documents import ROOT
 from tests.documents_run import run_page
+from tests.few_shot_task import few_penalties  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(place: Path) -> tuple[int, dict[str, Any]]:
+def page(few_penalties: None, place: Path) -> tuple[int, dict[str, Any]]:  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         return run_page(ROOT / "docs/own_data.md")
