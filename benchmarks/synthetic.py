@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,9 @@ SPREAD = 0.5  # of an entry about its cluster, relative to the length of a centr
 FILLED_AT_ONCE = 8192
 
 
-def write_random_shards(url: str, blocks: int = 16) -> None:
+def write_random_shards(
+    url: str, blocks: int = 16, teacher_dims: Mapping[str, int] = TEACHER_DIMS
+) -> None:
     """Random windows with random unit embeddings: contents do not change the cost of a step.
 
     They lie in the order of sessions. A reader may take them in mixed order all the same.
@@ -42,14 +45,14 @@ def write_random_shards(url: str, blocks: int = 16) -> None:
             space="signal" if modality == SIGNAL else "bench",
             teacher="bench",
         )
-        for modality, dim in TEACHER_DIMS.items()
+        for modality, dim in teacher_dims.items()
     }
     with PackedShardWriter(url, rate_hz=RATE_HZ, teachers=spaces, sessions=True) as writer:
         for number in range(blocks):
             metas = [_meta(number * BLOCK + row) for row in range(BLOCK)]
             imu = rng.standard_normal((BLOCK, len(CHANNELS), SAMPLES)).astype(np.float32)
-            embeddings = {m: _unit_rows(rng, BLOCK, dim) for m, dim in TEACHER_DIMS.items()}
-            present = {m: np.ones(BLOCK, dtype=np.bool_) for m in TEACHER_DIMS}
+            embeddings = {m: _unit_rows(rng, BLOCK, dim) for m, dim in teacher_dims.items()}
+            present = dict.fromkeys(teacher_dims, np.ones(BLOCK, dtype=np.bool_))
             writer.write(make_block(imu, metas, (), embeddings=embeddings, present=present))
 
 
