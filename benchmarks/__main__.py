@@ -27,7 +27,7 @@ ALL = "all"
 QUICK: dict[str, tuple[str, ...]] = {
     "start": ("--rounds", "1", "--skip", "ray"),
     "reading": ("--rounds", "2", "--blocks", "16"),
-    "data": ("--rounds", "2", "--blocks", "16", "--windows", "100000"),
+    "data": ("--rounds", "2", "--blocks", "16", "--windows", "100000", "--records", "1000000"),
     "step": ("--batch", "64", "--rounds", "2", "--steps", "1"),
     "loss": ("--batch", "256", "1024", "--rounds", "1"),
     "recall": ("--entries", "65536"),

@@ -25,13 +25,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.data_index import POINTS, measure, write_copies
+from benchmarks.data_index import POINTS, measure, write_copies, write_made_up
 from benchmarks.data_readers import READERS, RawBuffer, RawFiles, Reader, libraries
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import write_random_shards
 from primus_scale.command_parser import Parser
 
 TEACHER_DIMS = {"video": 512, "text": 512}  # with samples 8 kB a window
+OPENING = ("open", "open as another rank")
 RAW = (RawBuffer.name, RawFiles.name)
 
 
@@ -50,6 +51,9 @@ def build_parser() -> Parser:
     parser.add_argument("--blocks", type=int, default=64, help="records of 256 windows")
     parser.add_argument("--rounds", type=int, default=9, help="in which all read, after one")
     parser.add_argument("--windows", type=int, default=1_000_000, help="of the folder to resume in")
+    parser.add_argument(
+        "--records", type=int, default=100_000_000, help="of window shards that are only opened"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.add_argument("--point", choices=list(POINTS), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -67,9 +71,12 @@ def _measure(args: argparse.Namespace) -> int:
         speeds = _speeds(url, Path(folder), args.rounds)
         _print_speeds(speeds)
         many = write_copies(url, Path(folder, "many"), args.windows)
-        starts = {name: measure(name, many) for name in ("open", "first", "resume", "epoch")}
+        starts = {name: measure(name, many) for name in POINTS}
+        made_up = write_made_up(Path(folder, "made-up"), args.records)
+        opened = {f"{name}, window records": measure(name, made_up) for name in OPENING}
+        starts |= opened
     for name, figures in starts.items():
-        print(f"{name:>7} ", ", ".join(f"{key} {value:.6g}" for key, value in figures.items()))
+        print(f"{name:>36} ", ", ".join(f"{key} {value:.6g}" for key, value in figures.items()))
     settings = {"blocks": args.blocks, "rounds": args.rounds, "libraries": libraries()}
     write_figures(args.json, 1, {**settings, "windows_per_cpu_s": speeds, "starts": starts})
     return 0

@@ -14,10 +14,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.data_readers import BATCH, data_config
-from primus_scale.data.index import read_index, write_index
+from benchmarks.synthetic import RATE_HZ, SAMPLES
+from primus_scale.data.index import ShardEntry, ShardIndex, read_index, write_index
 from primus_scale.data.reader import batches
+from primus_scale.data.record_columns import Columns, RecordEntry
 from primus_scale.data.shard_set import ShardSet
+from primus_scale.sample import CHANNELS, UNITS
+
+SHARD_RECORDS = 8192  # of window shards of 64 MiB
 
 
 def write_copies(url: str, folder: Path, windows: int) -> str:
@@ -38,6 +45,36 @@ def write_copies(url: str, folder: Path, windows: int) -> str:
     return str(folder)
 
 
+def write_made_up(folder: Path, windows: int) -> str:
+    """Window shards of ``windows`` windows, one a record, whose tars are holes in the disk."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    shards = []
+    for first in range(0, windows, SHARD_RECORDS):
+        count = min(SHARD_RECORDS, windows - first)
+        length = rng.integers(14, 18, count) * 512  # of samples of 6 kB, with metas and headers
+        ends = np.cumsum(length)
+        columns = [ends - length, length, np.ones(count), rng.integers(0, 2**32, count)]
+        records = Columns(RecordEntry, [column.astype(np.uint32) for column in columns])
+        name, size = f"shard-{len(shards):06d}.tar", int(ends[-1]) + 1024
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        shards.append(ShardEntry(name, size, digest, records))
+    index = ShardIndex(
+        kind="window",
+        channels=CHANNELS,
+        units=UNITS,
+        rate_hz=RATE_HZ,
+        window_samples=SAMPLES,
+        mean=(0.0,) * len(CHANNELS),
+        std=(1.0,) * len(CHANNELS),
+        shards=tuple(shards),
+    )
+    write_index(index, str(folder))
+    return str(folder)
+
+
 def measure(what: str, url: str) -> dict[str, float]:
     """The figures of ``what`` (a name in ``POINTS``) in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.data", "--point", what, "--url", url]
@@ -47,9 +84,18 @@ def measure(what: str, url: str) -> dict[str, float]:
 
 def open_folder(url: str) -> dict[str, float]:
     """Seconds to open a folder, and its memory."""
+    return _opened(url, sizes=True)
+
+
+def open_without_sizes(url: str) -> dict[str, float]:
+    """The same on a rank other than 0, which does not look at the shards."""
+    return _opened(url, sizes=False)
+
+
+def _opened(url: str, *, sizes: bool) -> dict[str, float]:
     before = _now_mb()
     clocks = _Clocks()
-    shard_set = ShardSet.open(url)
+    shard_set = ShardSet.open(url, sizes=sizes)
     figures = clocks.seconds("")
     return {"windows": shard_set.windows, **figures, "mb": _now_mb() - before, **_peak(before)}
 
@@ -77,7 +123,13 @@ def whole_epoch(url: str) -> dict[str, float]:
         return {"windows": shard_set.windows, "mb_at_a_tenth": early, "mb_at_the_end": _now_mb()}
 
 
-POINTS = {"open": open_folder, "first": first_batch, "resume": resume, "epoch": whole_epoch}
+POINTS = {
+    "open": open_folder,
+    "open as another rank": open_without_sizes,
+    "first": first_batch,
+    "resume": resume,
+    "epoch": whole_epoch,
+}
 
 
 def _batch_at(url: str, share: float) -> dict[str, float]:

@@ -29,13 +29,16 @@ _SESSION_KEY, _PART_KEY = 1, 2  # of what is drawn for sessions, and for parts o
 Parts = Sequence[Sequence[SessionPart]]  # of each record
 
 
-def open_training(config: DataConfig, patience: Patience | None = None) -> ShardSet:
+def open_training(
+    config: DataConfig, patience: Patience | None = None, *, sizes: bool = True
+) -> ShardSet:
     """The training shards, with the share of their windows that ``data.fraction`` asks for.
 
-    patience: by default the configuration's. Raises as ``ShardSet.open``, and ValueError where
-    sessions are asked for that the index does not have, or no window is left.
+    patience: by default the configuration's. sizes: as for ``ShardSet.open``. Raises as
+    ``ShardSet.open``, and ValueError where sessions are asked for that the index does not have, or
+    no window is left.
     """
-    data = ShardSet.open(config.train, patience or config.patience())
+    data = ShardSet.open(config.train, patience or config.patience(), sizes=sizes)
     if config.fraction == 1:
         return data
     if config.fraction_by == "session":

@@ -4,8 +4,10 @@ It describes the windows (shape, units, rate, teachers), and gives for every tar
 sha256 and the position of each record. So a shard that is missing, short or altered is detected,
 and never shortens an epoch silently. In the JSON a record is the row ``[offset, length, windows,
 crc32]`` and a part of a session the row ``[session, windows, step_s]``; everything else has the
-names of the fields below. The last field, ``sha256``, is the *seal*: the digest of the text before
-it. An index whose seal does not fit is refused, and so is one of another schema.
+names of the fields below. Very many records are in a file of columns instead
+(``record_columns``), of which ``record_file`` has the digest. The last field, ``sha256``, is the
+*seal*: the digest of the text before it. An index whose seal does not fit is refused, and so is one
+of another schema.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, cast
 
-from pydantic import ConfigDict, Field, TypeAdapter
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationInfo
 
+from primus_scale.data.record_columns import (
+    FILE_NAME,
+    Count,
+    FileRecords,
+    RecordEntry,
+    RecordFile,
+    TailEntry,
+    check_positions,
+    check_tails,
+    columns_of,
+    pack,
+    read_file,
+    write_file,
+)
 from primus_scale.sample import TEACHER_MODALITIES, WindowFormat
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.foreign import parse_json, reason
@@ -31,30 +48,11 @@ SCHEMA_VERSION = 4
 _READABLE = (3, SCHEMA_VERSION)  # 3: packed blocks without the column start_s
 INDEX_NAME = "index.json"
 
-_SEAL = "sha256"
+RECORDS_IN_JSON = 65_536  # most that are in the JSON itself, in 30 to 40 bytes each
+
+_SEAL, _FILE = "sha256", "record_file"
 _LEFT_OUT = ("tails", "sessions")  # fields of a shard that are left out of the JSON where empty
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class RecordEntry(NamedTuple):
-    """Position of a record in its shard.
-
-    ``offset`` and ``length`` (bytes) span all tar members of the record with their headers and
-    padding, so one ranged read loads the record. ``crc32``: of these bytes. ``windows``: in it.
-    """
-
-    offset: _Count
-    length: _Count
-    windows: _Count
-    crc32: Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class TailEntry(NamedTuple):
-    """The end of a record, all members after its pictures: length in bytes, and ``crc32``."""
-
-    length: _Count
-    crc32: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class SessionPart(NamedTuple):
@@ -69,6 +67,27 @@ class SessionPart(NamedTuple):
     step_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def _of_file(rows: tuple[Any, ...], info: ValidationInfo) -> Sequence[Any]:
+    """Records or tails of a shard: those of the index, or of the file of columns where it has one.
+
+    The context of the validation is that file.
+    """
+    if info.context is None:
+        return rows
+    if rows:
+        raise ValueError("stands in the index, which has a record_file as well")
+    file = cast(FileRecords, info.context)
+    return file.next_records() if info.field_name == "records" else file.tails()
+
+
+if TYPE_CHECKING:
+    _Records: TypeAlias = Sequence[RecordEntry]
+    _Tails: TypeAlias = Sequence[TailEntry]
+else:
+    _Records = Annotated[tuple[RecordEntry, ...], AfterValidator(_of_file)]
+    _Tails = Annotated[tuple[TailEntry, ...], AfterValidator(_of_file)]
+
+
 @dataclass(frozen=True)
 class ShardEntry:
     """One tar file: its name in the folder, size in bytes, sha256 (hex) and records in order.
@@ -76,35 +95,29 @@ class ShardEntry:
     tails: the part of each record after its pictures, for readers that need no pictures. Empty
     where no record begins with pictures. sessions: the parts of sessions that each record consists
     of, in its order. Empty in window shards, and where windows were packed in shuffled order.
+    Records and tails are tuples, or columns where they come from a file of columns.
     """
 
     __pydantic_config__ = _STRICT
 
     name: str
-    size: _Count
+    size: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    records: tuple[RecordEntry, ...]
-    tails: tuple[TailEntry, ...] = ()
+    records: _Records
+    tails: _Tails = ()
     sessions: tuple[tuple[SessionPart, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "shards", plain=True)
-        position = 0
-        for number, record in enumerate(self.records):
-            if record.offset != position or record.length <= 0 or record.windows <= 0:
-                raise ValueError(f"records[{number}] {tuple(record)} is not at byte {position}")
-            position += record.length
-        if position > self.size:
-            raise ValueError(f"records end at byte {position}, beyond size {self.size}")
+        check_positions(self.records, self.size)
         for name in ("tails", "sessions"):
             count = len(getattr(self, name))
             if count not in (0, len(self.records)):
                 raise ValueError(f"has {count} {name} for {len(self.records)} records")
-        for number, (record, tail) in enumerate(zip(self.records, self.tails, strict=False)):
-            if not 0 < tail.length <= record.length:
-                raise ValueError(f"tails[{number}] is {tail.length} of {record.length} bytes long")
-        for number, (record, parts) in enumerate(zip(self.records, self.sessions, strict=False)):
-            windows = sum(part.windows for part in parts)
+        if len(self.tails):
+            check_tails(self.records, self.tails)
+        for number, parts in enumerate(self.sessions):
+            windows, record = sum(part.windows for part in parts), self.records[number]
             if windows != record.windows:
                 raise ValueError(f"sessions[{number}] has {windows} of {record.windows} windows")
 
@@ -183,19 +196,22 @@ class ShardIndex:
         samples = 4 * len(self.channels) * self.window_samples
         window = samples + 2 * sum(space.dim for space in self.teachers.values())
         for shard in self.shards:
-            for number, record in enumerate(shard.records):
-                if self.kind == "window" and record.windows > 1:
-                    raise ValueError(f"{shard.name}: records[{number}] holds more than one window")
-                if record.windows * window > record.length:
-                    raise ValueError(
-                        f"{shard.name}: records[{number}] is {record.length} bytes long, too few "
-                        f"for {record.windows} windows of {window} bytes"
-                    )
+            _, length, windows, _ = columns_of(shard.records, 4)
+            if self.kind == "window" and (windows > 1).any():
+                number = int(np.argmax(windows > 1))
+                raise ValueError(f"{shard.name}: records[{number}] holds more than one window")
+            short = windows > length // min(window, 2**62)
+            if short.any():
+                record = shard.records[number := int(np.argmax(short))]
+                raise ValueError(
+                    f"{shard.name}: records[{number}] is {record.length} bytes long, too few "
+                    f"for {record.windows} windows of {window} bytes"
+                )
 
     @cached_property
     def windows(self) -> int:
         """Number of windows in the folder."""
-        return sum(record.windows for shard in self.shards for record in shard.records)
+        return sum(int(columns_of(s.records, 4)[2].sum(dtype=np.int64)) for s in self.shards)
 
     @property
     def window_format(self) -> WindowFormat:
@@ -210,11 +226,12 @@ class ShardIndex:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of the whole content of the index, the shards' checksums included."""
-        return _digest(_dump(_tree(self)))
+        return _digest(_dump(_contents(self)[0]))
 
 
 _ADAPTER = TypeAdapter(ShardIndex)
 _ENTRY_ADAPTER = TypeAdapter(ShardEntry)
+_FILE_ADAPTER = TypeAdapter(RecordFile)
 
 
 @dataclass(frozen=True)
@@ -277,10 +294,29 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
     tree.pop(_SEAL, None)
     try:
         content = _dump(tree)
-        index = _ADAPTER.validate_json(content, strict=True)
+        index = _parse(tree, lambda file: read_file(file, folder))
     except ValueError as error:
+        if folder.locate(FILE_NAME) in str(error):
+            raise
         raise ValueError(f"{source}: {reason(error)}; write the shards again") from None
+    vars(index)["digest"] = _digest(content)  # of an index of many records it takes long to make
     return IndexFile(source, index, "whole" if data == _sealed(content, schema) else "broken")
+
+
+def _parse(tree: Mapping[str, Any], read: Callable[[RecordFile], FileRecords]) -> ShardIndex:
+    """The index of a JSON object; read: its file of columns, where it names one."""
+    rest = {name: value for name, value in tree.items() if name != _FILE}
+    file = None
+    if _FILE in tree:
+        try:
+            stated = _FILE_ADAPTER.validate_json(_dump(tree[_FILE]), strict=True)
+        except ValueError as error:
+            raise ValueError(f"{_FILE}: {reason(error)}") from None
+        file = read(stated)
+    index = _ADAPTER.validate_json(_dump(rest), strict=True, context=file)
+    if file is not None:
+        file.check_all_taken()
+    return index
 
 
 def _how_to_write_again(url: str, tree: Mapping[str, Any]) -> str:
@@ -303,25 +339,37 @@ def parse_shard_entry(tree: Any) -> ShardEntry:
 def write_index(index: ShardIndex, url: str) -> None:
     """Write ``index.json`` into the folder at ``url``, whole or not at all.
 
-    ValueError or TypeError, before anything is written, where it could not be read again.
+    Where there are more than ``RECORDS_IN_JSON`` records, their columns go into a file beside it
+    first. ValueError or TypeError, before anything is written, where it could not be read again.
     """
-    content = _dump(_tree(_ADAPTER.validate_json(_dump(_tree(index)), strict=True)))
+    tree, file = _contents(index)
+    tree, file = _contents(_parse(json.loads(_dump(tree)), lambda _: cast(FileRecords, file)))
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
+        if file is not None:
+            write_file(file, folder)
         with folder.staging(INDEX_NAME) as path:
-            path.write_bytes(_sealed(content, SCHEMA_VERSION))
+            path.write_bytes(_sealed(_dump(tree), SCHEMA_VERSION))
 
 
-def _tree(index: ShardIndex) -> dict[str, Any]:
-    """The fields of an index as JSON values (a record is a tuple)."""
+def _contents(index: ShardIndex) -> tuple[dict[str, Any], FileRecords | None]:
+    """The fields of an index as JSON values (a record is a tuple), and its file of columns."""
     tree = {each.name: getattr(index, each.name) for each in fields(index)}
-    tree["shards"] = [
-        {name: value for name, value in vars(shard).items() if name not in _LEFT_OUT or value}
+    tree["shards"] = shards = [
+        {name: value for name, value in vars(shard).items() if name not in _LEFT_OUT or len(value)}
         for shard in index.shards
     ]
     tree["teachers"] = {modality: vars(space) for modality, space in index.teachers.items()}
-    return tree
+    if sum(len(shard.records) for shard in index.shards) <= RECORDS_IN_JSON:
+        for shard in shards:
+            shard |= {name: tuple(shard[name]) for name in ("records", "tails") if name in shard}
+        return tree, None
+    file = pack([(shard.records, shard.tails) for shard in index.shards])
+    emptied = {"records": (), "tails": ()} if file.stated.tails else {"records": ()}
+    for shard in shards:
+        shard |= emptied
+    return {**tree, _FILE: vars(file.stated)}, file
 
 
 def _dump(tree: Any) -> str:

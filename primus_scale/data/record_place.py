@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from primus_scale.data.index import RecordEntry, SessionPart, ShardEntry, TailEntry
+from primus_scale.data.index import SessionPart, ShardEntry
 from primus_scale.data.members import split_record
+from primus_scale.data.record_columns import RecordEntry, TailEntry
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decoding
 
@@ -42,12 +43,18 @@ class RecordPlace(NamedTuple):
 
 def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
     """The position of every record of ``shards``, in order."""
-    places = []
-    for shard in shards:
-        nothing = [None] * len(shard.records)
-        rows = zip(shard.records, shard.tails or nothing, shard.sessions or nothing, strict=True)
-        places += [RecordPlace(shard.name, number, *row) for number, row in enumerate(rows)]
-    return places
+    return [place_of(shard, number) for shard in shards for number in range(len(shard.records))]
+
+
+def place_of(shard: ShardEntry, number: int) -> RecordPlace:
+    """The position of a record of a shard."""
+    return RecordPlace(
+        shard.name,
+        number,
+        shard.records[number],
+        shard.tails[number] if len(shard.tails) else None,
+        shard.sessions[number] if shard.sessions else None,
+    )
 
 
 def kept_parts(

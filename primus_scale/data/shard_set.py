@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from functools import cached_property
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.members import Data
 from primus_scale.data.record import Block, decode_block, decode_window, make_block
+from primus_scale.data.record_columns import columns_of
 from primus_scale.data.record_place import (
     ReadBuffers,
     RecordPlace,
     decoding_record,
     kept_parts,
-    list_places,
+    place_of,
     read_record,
 )
 from primus_scale.sample import NO_LABEL, Window
@@ -35,6 +37,14 @@ _SIZE_CHECKS = 16  # requests for sizes at a time; an object store takes about 2
 _SHARED_BY_CHANCE = 0.01  # least share of equal records that shows a copy of a folder
 Crc = Literal["always", "first"]  # which reads of a record compare its bytes with their checksum
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
+
+
+class _Kept(NamedTuple):
+    """What ``ShardSet.keep`` keeps: numbers of records, and the rows and parts of each."""
+
+    records: np.ndarray
+    rows: list[np.ndarray]
+    parts: list[tuple[SessionPart, ...] | None]
 
 
 class _Reading:
@@ -59,18 +69,19 @@ class ShardSet:
     indexes: tuple[ShardIndex, ...]
     labels: tuple[str, ...]
     teachers: dict[str, TeacherSpace]
-    _places: list[tuple[int, RecordPlace]]  # each with the number of its folder
-    _rows: list[np.ndarray] | None = None  # of each record, those that are kept; None: all
+    _kept: _Kept | None = None
     _reading: _Reading | None = None
 
     @classmethod
-    def open(cls, urls: str | Sequence[str], patience: Patience | None = None) -> Self:
+    def open(
+        cls, urls: str | Sequence[str], patience: Patience | None = None, *, sizes: bool = True
+    ) -> Self:
         """Read the indexes of the folders at ``urls``, and check them and their shards.
 
-        FileNotFoundError where an index or a shard is missing; ValueError where a shard is not of
-        the size its index says, or two folders do not fit together or hold the same windows (naming
-        both); ConnectionError or TimeoutError where the storage does not answer within
-        ``patience``.
+        Without ``sizes`` the shards are not looked at: see ``check_sizes``. FileNotFoundError where
+        an index or a shard is missing; ValueError where a shard is not of the size its index says,
+        or two folders do not fit together or hold the same windows (naming both); ConnectionError
+        or TimeoutError where the storage does not answer within ``patience``.
         """
         patience = patience or Patience()
         urls = [urls] if isinstance(urls, str) else urls
@@ -82,18 +93,22 @@ class ShardSet:
         for folder, index in zip(folders[1:], indexes[1:], strict=True):
             pair = (folders[0], indexes[0]), (folder, index)
             _check_alike(*pair, ("kind", *_ENCODER_INPUT), "cannot be read as one set")
-        _check_sizes(folders, indexes)
-        return cls(
+        shard_set = cls(
             folders=folders,
             indexes=indexes,
             labels=tuple(dict.fromkeys(label for index in indexes for label in index.labels)),
             teachers=_join_teachers(folders, indexes),
-            _places=[
-                (folder, place)
-                for folder, index in enumerate(indexes)
-                for place in list_places(index.shards)
-            ],
         )
+        if sizes:
+            shard_set.check_sizes()
+        return shard_set
+
+    def check_sizes(self) -> None:
+        """Compare the sizes of all shards with the indexes, by one listing of each folder.
+
+        Of several ranks one should do it, for all. Raises as ``open``.
+        """
+        _check_sizes(self.folders, self.indexes)
 
     def reading_with(self, patience: Patience, crc: Crc) -> Self:
         """The same set for a loader, whose reads wait for storage as ``patience`` says.
@@ -110,35 +125,57 @@ class ShardSet:
 
         It is made from a set of all windows.
         """
-        assert self._rows is None
-        chosen = [
-            (folder, place._replace(sessions=kept_parts(place.sessions, kept)), kept)
-            for (folder, place), kept in zip(self._places, rows, strict=True)
-            if len(kept)
+        assert self._kept is None
+        records = np.array([record for record, kept in enumerate(rows) if len(kept)], np.int64)
+        chosen = [rows[record] for record in records.tolist()]
+        parts = [
+            kept_parts(self._place(record)[1].sessions, kept)
+            for record, kept in zip(records.tolist(), chosen, strict=True)
         ]
-        places = [(folder, place) for folder, place, _ in chosen]
-        return replace(self, _places=places, _rows=[kept for *_, kept in chosen])
+        return replace(self, _kept=_Kept(records, chosen, parts))
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self._places)
+        return len(self._kept.records) if self._kept is not None else int(self._starts[-1])
+
+    @cached_property
+    def _shards(self) -> list[tuple[int, ShardEntry]]:
+        """All shards, each with the number of its folder."""
+        return [(number, s) for number, index in enumerate(self.indexes) for s in index.shards]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The number of each shard's first record, and that of all records."""
+        return np.cumsum([0, *(len(shard.records) for _, shard in self._shards)])
+
+    def _place(self, record: int) -> tuple[int, RecordPlace]:
+        """Where a record is: the number of its folder, and the place there."""
+        number = record if self._kept is None else int(self._kept.records[record])
+        at = int(np.searchsorted(self._starts, number, side="right")) - 1
+        folder, shard = self._shards[at]
+        return folder, place_of(shard, number - int(self._starts[at]))
 
     @property
     def index(self) -> ShardIndex:
         """Index of the first folder. All share its kind, channels, units, rate and length."""
         return self.indexes[0]
 
-    @property
+    @cached_property
     def windows(self) -> int:
         """Number of windows in all folders, of those that are kept."""
-        return int(self.windows_per_record.sum())
+        if self._kept is not None:
+            return int(self.windows_per_record.sum())
+        return sum(index.windows for index in self.indexes)
 
-    @property
+    @cached_property
     def windows_per_record(self) -> np.ndarray:
         """Windows of each record, int64."""
-        if self._rows is not None:
-            return np.array([len(rows) for rows in self._rows], dtype=np.int64)
-        return np.array([place.entry.windows for _, place in self._places], dtype=np.int64)
+        if self._kept is not None:
+            return np.array([len(rows) for rows in self._kept.rows], dtype=np.int64)
+        windows = np.empty(len(self), dtype=np.int64)
+        for start, (_, shard) in zip(self._starts.tolist(), self._shards, strict=False):
+            windows[start : start + len(shard.records)] = columns_of(shard.records, 4)[2]
+        return windows
 
     @property
     def by_sessions(self) -> bool:
@@ -158,7 +195,9 @@ class ShardSet:
                     "sessions; write it again with primus-scale shards embed --order sessions, or "
                     "leave data.session_windows unset"
                 )
-        return [place.sessions or () for _, place in self._places]
+        if self._kept is not None:
+            return [parts or () for parts in self._kept.parts]
+        return [parts for _, shard in self._shards for parts in shard.sessions]
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -173,7 +212,7 @@ class ShardSet:
 
     def read_record(self, record: int, *, pictures: bool = True) -> dict[str, memoryview]:
         """Members of a record by extension, checked against the index; as `read_record`."""
-        folder, place = self._places[record]
+        folder, place = self._place(record)
         reading = self._reading
         return read_record(
             self.folders[folder],
@@ -186,7 +225,7 @@ class ShardSet:
     def read_window(self, record: int) -> Window:
         """The window of a record of window shards; raises as `read_record`."""
         members = self.read_record(record)
-        folder, place = self._places[record]
+        folder, place = self._place(record)
         with decoding_record(self.folders[folder], place):
             return decode_window(members)
 
@@ -198,14 +237,14 @@ class ShardSet:
         members = self.read_record(record, pictures=pictures)
         if not pictures:
             members = {name: data for name, data in members.items() if not name.endswith(".jpg")}
-        folder, place = self._places[record]
+        folder, place = self._place(record)
         index = self.indexes[folder]
         known = self._reading is not None and bool(self._reading.sound[record])
         with decoding_record(self.folders[folder], place):
             block = decode_record(members, index)
             check_block(block, expected_block(index, place.entry.windows), values=not known)
-            if self._rows is not None:
-                block = block.take(self._rows[record])
+            if self._kept is not None:
+                block = block.take(self._kept.rows[record])
         if self._reading is not None:
             self._reading.sound[record] = True
         if index.labels == self.labels:
@@ -263,10 +302,7 @@ def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardInd
     Records are compared by length and crc32. Two different records agree once in 2**32 pairs, so a
     few equal pairs among very many are chance.
     """
-    seen = [
-        np.unique([r.length % 2**31 << 32 | r.crc32 for shard in i.shards for r in shard.records])
-        for i in indexes
-    ]
+    seen = [_record_keys(index) for index in indexes if len(indexes) > 1]
     for second in range(len(folders)):
         for first in range(second):
             shared = np.intersect1d(seen[first], seen[second], assume_unique=True).size
@@ -277,6 +313,14 @@ def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardInd
                     f"{shared} of {fewer} records are equal and would count twice; name each "
                     "folder once, and no copy of it"
                 )
+
+
+def _record_keys(index: ShardIndex) -> np.ndarray:
+    """A number for each different record, of its length and crc32, ``(n,)`` uint64."""
+    columns = [columns_of(shard.records, 4) for shard in index.shards]
+    length = np.concatenate([each[1].astype(np.uint64) for each in columns])
+    crc32 = np.concatenate([each[3].astype(np.uint64) for each in columns])
+    return np.unique(length << np.uint64(32) | crc32)
 
 
 def _join_teachers(

@@ -20,6 +20,7 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
 from primus_scale.data.schedule import check_order, describe_order
 from primus_scale.data.shard_set import ShardSet, check_same_input
+from primus_scale.distributed.collectives import on_first_rank
 from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.precision import choose_precision
 from primus_scale.encoders import ImuEncoder, build_encoder, check_channels
@@ -129,15 +130,16 @@ class Run:
         return batch.imu, self.augment(batch.imu, generator, rows, self.config.train.batch)
 
 
-def open_data(config: Config, world: int) -> ShardSet:
+def open_data(config: Config, world: int, *, sizes: bool = True) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
+    Without ``sizes`` the shards' files are not looked at.
     ValueError or FileNotFoundError as ``check_batch``, ``open_training``, ``check_order``,
     ``check_calibration`` and ``check_objective``, and ValueError where the shards were embedded by
     other teachers than the configuration names.
     """
     check_batch(config.train, world)
-    data = open_training(config.data)
+    data = open_training(config.data, sizes=sizes)
     check_order(config.data, config.objective.near, data, config.train.batch)
     check_calibration(config.calibration, data)
     check_embeddings(config, data)
@@ -175,7 +177,8 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     data or machine would break the run later.
     """
     announce = print if runtime.rank == 0 else lambda *_: None
-    data = open_data(config, runtime.world)
+    data = open_data(config, runtime.world, sizes=False)
+    on_first_rank(data.check_sizes)  # of a hundred ranks each would list the folder
     precision = choose_precision(config.train.precision, runtime.device)
     training = config.train.model_copy(update={"precision": precision})
     announce(check_batch(training, runtime.world))

@@ -14,9 +14,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from primus_scale.data.index import RecordEntry, SessionPart, ShardEntry, TailEntry
+from primus_scale.data.index import SessionPart, ShardEntry
 from primus_scale.data.members import position_after_pictures
 from primus_scale.data.record import Block, encode_block
+from primus_scale.data.record_columns import RecordEntry, TailEntry
 from primus_scale.storage.folder import Folder, explain_write_errors
 from shards.write.sessions import session_parts
 

@@ -28,6 +28,7 @@ from primus_scale.data.index import (
     write_index,
 )
 from primus_scale.data.record import Block, decode_window, encode_window
+from primus_scale.data.record_columns import FILE_NAME
 from primus_scale.sample import CHANNELS, UNITS, Window, WindowMeta
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
 from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
@@ -284,8 +285,9 @@ def open_output(url: str) -> None:
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
-        if INDEX_NAME in folder.names():
-            folder.remove(INDEX_NAME)
+        for name in (INDEX_NAME, FILE_NAME):
+            if name in folder.names():
+                folder.remove(name)
 
 
 def remove_other_shards(url: str, shards: Iterable[ShardEntry]) -> None:

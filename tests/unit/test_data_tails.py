@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from primus_scale.data.index import TailEntry, read_index, write_index
+from primus_scale.data.index import read_index, write_index
 from primus_scale.data.reader import load_windows
+from primus_scale.data.record_columns import TailEntry
 from primus_scale.sample import Window
 from shards.write.verify import verify
 from tests.shard_factory import make_blocks, make_jpeg, make_windows, write_packed, write_windows
