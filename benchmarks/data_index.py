@@ -34,7 +34,7 @@ def write_copies(url: str, folder: Path, windows: int) -> str:
     """
     index = read_index(url)
     folder.mkdir()
-    shards = []
+    shards: list[ShardEntry] = []
     for number in range(-(-windows // index.windows)):
         for shard in index.shards:
             name = f"copy-{number:06d}-{shard.name}"
@@ -49,7 +49,7 @@ def write_made_up(folder: Path, windows: int) -> str:
     """Window shards of ``windows`` windows, one a record, whose tars are holes in the disk."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    shards = []
+    shards: list[ShardEntry] = []
     for first in range(0, windows, SHARD_RECORDS):
         count = min(SHARD_RECORDS, windows - first)
         length = rng.integers(14, 18, count) * 512  # of samples of 6 kB, with metas and headers

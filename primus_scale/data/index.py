@@ -197,6 +197,10 @@ class ShardIndex:
         window = samples + 2 * sum(space.dim for space in self.teachers.values())
         for shard in self.shards:
             _, length, windows, _ = columns_of(shard.records, 4)
+            most = int(windows.max()) if len(windows) else 0
+            fit = not most or most * window <= int(length.min())
+            if fit and (self.kind == "packed" or most <= 1):
+                continue
             if self.kind == "window" and (windows > 1).any():
                 number = int(np.argmax(windows > 1))
                 raise ValueError(f"{shard.name}: records[{number}] holds more than one window")
