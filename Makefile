@@ -25,7 +25,7 @@ setup: $(SETUP) ## make .venv with the pinned versions
 
 $(SETUP): setup.py constraints.txt requirements-demo.txt requirements-ingest.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,docs,dev]'
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,s3,demo,ingest,baselines,onnx,speed,docs,dev]'
 	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt -r requirements-ingest.txt
 	touch $@
 
