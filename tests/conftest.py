@@ -8,7 +8,7 @@ import pytest
 
 from tests import fork_server
 
-pytest_plugins = ["tests.times"]
+pytest_plugins = ["tests.dealing", "tests.times"]
 
 
 def require(condition: object, reason: str) -> None:
