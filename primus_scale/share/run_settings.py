@@ -30,7 +30,7 @@ def read_run(source: str, instead: str, overrides: Iterable[str] = ()) -> tuple[
     if not (folder / SETTINGS_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} is no output folder of a training run: it has no {SETTINGS_FILE}; give the "
-            f"folder that the run's `output` names, or {instead}"
+            f"folder that the run's `output` names; if it holds an encoder alone, {instead}"
         )
     return folder, load_config(folder / SETTINGS_FILE, overrides)
 

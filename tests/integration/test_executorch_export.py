@@ -95,9 +95,12 @@ def test_portable_kernels_where_xnnpack_is_absent(
 def test_a_missing_kernel_is_named(
     windows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is without the replacement of sorting, which the runtime has no kernel for."""
-    sort = torch.ops.aten.sort.default
-    monkeypatch.setattr(executorch_export, "_sorted", sort)
+    """As it is if sorting is replaced by another sorting, for which the runtime has no kernel."""
+
+    def stable(values: torch.Tensor, dim: int = -1, descending: bool = False) -> object:
+        return torch.ops.aten.sort.stable(values, stable=True, dim=dim, descending=descending)
+
+    monkeypatch.setattr(executorch_export, "_sorted", stable)
     settings = {"features": "handcrafted"}
     encoder = load_encoder(export_small_encoder(tmp_path / "encoder", **settings))
     with pytest.raises(ValueError, match=r"no kernel for aten::sort.*conv_stats, transformer"):
