@@ -120,8 +120,7 @@ def _write_program(encoder: PretrainedEncoder, path: Path) -> str:
 
         partitioners = _xnnpack()
         program = torch.export.export(FeatureGraph(encoder).eval(), (torch.zeros(shape),))
-        # The runtime has no kernel that sorts, and one for the largest values in their order.
-        program = program.run_decompositions({torch.ops.aten.sort.default: _sorted})
+        program = program.run_decompositions(REPLACED)
         try:
             lowered = to_edge_transform_and_lower(program, partitioner=partitioners)
             path.write_bytes(lowered.to_executorch().buffer)
@@ -155,6 +154,10 @@ def _sorted(
     return ordered.values, ordered.indices
 
 
+# The runtime has no kernel that sorts, and one for the largest values in their order.
+REPLACED = {torch.ops.aten.sort.default: _sorted}
+
+
 def _latency_ms(path: Path, encoder: PretrainedEncoder) -> float:
     """Median time of one window on one core, as ``device_file.median_ms``."""
     sizes = (len(encoder.channels), encoder.window_samples, LATENCY_RUNS)
@@ -165,10 +168,17 @@ def _latency_ms(path: Path, encoder: PretrainedEncoder) -> float:
 
 @contextlib.contextmanager
 def _native_messages() -> Iterator[IO[bytes]]:
-    """A file with what native code writes on stderr: notes, and which kernels are missing."""
+    """A file with what native code writes on stderr: notes, and which kernels are missing.
+
+    It writes there by the descriptor or, in the runtime's bindings, by Python's ``sys.stderr``.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as messages:
+    with (
+        tempfile.TemporaryFile() as messages,
+        os.fdopen(os.dup(messages.fileno()), "w", buffering=1) as text,
+        contextlib.redirect_stderr(text),
+    ):
         os.dup2(messages.fileno(), 2)
         try:
             yield messages

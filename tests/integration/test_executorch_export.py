@@ -95,17 +95,29 @@ def test_portable_kernels_where_xnnpack_is_absent(
 def test_a_missing_kernel_is_named(
     windows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is if sorting is replaced by another sorting, for which the runtime has no kernel."""
-
-    def stable(values: torch.Tensor, dim: int = -1, descending: bool = False) -> object:
-        return torch.ops.aten.sort.stable(values, stable=True, dim=dim, descending=descending)
-
-    monkeypatch.setattr(executorch_export, "_sorted", stable)
+    """As it is without the replacement of sorting."""
+    monkeypatch.setattr(executorch_export, "REPLACED", {})
     settings = {"features": "handcrafted"}
     encoder = load_encoder(export_small_encoder(tmp_path / "encoder", **settings))
     with pytest.raises(ValueError, match=r"no kernel for aten::sort.*conv_stats, transformer"):
         export_executorch(encoder, tmp_path / "x.pte", windows)
     assert not (tmp_path / "x.pte").exists()
+
+
+@needs_executorch
+def test_what_the_exporter_refuses_is_told(
+    windows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sorting, which is none of the operators that its programs may have."""
+
+    def stable(values: torch.Tensor, dim: int = -1, descending: bool = False) -> object:
+        return torch.ops.aten.sort.stable(values, stable=True, dim=dim, descending=descending)
+
+    monkeypatch.setattr(executorch_export, "REPLACED", {torch.ops.aten.sort.default: stable})
+    settings = {"features": "handcrafted"}
+    encoder = load_encoder(export_small_encoder(tmp_path / "encoder", **settings))
+    with pytest.raises(ValueError, match=r"cannot be exported.*sort\.stable.*conv_stats"):
+        export_executorch(encoder, tmp_path / "x.pte", windows)
 
 
 @pytest.mark.skipif(INSTALLED, reason="executorch is installed")
