@@ -98,6 +98,7 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
         ("few_shot_third.json.gz", ("README.md", "docs/results.md")),
         ("few_shot_third_unseen.json.gz", ("docs/results.md",)),
         ("few_shot_trained.json.gz", ("docs/results.md",)),
+        ("few_shot_tuned.json.gz", ("docs/results.md",)),
         ("few_shot_watch.json.gz", ("docs/results.md",)),
     ],
 )
