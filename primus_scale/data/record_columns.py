@@ -226,9 +226,8 @@ def check_positions(records: Sequence[RecordEntry], size: int) -> None:
     if not len(records):
         return
     offset, length, windows = columns_of(records, 4)[:3]
-    if (
-        max(offset.itemsize, length.itemsize) < 8
-    ):  # then sums are exact, and few passes tell that all is right
+    # With smaller types sums are exact in int64, and few passes tell that all is right.
+    if max(offset.itemsize, length.itemsize) < 8:
         ends = np.add(offset, length, dtype=np.int64)
         follow = offset[0] == 0 and np.array_equal(ends[:-1], offset[1:])
         if follow and length.min() > 0 and windows.min() > 0 and ends[-1] <= size:
