@@ -90,7 +90,7 @@ def test_killed_worker_killed_support_actor_stopped_job(tmp_path: Path) -> None:
 
 
 def uploaded(head: Head) -> set[str]:
-    """The files that a job has of this checkout, without the byte code that it has written since."""
+    """The files that a job has of this checkout, without byte code that it has written since."""
     (copy,) = head.folder.glob("session_latest/runtime_resources/working_dir_files/*/")
     files = (path.relative_to(copy) for path in copy.rglob("*") if path.is_file())
     return {str(file) for file in files if "__pycache__" not in file.parts}

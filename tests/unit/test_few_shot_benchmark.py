@@ -90,6 +90,18 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert "run primus-scale evaluate again" in error
 
 
+def test_the_documented_table_of_terms_is_that_of_the_committed_study() -> None:
+    root = Path(__file__).parents[2]
+    study = json.loads(gzip.decompress((root / "docs/figures/study_terms.json.gz").read_bytes()))
+    lines = (root / "docs/results.md").read_text(encoding="utf-8").splitlines()
+    for variant, summary in study.items():
+        row = [format_interval(by_arm["pretrained"]) for by_arm in summary["few_shot"].values()]
+        assert f"| {' | '.join([variant, *row])} |" in lines
+        if "difference" in summary:
+            gains = [format_interval(summary["difference"][k], "+") for k in summary["few_shot"]]
+            assert f"| {' | '.join([variant, *gains])} |" in lines
+
+
 @pytest.mark.parametrize(
     ("results_file", "pages"),
     [
