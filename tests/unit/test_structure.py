@@ -22,7 +22,7 @@ FENCES = {
     "ray": ("launch/", "shards/tasks/", "primus_scale/support/service", "benchmarks/support.py"),
     "deepspeed": ("primus_scale/engine/",),
     "faiss": ("primus_scale/support/",),
-    "webdataset": ("primus_scale/data/",),
+    "webdataset": ("primus_scale/data/", "benchmarks/data_readers.py"),
     "torch.distributed": ("primus_scale/distributed/",),
     "shards": ("shards/", "launch/", "benchmarks/"),
     "launch": ("launch/", "benchmarks/"),
