@@ -3,18 +3,8 @@
 A fault whose line is gone is an error: the list must follow the code.
 """
 
-from typing import NamedTuple
-
-
-class Fault(NamedTuple):
-    """In ``file``, the only ``old`` becomes ``new``; ``tests`` are to notice it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
+from tests.fault import Fault
+from tests.mutation_faults_reading import READING_FAULTS
 
 LOSS = "primus_scale/objective/contrast.py"
 PAIRS = "primus_scale/objective/pairs.py"
@@ -443,4 +433,5 @@ FAULTS = (
         "share.double() * len(queries)",
         f"{RANKS}retrieval_ranks.py",
     ),
+    *READING_FAULTS,
 )
