@@ -46,7 +46,7 @@ def write_copies(url: str, folder: Path, windows: int) -> str:
 
 
 def write_made_up(folder: Path, windows: int) -> str:
-    """Window shards of ``windows`` windows, one a record, whose tars are holes in the disk."""
+    """Window shards of ``windows`` windows, one a record, whose tars are sparse files."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     shards: list[ShardEntry] = []

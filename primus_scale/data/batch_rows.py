@@ -112,7 +112,7 @@ class BatchMemory:
     """
 
     def __init__(self, form: BatchFormat, most: int) -> None:
-        self.form = form
+        self._form = form
         self._most = most
         self._made: list[BatchRows] = []
 
@@ -121,7 +121,7 @@ class BatchMemory:
         for number, rows in enumerate(self._made):
             if len(rows) == count and not rows.in_use():
                 return self._made.pop(number)
-        return BatchRows(self.form, count)
+        return BatchRows(self._form, count)
 
     def give(self, rows: BatchRows) -> None:
         """Keep the memory of a batch that was made, to be taken once the batch is gone."""

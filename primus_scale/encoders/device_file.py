@@ -97,6 +97,16 @@ def median_ms(call: Callable[[], object]) -> float:
     return 1000 * float(np.median(taken))
 
 
+def measurements(path: Path, difference: float, milliseconds: float) -> dict[str, Any]:
+    """What is told of every file: parity with torch, size, and latency on one core."""
+    return {
+        "difference": float(f"{difference:.3g}"),
+        "bytes": path.stat().st_size,
+        "milliseconds_a_window": float(f"{milliseconds:.3g}"),
+        "cores": 1,
+    }
+
+
 def write_about(
     out: Path, encoder: PretrainedEncoder, kind: str, measured: dict[str, Any]
 ) -> dict[str, Any]:

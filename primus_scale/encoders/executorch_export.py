@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from primus_scale.encoders.device_file import (
-    LATENCY_RUNS,
     FeatureGraph,
     check_installed,
     check_parity,
     difference,
+    measurements,
     quietly,
     torch_features,
     write_about,
@@ -44,20 +44,16 @@ MISSING_KERNEL = re.compile(r"Missing operator: \[\d+\] (\S+)")
 
 # In a process of its own: the runtime's threads keep the cores that they were started on.
 _MEASURE_LATENCY = """
-import os, statistics, sys, time
+import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import torch
 from executorch.runtime import Runtime
-file, method, channels, samples, runs = sys.argv[1:]
+from primus_scale.encoders.device_file import median_ms
+file, method, channels, samples = sys.argv[1:]
 program = Runtime.get().load_program(file)
 forward = program.load_method(method)
 window = torch.randn(1, int(channels), int(samples))
-taken = []
-for _ in range(int(runs)):
-    start = time.process_time()
-    forward.execute([window])
-    taken.append(time.process_time() - start)
-print(1000 * statistics.median(taken))
+print(median_ms(lambda: forward.execute([window])))
 """
 
 
@@ -81,10 +77,7 @@ def export_executorch(encoder: PretrainedEncoder, out: Path, windows: np.ndarray
             "backend": backend,
             "windows": 1,
             "samples": encoder.window_samples,
-            "difference": float(f"{off:.3g}"),
-            "bytes": path.stat().st_size,
-            "milliseconds_a_window": float(f"{_latency_ms(path, encoder):.3g}"),
-            "cores": 1,
+            **measurements(path, off, _latency_ms(path, encoder)),
         }
         path.replace(out)
     return write_about(out, encoder, "executorch", measured)
@@ -160,7 +153,7 @@ REPLACED = {torch.ops.aten.sort.default: _sorted}
 
 def _latency_ms(path: Path, encoder: PretrainedEncoder) -> float:
     """Median time of one window on one core, as ``device_file.median_ms``."""
-    sizes = (len(encoder.channels), encoder.window_samples, LATENCY_RUNS)
+    sizes = (len(encoder.channels), encoder.window_samples)
     command = [sys.executable, "-c", _MEASURE_LATENCY, str(path), METHOD, *map(str, sizes)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])

@@ -19,6 +19,7 @@ from primus_scale.encoders.device_file import (
     check_installed,
     check_parity,
     difference,
+    measurements,
     median_ms,
     quietly,
     torch_features,
@@ -62,10 +63,7 @@ def export_onnx(
             off = difference(encode_onnx(path, windows), expected)
         measured = {
             "precision": "int8" if int8 else "float32",
-            "difference": float(f"{off:.3g}"),
-            "bytes": path.stat().st_size,
-            "milliseconds_a_window": float(f"{_latency_ms(path, windows[:1]):.3g}"),
-            "cores": 1,
+            **measurements(path, off, _latency_ms(path, windows[:1])),
         }
         path.replace(out)
     return write_about(out, encoder, "onnx", measured)

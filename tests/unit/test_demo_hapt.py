@@ -14,16 +14,12 @@ from shards.demo.hapt import (
     people_split,
     window_starts,
 )
-from tests.conftest import require
+from tests.recordings import hapt_recordings
 
 
 @pytest.fixture(scope="module")
 def recordings() -> list[HaptRecording]:
-    try:
-        return load_hapt()
-    except FileNotFoundError as error:
-        require(False, str(error))
-        raise
+    return hapt_recordings()
 
 
 def test_all_recordings_are_there_in_si_units(recordings: list[HaptRecording]) -> None:

@@ -1,11 +1,13 @@
 """An encoder of arrays: any rate, unit and layout, and what cannot be right is refused."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.signal import resample_poly
 
 from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
 from primus_scale.sample import CHANNELS, UNITS
@@ -15,6 +17,7 @@ from shards.signal.condition import condition
 from shards.signal.gates import check_window
 from tests.encoder_factory import export_small_encoder, motion
 from tests.recording_factory import make_sensor
+from tests.recordings import hapt_recordings
 
 SECONDS = 40.0
 EXCHANGED = ("gyr_x", "gyr_y", "gyr_z", "acc_x", "acc_y", "acc_z")
@@ -38,26 +41,46 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float(((left * right).sum(1) / sizes).min())
 
 
-@pytest.mark.parametrize("rate_hz", [50.0, 100.0, 203.0])
-def test_features_are_those_of_the_shard_path(encoder: PretrainedEncoder, rate_hz: float) -> None:
-    array = motion(rate_hz, SECONDS)
+def shard_windows(array: np.ndarray, rate_hz: float, starts: range) -> np.ndarray:
+    """Windows ``(m, 6, 250)`` at 50 Hz as ``shards build`` makes them of samples in SI units."""
     time_s = np.arange(len(array)) / rate_hz
     sensors = (
-        make_sensor(ACCELEROMETER, "g", time_s, array[:, :3] / GRAVITY),
-        make_sensor(GYROSCOPE, "deg/s", time_s, array[:, 3:] / DEGREE),
+        make_sensor(ACCELEROMETER, "m/s2", time_s, array[:, :3]),
+        make_sensor(GYROSCOPE, "rad/s", time_s, array[:, 3:]),
     )
     signal = condition(
         Device("imu", "wrist", sensors), channels=CHANNELS, units=UNITS, rate_hz=50.0
     )
-    starts = range(0, 1751, 125)
     windows = [check_window(signal, start, 250) for start in starts]
-    expected = encoder(np.stack([one for one in windows if not isinstance(one, str)]))
-    assert len(expected.features) == len(starts)
+    return np.stack([one for one in windows if not isinstance(one, str)])
+
+
+def resampled_hapt() -> np.ndarray:
+    """A real recording of a phone at the waist, 50 Hz, taken to 100 Hz by SciPy."""
+    return resample_poly(hapt_recordings()[0].imu.T.astype(np.float64), 2, 1, padtype="line")
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "make"),
+    [
+        *((rate_hz, partial(motion, rate_hz, SECONDS)) for rate_hz in (50.0, 100.0, 203.0)),
+        (100.0, resampled_hapt),
+    ],
+    ids=["50 Hz", "100 Hz", "203 Hz", "HAPT at 100 Hz"],
+)
+def test_features_are_those_of_the_shard_path(
+    encoder: PretrainedEncoder, rate_hz: float, make: Callable[[], np.ndarray]
+) -> None:
+    array = make()
+    starts = range(0, int(len(array) / rate_hz * 50) - 249, 125)
+    windows = shard_windows(array, rate_hz, starts)
+    assert len(windows) == len(starts)
+    expected = encoder(windows).features.detach().numpy()
     scale = np.array([1 / GRAVITY] * 3 + [1 / DEGREE] * 3)
     found = encoder.encode(array * scale, rate_hz, ("g", "deg/s"), hop_s=2.5)
     assert found.start_s.tolist() == [start / 50 for start in starts]
     assert found.good.all()
-    assert cosine(found.features, expected.features.detach().numpy()) > 0.999
+    assert cosine(found.features, expected) > 0.999
 
 
 def test_layouts_are_equal(encoder: PretrainedEncoder) -> None:
