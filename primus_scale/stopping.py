@@ -19,6 +19,7 @@ from types import FrameType
 
 REQUEUE = os.EX_TEMPFAIL  # 75: stopped by a signal after a checkpoint; start again to go on
 INTERRUPTED = 130  # by Ctrl-C, as shells say it
+REPEAT_S = 0.05  # until Ctrl-C comes again where Python could not raise it
 _END = 0  # no signal has this number
 
 
@@ -35,10 +36,15 @@ def end_while_loading() -> None:
 
 
 def restore_interrupts() -> bool:
-    """Let Ctrl-C raise KeyboardInterrupt again; True if ``end_while_loading`` had changed that."""
+    """Let Ctrl-C raise KeyboardInterrupt again; True if ``end_while_loading`` had changed that.
+
+    Python drops an exception in a finalizer or a callback of a weak reference (every import has
+    one). Ctrl-C there is sent once more.
+    """
     changed = signal.getsignal(signal.SIGINT) is _end_at_once
     if changed and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = _repeat_interrupt
     return changed
 
 
@@ -56,6 +62,16 @@ def end_silently() -> None:
     """From now on Ctrl-C ends this process without a message; for the time while Python exits."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _repeat_interrupt(dropped: sys.UnraisableHookArgs) -> None:
+    """Send Ctrl-C again if it is what Python dropped, and report any other exception as usual."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+        return
+    repeat = threading.Timer(REPEAT_S, os.kill, (os.getpid(), signal.SIGINT))
+    repeat.daemon = True
+    repeat.start()
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

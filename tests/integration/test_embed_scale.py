@@ -15,8 +15,8 @@ from tests.s3_server import s3_server
 from tests.shard_factory import make_windows, write_windows
 from tests.teacher_models import illustrate, save_model
 
-COUNT = 240
-GROUPS, SHARDS = 60, 60
+COUNT = 96
+GROUPS, SHARDS = 24, 24
 HERE: Mapping[str, str] = {}  # of no cluster
 # The command's function, with groups and shards so small that there are many; workers keep their
 # own settings, so this also shows that only the driver cuts.

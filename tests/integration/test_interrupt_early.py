@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shards.write.verify import verify
+from tests import fork_server
 from tests.integration.tiny import started, wait_until
 from tests.recording_folder import write_recordings
 
@@ -132,3 +133,27 @@ def test_a_program_in_the_background_goes_on() -> None:
         os.kill(process.pid, signal.SIGINT)
         said, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1 and "absent.yaml" in said
+
+
+DROPPED = """
+import signal, time
+from primus_scale.stopping import end_while_loading, restore_interrupts
+end_while_loading()
+restore_interrupts()
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Finalized()
+try:
+    time.sleep(60)
+    print("it was lost")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path: Path) -> None:
+    """Python drops what is raised there."""
+    program = tmp_path / "finalizer.py"
+    program.write_text(DROPPED)
+    assert fork_server.run(program, cwd=ROOT).stdout == "interrupted\n"

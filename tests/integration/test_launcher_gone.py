@@ -71,7 +71,6 @@ def processes_of(file: str) -> list[psutil.Process]:
     [
         # SIGTERM ends the command, and nobody else; what it started tells the ranks' exit code.
         ("deepspeed", "command", signal.SIGTERM, (NOTICED, "exits with return code = 75")),
-        ("deepspeed", "command", signal.SIGKILL, (NOTICED, "exits with return code = 75")),
         ("deepspeed", "process that started the ranks", signal.SIGKILL, (NOTICED,)),
         ("torchrun", "command", signal.SIGKILL, (NOTICED,)),
         ("torchrun", "command", signal.SIGTERM, ("closing signal SIGTERM",)),  # it hands it on
