@@ -29,14 +29,14 @@ FAULTS = (
     Fault(
         "loss: a sign",
         LOSS,
-        "of_rows + own_columns - 2 *",
-        "of_rows - own_columns - 2 *",
+        "row_logsums + own_columns - 2 *",
+        "row_logsums - own_columns - 2 *",
         f"{NUMERICS}losses.py",
     ),
     Fault(
         "loss: one direction has no gradient",
         LOSS,
-        "gradient += logits.sub_(self._of_columns).exp_()",
+        "gradient += logits.sub_(self._column_logsums).exp_()",
         "gradient += 1",
         f"{NUMERICS}losses.py",
     ),
@@ -50,8 +50,8 @@ FAULTS = (
     Fault(
         "loss: the columns of one rank only",
         LOSS,
-        "self._of_columns = told.logsumexp(0)",
-        "self._of_columns = told[rank()]",
+        "self._column_logsums = messages.logsumexp(0)",
+        "self._column_logsums = messages[rank()]",
         f"{RANKS}gradients.py",
     ),
     Fault(
@@ -415,8 +415,8 @@ FAULTS = (
     Fault(
         "regression: each rank's mean is over its own rows",
         "primus_scale/objective/loss.py",
-        "everyone = gathered.present[term.modality].sum()",
-        "everyone = 2 * valid.sum()",
+        "global_rows = gathered.present[term.modality].sum()",
+        "global_rows = 2 * valid.sum()",
         f"{RANKS}gradients.py",
     ),
     Fault(

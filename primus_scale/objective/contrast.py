@@ -2,9 +2,9 @@
 
 Each rank holds B rows of a global batch of N rows. It compares its *local queries with global
 keys*: the keys of all ranks, gathered in rank order, with gradient where they are learned. A
-rank's loss is its share: the mean over ranks is the loss of the global batch. Parameter gradients
-averaged over ranks (as DeepSpeed does) equal those of one process that holds all N rows, also the
-gradient of the temperature.
+rank's loss is its share: the mean over ranks is the loss of the global batch. DeepSpeed averages
+the parameter gradients over ranks. The averages equal the gradients of one process that holds all
+N rows, that of the temperature included.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from primus_scale.objective.pairs import ROWS_AT_ONCE, PairLoss
 from primus_scale.sample import Origin
 from primus_scale.support import Exclusion
 
-SCREENED = 32  # elements of a key that tell whether another may be equal
-SCREEN_ROUNDING = 1e-6  # of float32, in inner products of unit vectors
+SCREENED = 32  # elements of a key that are compared first, in the search for equal keys
+SCREEN_ROUNDING = 1e-6  # of inner products of unit vectors in float32
 
 
 class TermLoss(NamedTuple):
@@ -49,7 +49,10 @@ class SameMoment:
     within_s: float
 
     def block(self, rows: slice) -> torch.Tensor:
-        """Whether any of a key's windows is so, ``(b, N)`` bool, for the queries of ``rows``."""
+        """The pairs of the queries ``rows`` with all keys, ``(b, N)`` bool.
+
+        True where any of the key's valid windows is of the query's moment.
+        """
         own = Exclusion(self.queries.at(rows), self.within_s)
         blocks = [
             own.covers(Origin(*(column[:, k] for column in self.keys))) & self.valid[:, k]
@@ -60,16 +63,16 @@ class SameMoment:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Which keys of the global batch are negatives of a query. Key i is the positive of query i.
+    """Which keys of the global batch are negatives of a query.
 
-    All other keys are, except
+    Key i is the positive of query i. All other keys are its negatives, except
 
-    - those of rows that are not ``valid`` ``(N,)`` bool, which lack a query or a key;
-    - those that equal the positive, since they would be false negatives: equal ``ids`` ``(N,)``
+    - keys of rows that are not ``valid`` ``(N,)`` bool, which lack a query or a key;
+    - keys that equal the positive, since they would be false negatives: equal ``ids`` ``(N,)``
       int64, see ``ids_of_equal``;
-    - those of the ``same_moment`` as the query.
+    - keys of the ``same_moment`` as the query.
 
-    All are of the rows of the global batch; this rank's are the B of them from ``first`` on.
+    All fields have N rows. The B rows of this rank begin at row ``first``.
     """
 
     valid: torch.Tensor
@@ -89,8 +92,8 @@ class Negatives:
     def mask(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Set the logits ``(b, N)`` of pairs that are neither positives nor negatives to -inf.
 
-        rows: the rank's queries that they are of. In place; returns the logits of positives
-        ``(b,)``.
+        In place. rows: the rank's queries that the logits are of. Returns the logits of their
+        positives ``(b,)``.
         """
         columns = self.columns(rows)
         positives = logits.gather(1, columns)
@@ -112,56 +115,57 @@ class Negatives:
 class InfoNce(PairLoss):
     """InfoNCE from queries to keys and from keys to queries (arXiv 1807.03748).
 
-    The sum is over all valid rows i, half of it with ``reduction`` "mean" (arXiv 2411.15127 has the
-    sum of the directions). The sums over j are over the positive and the negatives:
+    S is the sum over all valid rows i and over the two directions, as in arXiv 2411.15127. With
+    ``reduction`` "mean" it is half of that. The sums over j are over the positive and the
+    negatives:
 
         S = sum over i of ( R_i - l_ii + C_i - l_ii ),
         R_i = log(sum over j of exp(l_ij)),    C_i = log(sum over j of exp(l_ji)),
         dS/dl_ij = exp(l_ij - R_i) + exp(l_ij - C_j) - 2 * (i = j).
 
-    One matrix has both directions: a rank's rows are complete, and of each column it has a part,
-    whose sums the ranks exchange.
+    Both directions use one matrix of logits. A rank has its rows whole, but only a part of each
+    column. So the ranks exchange their partial sums of the columns.
     """
 
     def __init__(self, negatives: Negatives, reduction: Literal["sum", "mean"] = "sum") -> None:
         self._negatives = negatives
         self._factor = 0.5 if reduction == "mean" else 1.0
-        self._of_rows: list[torch.Tensor] = []  # R of the blocks seen
+        self._row_logsums: list[torch.Tensor] = []  # R, of each block so far
         self._positives: list[torch.Tensor] = []
-        self._of_columns: torch.Tensor | None = None  # C: of this rank's rows, then of all
+        self._column_logsums: torch.Tensor | None = None  # C: over this rank's rows, then over all
 
-    def see(self, logits: torch.Tensor, rows: slice) -> None:
+    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
         """See ``PairLoss``."""
         self._positives.append(self._negatives.mask(logits, rows))
-        self._of_rows.append(logits.logsumexp(1))
+        self._row_logsums.append(logits.logsumexp(1))
         columns = logits.logsumexp(0)
-        before = self._of_columns
-        self._of_columns = columns if before is None else torch.logaddexp(before, columns)
+        before = self._column_logsums
+        self._column_logsums = columns if before is None else torch.logaddexp(before, columns)
 
-    def tell(self) -> torch.Tensor:
-        """The part of this rank's rows in each column."""
-        assert self._of_columns is not None
-        return self._of_columns
+    def message(self) -> torch.Tensor:
+        """C over this rank's rows only, ``(N,)``."""
+        assert self._column_logsums is not None
+        return self._column_logsums
 
-    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+    def finish(self, messages: torch.Tensor) -> torch.Tensor:
         """See ``PairLoss``."""
         negatives = self._negatives
         valid = negatives.own_valid
-        of_rows = torch.cat(self._of_rows)
-        self._of_columns = told.logsumexp(0)
-        own_columns = self._of_columns[negatives.first :][: len(valid)]
-        losses = of_rows + own_columns - 2 * torch.cat(self._positives)
+        row_logsums = torch.cat(self._row_logsums)
+        self._column_logsums = messages.logsumexp(0)
+        own_columns = self._column_logsums[negatives.first :][: len(valid)]
+        losses = row_logsums + own_columns - 2 * torch.cat(self._positives)
         # exp(l - inf) is 0: rows that are not valid have no gradient.
-        self._of_rows = [of_rows.masked_fill(~valid, torch.inf)]
+        self._row_logsums = [row_logsums.masked_fill(~valid, torch.inf)]
         return self._factor * torch.where(valid, losses, 0.0).sum()
 
     def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """See ``PairLoss``."""
-        assert self._of_columns is not None
+        assert self._column_logsums is not None
         self._negatives.mask(logits, rows)
         columns = self._negatives.columns(rows)
-        gradient = (logits - self._of_rows[0][rows, None]).exp_()
-        gradient += logits.sub_(self._of_columns).exp_()
+        gradient = (logits - self._row_logsums[0][rows, None]).exp_()
+        gradient += logits.sub_(self._column_logsums).exp_()
         at_positives = gradient.gather(1, columns) - 2
         valid = self._negatives.own_valid[rows, None]
         gradient.scatter_(1, columns, torch.where(valid, at_positives, 0.0))
@@ -176,24 +180,24 @@ class SigmoidLoss(PairLoss):
         S = -sum over i of ( log s(l_ii) + sum over negatives j of i of log s(-l_ij) ),
         dS/dl_ij = s(l_ij) - (i = j).
 
-    It has no sum over a row or a column within the logarithm, so ranks exchange nothing. It counts
-    each pair once: there are no two directions.
+    There is no sum within the logarithm, so ranks exchange nothing. Each pair counts once: there
+    is one direction only.
     """
 
     def __init__(self, negatives: Negatives) -> None:
         self._negatives = negatives
         self._losses: list[torch.Tensor] = []
 
-    def see(self, logits: torch.Tensor, rows: slice) -> None:
+    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
         """See ``PairLoss``."""
         positives = self._negatives.mask(logits, rows)
         self._losses.append(functional.softplus(logits).sum(1) - positives)
 
-    def tell(self) -> torch.Tensor:
-        """Nothing."""
+    def message(self) -> torch.Tensor:
+        """Empty."""
         return self._losses[0].new_empty(0)
 
-    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+    def finish(self, messages: torch.Tensor) -> torch.Tensor:
         """See ``PairLoss``."""
         return torch.where(self._negatives.own_valid, torch.cat(self._losses), 0.0).sum()
 
@@ -209,9 +213,10 @@ class SigmoidLoss(PairLoss):
 
 
 def share_of(total: torch.Tensor, rows: torch.Tensor) -> TermLoss:
-    """The loss of a rank whose valid rows sum up to ``total``: the mean over all valid ``rows``.
+    """This rank's share of the mean over the valid rows of the global batch.
 
-    Without any valid row in the global batch it is 0.
+    total: 0-d, the sum over this rank's valid rows. rows: 0-d, the number of valid rows in the
+    global batch. Without any, the loss is 0.
     """
     return TermLoss(total * world_size() / rows.clamp(min=1), rows)
 
@@ -224,21 +229,21 @@ def unit_rows(embeddings: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def ids_of_equal(keys: torch.Tensor, cosine: float) -> torch.Tensor:
-    """Ids of keys that are equal up to rounding: of this rank's ones of keys ``(N, D)``, ``(B,)``.
+    """Ids ``(B,)`` int64 of this rank's keys: keys that are equal up to rounding have equal ids.
 
-    The id is the row of the first key of the global batch whose cosine with this one is above
-    ``cosine``. Keys are of unit length. Gathered over ranks, equal ids mean equal keys.
+    keys ``(N, D)``: those of the global batch, of unit length. The id of a key is the row of the
+    first key whose cosine with it is above ``cosine``.
 
-    Vectors that are equal are so in any of their elements. So a few elements tell of most keys that
-    none before is equal, in a small part of the time.
+    Equal vectors are equal in each element. So a few elements are compared first, which takes a
+    small part of the time. They show for most keys that no key before is equal.
     """
     first, count = rank() * (len(keys) // world_size()), len(keys) // world_size()
     few = keys[:, :: max(1, keys.shape[1] // SCREENED)].contiguous()
-    # For a and b of unit length |a - b|^2 = 2 - 2 a.b, and some elements have a part of it.
+    # For a and b of unit length |a - b|^2 = 2 - 2 a.b. Over a few elements it is at most that.
     least = few.square().sum(1) / 2 - (1 - cosine) / 2 - SCREEN_ROUNDING
-    ids = torch.arange(first, first + count, device=keys.device)
+    end = first + count  # the keys of later ranks come after all keys of this rank
+    ids = torch.arange(first, end, device=keys.device)
     for rows in ids.split(ROWS_AT_ONCE):  # views of ``ids``
-        end = first + count  # of the keys that may come before
         maybe = few[rows] @ few[:end].T > least[rows, None] + least[:end]
         candidates = maybe.to(torch.uint8).argmax(1)
         equal = (keys[candidates] * keys[rows]).sum(1) > cosine

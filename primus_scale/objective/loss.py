@@ -4,9 +4,9 @@
     imu_imu                           view 0 against view 1
     neighbour_video, neighbour_text   view 0 against the teachers' embeddings of its neighbours
     neighbour_imu                     view 0 against the stored IMU embeddings of its neighbours
-    imu_near                          windows of one session, near in time, in view 1 (``near``)
-    imu_signal                        against the signal teacher's embedding of the same window:
-                                      view 0, contrastive; or both views, by ``regression``
+    imu_near                          view 1 against view 1 of windows near in time (``near``)
+    imu_signal                        view 0 against the signal teacher's embedding of the same
+                                      window; or both views, where it is a ``regression``
 
 With w_t the weight of a term and L_t its loss, the objective is
 
@@ -55,8 +55,8 @@ from primus_scale.support import Neighbours
 
 _Scale = tuple[torch.Tensor, torch.Tensor | None]  # temperature and bias
 
-# Two teacher embeddings above this cosine count as the same key. They are stored as float16, and
-# the same frame or sentence, embedded in two batches, may differ in the last bits.
+# Two teacher embeddings count as the same key if their cosine is above this. Embeddings are stored
+# as float16, and those of one frame or sentence may differ in the last bits from batch to batch.
 SAME_KEY_COSINE = 1 - 1e-5
 
 
@@ -64,10 +64,10 @@ SAME_KEY_COSINE = 1 - 1e-5
 class LossOutput:
     """The loss of a rank's rows.
 
-    total: 0-d, the weighted sum, to differentiate. terms: the unweighted terms, by name, 0-d,
-    without gradient. Both are this rank's share: their mean over ranks is the loss of the global
-    batch. rows: by term, the number of positive pairs in the global batch, 0-d int64, the same on
-    every rank; a term without pairs is 0 and has no meaning.
+    total: 0-d, the weighted sum, with gradient. terms: the unweighted terms by name, 0-d, without
+    gradient. Both are this rank's share: their mean over ranks is the loss of the global batch.
+    rows: by name of the term, the number of positive pairs in the global batch, 0-d int64, the same
+    on every rank. The value of a term without pairs is 0 and has no meaning.
     """
 
     total: torch.Tensor
@@ -76,10 +76,10 @@ class LossOutput:
 
 
 class _PairTerm(NamedTuple):
-    """A term that sums over pairs: its sums, and its loss from their total."""
+    """A term that sums over pairs: the sums to compute, and how their total becomes its loss."""
 
     sums: list[PairSum]
-    finish: Callable[[torch.Tensor], TermLoss]
+    loss_of: Callable[[torch.Tensor], TermLoss]
 
 
 def primus_loss(
@@ -95,11 +95,11 @@ def primus_loss(
 ) -> LossOutput:
     """The objective on a rank's B rows; see the formulas of the module.
 
-    view0, view1: embeddings of the two views. temperatures and biases (of ``objective.loss``
-    "sigmoid"): 0-d, by family of terms. neighbours: of the same rows, from ``find_neighbours``;
-    None only where no neighbour term has weight. gathered: of the same rows, where the caller needs
-    it too. Terms of weight 0 are not computed. The gradient of ``total`` is right where the same
-    factor multiplies it on every rank.
+    view0, view1: embeddings of the two views. temperatures: 0-d, by family of terms. biases: the
+    same, needed by the sigmoid loss only. neighbours: from ``find_neighbours``; None only where no
+    neighbour term has weight. gathered: the result of ``gather_batch`` with these arguments, where
+    the caller has it already. Terms of weight 0 are not computed. The gradient of ``total`` is
+    right where the same factor multiplies it on every rank.
     """
     gathered = gathered or gather_batch(view0, batch, neighbours, config)
     weights = weighted_terms(config)
@@ -117,21 +117,25 @@ def primus_loss(
             if modality not in queries:
                 queries[modality] = unit_rows(view0.ss if modality == IMU else view0.mm[modality])
             pair_terms[term] = _contrast(queries[modality], positives[term], scale, config)
+    # One call for the sums of all terms: it sends one message.
     sums = iter(sum_pairs([each for term in pair_terms.values() for each in term.sums]))
+    totals = {
+        term: torch.stack([next(sums) for _ in pair_term.sums]).sum()
+        for term, pair_term in pair_terms.items()
+    }
 
     total = view0.ss.new_zeros((), dtype=torch.float32)
     terms, rows = {}, {}
     for term, weight in weights.items():
         if term in pair_terms:
-            of_term = pair_terms[term]
-            found = of_term.finish(torch.stack([next(sums) for _ in of_term.sums]).sum())
+            result = pair_terms[term].loss_of(totals[term])
         else:
             predictions = [view.mm[term.modality] for view in (view0, view1)]
             targets, valid = batch.embeddings[term.modality], batch.present[term.modality]
-            everyone = gathered.present[term.modality].sum()
-            found = regression(predictions, targets, valid, everyone)
-        total = total + weight * found.loss
-        terms[term.name], rows[term.name] = found.loss.detach(), found.rows
+            global_rows = gathered.present[term.modality].sum()
+            result = regression(predictions, targets, valid, global_rows)
+        total = total + weight * result.loss
+        terms[term.name], rows[term.name] = result.loss.detach(), result.rows
     return LossOutput(total, terms, rows)
 
 
@@ -142,7 +146,11 @@ def _positives(
     gathered: GlobalBatch,
     config: ObjectiveConfig,
 ) -> dict[Term, list[Positives]]:
-    """The keys of the contrastive terms, with ids of those that are equal, if these count."""
+    """The positive keys of the contrastive terms, except ``imu_near``.
+
+    With ``mask_duplicate_keys`` they say which other keys are no negatives of a row: those that
+    equal its own key, and those of the query's moment.
+    """
     found = {}
     for term in terms:
         if term.kind == "direct" and not is_regression(term, config):
@@ -154,6 +162,7 @@ def _positives(
             term: [replace(each, ids=None, same_moment=None) for each in of_term]
             for term, of_term in found.items()
         }
+    # One call for the ids of all terms: it sends one message.
     of_teachers = [each for of_term in found.values() for each in of_term if each.of_teacher]
     ids = iter(gather_ids([ids_of_equal(each.keys, SAME_KEY_COSINE) for each in of_teachers]))
     return {
@@ -165,7 +174,7 @@ def _positives(
 def _contrast(
     queries: torch.Tensor, positives: Sequence[Positives], scale: _Scale, config: ObjectiveConfig
 ) -> _PairTerm:
-    """A term's loss L_t; see the formula of the module. queries ``(B, D)`` are of unit length."""
+    """A contrastive term, by the formula L_t of the module. queries ``(B, D)``: of unit length."""
     sums = []
     for each in positives:
         negatives = Negatives(each.valid, each.ids, each.same_moment)
@@ -182,6 +191,7 @@ def _contrast(
 def _near(
     view1: Embeddings, scale: _Scale, batch: Batch, gathered: GlobalBatch, config: ObjectiveConfig
 ) -> _PairTerm:
+    """The term ``imu_near``. Its loss has no bias."""
     assert view1.near is not None, "imu_near has weight, but the encoder has no head for it"
     unit = unit_rows(view1.near)
     loss = NearContrast(batch.origin, gathered.origin, config.near)

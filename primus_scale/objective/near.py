@@ -1,17 +1,19 @@
 """The term ``imu_near``: contrast between windows of one session that are near or far in time.
 
-The positives of a window are the windows of its session that start ``min_s`` to ``max_s`` from it,
-on the clock of one recording. Its negatives are windows of its session that are not within
-``exclude_s`` of it. So neither who the person is nor how the device sits tells them apart: only
-what the person does now. With P_i the positives and N_i the negatives of window i in the global
-batch, z its embedding of unit length and t the temperature, the loss is the mean over the windows
-that have both of
+The positives of a window are the windows of its session that start ``min_s`` to ``max_s`` before or
+after it, in the same recording. Its negatives are the windows of its session that are further than
+``exclude_s`` from it, or in another recording. Positives and negatives have the same person and the
+same mounting of the device. They differ only in what the person does at the time.
+
+With P_i the positives and N_i the negatives of window i in the global batch, z its embedding of
+unit length and t the temperature, window i has the loss
 
     1/|P_i| * sum over p in P_i of -log( e_ip / (e_ip + sum over j in N_i of e_ij) ),
-    e_ij = exp(z_i . z_j / t).
+    e_ij = exp(z_i . z_j / t),
 
-A positive is no negative of another positive. ``global_negatives`` g mixes this loss with one whose
-negatives come from the whole batch: (1 - g) * L_session + g * L_global.
+and the loss L_session is the mean over the windows that have positives and negatives. Positives do
+not compete with each other: the denominator has one of them only. ``global_negatives`` g mixes this
+loss with one whose negatives come from the whole batch: (1 - g) * L_session + g * L_global.
 
 Contrast between neighbours in time is from Hyvarinen and Morioka (time-contrastive learning, NIPS
 2016), with negatives of the same record from Franceschi et al. (arXiv 1901.10738).
@@ -66,12 +68,12 @@ def near_masks(local: Origin, all_rows: Origin, config: NearConfig) -> NearMasks
 
 
 class NearContrast(PairLoss):
-    """The loss of the module on a rank's rows; shares and gradients as ``share_of`` has them.
+    """The loss of the module on a rank's rows: its share of the mean, see ``share_of``.
 
-    local ``(B,)``: the rank's windows. all_rows ``(N,)``: those of the global batch. The keys are
-    the embeddings of all windows. After ``conclude``, ``rows`` is the number of windows of the
-    global batch that have positives and negatives (of their session, unless all negatives are
-    global). Without any the loss is 0.
+    local ``(B,)``: the rank's windows. all_rows ``(N,)``: those of the global batch, whose
+    embeddings are the keys. After ``finish``, ``rows`` is the number of windows of the global batch
+    that have positives and negatives (of their session, unless all negatives are global). Without
+    any the loss is 0.
     """
 
     def __init__(self, local: Origin, all_rows: Origin, config: NearConfig) -> None:
@@ -87,22 +89,22 @@ class NearContrast(PairLoss):
         """0-d int64, the same on every rank."""
         return next(iter(self._counts.values()))
 
-    def see(self, logits: torch.Tensor, rows: slice) -> None:
+    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
         """See ``PairLoss``."""
         masks = near_masks(self._local.at(rows), self._all, self._config)
         for name in self._weights:
-            means, valid = _contrast(logits, masks.positives, getattr(masks, name))
-            self._sums[name] = self._sums.get(name, 0) + means.sum()
+            losses, valid = _window_losses(logits, masks.positives, getattr(masks, name))
+            self._sums[name] = self._sums.get(name, 0) + losses.sum()
             self._counts[name] = self._counts.get(name, 0) + valid.sum()
 
-    def tell(self) -> torch.Tensor:
-        """The number of valid rows of this rank, for either kind of negatives."""
+    def message(self) -> torch.Tensor:
+        """The number of valid rows of this rank, for each kind of negatives that is used."""
         sums = next(iter(self._sums.values()))
         return torch.stack(list(self._counts.values())).to(sums.dtype)
 
-    def conclude(self, told: torch.Tensor) -> torch.Tensor:
+    def finish(self, messages: torch.Tensor) -> torch.Tensor:
         """See ``PairLoss``."""
-        counts = told.sum(0).long()
+        counts = messages.sum(0).long()
         self._counts = dict(zip(self._weights, counts, strict=True))
         return torch.stack([self._share(name, self._sums[name]) for name in self._weights]).sum()
 
@@ -113,23 +115,26 @@ class NearContrast(PairLoss):
             block = logits.detach().requires_grad_()
             total = block.new_zeros(())
             for name in self._weights:
-                means, _ = _contrast(block, masks.positives, getattr(masks, name))
-                total = total + self._share(name, means.sum())
+                losses, _ = _window_losses(block, masks.positives, getattr(masks, name))
+                total = total + self._share(name, losses.sum())
             return torch.autograd.grad(total, block)[0]
 
     def _share(self, negatives: str, total: torch.Tensor) -> torch.Tensor:
-        """The share of this rank in the mean over rows, from the sum over its own."""
+        """This rank's weighted share of the mean over rows; total: the sum over its own rows."""
         rows = self._counts[negatives].clamp(min=1)
         return self._weights[negatives] * world_size() * total / rows
 
 
-def _contrast(
+def _window_losses(
     logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of rows ``(b,)``, and which have positives and negatives; others have a loss of 0."""
+    """The loss of each window, and whether it has positives and negatives; both ``(b,)``.
+
+    All arguments ``(b, N)``. The loss of a window that lacks either is 0.
+    """
     count = positives.sum(1)
     valid = (count > 0) & negatives.any(1)
-    # Rows without negatives get one, so that their gradient is 0 and not NaN.
+    # Windows that are not valid get negatives, so that their gradient is 0 and not NaN.
     negatives = negatives | ~valid[:, None]
     of_negatives = logits.masked_fill(~negatives, -torch.inf).logsumexp(1, keepdim=True)
     losses = functional.softplus(of_negatives - logits) * positives

@@ -4,16 +4,16 @@ With queries q, keys k, temperature t and bias b (0 where a loss has none), the 
 
     l_ij = q_i . k_j / t + b,
 
-and a loss is a sum S over pairs (i, j) that a ``PairLoss`` makes of them. The matrix ``(B, N)`` is
-never whole in memory, nor anything else of its size: blocks of ROWS_AT_ONCE rows are computed,
-used, and computed again for the gradient (as activations in arXiv 1604.06174). With g_ij = dS/dl_ij
-that is
+and a loss is a sum S over the pairs (i, j), which a ``PairLoss`` computes from the logits. The
+matrix ``(B, N)`` is never whole in memory, nor anything else of its size. Blocks of ROWS_AT_ONCE
+rows are computed and used, and computed again for the gradient (as activations are in arXiv
+1604.06174). With g_ij = dS/dl_ij the gradient is
 
     dS/dq_i = 1/t * sum over j of g_ij k_j,     dS/dt = -1/t * sum over i of q_i . dS/dq_i,
     dS/dk_j = 1/t * sum over i of g_ij q_i,     dS/db = sum over i and j of g_ij,
 
-where the sums over i are over the rows of this rank: ranks add them up. So memory is linear in N,
-and value and gradient are those of the whole matrix.
+The sums over i are over the rows of this rank; the ranks add them up. So memory is linear in N, and
+value and gradient are those of the whole matrix.
 """
 
 from __future__ import annotations
@@ -27,32 +27,34 @@ import torch
 
 from primus_scale.distributed.collectives import gather, world_size
 
-ROWS_AT_ONCE = 256  # of queries: a block has so many rows and N columns
-# Up to so many pairs the logits of the forward pass are kept for the gradient: computing them again
-# takes longer than their 4 MB are worth (benchmarks/loss.py).
+ROWS_AT_ONCE = 256  # queries of a block, which has N columns
+# The logits of the forward pass are kept for the gradient if there are at most this many pairs: to
+# compute them again takes longer than their 4 MB are worth (benchmarks/loss.py).
 KEPT_PAIRS = 2**20
 _BUFFERS = 4  # matrices of a block's size that exist at a time
 
 
 class PairLoss(ABC):
-    """A sum over pairs, seen block by block in two passes.
+    """A sum over pairs, computed in two passes over the blocks of logits.
 
-    First ``see`` gets each block once. Then ranks exchange what they ``tell``, and ``conclude``
-    gives the sum. Then ``gradient`` gets each block again. ``rows`` are those of the block. Both
-    may overwrite its logits ``(b, N)``, but ``see`` only so that ``gradient`` may get the same.
+    The first pass calls ``add_block`` with each block. Then the ranks exchange their ``message``,
+    and ``finish`` gives the sum. The second pass calls ``gradient`` with each block.
+
+    rows: the queries of the block. Both passes may overwrite the block's logits ``(b, N)``, and
+    ``gradient`` may be given what ``add_block`` has left in them.
     """
 
     @abstractmethod
-    def see(self, logits: torch.Tensor, rows: slice) -> None:
-        """Note what is needed of a block."""
+    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
+        """Add a block to the sum."""
 
     @abstractmethod
-    def tell(self) -> torch.Tensor:
-        """What the other ranks need of this one, ``(m,)``, with the same m on every rank."""
+    def message(self) -> torch.Tensor:
+        """What the other ranks need from this one, ``(m,)``, with the same m on every rank."""
 
     @abstractmethod
-    def conclude(self, told: torch.Tensor) -> torch.Tensor:
-        """The sum of this rank, 0-d. told ``(W, m)``: what all W ranks tell."""
+    def finish(self, messages: torch.Tensor) -> torch.Tensor:
+        """The sum of this rank, 0-d. messages ``(W, m)``: those of all W ranks."""
 
     @abstractmethod
     def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -61,10 +63,10 @@ class PairLoss(ABC):
 
 @dataclass(frozen=True)
 class PairSum:
-    """A loss and the vectors that it is about.
+    """A loss, and the vectors whose pairs it sums over.
 
-    queries ``(B, D)`` of this rank, keys ``(N, D)`` of all ranks, of unit length; temperature and
-    bias 0-d. Gradients go to those that require one.
+    queries ``(B, D)`` of this rank and keys ``(N, D)`` of all ranks, both of unit length;
+    temperature and bias 0-d. Each tensor that requires a gradient gets one.
     """
 
     loss: PairLoss
@@ -82,29 +84,33 @@ def sum_pairs(sums: Sequence[PairSum]) -> list[torch.Tensor]:
     if not sums:
         return []
     with torch.no_grad(), torch.autocast(sums[0].queries.device.type, enabled=False):
-        kept = [_see(each) for each in sums]
-        messages = [each.loss.tell() for each in sums]
-        told = gather(torch.cat(messages)).view(world_size(), -1).split(list(map(len, messages)), 1)
-    values = [each.loss.conclude(all_ranks) for each, all_ranks in zip(sums, told, strict=True)]
+        kept = [_add_blocks(each) for each in sums]
+        messages = [each.loss.message() for each in sums]
+        lengths = [len(message) for message in messages]
+        of_all_ranks = gather(torch.cat(messages)).view(world_size(), -1).split(lengths, dim=1)
+    values = [each.loss.finish(found) for each, found in zip(sums, of_all_ranks, strict=True)]
     return [
-        _Differentiable.apply(s.queries, s.keys, s.temperature, s.bias, s.loss, value, logits)
+        _SumWithGradient.apply(s.queries, s.keys, s.temperature, s.bias, s.loss, value, logits)
         for s, value, logits in zip(sums, values, kept, strict=True)
     ]
 
 
 def memory_of(sums: int, queries: int, keys: int) -> int:
-    """Bytes of float32 logits that ``sums`` sums of so many queries and keys hold at most."""
+    """Most bytes of float32 logits that ``sums`` sums hold at a time.
+
+    queries, keys: how many each sum has.
+    """
     kept = queries * keys if queries * keys <= KEPT_PAIRS else 0
     return 4 * keys * _BUFFERS * min(queries, _block_rows(queries, keys)) + 4 * sums * kept
 
 
-def _see(of: PairSum) -> torch.Tensor | None:
-    """Show all blocks to the loss; returns the logits where they are kept."""
+def _add_blocks(pairs: PairSum) -> torch.Tensor | None:
+    """Add all blocks to the loss; returns the logits where they are kept (then in one block)."""
     logits = None
-    for rows in _blocks(of.queries, of.keys):
-        logits = _logits(of.queries[rows], of.keys, of.temperature, of.bias)
-        of.loss.see(logits, rows)
-    return logits if len(of.queries) * len(of.keys) <= KEPT_PAIRS else None
+    for rows in _blocks(pairs.queries, pairs.keys):
+        logits = _logits(pairs.queries[rows], pairs.keys, pairs.temperature, pairs.bias)
+        pairs.loss.add_block(logits, rows)
+    return logits if len(pairs.queries) * len(pairs.keys) <= KEPT_PAIRS else None
 
 
 def _blocks(queries: torch.Tensor, keys: torch.Tensor) -> Iterator[slice]:
@@ -123,8 +129,8 @@ def _logits(
     return logits if bias is None else logits.add_(bias)
 
 
-class _Differentiable(torch.autograd.Function):
-    """A sum that is known already, with the gradient of the module's formulas."""
+class _SumWithGradient(torch.autograd.Function):
+    """A sum whose value is known already, and whose gradient is by the formulas of the module."""
 
     @staticmethod
     def forward(
@@ -142,11 +148,11 @@ class _Differentiable(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, of_sum: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         queries, keys, temperature, bias = ctx.saved_tensors
-        of_queries = torch.empty_like(queries)
-        of_keys = torch.zeros_like(keys) if ctx.needs_input_grad[1] else None
-        of_bias = None if bias is None else torch.zeros_like(bias)
+        queries_grad = torch.empty_like(queries)
+        keys_grad = torch.zeros_like(keys) if ctx.needs_input_grad[1] else None
+        bias_grad = None if bias is None else torch.zeros_like(bias)
         with torch.autocast(queries.device.type, enabled=False):
             for rows in _blocks(queries, keys):
                 some = queries[rows]
@@ -154,17 +160,17 @@ class _Differentiable(torch.autograd.Function):
                     logits = _logits(some, keys, temperature, bias)
                 else:
                     logits = ctx.kept.clone()  # a graph may be used twice
-                of_logits = ctx.loss.gradient(logits, rows)
-                torch.mm(of_logits, keys, out=of_queries[rows])
-                if of_keys is not None:
-                    of_keys.addmm_(of_logits.T, some)
-                if of_bias is not None:
-                    of_bias += of_logits.sum()
-            factor = of_sum / temperature
-            of_queries *= factor
-            if of_keys is not None:
-                of_keys *= factor
-            if of_bias is not None:
-                of_bias *= of_sum
-            of_temperature = -(queries * of_queries).sum() / temperature
-        return of_queries, of_keys, of_temperature, of_bias, None, None, None
+                logits_grad = ctx.loss.gradient(logits, rows)
+                torch.mm(logits_grad, keys, out=queries_grad[rows])
+                if keys_grad is not None:
+                    keys_grad.addmm_(logits_grad.T, some)
+                if bias_grad is not None:
+                    bias_grad += logits_grad.sum()
+            factor = grad / temperature
+            queries_grad *= factor
+            if keys_grad is not None:
+                keys_grad *= factor
+            if bias_grad is not None:
+                bias_grad *= grad
+            temperature_grad = -(queries * queries_grad).sum() / temperature
+        return queries_grad, keys_grad, temperature_grad, bias_grad, None, None, None
