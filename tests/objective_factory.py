@@ -6,16 +6,13 @@ import torch
 
 from primus_scale.config import ObjectiveConfig
 from primus_scale.encoders.base import Embeddings
-from primus_scale.objective.terms import (
-    FAMILIES,
-    TERMS,
-)
+from primus_scale.objective.terms import TERMS
 from primus_scale.sample import Batch
 
 DIMS = {"imu": 4, "video": 3, "text": 5}
 TEACHERS = {"video": 3, "text": 5, "signal": 2}
 NAMES = [term.name for term in TERMS]
-TAU = {family: torch.tensor(0.1) for family in FAMILIES}
+TAU = {term.family: torch.tensor(0.1) for term in TERMS}
 
 
 def weights(**chosen: float) -> ObjectiveConfig:

@@ -213,7 +213,7 @@ class SigmoidLoss(PairLoss):
 
 
 def share_of(total: torch.Tensor, rows: torch.Tensor) -> TermLoss:
-    """This rank's share of the mean over the valid rows of the global batch.
+    """The share of this rank in the mean over the valid rows of the global batch.
 
     total: 0-d, the sum over this rank's valid rows. rows: 0-d, the number of valid rows in the
     global batch. Without any, the loss is 0.

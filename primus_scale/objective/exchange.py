@@ -1,13 +1,13 @@
-"""What the ranks tell each other of a batch before its loss: each tensor once, in two messages.
+"""Gather what the loss and the support set need of the rows of all ranks, in two messages.
 
-One message has identities and flags (int64), the other unit vectors that have no gradient
-(float32). Learned keys, whose gradient returns to the rank that they are from, are gathered by the
-terms that use them.
+One message has identities and flags (int64), the other unit vectors without gradient (float32).
+Keys with a gradient are not among them: the terms that use them gather them, since their gradient
+must return to the rank that they are from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +25,10 @@ from primus_scale.support import Neighbours
 class GlobalNeighbours:
     """The neighbours of the N rows of the global batch.
 
-    origin ``(N, K)``. valid ``(N, K)`` bool by modality: the row has that neighbour, with that
-    modality. keys ``(N, K, D)`` by modality of the neighbour terms, of unit length: the neighbours'
-    embeddings, or ``(N, 1, D)`` the mean of the valid ones (``objective.neighbours.combine``).
+    origin ``(N, K)``. valid ``(N, K)`` bool by modality: the row has that neighbour, and the
+    neighbour has that modality. keys: by modality of the neighbour terms, of unit length: the
+    neighbours' embeddings ``(N, K, D)``, or the mean of the valid ones ``(N, 1, D)``, see
+    ``objective.neighbours.combine``.
     """
 
     origin: Origin
@@ -39,9 +40,9 @@ class GlobalNeighbours:
 class GlobalBatch:
     """The N rows of the global batch, in rank order, the same on every rank.
 
-    origin ``(N,)``; present ``(N,)`` bool by teacher modality. embeddings ``(N, D)`` of unit length
-    by modality, without gradient: the teachers', and ``imu``, those of view 0 that the support set
-    stores; only those that the objective uses.
+    origin ``(N,)``; present ``(N,)`` bool by teacher modality. embeddings ``(N, D)`` by modality,
+    of unit length, without gradient: the teachers', and as ``imu`` those of view 0 that the support
+    set stores. Only those that the objective uses are there.
     """
 
     origin: Origin
@@ -59,8 +60,8 @@ def gather_batch(
 ) -> GlobalBatch:
     """The global batch of a rank's rows; every rank calls this at the same time.
 
-    neighbours: of the same rows; None without a support set, whose entries are then not gathered.
-    config: the objective that is to be computed; None where the entries only are needed.
+    neighbours: of the same rows. Without them, what only the support set needs is not gathered.
+    config: of the objective. Without it, only what the support set needs is gathered.
     """
     terms = [] if config is None else list(weighted_terms(config))
     contrasted = [t for t in terms if config is not None and not is_regression(t, config)]
@@ -77,26 +78,28 @@ def gather_batch(
         numbers += [*_numbers(neighbours.origin), _pack(valid, neighbours.origin.uid)]
         used = {term.modality for term in contrasted if term.kind == "neighbour"}
         mean = config is not None and config.neighbours.combine == "mean"
-        keys = {name: _keys_of(neighbours, name, valid[name], mean) for name in sorted(used)}
+        keys = {name: _unit_keys(neighbours, name, valid[name], mean) for name in sorted(used)}
     numbers = gather_columns(numbers)
     floats = gather_columns([*vectors.values(), *keys.values()])
+    global_neighbours = None
+    if neighbours is not None:
+        global_neighbours = GlobalNeighbours(
+            origin=_origin(numbers[5:9]),
+            valid=_unpack(numbers[9], neighbours.present),
+            keys=dict(zip(keys, floats[len(vectors) :], strict=True)),
+        )
     return GlobalBatch(
         origin=_origin(numbers[:4]),
         present=_unpack(numbers[4], batch.present),
         embeddings=dict(zip(vectors, floats, strict=False)),
-        neighbours=None
-        if neighbours is None
-        else GlobalNeighbours(
-            origin=_origin(numbers[5:9]),
-            valid=_unpack(numbers[9], neighbours.present),
-            keys=dict(zip(keys, floats[len(vectors) :], strict=True)),
-        ),
+        neighbours=global_neighbours,
     )
 
 
-def _keys_of(
+def _unit_keys(
     neighbours: Neighbours, modality: str, valid: torch.Tensor, mean: bool
 ) -> torch.Tensor:
+    """The neighbours' embeddings ``(B, K, D)``, or with ``mean`` their mean ``(B, 1, D)``."""
     keys = neighbours.embeddings[modality]
     if mean and keys.shape[1] > 1:
         keys = (keys * valid[:, :, None]).sum(1, keepdim=True)
@@ -104,22 +107,27 @@ def _keys_of(
 
 
 def _numbers(origin: Origin) -> list[torch.Tensor]:
-    """The columns of an origin as int64, of the same bits."""
+    """The columns of an origin as int64; the float64 start times keep their bits."""
     return list(origin._replace(start_s=origin.start_s.view(torch.int64)))
 
 
 def _origin(numbers: Sequence[torch.Tensor]) -> Origin:
+    """The origin whose ``_numbers`` are given."""
     origin = Origin(*(column.contiguous() for column in numbers))
     return origin._replace(start_s=origin.start_s.view(torch.float64))
 
 
 def _pack(flags: Mapping[str, torch.Tensor], uid: torch.Tensor) -> torch.Tensor:
-    """Flags of the shape of ``uid`` as the bits of int64 numbers, in the order of their names."""
+    """Flags by name as int64 numbers in the shape of ``uid``: a bit for each name, by sorted name.
+
+    Without any flag the numbers are 0.
+    """
     packed = torch.zeros_like(uid)
     for bit, name in enumerate(sorted(flags)):
         packed |= flags[name].long() << bit
     return packed
 
 
-def _unpack(packed: torch.Tensor, names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _unpack(packed: torch.Tensor, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The flags that ``_pack`` packed."""
     return {name: (packed >> bit & 1).bool() for bit, name in enumerate(sorted(names))}

@@ -120,7 +120,7 @@ class NearContrast(PairLoss):
             return torch.autograd.grad(total, block)[0]
 
     def _share(self, negatives: str, total: torch.Tensor) -> torch.Tensor:
-        """This rank's weighted share of the mean over rows; total: the sum over its own rows."""
+        """The weighted share of this rank in the mean over rows; total: the sum over its rows."""
         rows = self._counts[negatives].clamp(min=1)
         return self._weights[negatives] * world_size() * total / rows
 

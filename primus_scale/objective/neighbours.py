@@ -1,4 +1,4 @@
-"""Search the neighbours of a batch in the support set, and make its entries for the set.
+"""Search for the neighbours of a batch in the support set, and make the batch entries of the set.
 
 All functions take the rows of one rank.
 """
@@ -23,7 +23,7 @@ from primus_scale.support import (
     SupportSpec,
 )
 
-# Searches that were started ahead, by modality: a call waits for the result of its search.
+# Searches that were started ahead, by modality of the queries. A call waits for the result.
 PendingNeighbours = Mapping[str, Callable[[], Neighbours]]
 
 
@@ -32,8 +32,8 @@ def support_spec(
 ) -> SupportSpec | None:
     """The specification of a run's support set; None where the objective has no neighbour term.
 
-    dims: width of the embeddings by modality, ``imu`` and the teachers'. The set keeps those
-    teacher embeddings only that are searched or used as keys.
+    dims: width of the embeddings by modality, ``imu`` and the teachers'. The set keeps only the
+    teacher embeddings that are searched or used as keys.
     """
     keys = {term.modality for term in weighted_terms(objective) if term.kind == "neighbour"}
     if not keys:
@@ -53,9 +53,9 @@ def support_spec(
 
 
 def describe_neighbours(config: NeighboursConfig) -> str | None:
-    """A line for the start of a run whose windows may have no neighbours; None for the others.
+    """A warning, for the start of a run, that windows may have no neighbours; None without need.
 
-    Whether the sessions have several recordings each is not in the index of the shards.
+    It is for the user to check: the index does not say whether a session has several recordings.
     """
     if config.within != "session" or config.exclude != "recording":
         return None
@@ -70,10 +70,10 @@ def describe_neighbours(config: NeighboursConfig) -> str | None:
 def prefetch_neighbours(
     batch: Batch, support: SupportSet, config: NeighboursConfig
 ) -> PendingNeighbours:
-    """Start the searches of a rank's rows that query by a teacher's embedding.
+    """Start the searches of those rows of a rank that query by a teacher's embedding.
 
-    They do not need the encoder, so they can run while the step before computes. Give the result
-    to ``find_neighbours`` with the same batch, its rows in the same order.
+    These searches do not need the encoder, so they can run while the step before computes. Give the
+    result to ``find_neighbours`` with the same batch.
     """
     exclude = exclusion(batch, config)
     return {
@@ -111,8 +111,8 @@ def find_neighbours(
 def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
     """Entries that cannot be neighbours of the batch's rows, by ``config.exclude`` and ``within``.
 
-    ``exclude=session`` covers the recording too: in it other devices, whose sessions are others,
-    see the same scene.
+    ``exclude=session`` excludes the whole recording too: other devices in it have sessions of their
+    own, but see the same scene.
     """
     # A negative time excludes the window itself only; see ``Origin.same_moment``.
     within_s = {"window": -1.0, "moment": batch.span_s}.get(config.exclude, math.inf)
@@ -124,9 +124,9 @@ def exclusion(batch: Batch, config: NeighboursConfig) -> Exclusion:
 def _teacher_queries(
     batch: Batch, support: SupportSet, config: NeighboursConfig
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Modality, its embeddings ``(B, D)``, and the indices of the rows that query by it.
+    """Modality ``config.query``, its embeddings ``(B, D)``, and the rows ``(n,)`` that have one.
 
-    One element, or none where the batch or the set lacks the modality ``config.query``.
+    A list of one element, or of none where the batch or the set lacks the modality.
     """
     modality = config.query
     if modality not in batch.embeddings or modality not in support.spec.dims:
@@ -140,11 +140,11 @@ def support_entries(
 ) -> SupportEntries:
     """The global batch as entries of a support set: the same, in the same order, on every rank.
 
-    gathered: of a rank's rows ``batch``, where the loss has gathered them already.
+    gathered: the result of ``gather_batch`` for ``batch``, where the caller has it already.
     """
     gathered = gathered or gather_batch(view0, batch)
     origin, vectors = gathered.origin, gathered.embeddings
-    # The signal teacher's embeddings are no keys and no queries.
+    # Not the signal teacher's: its embeddings are neither keys nor queries.
     teachers = [name for name in JOINT_MODALITIES if name in vectors]
     return SupportEntries(
         uid=origin.uid,

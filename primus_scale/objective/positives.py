@@ -1,4 +1,4 @@
-"""The positive keys of each term, and which other keys are no negatives of a row.
+"""The positive keys of each term, and which other keys must not count as negatives of a row.
 
 Shapes: N rows of the global batch, K keys of a row, D their width.
 """
@@ -21,14 +21,14 @@ from primus_scale.sample import IMU, Batch, Origin
 class Positives:
     """One positive key for each row of the global batch.
 
-    keys ``(N, D)``, of unit length. valid ``(N,)`` bool: the row has that key. of_teacher: the keys
-    are embeddings by a teacher. ids ``(N,)`` int64: equal for equal keys; None where no two rows
-    can have the same key, or where ``of_teacher``. same_moment: pairs whose key is from the same
+    keys ``(N, D)``, of unit length. valid ``(N,)`` bool: the row has that key. of_teacher: whether
+    a teacher embedded the keys. ids ``(N,)`` int64: equal for equal keys; None where no two rows
+    can have the same key, and for a teacher's keys. same_moment: pairs whose key is from the same
     moment as the query; None where there are none.
 
-    Rows may have the same key, and would then be each other's false negatives. Equal teacher
-    embeddings are found by their cosine. IMU embeddings need ``ids``, since those of an untrained
-    encoder are all very similar.
+    Two rows may have the same key. Each would then be a false negative of the other. The loss finds
+    equal keys of a teacher by their cosine. IMU embeddings of an untrained encoder are all very
+    similar, so for them ``ids`` must say which keys are equal.
     """
 
     keys: torch.Tensor
@@ -39,7 +39,7 @@ class Positives:
 
 
 def direct_positives(modality: str, view1: Embeddings, gathered: GlobalBatch) -> Positives:
-    """One key a row: view 1, with gradient, or the teacher's embedding of the same window."""
+    """The key of each row: view 1, with gradient, or the teacher's embedding of the same window."""
     if modality == IMU:
         keys = gather_with_grad(unit_rows(view1.ss))
         valid = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
@@ -50,10 +50,10 @@ def direct_positives(modality: str, view1: Embeddings, gathered: GlobalBatch) ->
 def neighbour_positives(
     modality: str, gathered: GlobalBatch, batch: Batch, config: NeighboursConfig
 ) -> list[Positives]:
-    """The embeddings of a row's K neighbours, one after the other, or their mean (``combine``).
+    """The keys from a row's K neighbours: one of each, or one that is their mean (``combine``).
 
-    A key is of the query's own moment if one of the neighbours that it is made of is. With
-    ``exclude=window`` only the window itself counts, as an entry that an earlier epoch added.
+    A mean is from the query's moment if one of its neighbours is. With ``exclude=window`` only the
+    window itself counts as of the same moment: an earlier epoch may have added it to the set.
     """
     neighbours = gathered.neighbours
     assert neighbours is not None, "a neighbour term has weight, but there are no neighbours"
@@ -63,16 +63,19 @@ def neighbour_positives(
     groups = [slice(None)] if config.combine == "mean" else [slice(i, i + 1) for i in range(k)]
     positives = []
     for number, group in enumerate(groups):
-        of_key, there = Origin(*(x[:, group] for x in neighbours.origin)), valid[:, group]
-        ids = of_key.uid[:, 0] if k == 1 or config.combine == "each" else None
-        ids = hash_sets(of_key.uid, there)[:, 0] if ids is None else ids
+        origin = Origin(*(column[:, group] for column in neighbours.origin))
+        valid_of_key = valid[:, group]
+        ids = None
+        if modality == IMU:
+            one = origin.uid.shape[1] == 1
+            ids = origin.uid[:, 0] if one else hash_sets(origin.uid, valid_of_key)[:, 0]
         positives.append(
             Positives(
                 keys[:, number],
-                there.any(1),
+                valid_of_key.any(1),
                 of_teacher=modality != IMU,
-                ids=ids if modality == IMU else None,
-                same_moment=SameMoment(batch.origin, of_key, there, within_s),
+                ids=ids,
+                same_moment=SameMoment(batch.origin, origin, valid_of_key, within_s),
             )
         )
     return positives

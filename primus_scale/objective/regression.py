@@ -1,7 +1,8 @@
-"""Regression onto a teacher's embedding by cosine: the term ``imu_signal`` where so configured.
+"""Regression onto a teacher's embedding: ``imu_signal`` with ``objective.signal.loss=regression``.
 
-With t_i the embedding of window i, p_vi the head's output for its view v of V, both of unit length,
-and n the number of windows of the global batch that have an embedding, the loss is
+With t_i the teacher's embedding of window i, p_vi the head's output for view v of it (of V views),
+both of unit length, and n the number of windows of the global batch that have an embedding, the
+loss is
 
     1/n * sum over i of 1/V * sum over v of ( 1 - p_vi . t_i ).
 
@@ -25,11 +26,11 @@ def regression(
     valid: torch.Tensor,
     rows: torch.Tensor,
 ) -> TermLoss:
-    """The loss of the module on a rank's rows; shares and gradients as of ``share_of``.
+    """The loss of the module on a rank's rows: its share of the mean, see ``share_of``.
 
     predictions: of each view ``(B, D)``, of any norm. targets ``(B, D)``: L2-normalised. valid
-    ``(B,)`` bool: rows that have a target. rows: 0-d, their number in the global batch. Without any
-    the loss is 0. All arithmetic is in float32.
+    ``(B,)`` bool: rows that have a target. rows: 0-d, their number in the global batch. All
+    arithmetic is in float32.
     """
     with torch.autocast(targets.device.type, enabled=False):
         units = [functional.normalize(each.float(), dim=1) for each in predictions]

@@ -1,4 +1,4 @@
-"""The terms of the objective: a table, and which of them a configuration computes.
+"""The table of the objective's terms, and which of them a configuration computes.
 
 Source: arXiv 2411.15127, section 3.
 """
@@ -12,25 +12,22 @@ from typing import Literal, TypeVar
 from primus_scale.config import ObjectiveConfig, TemperatureConfig
 from primus_scale.sample import IMU, SIGNAL
 
-# Of terms: multimodal, self-supervised, near in time, the signal teacher.
-FAMILIES = ("mm", "ss", "near", "signal")
-
 Space = TypeVar("Space")  # what is known about a teacher's embeddings
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term: each window against keys.
+    """A term of the objective, which compares each window (the query) with keys.
 
-    name: in logs, and of its weight in ``objective.weights``. modality: of the keys. family:
-    selects the temperature (``mm``: multimodal, ``ss``: self-supervised, ``near``: near in time,
-    ``signal``: the signal teacher).
+    name: in logs and in ``objective.weights``. modality: of the keys. family: terms of a family
+    have one temperature (``mm``: multimodal, ``ss``: self-supervised, ``near``: near in time,
+    ``signal``: the signal teacher). The term of the family ``signal`` may be a regression onto its
+    keys (``objective.signal``).
 
-    kind: ``direct`` where the keys are embeddings of the window itself, ``neighbour`` where they
-    are embeddings of its neighbours in the support set; the queries are then of view 0, from the
-    encoder's head for the modality (``imu``: the self-supervision head). ``near``: queries and keys
-    are of view 1, from the head for near windows (``objective.near``). The term of the family
-    ``signal`` may be a regression onto its keys (``objective.signal``).
+    kind: which keys. ``direct``: embeddings of the window itself. ``neighbour``: embeddings of its
+    neighbours in the support set. The queries of both are of view 0, from the encoder's head for
+    the modality (``imu``: the self-supervision head). ``near``: queries and keys are of view 1,
+    from the head for near windows (``objective.near``).
     """
 
     name: str
@@ -95,10 +92,10 @@ def initial_biases(config: ObjectiveConfig) -> dict[str, float]:
 
 
 def with_heads(config: ObjectiveConfig, spaces: Mapping[str, Space]) -> dict[str, Space]:
-    """Those of the teachers' ``spaces``, by modality, that the encoder has a head for.
+    """The teachers' ``spaces``, by modality, without those that the encoder gets no head for.
 
-    The signal's is made only where its term is computed: shards that hold its embeddings as well
-    then give the same run as shards that do not.
+    It gets a head for the signal teacher only where that term is computed. So shards with the
+    signal teacher's embeddings give the same run as shards without them.
     """
     return {m: space for m, space in spaces.items() if m != SIGNAL or uses_signal(config)}
 
