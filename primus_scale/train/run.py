@@ -121,7 +121,7 @@ class Run:
     def views(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """View 0 (as recorded) and view 1 (augmented) of a batch, each ``(B, C, T)``.
 
-        step: counts from 1. Augmentations are drawn for the rows of the global batch, so that view
+        step: counts from 1. Augmentations are drawn for all rows of the global batch, so that view
         1 of a window does not depend on the number of ranks.
         """
         first = self.runtime.rank * len(batch)
@@ -133,7 +133,7 @@ class Run:
 def open_data(config: Config, world: int, *, sizes: bool = True) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
-    Without ``sizes`` the shards' files are not looked at.
+    sizes: see ``ShardSet.open``.
     ValueError or FileNotFoundError as ``check_batch``, ``open_training``, ``check_order``,
     ``check_calibration`` and ``check_objective``, and ValueError where the shards were embedded by
     other teachers than the configuration names.
@@ -157,7 +157,10 @@ def check_embeddings(config: Config, data: ShardSet) -> None:
 
 
 def _check_teacher_names(named: TeachersConfig, data: ShardSet) -> None:
-    """ValueError where a named teacher is not the one of the shards; it need not be named."""
+    """ValueError where the shards were embedded by another teacher than the configuration names.
+
+    A modality whose teacher it does not name is not checked.
+    """
     for modality in TEACHER_MODALITIES:
         wanted, space = getattr(named, modality), data.teachers.get(modality)
         if wanted and (space is None or space.teacher != wanted):
@@ -172,13 +175,13 @@ def _check_teacher_names(named: TeachersConfig, data: ShardSet) -> None:
 def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> Run:
     """Open the data and build the components of the run.
 
-    placement_group: the one of Ray that is reserved for the actors of the support service, or None.
-    Raises ValueError, FileNotFoundError or OSError, before the first step, where configuration,
-    data or machine would break the run later.
+    placement_group: of Ray, reserved for the actors of the support service; or None. Raises
+    ValueError, FileNotFoundError or OSError where configuration, data or machine would break the
+    run later.
     """
     announce = print if runtime.rank == 0 else lambda *_: None
     data = open_data(config, runtime.world, sizes=False)
-    on_first_rank(data.check_sizes)  # of a hundred ranks each would list the folder
+    on_first_rank(data.check_sizes)  # once for all ranks: it lists whole folders
     precision = choose_precision(config.train.precision, runtime.device)
     training = config.train.model_copy(update={"precision": precision})
     announce(check_batch(training, runtime.world))
@@ -201,11 +204,10 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     storage = RunStorage(folder.url, folder.patience) if folder is not None else None
     identity = run_identity(config, data, card)
     announce(_run_summary(data, spaces, exported))
-    hint = describe_neighbours(config.objective.neighbours)
     if uses_neighbours(config.objective):
         announce(describe_index(config.support, runtime.device))
-        if hint:
-            announce(hint)
+        if warning := describe_neighbours(config.objective.neighbours):
+            announce(warning)
     return Run(
         config=config,
         runtime=runtime,
@@ -238,8 +240,10 @@ def _build_support(
 ) -> SupportSet | None:
     """The empty support set, in this process or in Ray actors; None where no term needs it."""
     spec = support_spec(config.objective, config.support, dims)
-    if spec is None or config.support.home == "in_process":
-        return RingSupportSet(spec, runtime.device) if spec is not None else None
+    if spec is None:
+        return None
+    if config.support.home == "in_process":
+        return RingSupportSet(spec, runtime.device)
     from primus_scale.support.service import ServiceSupportSet
 
     return ServiceSupportSet(spec, config.support, runtime.device, placement_group)
@@ -277,7 +281,7 @@ def _load_validation(
     teachers: Mapping[str, Teacher],
     spaces: Mapping[str, TeacherSpace],
 ) -> Batch | None:
-    """Held-out windows like those of ``data``, with its teachers' embeddings, on the CPU."""
+    """Held-out windows in the format of ``data``, with its teachers' embeddings, on the CPU."""
     urls = config.data.validation
     if not urls or not spaces:
         return None  # without a teacher there is nothing to retrieve
@@ -295,6 +299,7 @@ def _load_validation(
 def _check_same_teachers(
     held_out: LoadedWindows, spaces: Mapping[str, TeacherSpace], url: str
 ) -> None:
+    """ValueError where held-out windows lack embeddings, or have those of another teacher."""
     found = held_out.shard_set.teachers
     if not found:
         raise ValueError(
@@ -311,6 +316,7 @@ def _check_same_teachers(
 
 
 def _run_summary(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder) -> str:
+    """A line on data, teachers and encoder, for the start of the run."""
     index = data.index
     teachers = ", ".join(f"{name} {space.teacher} ({space.dim})" for name, space in spaces.items())
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -324,6 +330,7 @@ def _run_summary(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: Im
 def _encoder_card(
     config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: ImuEncoder
 ) -> EncoderCard:
+    """The card that is exported with the encoder."""
     train = [
         {"url": folder.url, "windows": index.windows, "provenance": index.provenance}
         for folder, index in zip(data.folders, data.indexes, strict=True)

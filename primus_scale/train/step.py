@@ -1,7 +1,7 @@
 """One training step, with the encoder run over the batch at once or in several passes.
 
-A contrastive loss of a batch is not the sum of the losses of its chunks: each chunk would have
-only its own negatives. So with ``train.accumulation`` (the number of chunks) > 1 the step works as
+The contrastive loss of a batch is not the sum of the losses of its chunks: each chunk would have
+only its own negatives. So with more than one chunk (``train.accumulation``) the step does what
 GradCache does (arXiv 2101.06983):
 
 1. embed all chunks without a graph;
@@ -9,7 +9,7 @@ GradCache does (arXiv 2101.06983):
 3. embed each chunk again, with a graph, and differentiate sum(g * z), whose gradient in the weights
    is that of L.
 
-It costs one more forward pass, and gives the gradient of the whole batch exactly.
+This costs one more forward pass, and the gradient is exactly that of the whole batch.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from primus_scale.objective.neighbours import PendingNeighbours, find_neighbours
 from primus_scale.sample import Batch
 from primus_scale.support import Neighbours, SupportSet
 
-# The squares of larger samples overflow float32. After normalisation the loss may still be finite,
-# but its gradients are NaN. So a batch with such a sample counts as one of non-finite loss.
+# The squares of larger samples overflow float32. The loss may be finite all the same, after the
+# normalisation, but its gradients are NaN. So the loss of a batch with such a sample counts as not
+# finite.
 LARGEST_SAMPLE = 1e18
 
 
@@ -40,9 +41,9 @@ class StepResult:
     """The result of a step on this rank's rows; tensors carry no gradient.
 
     temperatures: by family of terms. views: embeddings of view 0 and view 1. neighbours: None
-    without a support set. finite: the loss was finite on every rank; otherwise the step was
-    skipped, weights and support set did not change, and grad_norm is NaN. grad_norm: norm of the
-    global gradient, before clipping.
+    without a support set. finite: whether the loss was finite on every rank. Where it was not, the
+    step was skipped: weights and support set did not change. grad_norm: norm of the global gradient
+    before clipping; NaN where the step was skipped.
     """
 
     loss: LossOutput
@@ -65,9 +66,9 @@ def train_step(
     """Find neighbours, compute the loss, update the weights, add the batch to the support set.
 
     views: view 0 and view 1 of the rank's B rows, each ``(B, C, T)``. support: None where the
-    objective has no neighbour term. lr: learning rate of the update. pending: searches that were
-    started before, see ``find_neighbours``; None where none were. Every rank calls this at the same
-    time. FloatingPointError as ``Engine.step``.
+    objective has no neighbour term. lr: learning rate of the update. pending: see
+    ``find_neighbours``. Every rank calls this at the same time. FloatingPointError as
+    ``Engine.step``.
     """
     imu = torch.cat(views)
     encoding = OnePass(engine, imu) if engine.passes == 1 else SeveralPasses(engine, imu)
@@ -108,7 +109,7 @@ def train_step(
 
 
 class OnePass:
-    """One forward pass over the batch, whose graph stays in memory until backward."""
+    """One forward pass over the batch. Its graph stays in memory until ``backward``."""
 
     def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
         self._engine = engine
@@ -120,11 +121,11 @@ class OnePass:
 
 
 class SeveralPasses:
-    """The same output and gradient, with the graph of only one chunk of the batch in memory."""
+    """The same output and gradient, with the graph of only one chunk in memory at a time."""
 
     def __init__(self, engine: Engine, imu: torch.Tensor) -> None:
         self._engine = engine
-        # A chunk may hold rows of either view: the encoder treats each row by itself.
+        # A chunk may hold rows of both views: the encoder treats each row by itself.
         self._chunks = imu.chunk(engine.passes)
         with torch.no_grad():
             outputs = [engine(chunk) for chunk in self._chunks]
@@ -148,7 +149,8 @@ class SeveralPasses:
                 surrogate = surrogate + _inner_product(output.embeddings.near, gradient.near)
             for modality, embedding in output.embeddings.mm.items():
                 surrogate = surrogate + _inner_product(embedding, gradient.mm[modality])
-            # Every pass computes the same scalars, so each gets a share of the gradient.
+            # Every pass computes the same temperatures and biases, so each gets a share of their
+            # gradient.
             for name, temperature in output.temperatures.items():
                 share = _gradient(self.output.temperatures[name]) / len(self._chunks)
                 surrogate = surrogate + _inner_product(temperature, share)
@@ -159,10 +161,12 @@ class SeveralPasses:
 
 
 def _leaf(value: torch.Tensor) -> torch.Tensor:
+    """A copy without graph, at which ``backward`` stops and leaves the gradient."""
     return value.detach().requires_grad_()
 
 
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:
+    """The gradient that ``backward`` left; zeros where the loss does not use the tensor."""
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
@@ -172,5 +176,5 @@ def _inner_product(value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def _finite_on_all_ranks(loss: torch.Tensor) -> bool:
-    """Whether the loss is finite on every rank: all ranks skip a step together, or none does."""
+    """Whether the loss is finite on every rank, so that all ranks skip a step or none does."""
     return not bool(sum_over_ranks((~torch.isfinite(loss)).to(torch.float32)))

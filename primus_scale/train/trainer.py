@@ -4,7 +4,7 @@ Start reading here. Every launcher calls ``pretrain`` on every rank, and ``train
 ``train.run`` builds the components of a run (data, engine, support set, checkpoints),
 ``train.step`` does one step, and ``monitor`` logs it.
 
-Most calls here wait for the other ranks. So an error of one rank is carried to all
+Most calls here wait for the other ranks. So an error of one rank is raised on all ranks
 (``raise_together``), and all ranks stop after the same step (``_any_rank``).
 
 Steps count from 1 here, in logs and in checkpoints. Step s trains on the global batch s - 1 of
@@ -55,7 +55,7 @@ SUMMARY_FILE = "train.json"
 LOGS = (METRICS_FILE, LOG_FOLDER)
 RESULTS = (*LOGS, CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, ENCODER_FOLDER)
 
-OnValidation = Callable[[int, dict[str, float]], None]  # takes the step, and figures by name
+OnValidation = Callable[[int, dict[str, float]], None]  # called with the step and figures by name
 
 
 def pretrain(
@@ -67,8 +67,8 @@ def pretrain(
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: a launcher sets it to end the run after a checkpoint. SIGTERM and Ctrl-C set it too.
-    placement_group: see ``build_run``. on_validation: called on every rank, with the same figures,
-    after each validation, and at the same steps where there are no windows for it.
+    placement_group: see ``build_run``. on_validation: called at every step of validation, on every
+    rank with the same figures. Without validation windows it is called too, with the loss only.
 
     Returns the exit code: 0 when all steps are done, REQUEUE when the run was stopped before,
     INTERRUPTED when Ctrl-C on some rank stopped it. Raises ValueError, FileNotFoundError or
@@ -88,7 +88,7 @@ def pretrain(
                 run = build_run(config, runtime, placement_group)
             with closing(run):
                 finished = train(run, stopping, on_validation)
-                code = 0 if finished else _stopped(run, stopping)
+                code = 0 if finished else _report_stop(run, stopping)
             barrier()
     finally:
         stop_runtime(runtime)
@@ -96,13 +96,13 @@ def pretrain(
 
 
 def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bool:
-    """The loop. Returns True when all steps are done, False when some rank stopped it before."""
+    """The loop; returns True when all steps are done, False when a rank was stopped before."""
     config, settings = run.config, run.config.train
     counts = run.checkpoints.resume(run.engine, run.support)
     start_step = counts.step
     if start_step < settings.steps:
         run.checkpoints.check_room(run.support)
-    # After ``resume``, which refuses the folder of another run: its files must stay as they are.
+    # After ``resume``: if the folder is another run's, that raises, and its files stay as they are.
     on_first_rank(lambda: _begin_output(run, start_step))
     output, rate_hz = Path(config.output), run.data.index.rate_hz
     monitor = Monitor(output, settings, rate_hz=rate_hz, start_step=start_step)
@@ -111,8 +111,8 @@ def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bo
         inputs = run.inputs(loader)
         for step in range(start_step + 1, settings.steps + 1):
             batch, pending, error = _next_input(inputs, step)
-            # A run that is stopped at every start still advances by one step each time. Ctrl-C
-            # does not wait for that step.
+            # One step is done first, so that a run which is stopped at every start still advances.
+            # Ctrl-C does not wait for that step.
             stopped = stop.is_set() and (counts.step > start_step or stop.interrupted)
             if _any_rank(stopped or error is not None, run):
                 _save(run, counts)
@@ -153,9 +153,9 @@ def _begin_output(run: Run, start_step: int) -> None:
 
 
 def _next_input(inputs: Iterator[Any], step: int) -> tuple[Any, Any, Exception | None]:
-    """What ``Run.inputs`` gives for ``step``, and None; or None, None and the error.
+    """``(batch, pending searches, None)`` from ``Run.inputs``; ``(None, None, error)`` if it fails.
 
-    An error is returned, not raised: a rank that ends alone leaves the others waiting.
+    An error is returned, not raised: if one rank ended alone, the others would wait for it.
     """
     pulse.step = step
     pulse.at("waiting for data")
@@ -174,7 +174,7 @@ def _save(run: Run, counts: StepCounts) -> None:
     """Write a checkpoint, and copy it where ``train.storage`` is set."""
     run.checkpoints.save(run.engine, run.support, counts)
     # Logs are copied before the checkpoint. A run that continues drops the log lines after its
-    # checkpoint, but it could not restore lines that are missing before it.
+    # checkpoint. It could not restore lines before it that are missing.
     _copy_results(run)
     run.checkpoints.copy()
 
@@ -239,8 +239,8 @@ def _finish(run: Run, monitor: Monitor) -> None:
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
 
 
-def _stopped(run: Run, stop: Stop) -> int:
-    """The exit code of a stopped run, the same on all ranks. Prints how to continue the run."""
+def _report_stop(run: Run, stop: Stop) -> int:
+    """Print how to continue a stopped run; returns its exit code, the same on all ranks."""
     if _any_rank(stop.interrupted, run):
         stop.set(interrupted=True)
     if run.runtime.rank == 0:
