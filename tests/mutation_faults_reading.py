@@ -32,7 +32,7 @@ READING_FAULTS = (
     Fault(
         "index: the file of records is not compared with its seal",
         COLUMNS,
-        "if digest.hexdigest() != file.sha256:",
+        "if digest.hexdigest() != entry.sha256:",
         "if False:",
         "tests/unit/test_record_columns.py",
     ),

@@ -3,11 +3,10 @@
 It describes the windows (shape, units, rate, teachers), and gives for every tar file its size, its
 sha256 and the position of each record. So a shard that is missing, short or altered is detected,
 and never shortens an epoch silently. In the JSON a record is the row ``[offset, length, windows,
-crc32]`` and a part of a session the row ``[session, windows, step_s]``; everything else has the
-names of the fields below. Very many records are in a file of columns instead
-(``record_columns``), of which ``record_file`` has the digest. The last field, ``sha256``, is the
-*seal*: the digest of the text before it. An index whose seal does not fit is refused, and so is one
-of another schema.
+crc32]``, and a part of a session is the row ``[session, windows, step_s]``. Everything else has the
+names of the fields below. Very many records are in a file of columns instead (``record_columns``),
+which the field ``record_file`` describes. The last field, ``sha256``, is the *seal*: the digest of
+the text before it. An index whose seal does not fit is refused, and so is one of another schema.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationInfo
 
 from primus_scale.data.record_columns import (
-    FILE_NAME,
+    RECORDS_NAME,
     Count,
-    FileRecords,
+    RecordColumns,
     RecordEntry,
-    RecordFile,
+    RecordFileEntry,
     TailEntry,
     check_positions,
     check_tails,
     columns_of,
-    pack,
-    read_file,
-    write_file,
+    pack_records,
+    read_records,
+    write_records,
 )
 from primus_scale.sample import TEACHER_MODALITIES, WindowFormat
 from primus_scale.storage.folder import Folder, explain_write_errors
@@ -48,9 +47,9 @@ SCHEMA_VERSION = 4
 _READABLE = (3, SCHEMA_VERSION)  # 3: packed blocks without the column start_s
 INDEX_NAME = "index.json"
 
-RECORDS_IN_JSON = 65_536  # most that are in the JSON itself, in 30 to 40 bytes each
+RECORDS_IN_JSON = 65_536  # if there are more, they go into the file of columns; 30 to 40 bytes each
 
-_SEAL, _FILE = "sha256", "record_file"
+_SEAL, _FILE = "sha256", "record_file"  # fields of the JSON that ``ShardIndex`` lacks
 _LEFT_OUT = ("tails", "sessions")  # fields of a shard that are left out of the JSON where empty
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -67,25 +66,25 @@ class SessionPart(NamedTuple):
     step_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _of_file(rows: tuple[Any, ...], info: ValidationInfo) -> Sequence[Any]:
-    """Records or tails of a shard: those of the index, or of the file of columns where it has one.
+def _rows_or_columns(rows: tuple[Any, ...], info: ValidationInfo) -> Sequence[Any]:
+    """Records or tails of a shard: those in the JSON, or from the file of columns if there is one.
 
-    The context of the validation is that file.
+    The context of the validation is the content of that file.
     """
     if info.context is None:
         return rows
     if rows:
         raise ValueError("stands in the index, which has a record_file as well")
-    file = cast(FileRecords, info.context)
-    return file.next_records() if info.field_name == "records" else file.tails()
+    columns = cast(RecordColumns, info.context)
+    return columns.next_records() if info.field_name == "records" else columns.tails()
 
 
 if TYPE_CHECKING:
     _Records: TypeAlias = Sequence[RecordEntry]
     _Tails: TypeAlias = Sequence[TailEntry]
 else:
-    _Records = Annotated[tuple[RecordEntry, ...], AfterValidator(_of_file)]
-    _Tails = Annotated[tuple[TailEntry, ...], AfterValidator(_of_file)]
+    _Records = Annotated[tuple[RecordEntry, ...], AfterValidator(_rows_or_columns)]
+    _Tails = Annotated[tuple[TailEntry, ...], AfterValidator(_rows_or_columns)]
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ class ShardEntry:
 
     tails: the part of each record after its pictures, for readers that need no pictures. Empty
     where no record begins with pictures. sessions: the parts of sessions that each record consists
-    of, in its order. Empty in window shards, and where windows were packed in shuffled order.
-    Records and tails are tuples, or columns where they come from a file of columns.
+    of, in their order. Empty in window shards, and where windows were packed in shuffled order.
+    Records and tails are tuples, or ``Columns`` where they come from a file of columns.
     """
 
     __pydantic_config__ = _STRICT
@@ -140,7 +139,7 @@ class TeacherSpace:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Everything ``index.json`` says.
+    """The content of ``index.json``.
 
     kind: "window" (one window a record) or "packed" (a block of windows a record). mean and std
     are those of each channel over all samples, in ``units``; std is 0 for a constant channel.
@@ -235,12 +234,12 @@ class ShardIndex:
 
 _ADAPTER = TypeAdapter(ShardIndex)
 _ENTRY_ADAPTER = TypeAdapter(ShardEntry)
-_FILE_ADAPTER = TypeAdapter(RecordFile)
+_FILE_ADAPTER = TypeAdapter(RecordFileEntry)
 
 
 @dataclass(frozen=True)
 class IndexFile:
-    """An index that was read. seal: "broken" where the text differs from what was written."""
+    """An index as read from ``source``. seal: "broken" where its text was altered."""
 
     source: str
     index: ShardIndex
@@ -298,28 +297,28 @@ def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
     tree.pop(_SEAL, None)
     try:
         content = _dump(tree)
-        index = _parse(tree, lambda file: read_file(file, folder))
+        index = _parse(tree, lambda entry: read_records(entry, folder))
     except ValueError as error:
-        if folder.locate(FILE_NAME) in str(error):
-            raise
+        if folder.locate(RECORDS_NAME) in str(error):
+            raise  # it names the file of columns already
         raise ValueError(f"{source}: {reason(error)}; write the shards again") from None
-    vars(index)["digest"] = _digest(content)  # of an index of many records it takes long to make
+    vars(index)["digest"] = _digest(content)  # fills the cache: to dump many records takes long
     return IndexFile(source, index, "whole" if data == _sealed(content, schema) else "broken")
 
 
-def _parse(tree: Mapping[str, Any], read: Callable[[RecordFile], FileRecords]) -> ShardIndex:
-    """The index of a JSON object; read: its file of columns, where it names one."""
+def _parse(tree: Mapping[str, Any], read: Callable[[RecordFileEntry], RecordColumns]) -> ShardIndex:
+    """The index that a JSON object describes. read: reads the file of columns, if it names one."""
     rest = {name: value for name, value in tree.items() if name != _FILE}
-    file = None
+    columns = None
     if _FILE in tree:
         try:
-            stated = _FILE_ADAPTER.validate_json(_dump(tree[_FILE]), strict=True)
+            entry = _FILE_ADAPTER.validate_json(_dump(tree[_FILE]), strict=True)
         except ValueError as error:
             raise ValueError(f"{_FILE}: {reason(error)}") from None
-        file = read(stated)
-    index = _ADAPTER.validate_json(_dump(rest), strict=True, context=file)
-    if file is not None:
-        file.check_all_taken()
+        columns = read(entry)
+    index = _ADAPTER.validate_json(_dump(rest), strict=True, context=columns)
+    if columns is not None:
+        columns.check_all_taken()
     return index
 
 
@@ -343,22 +342,24 @@ def parse_shard_entry(tree: Any) -> ShardEntry:
 def write_index(index: ShardIndex, url: str) -> None:
     """Write ``index.json`` into the folder at ``url``, whole or not at all.
 
-    Where there are more than ``RECORDS_IN_JSON`` records, their columns go into a file beside it
-    first. ValueError or TypeError, before anything is written, where it could not be read again.
+    If there are more than ``RECORDS_IN_JSON`` records, a file with their columns is written first.
+    ValueError or TypeError, before anything is written, where it could not be read again.
     """
-    tree, file = _contents(index)
-    tree, file = _contents(_parse(json.loads(_dump(tree)), lambda _: cast(FileRecords, file)))
+    tree, columns = _contents(index)
+    # What is written is what a reader would make of it, so a wrong index fails here.
+    as_read = _parse(json.loads(_dump(tree)), lambda _: cast(RecordColumns, columns))
+    tree, columns = _contents(as_read)
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
-        if file is not None:
-            write_file(file, folder)
+        if columns is not None:
+            write_records(columns, folder)
         with folder.staging(INDEX_NAME) as path:
             path.write_bytes(_sealed(_dump(tree), SCHEMA_VERSION))
 
 
-def _contents(index: ShardIndex) -> tuple[dict[str, Any], FileRecords | None]:
-    """The fields of an index as JSON values (a record is a tuple), and its file of columns."""
+def _contents(index: ShardIndex) -> tuple[dict[str, Any], RecordColumns | None]:
+    """Fields of an index as JSON values (records as tuples), and columns that go into a file."""
     tree = {each.name: getattr(index, each.name) for each in fields(index)}
     tree["shards"] = shards = [
         {name: value for name, value in vars(shard).items() if name not in _LEFT_OUT or len(value)}
@@ -369,11 +370,11 @@ def _contents(index: ShardIndex) -> tuple[dict[str, Any], FileRecords | None]:
         for shard in shards:
             shard |= {name: tuple(shard[name]) for name in ("records", "tails") if name in shard}
         return tree, None
-    file = pack([(shard.records, shard.tails) for shard in index.shards])
-    emptied = {"records": (), "tails": ()} if file.stated.tails else {"records": ()}
+    columns = pack_records([(shard.records, shard.tails) for shard in index.shards])
+    emptied = {"records": (), "tails": ()} if columns.entry.tails else {"records": ()}
     for shard in shards:
         shard |= emptied
-    return {**tree, _FILE: vars(file.stated)}, file
+    return {**tree, _FILE: vars(columns.entry)}, columns
 
 
 def _dump(tree: Any) -> str:
@@ -385,9 +386,9 @@ def _digest(content: str) -> str:
 
 
 def _sealed(content: str, schema: int) -> bytes:
-    """The text of the file whose fields are the JSON object ``content``."""
+    """The text of the index file whose other fields are the JSON object ``content``."""
     text = f'{{"schema":{schema},{content[1:-1]}'
-    seal = _digest(content if schema == 3 else text)  # which left the schema out
+    seal = _digest(content if schema == 3 else text)  # schema 3 left its number out of the seal
     return f'{text},"{_SEAL}":"{seal}"}}\n'.encode()
 
 

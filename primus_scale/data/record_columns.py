@@ -1,9 +1,9 @@
 """Records of shards as columns, and the binary file in which an index of many records keeps them.
 
-A record takes about 13 bytes as columns, 500 as a tuple. ``records.bin`` holds the columns of all
-shards one after the other, little-endian: offset, length, windows and crc32 of every record, and of
-its tail where the index has tails. ``index.json`` says how many records each shard has, the type of
-each column, and the sha256 of the file, which is a part of its own seal.
+A record takes about 13 bytes as columns, 500 as a tuple. ``records.bin`` holds one column after the
+other, each over the records of all shards, little-endian: offset, length, windows and crc32, and
+length and crc32 of the tails where the index has tails. ``index.json`` says how many records each
+shard has, the type of each column, and the sha256 of the file. The seal of the index covers this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field
 
 from primus_scale.storage.folder import Folder
 
-FILE_NAME = "records.bin"
+RECORDS_NAME = "records.bin"
 _CHUNK_BYTES = 64 * 2**20  # that are read and hashed at once
 _ALIGNMENT = 8
 _TYPES = ("|u1", "<u2", "<u4", "<u8")
@@ -93,11 +93,11 @@ def columns_of(rows: Sequence[Any], count: int) -> tuple[np.ndarray, ...]:
 
 
 @dataclass(frozen=True)
-class RecordFile:
+class RecordFileEntry:
     """What an index says of its file of columns.
 
     sha256 (hex): of the file. counts: records of each shard. records, tails: the type of each
-    column, in the order of the fields of ``RecordEntry`` and ``TailEntry``; no tails: ().
+    column, in the order of the fields of ``RecordEntry`` and ``TailEntry``; () without tails.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -113,32 +113,36 @@ class RecordFile:
 
     @property
     def types(self) -> list[np.dtype[Any]]:
-        """Of all columns."""
+        """The types of all columns."""
         return [np.dtype(name) for name in (*self.records, *self.tails)]
 
     def column_sizes(self) -> list[int]:
-        """Bytes of each column, filled up to a multiple of eight, so that numbers are aligned."""
+        """Bytes of each column, padded to a multiple of eight, so that numbers are aligned."""
         rows = sum(self.counts)
         return [-(-rows * kind.itemsize // _ALIGNMENT) * _ALIGNMENT for kind in self.types]
 
 
-class FileRecords:
-    """The records and tails of one shard after the other."""
+class RecordColumns:
+    """The columns of all records of an index, handed out shard by shard.
 
-    def __init__(self, file: RecordFile, columns: Sequence[np.ndarray]) -> None:
-        self.stated = file
+    entry: describes the columns. The order of calls is that of the index: ``next_records`` of a
+    shard, then ``tails`` of it, then the next shard.
+    """
+
+    def __init__(self, entry: RecordFileEntry, columns: Sequence[np.ndarray]) -> None:
+        self.entry = entry
         self.columns = columns
-        ends = np.cumsum((0, *file.counts)).tolist()
+        ends = np.cumsum((0, *entry.counts)).tolist()
         self._spans = list(itertools.pairwise(ends))
         self._shard = -1
 
     def next_records(self) -> Columns[RecordEntry]:
-        """Of the next shard; ValueError where there is none."""
+        """The records of the next shard; ValueError where there is none."""
         self._shard += 1
         return Columns(RecordEntry, self._cut(slice(4)))
 
     def tails(self) -> Columns[TailEntry]:
-        """Of the shard of the last ``next_records``."""
+        """The tails of the shard whose records ``next_records`` gave last."""
         return Columns(TailEntry, self._cut(slice(4, None)))
 
     def check_all_taken(self) -> None:
@@ -155,12 +159,14 @@ class FileRecords:
         return [column[first:last] for column in self.columns[which]]
 
 
-def pack(shards: Sequence[tuple[Sequence[RecordEntry], Sequence[TailEntry]]]) -> FileRecords:
-    """The columns of all shards, each in the smallest type that holds it."""
+def pack_records(
+    shards: Sequence[tuple[Sequence[RecordEntry], Sequence[TailEntry]]],
+) -> RecordColumns:
+    """The columns of all shards, each in the smallest type that holds its values."""
     parts = [columns_of(records, 4) for records, _ in shards]
     has_tails = any(len(tails) for _, tails in shards)
     if has_tails:
-        # A shard whose records have no pictures has no tails: then each is the whole record.
+        # A shard whose records have no pictures has no tails; here its whole records are tails.
         rests = [
             columns_of(tails, 2) if len(tails) else (part[1], part[3])
             for part, (_, tails) in zip(parts, shards, strict=True)
@@ -172,47 +178,48 @@ def pack(shards: Sequence[tuple[Sequence[RecordEntry], Sequence[TailEntry]]]) ->
     for part in _parts(columns):
         digest.update(part)
     counts = tuple(len(records) for records, _ in shards)
-    file = RecordFile(digest.hexdigest(), counts, tuple(names[:4]), tuple(names[4:]))
-    return FileRecords(file, columns)
+    entry = RecordFileEntry(digest.hexdigest(), counts, tuple(names[:4]), tuple(names[4:]))
+    return RecordColumns(entry, columns)
 
 
-def write_file(packed: FileRecords, folder: Folder) -> None:
+def write_records(packed: RecordColumns, folder: Folder) -> None:
     """Write the columns into ``folder``, whole or not at all."""
-    with folder.staging(FILE_NAME) as path, path.open("wb") as stream:
+    with folder.staging(RECORDS_NAME) as path, path.open("wb") as stream:
         for part in _parts(packed.columns):
             stream.write(part)
 
 
 def _parts(columns: Sequence[np.ndarray]) -> Iterator[memoryview | bytes]:
+    """The content of the file: each column, and the bytes that pad it."""
     for column in columns:
         yield column.data
         yield bytes(-column.nbytes % _ALIGNMENT)
 
 
-def read_file(file: RecordFile, folder: Folder) -> FileRecords:
+def read_records(entry: RecordFileEntry, folder: Folder) -> RecordColumns:
     """The columns in ``folder``; ValueError where they are not those that were written."""
-    place = folder.locate(FILE_NAME)
+    place = folder.locate(RECORDS_NAME)
     advice = "copy it again from where it is whole, or write the shards again"
     try:
-        size = folder.size(FILE_NAME)
+        size = folder.size(RECORDS_NAME)
     except FileNotFoundError:
         raise FileNotFoundError(f"no {place}, which the index names; {advice}") from None
-    sizes = file.column_sizes()
+    sizes = entry.column_sizes()
     if size != sum(sizes):
         raise ValueError(f"{place} has {size} bytes, the index says {sum(sizes)}; {advice}")
     memory = np.empty(size, dtype=np.uint8)
     digest = hashlib.sha256()
     for start in range(0, size, _CHUNK_BYTES):
         part = memory[start : start + _CHUNK_BYTES].data
-        folder.read_range_into(part, FILE_NAME, start)
+        folder.read_range_into(part, RECORDS_NAME, start)
         digest.update(part)
-    if digest.hexdigest() != file.sha256:
+    if digest.hexdigest() != entry.sha256:
         raise ValueError(f"{place} is not what was written: its sha256 differs; {advice}")
-    columns, start, rows = [], 0, sum(file.counts)
-    for kind, length in zip(file.types, sizes, strict=True):
+    columns, start, rows = [], 0, sum(entry.counts)
+    for kind, length in zip(entry.types, sizes, strict=True):
         columns.append(np.frombuffer(memory.data, dtype=kind, count=rows, offset=start))
         start += length
-    return FileRecords(file, columns)
+    return RecordColumns(entry, columns)
 
 
 def _smallest(column: np.ndarray) -> np.ndarray:
@@ -226,7 +233,8 @@ def check_positions(records: Sequence[RecordEntry], size: int) -> None:
     if not len(records):
         return
     offset, length, windows = columns_of(records, 4)[:3]
-    # With smaller types sums are exact in int64, and few passes tell that all is right.
+    # Where a type is smaller than 64 bits, sums are exact in int64. Then a few passes over the
+    # columns show that all is right, which saves time with many records.
     if max(offset.itemsize, length.itemsize) < 8:
         ends = np.add(offset, length, dtype=np.int64)
         follow = offset[0] == 0 and np.array_equal(ends[:-1], offset[1:])
@@ -257,5 +265,5 @@ def check_tails(records: Sequence[RecordEntry], tails: Sequence[TailEntry]) -> N
 
 
 def _signed(column: np.ndarray) -> np.ndarray:
-    """As int64; numbers beyond become negative, and no count is."""
+    """As int64. Larger numbers become negative, which no count is, so they are found."""
     return column.astype(np.int64)

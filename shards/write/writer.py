@@ -28,7 +28,7 @@ from primus_scale.data.index import (
     write_index,
 )
 from primus_scale.data.record import Block, decode_window, encode_window
-from primus_scale.data.record_columns import FILE_NAME
+from primus_scale.data.record_columns import RECORDS_NAME
 from primus_scale.sample import CHANNELS, UNITS, Window, WindowMeta
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
 from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
@@ -285,7 +285,7 @@ def open_output(url: str) -> None:
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
-        for name in (INDEX_NAME, FILE_NAME):
+        for name in (INDEX_NAME, RECORDS_NAME):
             if name in folder.names():
                 folder.remove(name)
 

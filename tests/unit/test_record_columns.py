@@ -17,7 +17,7 @@ from primus_scale.data.record_columns import (
     RecordEntry,
     check_positions,
     columns_of,
-    pack,
+    pack_records,
 )
 from primus_scale.data.record_place import list_places
 from primus_scale.data.shard_set import ShardSet
@@ -162,8 +162,8 @@ def test_a_smaller_folder_written_over_it(both, monkeypatch):
 
 def test_columns_are_as_small_as_their_numbers():
     rows = tuple(RecordEntry(100 * n, 100, n % 3 + 1, 2**32 - 1 - n) for n in range(50))
-    packed = pack([(rows, ())])
-    assert packed.stated.records == ("<u2", "|u1", "|u1", "<u4")
+    packed = pack_records([(rows, ())])
+    assert packed.entry.records == ("<u2", "|u1", "|u1", "<u4")
     records = packed.next_records()
     assert tuple(records) == rows
     assert records[3] == rows[3]
