@@ -1,8 +1,8 @@
 """Members of a record: the files of a tar shard that share a basename, as bytes and as arrays.
 
-They are read by an explicit list of extensions, and nothing is ever unpickled. The bytes may come
-from anybody, so each format must be exactly as this program writes it: plain tar headers, arrays
-that fill their member exactly, pictures that begin as JPEG.
+They are decoded by an explicit list of extensions, and nothing is ever unpickled. The bytes may
+come from anybody, so each format must be exactly as this program writes it: plain tar headers,
+arrays that fill their member exactly, pictures that begin as JPEG.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import safetensors.numpy
 from primus_scale.storage.foreign import reason
 from primus_scale.storage.names import check_name, quoted
 
-# Bytes of a record or a member. Members are views of their record: to copy a block of 2 MB takes
-# longer than to read it from a file that the system has cached.
+# Bytes of a record or a member. Members are views of their record, not copies: to copy a block of
+# 2 MB takes longer than to read it from a file that the system has cached.
 Data = bytes | memoryview
 
 _TAR_BLOCK = 512  # bytes of a header; a member is padded to a multiple of it
@@ -100,18 +100,18 @@ class _File(NamedTuple):
 def _tar_header(data: memoryview, position: int) -> _File:
     """The header at ``position``; ValueError where it is no header of a plain, complete file.
 
-    Headers are read one by one. The library's archive reader would follow chains of headers, take
-    sizes and names from extended headers, and stop at a damaged header without an error.
+    Headers are read one by one. ``tarfile.open`` would follow chains of headers, take sizes and
+    names from extended headers, and stop at a damaged header without an error.
     """
     header = bytes(data[position : position + _TAR_BLOCK])
-    file = _plain_header(header) or _any_header(header, position)
+    file = _parse_plain_header(header) or _parse_any_header(header, position)
     if file.size < 0 or position + _TAR_BLOCK + file.size > len(data):
         raise ValueError(f"member {quoted(file.name)} has {file.size} bytes, more than the record")
     return file
 
 
-def _plain_header(header: bytes) -> _File | None:
-    """What the library would say of a header as writers make it, in a tenth of its time."""
+def _parse_plain_header(header: bytes) -> _File | None:
+    """What a usual header says, in a tenth of the time of ``tarfile``; None for other headers."""
     found = _PLAIN_HEADER.fullmatch(header)
     if found is None:
         return None
@@ -121,7 +121,8 @@ def _plain_header(header: bytes) -> _File | None:
     return _File(found["name"].decode("ascii"), int(found["size"], 8))
 
 
-def _any_header(header: bytes, position: int) -> _File:
+def _parse_any_header(header: bytes, position: int) -> _File:
+    """What ``tarfile`` reads in a header; ValueError unless it is of a regular file."""
     try:
         info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
     except (tarfile.TarError, ValueError) as error:
@@ -166,8 +167,8 @@ def _check_extension(name: str) -> str:
 def _decode_npy(data: Data) -> np.ndarray:
     """The array, which must fill the member.
 
-    The library is not used: it allocates as much memory as the header claims, and parses the
-    header as Python code.
+    ``np.load`` is not used: it allocates as much memory as the header claims, and parses the header
+    as Python code.
     """
     header = _NPY_HEADER.match(data)
     if header is None:
@@ -181,7 +182,7 @@ def _decode_npy(data: Data) -> np.ndarray:
 
 
 def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
-    """Tensors as views of ``data``; the library's loader would copy each tensor.
+    """Tensors as views of ``data``; ``safetensors`` would copy each tensor.
 
     The format is 8 bytes with the length of a JSON header, the header, and the tensors, which fill
     the rest without gaps or overlaps.
@@ -191,25 +192,25 @@ def _decode_safetensors(data: Data) -> dict[str, np.ndarray]:
         raise ValueError(f"its header ends at byte {start} of {len(data)}")
     return {
         tensor.name: np.frombuffer(
-            data, dtype=tensor.dtype, count=tensor.numbers, offset=start + tensor.first
+            data, dtype=tensor.dtype, count=tensor.elements, offset=start + tensor.first
         ).reshape(tensor.shape)
         for tensor in _tensor_places(bytes(data[8:start]), len(data) - start)
     }
 
 
 class _TensorPlace(NamedTuple):
-    """A tensor of a safetensors member: its numbers, from byte ``first`` after the header on."""
+    """A tensor of a safetensors member. first: its first byte, counted from the header's end."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     first: int
-    numbers: int
+    elements: int
 
 
-@lru_cache(maxsize=64)  # all blocks of as many windows have one header
+@lru_cache(maxsize=64)  # blocks of equally many windows have equal headers
 def _tensor_places(header: bytes, length: int) -> tuple[_TensorPlace, ...]:
-    """The tensors of a header, which are ``length`` bytes long; ValueError where they are not."""
+    """The tensors of a header; ValueError unless they fill ``length`` bytes without gaps."""
     tensors, taken = [], []
     for name, entry in json.loads(header, object_pairs_hook=_unique).items():
         first, last = entry["data_offsets"]

@@ -1,4 +1,4 @@
-"""From shard folders to batches: schedule -> ranged read -> decode -> batch, ahead in threads.
+"""From shard folders to batches: schedule -> ranged read -> decode -> batch; threads read ahead.
 
     shard_set = ShardSet.open(config.data.train)
     with batches(config.data, shard_set, batch=256, seed=0, rank=0, world=1) as loader:
@@ -24,8 +24,8 @@ import torch
 import webdataset
 
 from primus_scale.config import DataConfig, NearConfig
-from primus_scale.data.batch_rows import BatchFormat, BatchMemory, BatchRows, columns_of
-from primus_scale.data.epoch_order import Rows
+from primus_scale.data.batch_rows import BatchFormat, BatchMemory, BatchRows, block_columns
+from primus_scale.data.epoch_order import Rows, rows_of
 from primus_scale.data.schedule import make_schedule
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.sample import Batch, WindowMeta
@@ -33,9 +33,11 @@ from primus_scale.storage.patience import Patience
 
 T = TypeVar("T")
 
-_LEAST_RECORDS = 16  # from which a part of a set is taken, so that it is from several folders
-_MANY_RECORDS = 256  # from which a sample is taken, so that it is of many sessions
-_WHOLE_READERS = 16  # concurrent reads of ``load_windows``; an object store takes 20 ms for each
+# From how many records at least some windows of a set are taken: by ``load_windows``, so that they
+# are from several folders, and by ``sample_windows``, so that they are of many sessions.
+_LEAST_RECORDS = 16
+_MANY_RECORDS = 256
+_READS_AT_ONCE = 16  # of ``read_ahead``; an object store takes 20 ms for each
 
 
 def batches(
@@ -54,8 +56,8 @@ def batches(
     """One rank's share of the global batches ``start_step`` up to ``stop_step`` (None: no end).
 
     Global batches hold ``batch`` windows, and rank r takes rows ``[r*batch/world,
-    (r+1)*batch/world)``. ``live``: batches carry frames and texts instead of embeddings, which
-    needs window shards. near: which windows of a session are near, for ``data.session_windows``.
+    (r+1)*batch/world)``. live: batches hold frames and texts instead of embeddings, which needs
+    window shards. near: which windows of a session are near, for ``data.session_windows``.
     ValueError where the settings do not fit together, or the windows are fewer than a batch.
     """
     if batch % world:
@@ -72,7 +74,8 @@ def batches(
     own = slice(batch // world * rank, batch // world * (rank + 1))
     steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
     choices = (schedule.batch_rows(step).take(own) for step in steps)
-    # The windows of a group of records are in so many batches, and some in those of the next group.
+    # A record's windows are in the batches of its group of records; in the order of sessions, some
+    # are in those of the next group.
     group = schedule.blocks * int(shard_set.windows_per_record.max())
     return BatchLoader(config, shard_set, choices, live, ahead=-(-2 * group // batch))
 
@@ -80,8 +83,9 @@ def batches(
 class BatchLoader(Iterator[Batch]):
     """An iterator over batches. ``close`` (or leaving a ``with`` block) stops its threads.
 
-    Memory of a batch is used again once nothing refers to its tensors. ahead: batches for which
-    the windows of a record are taken when it is read.
+    The memory of a batch is used again once nothing refers to its tensors. choices: the windows of
+    each batch. ahead: how many batches after the current one get their windows of a record when it
+    is read.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class BatchLoader(Iterator[Batch]):
         self._readers = ThreadPoolExecutor(config.reader_threads, "primus-read")
         self._waited_s = 0.0
         self._pipeline = iter(
-            webdataset.DataPipeline(lambda: choices, self._request, self._read_ahead, self._collect)
+            webdataset.DataPipeline(lambda: choices, self._request, self._prefetch, self._collect)
         )
 
     @property
@@ -137,7 +141,7 @@ class BatchLoader(Iterator[Batch]):
         self.close()
 
     def _request(self, choices: Iterable[Rows]) -> Iterator[_Request]:
-        """Stage: start the reads that a batch needs, for the batches after it as well."""
+        """Stage: start the reads that each batch needs; a read serves the batches after it too."""
         waiting: deque[_Request] = deque()
         for chosen in choices:
             waiting.append(_Request(chosen))
@@ -147,7 +151,7 @@ class BatchLoader(Iterator[Batch]):
             yield self._start_reads(waiting)
 
     def _start_reads(self, waiting: deque[_Request]) -> _Request:
-        """The first of the requests, all of whose records are read or being read."""
+        """Take the first request from ``waiting``, once reads of all its records are started."""
         for record in sorted(waiting[0].places.keys() - waiting[0].reads.keys()):
             needing = [request for request in waiting if request.lacks(record)]
             for request in needing:
@@ -160,14 +164,14 @@ class BatchLoader(Iterator[Batch]):
     def _read(self, record: int, requests: Sequence[_Request]) -> None:
         """Read a record and copy its windows into the batches that need them."""
         block = self._shard_set.read_block(record)
-        columns = columns_of(block, self._shard_set.teachers)
+        columns = block_columns(block, self._shard_set.teachers)
         for request in requests:
             assert request.memory is not None
             at, rows = request.places[record]
             request.memory.fill(at, block, columns, rows)
 
-    def _read_ahead(self, requests: Iterator[_Request]) -> Iterator[_Request]:
-        """Stage: prepare some batches while the caller works on one."""
+    def _prefetch(self, requests: Iterator[_Request]) -> Iterator[_Request]:
+        """Stage: have some batches read while the caller works on one."""
         waiting: deque[_Request] = deque()
         for request in requests:
             waiting.append(request)
@@ -189,10 +193,10 @@ class BatchLoader(Iterator[Batch]):
 
 
 class _Request:
-    """A batch of the chosen windows, which are in order of record.
+    """A batch to be read. chosen: its windows, in order of record.
 
-    places: rows of the batch, and rows of the record, for each record. reads: of the records that
-    are read or being read. memory: where the windows go, from the first read on.
+    places: by record, the rows of the batch and the rows of the record that go there. reads: by
+    record, those that were started. memory: of the batch; None before the first read.
     """
 
     def __init__(self, chosen: Rows) -> None:
@@ -207,7 +211,7 @@ class _Request:
 
 
 def _places(chosen: Rows) -> Iterator[tuple[int, tuple[slice, np.ndarray]]]:
-    """Each record, with the rows of the batch that are its windows, and its rows."""
+    """For each record the rows of the batch, and the rows of the record that go there."""
     steps = np.diff(chosen.records)
     assert (steps >= 0).all(), "windows must be in order of record"
     edges = [0, *(np.flatnonzero(steps) + 1).tolist(), len(chosen.rows)]
@@ -230,7 +234,8 @@ class LoadedWindows:
     """Windows of shard folders in memory, in the order of the shards.
 
     batch: their tensors, N rows (with embeddings from packed shards, with frames and texts from
-    window shards). metas: of each window. shard_set: class names, teachers, rate and units.
+    window shards). metas: of each window. shard_set: where they are from; it has class names,
+    teachers, rate and units.
     """
 
     batch: Batch
@@ -276,7 +281,7 @@ def load_windows(
 
     def read(record: int, at: slice, rows: np.ndarray) -> list[WindowMeta]:
         block = shard_set.read_block(record, pictures=pictures)
-        memory.fill(at, block, columns_of(block, shard_set.teachers), rows)
+        memory.fill(at, block, block_columns(block, shard_set.teachers), rows)
         return [block.metas[row] for row in rows.tolist()]
 
     parts = ((record, *place) for record, place in _places(chosen))
@@ -291,10 +296,10 @@ def sample_windows(
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """At most ``most`` windows, evenly spaced over all records: imu ``(n, C, T)`` and session.
 
-    Yields those of one record at a time, in order; session ``(n,)`` int64 is ``session_id``. They
-    are from several hundred records where there are so many, and so from many sessions. Pictures
-    are not read where the index allows that. Memory does not grow with the data, nor with
-    ``most`` if each part is used at once. Raises as ``ShardSet.read_record``.
+    Yields the windows of one record at a time, in order; session ``(n,)`` int64 is ``session_id``.
+    They are from at least 256 records, if there are so many, and so from many sessions. Pictures
+    are not read if the index allows that. Memory grows neither with the data nor with ``most``, if
+    the caller does not keep the parts. Raises as ``ShardSet.read_record``.
     """
     chosen = _spread_rows(shard_set.windows_per_record, most, _MANY_RECORDS)
     records, starts = np.unique(chosen.records, return_index=True)
@@ -312,9 +317,9 @@ def read_ahead(
 ) -> Generator[T, None, None]:
     """``read(*part)`` of each part, in order; a few are read at once while the caller works."""
     parts = iter(parts)
-    with ThreadPoolExecutor(_WHOLE_READERS, "primus-read") as readers:
+    with ThreadPoolExecutor(_READS_AT_ONCE, "primus-read") as readers:
         waiting = deque(
-            readers.submit(read, *part) for part in itertools.islice(parts, _WHOLE_READERS)
+            readers.submit(read, *part) for part in itertools.islice(parts, _READS_AT_ONCE)
         )
         while waiting:
             yield waiting.popleft().result()
@@ -322,20 +327,17 @@ def read_ahead(
 
 
 def _spread_rows(windows: np.ndarray, most: int | None, least_records: int) -> Rows:
-    """At most ``most`` rows of records that hold ``windows`` each; None: all rows.
+    """At most ``most`` rows (None: all) of all records, which hold ``windows`` ``(R,)`` each.
 
-    Of more rows evenly spaced ones are taken, from evenly spaced records: ``least_records``, or as
-    many as hold ``most`` windows.
+    If there are more, evenly spaced rows of evenly spaced records are taken: of ``least_records``
+    records, or of more if these hold less than ``most`` windows.
     """
     records = np.arange(len(windows))
     if most is not None:
         number = min(least_records, len(windows))
         while windows[records := _spread(len(windows), number)].sum() < min(most, windows.sum()):
             number += 1
-    rows = Rows(
-        records=np.repeat(records, windows[records]),
-        rows=np.concatenate([np.arange(count) for count in windows[records]]),
-    )
+    rows = rows_of(records, windows[records])
     count = len(rows.rows)
     return rows.take(_spread(count, min(most or count, count)))
 

@@ -23,14 +23,14 @@ from primus_scale.storage.foreign import reason
 IMU_MEMBER = "imu.npy"
 META_MEMBER = "meta.json"
 BLOCK_MEMBER = "block.safetensors"
-_IDS = ("uid", "recording", "session", "label")
-_COLUMNS = {"imu": np.float32, **dict.fromkeys(_IDS, np.int64)}
-_START = "start_s"  # a column as well, but older shards lack it
+ID_COLUMNS = ("uid", "recording", "session", "label")
+_COLUMNS = {"imu": np.float32, **dict.fromkeys(ID_COLUMNS, np.int64)}
+_START = "start_s"  # a further column, which older shards lack
 
 
 @dataclass
 class _Start:
-    """The one field of a meta that training needs; parsing all fields takes three times as long."""
+    """A meta of which only the start time is parsed; all fields would take three times as long."""
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
@@ -51,7 +51,7 @@ class Block:
     by modality, L2-normalised and zero where absent; present ``(N,)`` bool by modality. meta_json
     is the record's ``meta.json``. frames: JPEG pictures of each window, in blocks made from window
     records only. starts ``(N,)`` float64: ``start_s`` as a column, which packed records have since
-    schema 4; None where only the metas tell it.
+    schema 4; None where it is in the metas only.
     """
 
     imu: np.ndarray
@@ -92,7 +92,7 @@ class Block:
 
     @cached_property
     def meta_starts(self) -> np.ndarray:
-        """``start_s`` as the metas tell it; ValueError where they are not one for each window."""
+        """``start_s`` from the metas; ValueError where there is not one meta for each window."""
         starts = _decode_meta(_STARTS, self.meta_json)
         if len(starts) != len(self):
             raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")

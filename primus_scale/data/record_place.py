@@ -1,4 +1,4 @@
-"""Records by their place in a folder, read and compared with what the index says of them."""
+"""Where a record is in a shard folder, and how it is read from there and checked."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from primus_scale.data.record_columns import RecordEntry, TailEntry
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.foreign import decoding
 
-try:  # the same checksum in a quarter of the time; the extra ``speed``
+try:  # of the extra ``speed``: the same checksum in a quarter of the time
     from isal.isal_zlib import crc32
 except ImportError:
     from zlib import crc32
 
 _PAGE = 4096
-# Where a buffer begins in its page. Records begin at multiples of 512 bytes. On some processors
-# (AMD Zen 3) the kernel copies at a sixth of its speed to an address that is, within a page, less
-# than 32 bytes behind the one it copies from.
+# Where a buffer begins within its page. Records begin at multiples of 512 bytes. On some processors
+# (AMD Zen 3) a copy by the kernel takes six times as long if the position of the target within its
+# page is less than 32 bytes behind that of the source.
 _IN_PAGE = 64
 
 
 class RecordPlace(NamedTuple):
-    """Where a record is in a folder: the name of its shard, its number there, and its bytes.
+    """Where a record is in a folder. shard: name of the tar. number: in the shard.
 
-    tail (the bytes after its pictures) and sessions (the parts of sessions that it consists of):
-    None where the index does not have them.
+    entry: its bytes. tail: the bytes after its pictures. sessions: the parts of sessions that it
+    consists of. The last two are None where the index does not have them.
     """
 
     shard: str
@@ -42,12 +42,12 @@ class RecordPlace(NamedTuple):
 
 
 def list_places(shards: Iterable[ShardEntry]) -> list[RecordPlace]:
-    """The position of every record of ``shards``, in order."""
+    """The place of every record of ``shards``, in order."""
     return [place_of(shard, number) for shard in shards for number in range(len(shard.records))]
 
 
 def place_of(shard: ShardEntry, number: int) -> RecordPlace:
-    """The position of a record of a shard."""
+    """The place of a record of a shard."""
     return RecordPlace(
         shard.name,
         number,
@@ -60,7 +60,7 @@ def place_of(shard: ShardEntry, number: int) -> RecordPlace:
 def kept_parts(
     parts: tuple[SessionPart, ...] | None, rows: np.ndarray
 ) -> tuple[SessionPart, ...] | None:
-    """The parts of a record of which only ``rows`` are kept; None where it has none."""
+    """The parts of a record after only ``rows`` of it are kept; None where it has no parts."""
     if not parts:
         return parts
     ends = np.cumsum([part.windows for part in parts])
@@ -72,15 +72,15 @@ def kept_parts(
 class ReadBuffers(threading.local):
     """Memory for one record, used again for the next; each thread has its own.
 
-    Fresh memory for each record would cost more time than to read it: the system clears each page
-    of it at the first access.
+    With fresh memory a read would take more than twice as long: the system clears each page of it
+    at the first access.
     """
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
 
     def take(self, length: int) -> memoryview:
-        """``length`` bytes, which the thread's next call takes again."""
+        """``length`` bytes; the thread's next call returns the same memory."""
         if length > len(self._memory):
             memory = np.empty(length + 2 * _PAGE, dtype=np.uint8)
             start = -memory.ctypes.data % _PAGE + _IN_PAGE
@@ -99,10 +99,10 @@ def read_record(
     """Members of a record by extension, checked against its entry.
 
     Without ``pictures`` only the members after the pictures are read, if the index has their
-    position; otherwise all members. buffers: the members are valid until the thread's next read
-    into them; None: memory of their own. Without ``check`` bytes are not compared with their
-    checksum. ValueError naming shard and record where the bytes are not those that were written, or
-    are no record.
+    position; otherwise all members. buffers: memory to read into; the members are then valid until
+    the thread's next read. None: new memory. Without ``check`` the bytes are not compared with
+    their checksum. ValueError naming shard and record where the bytes are not those that were
+    written, or are no record.
     """
     shard, number, entry, tail, _ = place
     part = entry if pictures or tail is None else tail
@@ -127,6 +127,7 @@ def decoding_record(folder: Folder, place: RecordPlace) -> AbstractContextManage
 
 
 def _next_step(folder: Folder) -> str:
+    """What a user can do about a damaged record."""
     return (
         f"find all such with primus-scale shards verify {folder.url}, restore the shard or "
         "write the folder again, then start again"

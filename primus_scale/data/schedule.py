@@ -4,11 +4,11 @@ It is a pure function of the index, the seed and the step. It does not depend on
 So runs on any number of ranks see the same global batches, and a run resumes at any step without
 reading the batches before it again.
 
-**Epochs.** An epoch holds every window once (in the order of sessions a few are left out, others
-in every epoch), and epochs follow each other without end. With ``N`` windows in a global batch,
-batch ``s`` (from 0) is windows ``s * N`` to ``(s + 1) * N`` of this sequence. So all batches are
-full, every step has the same weight, and a batch may hold the end of one epoch and the beginning of
-the next.
+**Epochs.** An epoch holds every window once (in the order of sessions a few are left out, other
+ones in every epoch), and epochs follow each other without end. With ``N`` windows in a global
+batch, batch ``s`` (from 0) is windows ``s * N`` to ``(s + 1) * N`` of this sequence. So all batches
+are full, and every step has the same weight. A batch may hold the end of one epoch and the
+beginning of the next.
 
 **No window twice in a batch.** The objective would treat the second copy as a negative of the
 first. A batch that holds the end of an epoch could get the same window again from the beginning of
@@ -72,7 +72,7 @@ def check_order(config: DataConfig, near: NearConfig, shard_set: ShardSet, batch
 
 
 def describe_order(config: DataConfig, shard_set: ShardSet, batch: int) -> str:
-    """A line on what batches consist of, with what to do where the data hardly suit them."""
+    """A line on what batches consist of, with advice where the data hardly suit them."""
     if config.session_windows is not None:
         return describe_sessions(shard_set.session_parts, config.session_windows, batch)
     blocks = min(config.shuffle_blocks, len(shard_set))
@@ -126,9 +126,9 @@ class Schedule:
     def _head(self, epoch: int) -> Rows:
         """The first ``batch`` windows of an epoch, in order.
 
-        A head depends on the end of the epoch before. Where an epoch has fewer than two batches,
-        that end may lie in the head of that epoch, which then must be made first, and so on, back
-        to an epoch that begins with a batch: at most ``batch`` epochs.
+        A head depends on the end of the epoch before. If an epoch has fewer than two batches, its
+        end may lie in its own head, so that head must be made first. This may go back to the last
+        epoch that begins with a batch: at most ``batch`` epochs.
         """
         first = epoch
         while first not in self._heads and self._order.windows - self._carried(first) < self._batch:

@@ -1,20 +1,21 @@
 """The order of an epoch for contrast within sessions: units of W windows, most of one session.
 
-With ``S * W`` windows in a batch, a batch is S units. It comes from shards that are packed in the
-order ``sessions``: each of their records holds *parts*, windows of one session in order of time.
+A batch of ``S * W`` windows consists of S units. The shards must be packed in the order
+``sessions``: each of their records holds *parts*, which are windows of one session in order of
+time.
 
-**Units.** The windows of a part are joined to pairs that are near in time, at distances drawn
-anew in every epoch. The pairs are shuffled and cut into units of W windows. What remains of the
-parts, less than W windows of each, is joined to units of several sessions.
+**Units.** The windows of a part are grouped into pairs that are near in time, at distances drawn
+anew in every epoch. The pairs are shuffled and cut into units of W windows. Of each part less than
+W windows are left over. These are put together into units of several sessions.
 
 **Mixing.** As in ``MixedOrder``, an epoch takes the records in a permuted order, in groups of
 ``blocks`` records. In a group each part gives its first unit, in a shuffled order, then each its
 second, and so on. So the units of a batch are of different sessions where a group has S of them.
 The units of several sessions come between, at random positions.
 
-**Epochs.** An epoch is a whole number of units. What remains of a group, less than W windows, goes
-over to the next group. What remains of the last group is left out: less than W windows of all
-data, others in every epoch.
+**Epochs.** An epoch is a whole number of units. The windows that are left over in a group, less
+than W, are carried over to the next group. Those of the last group are left out: less than W
+windows of all data, other ones in every epoch.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from primus_scale.config import NearConfig
 from primus_scale.data.epoch_order import EpochOrder, Rows, join, permutation, random_bits
 from primus_scale.data.index import SessionPart
 
-_TOLERANCE = 1e-6  # of a distance in windows; start times are rounded to microseconds
+_TOLERANCE = 1e-6  # of a distance counted in windows: start times are rounded to microseconds
 
 
 class SessionUnits(NamedTuple):
-    """What units are made of.
+    """How units are made.
 
-    windows: in a unit, even. min_s, max_s: seconds between the starts of two windows that are near
-    in time.
+    windows: how many a unit has; even. min_s, max_s: least and most seconds between the starts of
+    two windows that are near in time.
     """
 
     windows: int
@@ -46,7 +47,7 @@ class SessionUnits(NamedTuple):
     max_s: float
 
     def distances(self, step_s: float) -> range:
-        """Distances in windows between near windows of a part, whose starts are step_s apart."""
+        """Distances of near windows, counted in windows, where the starts are step_s apart."""
         if step_s <= 0:
             return range(0)
         least = max(1, math.ceil(self.min_s / step_s - _TOLERANCE))
@@ -84,19 +85,19 @@ class SessionOrder(EpochOrder):
         ends = self._group_ends(epoch)
         return np.concatenate([[0], ends - ends % self._units.windows])
 
-    def _goes_over(self, epoch: int) -> np.ndarray:
-        """How many windows come from the group before, for each group and for the end."""
+    def _carried(self, epoch: int) -> np.ndarray:
+        """How many windows are carried over to each group from the one before, and to the end."""
         return np.concatenate([[0], self._group_ends(epoch) % self._units.windows])
 
     def _group_rows(self, epoch: int, group: int) -> Rows:
-        """The windows of a group, and those from the group before."""
-        over = self._goes_over(epoch)
+        """The windows of a group, with those carried over to it, without those carried on."""
+        carried = self._carried(epoch)
         own = self._group(epoch, group)
         rest = own.rest
-        if over[group]:
+        if carried[group]:
             before = self._group(epoch, group - 1).rest
-            rest = join([before.take(slice(len(before.rows) - over[group], None)), rest])
-        rest = rest.take(slice(len(rest.rows) - over[group + 1]))
+            rest = join([before.take(slice(len(before.rows) - carried[group], None)), rest])
+        rest = rest.take(slice(len(rest.rows) - carried[group + 1]))
         windows = self._units.windows
         mixed = len(rest.rows) // windows
         # A unit of several sessions gets the round of a random unit of one session.
@@ -108,7 +109,7 @@ class SessionOrder(EpochOrder):
 
     def _make_group(self, epoch: int, group: int) -> _Group:
         """A group's own windows: in units of one session, and the rest."""
-        over, windows = self._goes_over(epoch), self._units.windows
+        carried, windows = self._carried(epoch), self._units.windows
         full, rounds, rest = [], [], []
         for record in self._group_records(epoch, group).tolist():
             first = 0
@@ -121,15 +122,15 @@ class SessionOrder(EpochOrder):
                 rest.append(rows.take(slice(count * windows, None)))
                 first += part.windows
         made = _Group(join(full), np.concatenate(rounds), join(rest))
-        # The rest must suffice for what goes over to the next group.
-        if len(made.rest.rows) < over[group + 1] and len(made.rounds):
+        # The rest must be enough for the windows that are carried over to the next group.
+        if len(made.rest.rows) < carried[group + 1] and len(made.rounds):
             at = len(made.full.rows) - windows
             rest_rows = join([made.full.take(slice(at, None)), made.rest])
             made = _Group(made.full.take(slice(at)), made.rounds[:-1], rest_rows)
         return made
 
     def _pair(self, part: SessionPart, *key: int) -> np.ndarray:
-        """The windows of a part, ``(n,)``: pairs of near windows, shuffled, then those left."""
+        """The windows of a part, ``(n,)``: shuffled pairs of near windows, then those without."""
         distances = self._units.distances(part.step_s)
         pairs, left = pair_windows(
             part.windows, distances, random_bits(part.windows + 2, self._seed, *key, 1)
@@ -139,7 +140,10 @@ class SessionOrder(EpochOrder):
 
 
 class _Group(NamedTuple):
-    """A group's windows in units of one session, the round of each unit, and the other windows."""
+    """The windows of a group. full: those in units of one session; rounds: the round of each unit.
+
+    rest: the other windows. In round r each part gives its r-th unit.
+    """
 
     full: Rows
     rounds: np.ndarray
@@ -149,8 +153,8 @@ class _Group(NamedTuple):
 def pair_windows(windows: int, distances: range, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Disjoint pairs of ``windows`` consecutive windows, ``(p, 2)``, and the windows left over.
 
-    The two of a pair are a number of windows apart that is in ``distances``. Runs of pairs of one
-    distance, drawn from ``bits`` (uint64, at least ``windows + 2``), follow each other.
+    The distance between the two of a pair, counted in windows, is one of ``distances``. Pairs come
+    in runs of one distance, which is drawn from ``bits`` (uint64, at least ``windows + 2``).
     """
     if not distances:
         return np.empty((0, 2), dtype=np.int64), np.arange(windows)
@@ -219,7 +223,7 @@ def describe_sessions(parts: Sequence[Sequence[SessionPart]], windows: int, batc
 
 
 def _enough_blocks(windows_per_record: np.ndarray, unit: int, blocks: int) -> int:
-    """``blocks``, or as many that any such number of records holds the windows of a unit."""
+    """``blocks``, or more if needed: any group of so many records holds the windows of a unit."""
     held = np.cumsum(np.sort(windows_per_record))
     return max(blocks, int(np.searchsorted(held, unit)) + 1)
 

@@ -1,4 +1,4 @@
-"""Shard folders as one set, whose records are numbered over all folders and read by ranges."""
+"""Shard folders read as one set: records are numbered over all folders, and read one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 
 _SIZE_CHECKS = 16  # requests for sizes at a time; an object store takes about 20 ms for each
-_SHARED_BY_CHANCE = 0.01  # least share of equal records that shows a copy of a folder
+_SHARED_BY_CHANCE = 0.01  # up to this share, equal records of two folders are taken for chance
 Crc = Literal["always", "first"]  # which reads of a record compare its bytes with their checksum
 _ENCODER_INPUT = ("channels", "units", "rate_hz", "window_samples")
 
@@ -48,12 +48,12 @@ class _Kept(NamedTuple):
 
 
 class _Reading:
-    """How a loader reads a set of ``records`` records: see ``ShardSet.reading_with``."""
+    """What ``ShardSet.reading_with`` keeps for the reads of ``records`` records."""
 
     def __init__(self, records: int, crc: Crc) -> None:
         self.crc = crc
         self.buffers = ReadBuffers()
-        self.sound = np.zeros(records, dtype=np.bool_)  # those whose content has been checked
+        self.checked = np.zeros(records, dtype=np.bool_)  # records whose content was checked
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class ShardSet:
     """Shard folders of equal kind, shape, rate and teachers, read as one.
 
     labels: class names of all folders; label ids of blocks index them. teachers: by modality, over
-    all folders (a folder without a modality has it absent in its windows). Holds no open file.
-    After ``keep`` the records have some of their windows only; mean and std are those of all.
+    all folders (windows of a folder without a modality lack it). A set holds no open file. After
+    ``keep`` the records have only some of their windows, but mean and std are still those of all.
     """
 
     folders: tuple[Folder, ...]
@@ -78,7 +78,7 @@ class ShardSet:
     ) -> Self:
         """Read the indexes of the folders at ``urls``, and check them and their shards.
 
-        Without ``sizes`` the shards are not looked at: see ``check_sizes``. FileNotFoundError where
+        Without ``sizes`` the shards are not checked: see ``check_sizes``. FileNotFoundError where
         an index or a shard is missing; ValueError where a shard is not of the size its index says,
         or two folders do not fit together or hold the same windows (naming both); ConnectionError
         or TimeoutError where the storage does not answer within ``patience``.
@@ -106,24 +106,24 @@ class ShardSet:
     def check_sizes(self) -> None:
         """Compare the sizes of all shards with the indexes, by one listing of each folder.
 
-        Of several ranks one should do it, for all. Raises as ``open``.
+        Where there are several ranks, one of them should do it. Raises as ``open``.
         """
         _check_sizes(self.folders, self.indexes)
 
     def reading_with(self, patience: Patience, crc: Crc) -> Self:
         """The same set for a loader, whose reads wait for storage as ``patience`` says.
 
-        Blocks are read into memory that is used again, so they are valid until the thread's next
-        read. What the bytes mean (shapes, finite values, metas) is checked when they are first
-        read. With ``crc`` "always" every later read proves that they are the same bytes.
+        A block is read into memory that the thread's next read uses again, so it is valid until
+        then. Shapes, finite values and metas are checked at the first read of a record. With
+        ``crc`` "always" the checksum proves at every later read that the bytes are the same.
         """
         folders = tuple(replace(folder, patience=patience) for folder in self.folders)
         return replace(self, folders=folders, _reading=_Reading(len(self), crc))
 
     def keep(self, rows: Sequence[np.ndarray]) -> Self:
-        """The set of some windows only: ``rows`` of each record, ascending; empty ones are gone.
+        """The set of some windows only: ``rows`` of each record, in ascending order.
 
-        It is made from a set of all windows.
+        Records without rows are left out. ``self`` must have all windows.
         """
         assert self._kept is None
         records = np.array([record for record, kept in enumerate(rows) if len(kept)], np.int64)
@@ -145,7 +145,7 @@ class ShardSet:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """The number of each shard's first record, and that of all records."""
+        """The number of each shard's first record, and last the number of all records."""
         return np.cumsum([0, *(len(shard.records) for _, shard in self._shards)])
 
     def _place(self, record: int) -> tuple[int, RecordPlace]:
@@ -219,7 +219,7 @@ class ShardSet:
             place,
             pictures=pictures,
             buffers=None if reading is None else reading.buffers,
-            check=reading is None or reading.crc == "always" or not reading.sound[record],
+            check=reading is None or reading.crc == "always" or not reading.checked[record],
         )
 
     def read_window(self, record: int) -> Window:
@@ -239,14 +239,14 @@ class ShardSet:
             members = {name: data for name, data in members.items() if not name.endswith(".jpg")}
         folder, place = self._place(record)
         index = self.indexes[folder]
-        known = self._reading is not None and bool(self._reading.sound[record])
+        checked = self._reading is not None and bool(self._reading.checked[record])
         with decoding_record(self.folders[folder], place):
             block = decode_record(members, index)
-            check_block(block, expected_block(index, place.entry.windows), values=not known)
+            check_block(block, expected_block(index, place.entry.windows), values=not checked)
             if self._kept is not None:
                 block = block.take(self._kept.rows[record])
         if self._reading is not None:
-            self._reading.sound[record] = True
+            self._reading.checked[record] = True
         if index.labels == self.labels:
             return block
         # NO_LABEL is -1, which takes the last entry of the table.
@@ -297,10 +297,10 @@ def _check_alike(
 
 
 def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
-    """Refuse folders that hold the same records, also under different names.
+    """Refuse folders that hold the same records, even under different names.
 
-    Records are compared by length and crc32. Two different records agree once in 2**32 pairs, so a
-    few equal pairs among very many are chance.
+    Records are compared by length and crc32. Two different records agree in one of 2**32 cases, so
+    among very many records a few agree by chance.
     """
     seen = [_record_keys(index) for index in indexes if len(indexes) > 1]
     for second in range(len(folders)):
@@ -316,7 +316,7 @@ def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardInd
 
 
 def _record_keys(index: ShardIndex) -> np.ndarray:
-    """A number for each different record, of its length and crc32, ``(n,)`` uint64."""
+    """A number for each different record, made of its length and crc32, ``(n,)`` uint64."""
     columns = [columns_of(shard.records, 4) for shard in index.shards]
     length = np.concatenate([each[1].astype(np.uint64) for each in columns])
     crc32 = np.concatenate([each[3].astype(np.uint64) for each in columns])
@@ -345,8 +345,8 @@ def _join_teachers(
 def _check_sizes(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
     """Find missing and truncated shards before training starts.
 
-    A listing tells a thousand sizes at once. Shards that it does not tell of, as over HTTP or where
-    listing is not allowed, or of which it tells another size, are asked for one by one.
+    One listing gives a thousand sizes. A shard is asked for by itself if the listing lacks it (over
+    HTTP, or where listing is not allowed) or gives another size.
     """
     doubtful = [
         (folder, shard)
@@ -364,7 +364,7 @@ def _listed_sizes(folder: Folder) -> dict[str, int]:
     try:
         return folder.sizes()
     except (ConnectionError, TimeoutError):
-        raise  # its message is complete, and asking for each would take as long again
+        raise  # the storage does not answer; to ask for each shard would take as long again
     except OSError:
         return {}
 

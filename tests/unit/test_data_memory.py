@@ -159,14 +159,14 @@ def test_headers_are_read_as_the_library_reads_them():
     info = tarfile.TarInfo("0123456789abcdef.block.safetensors")
     info.size, info.mode = 2_071_512, 0o444
     header = info.tobuf(tarfile.USTAR_FORMAT)
-    assert members._plain_header(header) == (info.name, info.size)
+    assert members._parse_plain_header(header) == (info.name, info.size)
     same = 0
     for bit in range(8 * len(header)):
         turned = bytearray(header)
         turned[bit // 8] ^= 1 << bit % 8
-        found = members._plain_header(bytes(turned))
+        found = members._parse_plain_header(bytes(turned))
         if found is not None:
-            assert found == members._any_header(bytes(turned), 0)
+            assert found == members._parse_any_header(bytes(turned), 0)
             same += 1
     assert same == 0  # the checksum tells
 
