@@ -30,13 +30,13 @@ class Status(NamedTuple):
 
     instance: id of its process; a restarted actor has another one, and holds no entries. added:
     entries ever added to the whole ring, as far as the actor knows. held: entries it holds.
-    learning: see ``KeyIndex.learning``. where: host and process.
+    building: see ``KeyIndex.is_building``. where: host and process.
     """
 
     instance: str
     added: int
     held: int
-    learning: bool
+    building: bool
     where: str
 
 
@@ -54,7 +54,7 @@ class SupportActor:
     def status(self) -> Status:
         """The state of this actor."""
         part = self._part
-        return Status(self._instance, part.added, part.held, part.learning, self._where)
+        return Status(self._instance, part.added, part.held, part.is_building, self._where)
 
     def search(
         self, queries: np.ndarray, k: int, exclude: PackedExclusion, modality: str, added: int

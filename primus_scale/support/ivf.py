@@ -21,17 +21,18 @@ from primus_scale.support.search import import_faiss
 # the probes it is 0.999, and a search takes nearly twice as long.
 LISTS_PER_ROOT = 4.0  # lists for each square root of the number of keys
 PROBES = 16
-FLAT_BELOW = 2**15  # keys; up to this number brute force is as quick
+FLAT_BELOW = 2**15  # below so many keys brute force is as quick
 POINTS_PER_LIST = 40  # keys that k-means uses for each list
 ITERATIONS = 10  # of k-means
 SEED = 0
 PUT_AT_ONCE = 2**14  # keys put into lists at a time
 FILLED_PER_ROW = 4  # keys put into new lists for each row that is written or searched
-LEARNING_SHARE = 1 / 16  # of the rows between two buildings: after so many, new lists are filled
+# With "on_time": the share of the rows between two buildings after which new lists are filled.
+LEARNING_SHARE = 1 / 16
 
 
 class InvertedLists:
-    """FAISS's inverted lists over vectors with numbers, in main memory."""
+    """FAISS's inverted lists of numbered vectors, in main memory."""
 
     def __init__(self, sample: torch.Tensor, count: int) -> None:
         """``count`` empty lists, with centroids of ``sample`` ``(n, D)`` float32, n >= count."""
@@ -69,7 +70,7 @@ class InvertedLists:
         self._index.remove_ids(self._faiss.IDSelectorArray(numbers.numpy()))
 
     def save(self) -> torch.Tensor:
-        """Everything, in their order, as bytes for ``load``."""
+        """The lists, with their order, as bytes for ``load``."""
         return torch.from_numpy(self._faiss.serialize_index(self._index))
 
     @classmethod
@@ -97,13 +98,16 @@ class IvfIndex:
     number of lists follows the number of keys, and the centroids follow the embeddings, which
     change while the encoder trains.
 
-    First k-means finds centroids in a copy of a sample of the keys, in a thread unless ``learning``
-    is "at_once". Then each call puts the next keys into the new lists, ``FILLED_PER_ROW`` for each
-    row that it brings, while the old lists are searched. ``learning`` says when the second part
-    begins: "when_ready", or "on_time", after a fixed number of rows, for which the call waits if
-    need be. With "on_time" only rows that are written move the building, and they are the same on
-    all ranks, which search for different queries. So what a search finds depends on the rows
-    written before it only: neither on how quick the machine is, nor on the rank.
+    A building has two parts. First k-means finds centroids in a copy of a sample of the keys, in a
+    thread unless ``learning`` is "at_once". Then each call puts the next keys into the new lists,
+    ``FILLED_PER_ROW`` for each row that it writes or searches. Until this is done the old lists are
+    searched. ``learning`` says when the second part begins: "when_ready", once the centroids are
+    found; "on_time", after a fixed number of written rows, when a call waits for the centroids if
+    it must.
+
+    With "on_time" only written rows advance the building. They are the same on all ranks, while
+    the queries differ. So what a search finds depends only on the rows written before it, and not
+    on the speed of the machine or on the rank.
 
     Memory in addition to the keys: 2 bytes an element, twice that while new lists are built. All
     methods are called from one thread.
@@ -114,27 +118,28 @@ class IvfIndex:
         self._flat = FlatIndex(keys, "faiss")
         self._lists: InvertedLists | None = None
         self._training: Future[InvertedLists] | None = None
-        self._sample: torch.Tensor | None = None  # that training uses, of ``_sampled`` keys
-        self._sampled = 0
+        self._sample: torch.Tensor | None = None  # the keys that k-means uses, while it runs
+        self._sampled = 0  # number of keys that the sample is from
         self._filling: InvertedLists | None = None
         self._filled = 0  # places below it are in the lists that are being filled
         self._written = 0  # rows written since the last building started
         self._rebuild_after = FLAT_BELOW  # rows written until lists are built again
 
     @property
-    def learning(self) -> bool:
-        """Whether centroids of new lists are being found."""
+    def is_building(self) -> bool:
+        """Whether k-means runs for new lists."""
         return self._training is not None and not self._training.done()
 
     @property
     def resumes(self) -> bool:
-        """Whether what it finds depends on its calls only, so that ``state`` is worth saving."""
+        """Whether it continues exactly from a saved ``state``; otherwise it is built again."""
         return self._mode == "on_time"
 
     def written(self, places: torch.Tensor) -> None:
         """See ``KeyIndex.written``."""
         if self._mode == "on_time":
-            self._build_if_due()  # by the rows before these: loaded ones may be followed by a state
+            # Before these rows count: after rows are loaded, ``restore`` may bring their building.
+            self._build_if_due()
         self._written += len(places)
         if self._lists is not None:
             self._put(self._lists, places)
@@ -165,9 +170,9 @@ class IvfIndex:
         return state
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Become as the index that gave ``state``; the keys are as they were already.
+        """Continue as the index that gave ``state``; the keys must be those that it had.
 
-        Training that was not done starts again, on the same sample.
+        K-means that was not done starts again, on the same sample.
         """
         self._written, self._rebuild_after, self._filled, self._sampled = state["counts"].tolist()
         loaded = {
@@ -193,7 +198,7 @@ class IvfIndex:
         self._train(self._keys.unit(sample_of(places, lists_for(len(places)))), len(places))
 
     def _train(self, sample: torch.Tensor, keys: int) -> None:
-        """Start to find centroids for the lists of so many keys."""
+        """Start k-means on ``sample``, for the lists of ``keys`` keys."""
         faiss = import_faiss()
         threads = faiss.omp_get_max_threads()
         self._sample, self._sampled = sample, keys
@@ -205,7 +210,7 @@ class IvfIndex:
         self._training = run_in_thread(train, wait=self._mode == "at_once")
 
     def _advance(self, rows: int) -> None:
-        """Go on with the building, by as much as a call that brings ``rows`` rows does."""
+        """Go on with the building, as far as a call that writes or searches ``rows`` rows does."""
         if self._training is not None and self._may_fill():
             self._filling, self._filled = self._training.result(), 0
             self._training = self._sample = None
@@ -220,13 +225,14 @@ class IvfIndex:
             self._lists, self._filling = self._filling, None
 
     def _may_fill(self) -> bool:
+        """Whether the new lists may be filled: see ``learning``."""
         assert self._training is not None
         if self._mode == "on_time":
             return self._written >= LEARNING_SHARE * self._rebuild_after
         return self._training.done()
 
     def _put(self, lists: InvertedLists, places: torch.Tensor) -> None:
-        """Update lists with the rows at ``places``."""
+        """Replace the rows at ``places`` in the lists by their new keys."""
         for some in places.split(PUT_AT_ONCE):
             lists.remove(some)
             some = some[self._keys.answers(some)]

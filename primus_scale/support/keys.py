@@ -17,26 +17,26 @@ from primus_scale.support.search import SCORES_AT_ONCE, SearchBackend, make_sear
 
 # flat: brute force; ivf and cagra are approximate; auto: flat or ivf, see ``choose_index``
 IndexKind = Literal["auto", "flat", "ivf", "cagra"]
-# When an approximate index is built: in the search that needs it; or in the background, and used
-# from a fixed number of rows on, or when it is ready.
+# When an approximate index is built: at once, in the call that needs it; or in the background, and
+# then used after a fixed number of rows ("on_time"), or when it is ready.
 Learning = Literal["at_once", "on_time", "when_ready"]
 
 # From places ``(n,)`` or ``(B, n)`` to ``(B, n)`` bool: True where query b must not find the entry.
 ExclusionTest = Callable[[torch.Tensor], torch.Tensor]
 
-# A key is the embedding of an entry, by which queries find it. A row of keys has one more element:
-# 0 where the entry answers queries of that modality, ABSENT where it does not. Queries have a 1
-# there. So the inner product with an entry that does not answer is below that with any that does
+# A key is the embedding of an entry, by which queries find it. A row of the keys has one element
+# more: 0 where the entry answers queries of that modality, ABSENT where it does not. In queries
+# this element is 1. So an entry that does not answer has a smaller inner product than any that does
 # (cosines are at least -1), and the ring is searched without copying the entries that answer.
 ABSENT = -4.0
 STORAGE = {"float32": torch.float32, "float16": torch.float16}  # of keys, by support.storage
 NO_PLACE = -1  # instead of a place, where a search found nothing
-# Candidates in addition to the k best. An index may score a little wrong (float16 on a GPU, equal
-# keys in another order), so the candidates are ranked again in float32.
+# Candidates in addition to the k best. The scores of an index may be a little wrong (float16 on a
+# GPU, equal keys in another order), so the candidates are ranked again in float32.
 SURPLUS = 16
 ROWS_AT_ONCE = 2**16  # of keys compared at a time
-# Of float16 keys made float32 at a time, into memory that is used again. It stays in the cache: of
-# 64 k keys of width 512 it takes 16 ms, and with fresh memory for all of them 85.
+# Float16 keys that are made float32 at a time, into memory that is used again and so stays in the
+# cache. For 64 k keys of width 512 this takes 16 ms; with fresh memory for all of them, 85 ms.
 CONVERTED_AT_ONCE = 2**12
 RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 MB
 
@@ -45,8 +45,8 @@ RANKED_AT_ONCE = 2**24  # elements of the keys gathered to rank candidates, 64 M
 class Keys:
     """The embeddings of one modality in a part of the ring, a row for each place (see ``part``).
 
-    matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: all places
-    that were ever written are below this number.
+    matrix ``(places, D + 1)`` float32 or float16: unit vectors, then 0 or ABSENT. used: only places
+    below this number were ever written.
     """
 
     matrix: torch.Tensor
@@ -81,10 +81,10 @@ class KeyIndex(Protocol):
     """Finds the keys that are most similar to queries."""
 
     @property
-    def learning(self) -> bool:
-        """Whether the index is being built in the background; a search starts that when needed.
+    def is_building(self) -> bool:
+        """Whether the index is being built in the background.
 
-        Until then searches use brute force.
+        Meanwhile searches use the index before it, or brute force.
         """
 
     def written(self, places: torch.Tensor) -> None:
@@ -106,7 +106,7 @@ class FlatIndex:
         self._search = make_search(backend, keys.matrix.device)
 
     @property
-    def learning(self) -> bool:
+    def is_building(self) -> bool:
         """False: there is nothing to build."""
         return False
 
@@ -120,7 +120,7 @@ class FlatIndex:
     def search_between(
         self, queries: torch.Tensor, k: int, first: int, end: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``search``, among the places from ``first`` to before ``end``, which are written."""
+        """As ``search``, among the places from ``first`` to before ``end``, at most ``used``."""
         padded = torch.cat([queries, torch.ones_like(queries[:, :1])], dim=1)
         keys = self._keys.matrix[first:end]
         if keys.dtype == torch.float32 or keys.is_cuda:

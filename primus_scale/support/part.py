@@ -120,9 +120,9 @@ class RingPart:
         return self._held
 
     @property
-    def learning(self) -> bool:
-        """Whether an index is being built in the background; see ``KeyIndex.learning``."""
-        return any(index.learning for index in self._index.values())
+    def is_building(self) -> bool:
+        """Whether an index is being built in the background; see ``KeyIndex.is_building``."""
+        return any(index.is_building for index in self._index.values())
 
     def enqueue(self, entries: SupportEntries, numbers: torch.Tensor, added: int) -> None:
         """Add those of ``entries`` that belong to this part.

@@ -85,7 +85,7 @@ class RingSupportSet:
 
     def figures(self) -> dict[str, float]:
         """``fill``, the entries held; ``learning``, 1 while an index is being built."""
-        return {"fill": self.fill, "learning": self._part.learning}
+        return {"fill": self.fill, "learning": self._part.is_building}
 
     def close(self) -> None:
         """Nothing to end."""

@@ -74,7 +74,7 @@ class SegmentIndex:
         self._building: tuple[_Segment, int, Future[_Indexed | None]] | None = None
 
     @property
-    def learning(self) -> bool:
+    def is_building(self) -> bool:
         """Whether an index is being built."""
         return self._building is not None and not self._building[2].done()
 

@@ -185,7 +185,7 @@ class ActorGroup:
             reachable = [s for part, s in self._status.items() if part not in self._pings]
             return {
                 "fill": sum(status.held for status in reachable),
-                "learning": sum(status.learning for status in reachable),
+                "learning": sum(status.building for status in reachable),
                 "actors_out": len(self._pings),
             }
 

@@ -141,7 +141,7 @@ def test_segments_learn_in_the_background_on_a_gpu(kind, monkeypatch):
         _, found = index.search(queries, 17)
         _, expected = exact.search(queries, 1)
         assert (found[:, 0] == expected[:, 0]).float().mean() >= 0.95
-        learning = index.learning
+        learning = index.is_building
 
 
 @pytest.mark.parametrize("kind", ["ivf", "cagra"])

@@ -173,19 +173,19 @@ def test_no_row_is_lost_that_is_written_while_the_index_learns(make, monkeypatch
     monkeypatch.setattr(segments, "LEAST_PLACES", 3_000)
     rows = Rows(make, wait=False, places=12_000)
     rows.go_on(10_000)
-    assert not rows.index.learning
+    assert not rows.index.is_building
     rows.check()
-    while_learning = 0
+    while_building = 0
     for _ in range(20):
         rows.write(torch.randperm(10_000, generator=rows.draws)[:64])
         rows.check()
-        while_learning += rows.index.learning
+        while_building += rows.index.is_building
     learned.set()
-    while rows.index.learning:
+    while rows.index.is_building:
         rows.go_on(64)
         rows.check()
-        while_learning += rows.index.learning
-    assert while_learning >= 20
+        while_building += rows.index.is_building
+    assert while_building >= 20
     rows.check()
     for _ in range(5):
         rows.go_on(500)
@@ -197,7 +197,7 @@ def test_rows_written_between_learning_and_its_use_are_found(make):
     rows = Rows(make, wait=False)
     rows.go_on(2900, share=1.0)
     rows.check()
-    while rows.index.learning:
+    while rows.index.is_building:
         time.sleep(0.01)
     rows.go_on(64, share=1.0)
     _, places = rows.index.search(rows.vectors[2900:2964], 1)
