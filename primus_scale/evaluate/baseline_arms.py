@@ -18,11 +18,10 @@ RIDGE_PENALTIES = np.logspace(-3, 3, 10)  # as in MiniRocket's paper, chosen by 
 RIDGE_SCALINGS = ("labelled", "unlabelled")
 
 
-class ForestArm:
-    """A random forest (Breiman 2001) on hand-crafted features ``(n, D)``."""
+class _BaselineArm:
+    """What both arms have in common. features: computes them ``(n, D)``; called when needed."""
 
     trains = False
-    deterministic = False
 
     def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
         self._windows = windows
@@ -35,6 +34,12 @@ class ForestArm:
     def prepare(self) -> None:
         """See ``Arm``."""
         self._features()
+
+
+class ForestArm(_BaselineArm):
+    """A random forest (Breiman 2001) on hand-crafted features ``(n, D)``."""
+
+    deterministic = False
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; the usual setting is leaves of one window."""
@@ -52,23 +57,10 @@ class ForestArm:
         return answers
 
 
-class RidgeArm:
+class RidgeArm(_BaselineArm):
     """Ridge classification of many features ``(n, D)``, such as MiniRocket's."""
 
-    trains = False
     deterministic = True
-
-    def __init__(self, windows: TaskWindows, features: Callable[[], np.ndarray]):
-        self._windows = windows
-        self._features = features
-
-    def trials(self, k: Labels) -> int:
-        """See ``Arm``."""
-        return 1 if k == "all" else 3
-
-    def prepare(self) -> None:
-        """See ``Arm``."""
-        self._features()
 
     def choose(self, trials: Sequence[Trial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""

@@ -6,7 +6,7 @@ Each is drawn in two widths (``drawing.two_widths``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from primus_scale.evaluate.arm_table import ArmEntry, pairs_of
 from primus_scale.evaluate.people import accuracy_of_people
 from primus_scale.evaluate.results import arms_of, format_interval
-from primus_scale.monitor.drawing import WIDE, shown
+from primus_scale.monitor.drawing import WIDE, shown, style_axis
 
 ARM_OFFSET = 0.05  # horizontal distance of the arms at one k, so that their bars do not overlap
 _ROW = 0.19  # height of a row of the forest plot
@@ -42,7 +42,7 @@ def accuracy_chart(results: Mapping[str, Any], width: float = WIDE) -> Figure:
     axis.set_xticks(range(len(columns)), columns)
     axis.set_xlabel("labelled windows a class (k)")
     axis.set_ylabel("accuracy on the test people, %")
-    _style(axis, "y")
+    style_axis(axis, "y")
     figure.legend(
         loc="outside lower center", ncols=across, frameon=False, handlelength=4.2, numpoints=1
     )
@@ -77,7 +77,7 @@ def forest_chart(results: Mapping[str, Any], arm: str, width: float = WIDE) -> F
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(top + 0.4, 0.7)
     axis.set_xlabel("difference in accuracy, points")
-    _style(axis, "x")
+    style_axis(axis, "x")
     return figure
 
 
@@ -104,7 +104,7 @@ def people_chart(results: Mapping[str, Any], k: str, width: float = WIDE) -> Fig
     axis.set_yticks([])
     axis.set_ylim(0.4 - len(found), 0.7)
     axis.set_xlabel(f"accuracy at k = {k}, %")
-    _style(axis, "x")
+    style_axis(axis, "x")
     axis.spines["left"].set_visible(False)
     keys = [
         Line2D([], [], color=_GREY, marker="o", linestyle="", markersize=5, label="a person"),
@@ -191,10 +191,3 @@ def _spread(values: Sequence[float], height: float) -> np.ndarray:
 
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _style(axis: Axes, grid: Literal["x", "y"]) -> None:
-    axis.grid(axis=grid, color="#dee2e6", linewidth=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)

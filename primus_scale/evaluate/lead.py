@@ -91,11 +91,11 @@ def _how_sure(results: Mapping[str, Any], arm: str, baseline: str | None) -> Sen
         group.append(f"{other} ({100 * gain['mean']:+.1f})")
     if above or open_ or below:
         said = [
-            f"{words} at k = {join(found)}"
+            f"{words} at k = {join_words(found)}"
             for words, found in (("above 0", above), ("not shown", open_), ("below 0", below))
             if found
         ]
-        parts.append(f"the gain over the best baseline of each other k is {join(said)}")
+        parts.append(f"the gain over the best baseline of each other k is {join_words(said)}")
     return Sentence("How sure", f"{'; '.join(parts)}.")
 
 
@@ -160,6 +160,6 @@ def _design(results: Mapping[str, Any], k: str, arm: str) -> str:
     return ", ".join(f"{number} {one if number == 1 else more}" for number, one, more in counts)
 
 
-def join(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
     """The parts as a list in a sentence: ``a, b and c``."""
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)

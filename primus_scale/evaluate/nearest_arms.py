@@ -19,7 +19,7 @@ AT_ONCE = 1024  # windows asked about in one pass
 
 
 class NeighboursArm(FeatureArm):
-    """The weighted vote of the nearest labelled windows; how many is chosen.
+    """The weighted vote of the nearest labelled windows; their number is chosen in trials.
 
     A window with cosine c votes with exp(c / 0.07). Source: Wu et al., CVPR 2018, arXiv
     1805.01978, section 3.4.
@@ -38,12 +38,15 @@ class NeighboursArm(FeatureArm):
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; of equal votes the class with the lowest id."""
         scale = self.scale(given, setting["scaling"])
-        keys, label = unit_rows(scale(self.features[given.train])), self._windows.label[given.train]
+        keys, label = (
+            normalise_rows(scale(self.features[given.train])),
+            self._windows.label[given.train],
+        )
         number = min(setting["neighbours"], len(keys))
         answers = []
         for start in range(0, len(target), AT_ONCE):
             part = target[start : start + AT_ONCE]
-            cosine = unit_rows(scale(self.features[part])) @ keys.T  # (m, n)
+            cosine = normalise_rows(scale(self.features[part])) @ keys.T  # (m, n)
             nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :number]
             vote = np.exp((np.take_along_axis(cosine, nearest, axis=1) - 1) / VOTE_TEMPERATURE)
             votes = np.zeros((len(part), self._windows.classes))
@@ -67,15 +70,18 @@ class PrototypesArm(FeatureArm):
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; a class without a labelled window is never the answer."""
         scale = self.scale(given, setting["scaling"])
-        keys, label = unit_rows(scale(self.features[given.train])), self._windows.label[given.train]
+        keys, label = (
+            normalise_rows(scale(self.features[given.train])),
+            self._windows.label[given.train],
+        )
         held = np.unique(label)
-        prototypes = unit_rows(np.stack([keys[label == one].mean(axis=0) for one in held]))
-        cosine = unit_rows(scale(self.features[target])) @ prototypes.T
+        prototypes = normalise_rows(np.stack([keys[label == one].mean(axis=0) for one in held]))
+        cosine = normalise_rows(scale(self.features[target])) @ prototypes.T
         answers: np.ndarray = held[cosine.argmax(axis=1)]
         return answers
 
 
-def unit_rows(features: np.ndarray) -> np.ndarray:
+def normalise_rows(features: np.ndarray) -> np.ndarray:
     """Rows ``(n, D)`` at length 1; a row of zeros does not change."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.divide(features, length, out=np.zeros_like(features), where=length > 0)

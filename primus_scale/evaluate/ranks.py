@@ -42,7 +42,7 @@ class Ranks:
         return found
 
 
-def rank(scores: Mapping[str, Sequence[float]]) -> Ranks | None:
+def rank_competitors(scores: Mapping[str, Sequence[float]]) -> Ranks | None:
     """Rank competitors by their scores on the same tasks; higher is better, ties share a rank.
 
     None where there are fewer than three competitors or tasks.

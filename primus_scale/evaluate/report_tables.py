@@ -9,7 +9,7 @@ import numpy as np
 
 from primus_scale.evaluate.arm_table import entries_of, pairs_of
 from primus_scale.evaluate.cost import fitting_seconds, format_duration, pretraining_seconds
-from primus_scale.evaluate.lead import join
+from primus_scale.evaluate.lead import join_words
 from primus_scale.evaluate.results import arms_of, format_ends, format_setting
 from primus_scale.evaluate.task import describe_pretrained
 
@@ -160,7 +160,7 @@ def draws_of_arms(results: Mapping[str, Any]) -> str:
     everyone = len(arms_of(results))
     for (number, all_labels), titles in numbers.items():
         if (number, all_labels) != usual and number != usual[0]:
-            who = "" if len(titles) == everyone else f" for {join(titles)}"
+            who = "" if len(titles) == everyone else f" for {join_words(titles)}"
             parts.append(f"{number}{' with all labels' * all_labels}{who}")
     return "; ".join(parts)
 

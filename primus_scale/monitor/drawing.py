@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -40,6 +41,14 @@ def shown(text: object, most: int = MOST_LETTERS) -> str:
     if not ends or ends[-1] <= most:
         return line
     return f"{line[: sum(end < most for end in ends)].rstrip()}…"
+
+
+def style_axis(axis: Axes, grid: Literal["x", "y"]) -> None:
+    """Give a plot lines across ``grid``, and a frame at the left and below only."""
+    axis.grid(axis=grid, color="#dee2e6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
 
 
 def as_svg(chart: Figure) -> bytes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from primus_scale.evaluate.arm_table import ARMS
-from primus_scale.monitor.drawing import WIDE, shown
+from primus_scale.monitor.drawing import WIDE, shown, style_axis
 from primus_scale.study.varied import Point, TermSets, describe_value
 
 MOST_ROWS = 40  # of a chart; more would not be read
@@ -47,7 +47,7 @@ def interval_chart(
         figure.legend(loc="outside upper center", frameon=False)
     _name_rows(axis, heights, [name for name, _ in some], width)
     axis.set_xlabel(_wrapped(label, width))
-    _style(axis, "x")
+    style_axis(axis, "x")
     return figure
 
 
@@ -91,7 +91,7 @@ def ablation_chart(
     bars.axvline(0, color=_GREY, linewidth=1)
     bars.tick_params(axis="y", length=0)
     bars.set_xlabel(_wrapped(label, width - across))
-    _style(bars, "x")
+    style_axis(bars, "x")
     bars.spines["left"].set_visible(False)
     return figure
 
@@ -127,7 +127,7 @@ def sensitivity_chart(
         axis.set_xticks(range(len(held)), [shown(describe_value(p.value), 14) for p in held])
         axis.set_xlim(-0.5, len(held) - 0.5)
         axis.set_title(shown(key.removeprefix("objective."), 30), fontsize=10)
-        _style(axis, "y")
+        style_axis(axis, "y")
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.supylabel("difference, points", fontsize=10)
@@ -165,7 +165,7 @@ def share_chart(
         axis.axhline(100 * value, color=_GREY, linewidth=1, linestyle=":", label=shown(title))
     _share_axis(axis, lines)
     axis.set_ylabel(_wrapped(label, width))
-    _style(axis, "y")
+    style_axis(axis, "y")
     figure.legend(loc="outside lower center", ncols=3 if width == WIDE else 1, frameon=False)
     return figure
 
@@ -196,7 +196,7 @@ def share_cost_chart(
         _share_axis(axis, lines)
         axis.set_ylim(bottom=0)
         axis.set_ylabel(title)
-        _style(axis, "y")
+        style_axis(axis, "y")
     figure.legend(loc="outside lower center", ncols=3 if width == WIDE else 1, frameon=False)
     return figure
 
@@ -216,7 +216,7 @@ def cost_chart(
                 axis.plot(held, [height] * len(held), "o", color="black", markersize=3)
         _name_rows(axis, heights, [name for name, _ in some], width)
         axis.set_xlabel(title)
-        _style(axis, "x")
+        style_axis(axis, "x")
     return figure
 
 
@@ -259,13 +259,6 @@ def _share_axis(axis: Axes, lines: Mapping[str, Sequence[Point]]) -> None:
     axis.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
     axis.minorticks_off()
     axis.set_xlabel("share of the pretraining data, %")
-
-
-def _style(axis: Axes, grid: Literal["x", "y"]) -> None:
-    axis.grid(axis=grid, color="#dee2e6", linewidth=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
 
 
 def trials_by_variant(records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:

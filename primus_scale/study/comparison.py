@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from primus_scale.evaluate.command import write_results
-from primus_scale.evaluate.lead import HEADLINE_K, Sentence, headline_arm, join, labels_of
+from primus_scale.evaluate.lead import HEADLINE_K, Sentence, headline_arm, join_words, labels_of
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.rank_chart import rank_chart
-from primus_scale.evaluate.ranks import Ranks, rank
+from primus_scale.evaluate.ranks import Ranks, rank_competitors
 from primus_scale.evaluate.report import render_both, wide_charts, write_files
 from primus_scale.evaluate.results import arms_of, best_baselines, format_ends
 from primus_scale.monitor.drawing import two_widths
@@ -49,7 +49,9 @@ def render_comparison(tasks: Mapping[str, Results]) -> dict[str, str]:
     }
     if not arms:
         raise ValueError(f"no arm was measured in all of {', '.join(tasks)}; give others")
-    ranks = rank({arms[arm]: [row[arm]["mean"] for row in rows.values()] for arm in arms})
+    ranks = rank_competitors(
+        {arms[arm]: [row[arm]["mean"] for row in rows.values()] for arm in arms}
+    )
     gains = _gains(tasks, k)
     shown = {
         "k": k,
@@ -124,7 +126,7 @@ def _which_is_best(ranks: Ranks | None, tasks: Mapping[str, Results], k: str) ->
         f"with {labels_of(k)} {best} has the lowest mean rank, {ranks.mean[best]:.2f}, over "
         f"{len(tasks)} tasks; "
     )
-    text += f"{join(alike)} do not differ from it" if alike else "all others differ from it"
+    text += f"{join_words(alike)} do not differ from it" if alike else "all others differ from it"
     return Sentence("Which is best", f"{text} (critical difference {ranks.critical:.2f}).")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.evaluate.cost import format_duration
-from primus_scale.evaluate.lead import Sentence, headline_k, join, labels_of, with_unit
+from primus_scale.evaluate.lead import Sentence, headline_k, join_words, labels_of, with_unit
 from primus_scale.evaluate.results import best_baselines, who_is_tested
 from primus_scale.study.records import Record
 
@@ -68,7 +68,7 @@ def _what_helped(
     if added:
         order = sorted(added, key=lambda name: -added[name]["mean"])
         said = [f"{name} {with_unit(added[name], '', '+')}" for name in order]
-        text += f"; what each family of terms adds, in points: {join(said)}"
+        text += f"; what each family of terms adds, in points: {join_words(said)}"
     return Sentence("What helped", f"{text}.")
 
 

@@ -6,15 +6,16 @@ The pages are ``templates/study.html`` and ``templates/study.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.lead import headline_k
 from primus_scale.evaluate.rank_chart import rank_chart
-from primus_scale.evaluate.ranks import Ranks
 from primus_scale.evaluate.report import PAGE_FILE, render_both, wide_charts, write_files
-from primus_scale.evaluate.results import best_baselines, format_ends
+from primus_scale.evaluate.report_tables import percent
+from primus_scale.evaluate.results import best_baselines
 from primus_scale.monitor.drawing import TwoWidths, two_widths
 from primus_scale.monitor.page import explain_failed_page
 from primus_scale.study.charts import (
@@ -97,7 +98,7 @@ def _gather(study: Shown) -> dict[str, Any]:
         "over": {k: ARMS[name].title for k, name in over.items()},
         "differences": _rows(differences, first),
         "effects": _rows(effects, first),
-        "ranks": ranks and _rank_rows(ranks),
+        "ranks": ranks and asdict(ranks),
         **_accuracy_charts(study, k, frozen, _at(k, differences)),
         "effect_chart": _intervals(
             _at(k, effects), f"what each family of terms adds, points, k = {k}", {"": 0.0}
@@ -179,7 +180,7 @@ def _best_baseline(pooled: Pooled, k: str) -> tuple[str, float] | None:
 
 def _accuracy_row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     cells = [row.get("pretrained") for row in results["few_shot"].values()]
-    return {"variant": variant, "cells": [cell and _percent(cell) for cell in cells]}
+    return {"variant": variant, "cells": [cell and percent(cell) for cell in cells]}
 
 
 def _common_baselines(pooled: Pooled) -> dict[str, str]:
@@ -199,7 +200,7 @@ def _gains_over(
     for k in results["few_shot"]:
         gain = results["paired"][k]["pretrained"][best[k]] if k in best else None
         named = {} if best.get(k) == over.get(k) else {"baseline": ARMS[best[k]].title}
-        cells.append(gain and _percent(gain, "+") | named)
+        cells.append(gain and percent(gain, "+") | named)
     return {"variant": variant, "cells": cells}
 
 
@@ -208,23 +209,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     columns: Sequence[str] = list(first["few_shot"]) if first else []
     return [
-        {"variant": name, "cells": [_percent(by_k[k], "+") if k in by_k else None for k in columns]}
+        {"variant": name, "cells": [percent(by_k[k], "+") if k in by_k else None for k in columns]}
         for name, by_k in by_name.items()
     ]
-
-
-def _rank_rows(ranks: Ranks) -> dict[str, Any]:
-    return {
-        "mean": ranks.mean,
-        "friedman_p": ranks.friedman_p,
-        "critical": ranks.critical,
-        "tasks": ranks.tasks,
-    }
-
-
-def _percent(interval: Mapping[str, float], sign: str = "") -> dict[str, Any]:
-    mean, ends = format_ends(interval, sign)
-    return {"mean": mean, "interval": ends}
 
 
 def _made(records: Mapping[str, Record]) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from primus_scale.evaluate import pool_reports
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.command import RESULTS_FILE
-from primus_scale.evaluate.ranks import Ranks, rank
+from primus_scale.evaluate.ranks import Ranks, rank_competitors
 from primus_scale.evaluate.results import (
     best_baselines,
     format_interval,
@@ -108,7 +108,9 @@ def rank_variants(pooled: Pooled, k: str) -> Ranks | None:
     shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
     if len(scores) > MOST_RANKED:
         return None
-    return rank({name: [float(np.mean(of[t])) for t in shared] for name, of in scores.items()})
+    return rank_competitors(
+        {name: [float(np.mean(of[t])) for t in shared] for name, of in scores.items()}
+    )
 
 
 def _frozen_records(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from primus_scale.evaluate import statistics
-from primus_scale.evaluate.ranks import critical_difference, rank
+from primus_scale.evaluate.ranks import critical_difference, rank_competitors
 from primus_scale.study.comparison import compare_results, render_comparison
 from primus_scale.study.page import Shown, render_study
 from primus_scale.study.tables import term_effects
@@ -151,13 +151,13 @@ def test_ranks_and_the_critical_difference_are_those_of_the_literature() -> None
         wanted = q * np.sqrt(competitors * (competitors + 1) / (6 * 7))
         assert critical_difference(competitors, 7) == pytest.approx(wanted, abs=1e-3)
     scores = {"a": [0.2, 0.1, 0.3, 0.2], "b": [0.9, 0.8, 0.7, 0.9], "c": [0.9, 0.7, 0.6, 0.8]}
-    found = rank(scores)
+    found = rank_competitors(scores)
     assert found is not None
     assert found.mean == {"b": 1.125, "c": 1.875, "a": 3.0}
     assert list(found.mean) == ["b", "c", "a"]
     assert found.friedman_p == pytest.approx(stats.friedmanchisquare(*scores.values()).pvalue)
     assert found.groups() == [["b", "c"], ["c", "a"]]  # 1.66 apart
-    assert rank({"a": [1, 2], "b": [1, 2], "c": [2, 1]}) is None
+    assert rank_competitors({"a": [1, 2], "b": [1, 2], "c": [2, 1]}) is None
 
 
 def test_several_tasks_are_compared_and_splits_of_one_are_pooled(tmp_path: Path) -> None:
