@@ -36,7 +36,7 @@ from primus_scale.storage.foreign import parse_json
 from primus_scale.storage.urls import parse_place
 
 RESULTS_FILE = "few_shot.json"
-_FIELDS = (  # of results; what ``evaluate`` adds to them may lack
+_FIELDS = (  # that results must have; those that ``evaluate`` adds may be missing
     *("classes", "protocol", "few_shot", "macro_f1", "paired", "confusion", "runs", "records"),
 )
 SMALLEST_STD = 1e-12  # of a channel, in its unit
@@ -70,7 +70,8 @@ def evaluate(
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
     urls = _places(data_url, config)
-    card = (encoder := load_encoder(source, calibrated=config.calibrated)).card
+    encoder = load_encoder(source, calibrated=config.calibrated)
+    card = encoder.card
     check_writable(Path(out_dir))
     task = load_task(urls, card, config.task, any_windows=config.adapt)
     if config.adapt:
@@ -155,7 +156,7 @@ def _add_descriptions(
     for run in results["runs"]:
         run["weights_sha256"] = card.weights_sha256  # says which export the results are of
         run["cost"]["pretraining_s"] = pretraining_s
-        run["audit"] = task.found.as_dict()["shared"]
+        run["audit"] = task.audit.as_dict()["shared"]
         run["pretrained_people"] = task.pretrained_people
 
 

@@ -1,8 +1,8 @@
-"""One few-shot comparison as pieces of work, and their order in one or several processes.
+"""One few-shot comparison as pieces of work, which one or several processes do.
 
-The pieces of an arm at one k are the choice of its setting, and then a fit for each draw of labels.
-An arm that trains an encoder has a process for each of them; for the others, which take a fraction
-of a second, one process does them all.
+An arm at one k needs a choice of its setting, and then a fit for each draw of labels. For an arm
+that trains an encoder each of these is a piece of its own. For the others, which take a fraction of
+a second each, all of them together are one piece.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of 
 
 
 class Piece(NamedTuple):
-    """What one process does of an arm at one k: choose its setting or not, then fit some draws."""
+    """Work of one process for an arm at one k: choose its setting (or not), then fit some draws."""
 
     k: Labels
     arm: str
@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 class Comparison:
     """Arms by name, on the labels of some people and the windows of others.
 
-    keys: of each arm, a digest of everything that its setting depends on, except k. seed: of fresh
+    keys: by arm, a digest of everything that its setting depends on, except k. seed: of fresh
     weights and of the random choices of training; the labels depend on ``config.seed`` alone.
     """
 
@@ -63,10 +63,11 @@ class Comparison:
         return digest(self.keys[name], str(k))
 
     def draw_keys(self, k: Labels, name: str) -> list[str]:
-        """The key of each draw: of the setting's, and of what the answers depend on beside it.
+        """The key of each draw in finished work.
 
-        Without random choices of its own an arm answers the same for every pretraining seed and,
-        where all windows are labelled, in every draw.
+        It is made of the setting's key and of what else the answers depend on. An arm without
+        random choices answers the same for every pretraining seed and, where all windows are
+        labelled, in every draw.
         """
         arm, key = self.arms[name], self.setting_key(k, name)
         draws = range(count_draws(arm, k, self.config))
@@ -113,24 +114,24 @@ def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> li
     return made
 
 
-def do_all(
+def compute_missing(
     comparison: Comparison,
     all_k: Sequence[Labels],
     finished: FinishedWork,
     jobs: int,
     report: Callable[[str], None],
 ) -> None:
-    """Add every setting and draw to ``finished`` that it does not hold, ``jobs`` at once.
+    """Compute the settings and draws that ``finished`` lacks, and add them to it.
 
-    One job goes through k and arms in order. Several begin with what takes longest, so that they
-    end together. Raises what an arm raises.
+    jobs: processes at once. One goes through k and arms in order. Several begin with what takes
+    longest, so that they end at about the same time. Raises what an arm raises.
     """
     with open_processes(jobs) as processes:
-        _Schedule(comparison, all_k, finished, jobs == 1, report).run(processes)
+        _Queue(comparison, all_k, finished, jobs == 1, report).run(processes)
 
 
-class _Schedule:
-    """The pieces that are left, in a heap by their order."""
+class _Queue:
+    """The pieces that are to be done, in a heap by their order."""
 
     def __init__(
         self,
@@ -147,14 +148,14 @@ class _Schedule:
         self._in_order = in_order
         self._report = report
         self._waiting: list[tuple[tuple[int, ...], Piece]] = []
-        self._told: set[tuple[Labels, str]] = set()
+        self._reported: set[tuple[Labels, str]] = set()
 
     def run(self, processes: Processes) -> None:
-        """Do every piece that is left."""
+        """Do every piece that is not finished."""
         for k in self._all_k:
             for name in self._names:
-                if not self._add_left(k, name):
-                    self._tell_finished(k, name)
+                if not self._add_pieces(k, name):
+                    self._report_finished(k, name)
         while self._waiting or processes.busy:
             while self._waiting and not processes.full:
                 _, piece = heapq.heappop(self._waiting)
@@ -167,21 +168,25 @@ class _Schedule:
                 )
             if item is not ENDED:
                 self._finished.keep(*item)
-            elif not self._left(piece.k, piece.arm):
-                self._tell_finished(piece.k, piece.arm)
+            elif not self._missing_draws(piece.k, piece.arm):
+                self._report_finished(piece.k, piece.arm)
             elif piece.chooses:
-                self._add_left(piece.k, piece.arm)
+                self._add_pieces(piece.k, piece.arm)
 
     def _prepared(self, piece: Piece) -> Callable[[], Iterator[tuple[str, Any, float]]]:
-        """The work of a piece, with what processes share computed here, at first need."""
+        """The work of a piece. What all processes need is computed here, once for an arm."""
         started = time.monotonic()
         self._comparison.arms[piece.arm].prepare()
         return partial(self._work, piece, time.monotonic() - started)
 
     def _work(self, piece: Piece, preparing_s: float) -> Iterator[tuple[str, Any, float]]:
-        """Key, value and seconds of each part of a piece; the first took ``preparing_s`` more."""
+        """Key, value and seconds of each part of a piece.
+
+        preparing_s: seconds that were needed before; they count for the first part.
+        """
         k, name, chooses, draws = piece
-        key, draw_keys = self._keys(k, name)
+        key = self._comparison.setting_key(k, name)
+        draw_keys = self._comparison.draw_keys(k, name)
         started = time.monotonic() - preparing_s
         setting = self._comparison.choose(k, name) if chooses else self._finished.value(key)
         if chooses:
@@ -192,39 +197,34 @@ class _Schedule:
             yield draw_keys[draw], record, time.monotonic() - started
             started = time.monotonic()
 
-    def _add_left(self, k: Labels, name: str) -> bool:
-        """Add the pieces of an arm that can be done now; False where none is left."""
-        left = self._left(k, name)
-        trains, chosen = (
-            self._comparison.arms[name].trains,
-            self._keys(k, name)[0] in self._finished,
-        )
+    def _add_pieces(self, k: Labels, name: str) -> bool:
+        """Add the pieces of an arm that can be done now; False where there is none."""
+        draws, key = self._missing_draws(k, name), self._comparison.setting_key(k, name)
+        trains, chosen = self._comparison.arms[name].trains, key in self._finished
         if trains and chosen:
-            setting = self._finished.value(self._keys(k, name)[0])
+            setting = self._finished.value(key)
             self._report(f"k={k:<4} {name:<21} chose {format_setting(setting)}")
         if not trains:
-            pieces = [Piece(k, name, not chosen, tuple(left))] if left or not chosen else []
+            pieces = [Piece(k, name, not chosen, tuple(draws))] if draws or not chosen else []
         elif chosen:
-            pieces = [Piece(k, name, False, (draw,)) for draw in left]
+            pieces = [Piece(k, name, False, (draw,)) for draw in draws]
         else:
             pieces = [Piece(k, name, True, ())]
         for piece in pieces:
             heapq.heappush(self._waiting, (self._order(piece), piece))
         return bool(pieces)
 
-    def _left(self, k: Labels, name: str) -> list[int]:
-        """The draws that are not finished, of equal ones the first."""
-        keys = self._keys(k, name)[1]
+    def _missing_draws(self, k: Labels, name: str) -> list[int]:
+        """The draws that are not finished; of equal draws only the first."""
+        keys = self._comparison.draw_keys(k, name)
         return [
             draw
             for draw, key in enumerate(keys)
             if key not in self._finished and key not in keys[:draw]
         ]
 
-    def _keys(self, k: Labels, name: str) -> tuple[str, list[str]]:
-        return self._comparison.setting_key(k, name), self._comparison.draw_keys(k, name)
-
     def _order(self, piece: Piece) -> tuple[int, ...]:
+        """The place of a piece in the order: lower ones are done first."""
         k, arm = self._all_k.index(piece.k), self._names.index(piece.arm)
         draw = piece.draws[0] if piece.draws else 0
         if self._in_order:
@@ -233,12 +233,13 @@ class _Schedule:
         # Choices first, since draws wait for them; large k, since their trainings are longest.
         return not trains, not piece.chooses, -k, arm, draw
 
-    def _tell_finished(self, k: Labels, name: str) -> None:
-        if (k, name) in self._told:  # the last two pieces may end at once
+    def _report_finished(self, k: Labels, name: str) -> None:
+        if (k, name) in self._reported:  # the last two pieces may end at once
             return
-        self._told.add((k, name))
-        key, draws = self._keys(k, name)
-        mean = 100 * np.mean([self._finished.value(one)["accuracy"] for one in draws])
-        took = self._finished.seconds([key, *draws])
+        self._reported.add((k, name))
+        key = self._comparison.setting_key(k, name)
+        draw_keys = self._comparison.draw_keys(k, name)
+        mean = 100 * np.mean([self._finished.value(one)["accuracy"] for one in draw_keys])
+        took = self._finished.seconds([key, *draw_keys])
         seconds = "" if took is None else f"  ({took:.1f} s)"
         self._report(f"k={k:<4} {name:<21} accuracy {mean:5.1f} %{seconds}")

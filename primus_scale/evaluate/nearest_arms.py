@@ -38,10 +38,8 @@ class NeighboursArm(FeatureArm):
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; of equal votes the class with the lowest id."""
         scale = self.scale(given, setting["scaling"])
-        keys, label = (
-            normalise_rows(scale(self.features[given.train])),
-            self._windows.label[given.train],
-        )
+        keys = normalise_rows(scale(self.features[given.train]))
+        label = self._windows.label[given.train]
         number = min(setting["neighbours"], len(keys))
         answers = []
         for start in range(0, len(target), AT_ONCE):
@@ -70,10 +68,8 @@ class PrototypesArm(FeatureArm):
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; a class without a labelled window is never the answer."""
         scale = self.scale(given, setting["scaling"])
-        keys, label = (
-            normalise_rows(scale(self.features[given.train])),
-            self._windows.label[given.train],
-        )
+        keys = normalise_rows(scale(self.features[given.train]))
+        label = self._windows.label[given.train]
         held = np.unique(label)
         prototypes = normalise_rows(np.stack([keys[label == one].mean(axis=0) for one in held]))
         cosine = normalise_rows(scale(self.features[target])) @ prototypes.T

@@ -22,7 +22,7 @@ from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
 from primus_scale.evaluate.arms import METHOD, Arm, Setting, TaskWindows
 from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import describe_computation
-from primus_scale.evaluate.comparison import Comparison, do_all
+from primus_scale.evaluate.comparison import Comparison, compute_missing
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     check_sides,
@@ -85,7 +85,7 @@ def run_few_shot(
     finished = finished or FinishedWork()
     forks = device.type == "cpu" and config.threads <= 1  # OpenMP's threads do not survive a fork
     with limited_threads(config.threads or 1):
-        do_all(comparison, all_k, finished, jobs if forks else 1, report)
+        compute_missing(comparison, all_k, finished, jobs if forks else 1, report)
     for k in all_k:
         for name in arms:
             key, draws = comparison.setting_key(k, name), comparison.draw_keys(k, name)

@@ -35,15 +35,15 @@ USUAL_TASK = TaskConfig()
 class FewShotTask:
     """Both sides, and what is known of them.
 
-    found: what they share. pretrained_people: by side how many of its people were in the
-    pretraining data, with ``complete``, whether all of that data names its people; None: none of it
-    does. split: the number of the split of people; made from the tested people's names where the
-    data have none. data: a description for the report.
+    audit: what they share. pretrained_people: by side how many of its people were in the
+    pretraining data, and as ``complete`` whether all of that data names its people; None where none
+    of it does. split: the number of the split of people; made from the names of the tested people
+    where the data have none. data: a description for the report.
     """
 
     label: LabelledWindows
     test: LabelledWindows
-    found: Audit
+    audit: Audit
     pretrained_people: dict[str, Any] | None
     split: int
     data: dict[str, Any]

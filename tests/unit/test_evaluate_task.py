@@ -49,7 +49,7 @@ def test_people_are_those_that_shards_split_draws(
     written = load_task([str(tmp_path)], card, report=quiet)
     drawn = load_task([source], card, TaskConfig(test=0.3, seed=seed), report=quiet)
     assert drawn.split == written.split == seed
-    assert drawn.found["people"].number == 0
+    assert drawn.audit["people"].number == 0
     for one, other in ((drawn.label, written.label), (drawn.test, written.test)):
         assert one.people == other.people
         assert one.classes == other.classes
@@ -97,7 +97,7 @@ def test_what_both_sides_have_needs_a_flag(tmp_path: Path, card: EncoderCard) ->
         may_share.append(kind)
     lines: list[str] = []
     task = load_task([str(tmp_path)], card, allowing(), report=lines.append)
-    assert task.found["people"].examples == ("sines/person-3",)
+    assert task.audit["people"].examples == ("sines/person-3",)
     assert any(line.startswith("note: label/ and test/ have people, ") for line in lines)
 
 
