@@ -7,7 +7,7 @@ from pydantic import Field
 from primus_scale.config import ConfigModel
 
 
-class TaskResult(ConfigModel):
+class CardResult(ConfigModel):
     """The accuracy of the encoder on one task: a share of 1, with a 95 % interval over people.
 
     labels: labelled windows of each class that the probe had, ``"5"`` or ``"all"``. baseline: the
@@ -37,5 +37,5 @@ class AboutCard(ConfigModel):
     intended_use: str = ""
     limits: str = ""
     citations: tuple[str, ...] = ()
-    results: tuple[TaskResult, ...] = ()
+    results: tuple[CardResult, ...] = ()
     measured: str = ""

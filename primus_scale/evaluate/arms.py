@@ -17,7 +17,8 @@ import torch
 from primus_scale.evaluate.draws import Labels
 
 Setting = dict[str, Any]  # JSON
-# How settings are chosen and encoders tuned; finished work of another method is not used.
+# Names how settings are chosen and encoders tuned, as a part of the keys of finished work. With
+# another text, work that an earlier version finished is not used.
 METHOD = "one standard error, half of the first weights kept, probes at their optimum"
 
 
@@ -51,8 +52,8 @@ class TrainingRows:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Rows to learn from, and rows of held-out label people to measure the accuracy on."""
+class HeldOutTrial:
+    """A trial of settings: rows to learn from, and held-out label people's rows to answer."""
 
     given: TrainingRows
     target: np.ndarray
@@ -65,25 +66,25 @@ class Arm(Protocol):
     deterministic: bool  # its answers do not depend on the seed
 
     def trials(self, k: Labels) -> int:
-        """Number of trials to choose settings by; results with fewer labels vary more."""
+        """Number of trials in which settings are compared with k labels a class."""
 
     def prepare(self) -> None:
-        """Compute what all its fits have in common, so that processes need not do it each."""
+        """Compute what all its fits have in common, before processes are forked for them."""
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
-        """The setting that ``trials`` speak for."""
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
+        """The setting to use, by its accuracy in ``trials``."""
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """Class ids of the rows ``target``."""
 
 
-def score(windows: TaskWindows, trial: Trial, answers: np.ndarray) -> float:
+def score(windows: TaskWindows, trial: HeldOutTrial, answers: np.ndarray) -> float:
     """Accuracy of ``answers``, class ids of the trial's held-out rows."""
     return float(np.mean(answers == windows.label[trial.target]))
 
 
 def best_setting(
-    arm: Arm, windows: TaskWindows, trials: Sequence[Trial], settings: Sequence[Setting]
+    arm: Arm, windows: TaskWindows, trials: Sequence[HeldOutTrial], settings: Sequence[Setting]
 ) -> Setting:
     """The first of ``settings``, the usual one, unless another is clearly better in ``trials``.
 

@@ -9,7 +9,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
 
-from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import (
+    HeldOutTrial,
+    Setting,
+    TaskWindows,
+    TrainingRows,
+    best_setting,
+)
 from primus_scale.evaluate.draws import Labels
 
 TREES = 300
@@ -41,7 +47,7 @@ class ForestArm(_BaselineArm):
 
     deterministic = False
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the usual setting is leaves of one window."""
         settings = [{"leaf_windows": number} for number in LEAF_WINDOWS]
         return best_setting(self, self._windows, trials, settings)
@@ -62,7 +68,7 @@ class RidgeArm(_BaselineArm):
 
     deterministic = True
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""
         settings = [{"scaling": scaling} for scaling in RIDGE_SCALINGS]
         return best_setting(self, self._windows, trials, settings)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Arm, Setting, TrainingRows, Trial
+from primus_scale.evaluate.arms import Arm, HeldOutTrial, Setting, TrainingRows
 from primus_scale.evaluate.draws import (
     LabelledWindows,
     Labels,
@@ -101,7 +101,7 @@ def count_draws(arm: Arm, k: Labels, config: FewShotConfig) -> int:
     return min(draws, DRAWS_OF_ALL) if k == "all" else draws
 
 
-def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[Trial]:
+def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> list[HeldOutTrial]:
     """Trials with k labels a class, each with other held-out label people."""
     made = []
     for trial in range(trials):
@@ -109,7 +109,9 @@ def make_trials(label: LabelledWindows, k: Labels, seed: int, trials: int) -> li
         learning, validation = hold_out_people(label, generator)
         train = choose_windows(label, k, generator, learning)
         made.append(
-            Trial(TrainingRows(train, learning, keyed_seed("trial", seed, trial)), validation)
+            HeldOutTrial(
+                TrainingRows(train, learning, keyed_seed("trial", seed, trial)), validation
+            )
         )
     return made
 

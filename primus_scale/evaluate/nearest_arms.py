@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from primus_scale.evaluate.arms import Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import HeldOutTrial, Setting, TrainingRows, best_setting
 from primus_scale.evaluate.feature_arm import FeatureArm
 
 NEIGHBOURS = (1, 3, 5, 10, 20)  # to choose from
@@ -25,7 +25,7 @@ class NeighboursArm(FeatureArm):
     1805.01978, section 3.4.
     """
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the usual setting is one neighbour and the first scaling."""
         most = max(len(trial.given.train) for trial in trials)
         numbers = [n for n in NEIGHBOURS if n <= most] or [1]
@@ -60,7 +60,7 @@ class PrototypesArm(FeatureArm):
     SimpleShot, Wang et al., arXiv 1911.04623, section 3.
     """
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; only the scaling is open."""
         settings = [{"scaling": scaling} for scaling in self._scalings]
         return self.marked(best_setting(self, self._windows, trials, settings))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from primus_scale.encoders.calibration import Calibration, FeatureCalibration
-from primus_scale.evaluate.arms import Setting, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import HeldOutTrial, Setting, TrainingRows, best_setting
 from primus_scale.evaluate.classifiers import Probe, fit_probe
 from primus_scale.evaluate.feature_arm import FeatureArm
 
@@ -22,7 +22,7 @@ class ProbeArm(FeatureArm):
     values for all kinds of features.
     """
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the usual setting is a penalty of 0.1 and the first scaling."""
         settings = [
             {"strength": strength, "scaling": scaling}

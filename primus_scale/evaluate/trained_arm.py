@@ -11,7 +11,7 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import Setting, TaskWindows, TrainingRows, Trial, score
+from primus_scale.evaluate.arms import HeldOutTrial, Setting, TaskWindows, TrainingRows, score
 from primus_scale.evaluate.classifiers import (
     Classifier,
     Training,
@@ -85,7 +85,7 @@ class TrainedArm:
         if self._start is not None:
             self._start[1].prepare()
 
-    def choose(self, trials: Sequence[Trial]) -> Setting:
+    def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm`` and the class. Raises ValueError where no training stays finite."""
         best: tuple[float, int, float] | None = None  # accuracy, steps negated, rate negated
         for lr in self._lrs:
@@ -109,7 +109,7 @@ class TrainedArm:
             ) from None
         return predict(model, self._windows.imu[self._rows(target)])
 
-    def _curve(self, trials: Sequence[Trial], lr: float) -> list[tuple[int, float]]:
+    def _curve(self, trials: Sequence[HeldOutTrial], lr: float) -> list[tuple[int, float]]:
         """Pairs of steps and mean accuracy on held-out people, until early stopping."""
         trainings = [self._training(trial.given, lr) for trial in trials]
         targets = [self._windows.imu[self._rows(trial.target)] for trial in trials]

@@ -26,7 +26,7 @@ from primus_scale.monitor.figures import (
 from primus_scale.monitor.log import Log
 from primus_scale.monitor.progress import ProgressLine
 from primus_scale.monitor.retrieval import describe_retrieval, measure_retrieval
-from primus_scale.monitor.summary import summarise
+from primus_scale.monitor.summary import summarise_run
 
 
 class Monitor:
@@ -118,7 +118,7 @@ class Monitor:
         of all ranks together, median over logged intervals. ``retrieval``: of the last validation;
         ``retrieval_chance``: the same of random answers. ``steps``, ``skipped_steps``: counts.
         """
-        return summarise(self._log.records) if self._log is not None else {}
+        return summarise_run(self._log.records) if self._log is not None else {}
 
     def close(self) -> None:
         """End the progress line and close the log; may be called twice."""

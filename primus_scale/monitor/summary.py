@@ -11,7 +11,7 @@ from primus_scale.monitor.progress import group_of
 EDGE_SHARE = 10  # the first and the last tenth of the logged steps make a summary's first and last
 
 
-def summarise(records: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summarise_run(records: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """``Monitor.summary`` from the lines of a metrics file."""
     steps = [record for record in records if "loss/total" in record]
     logged = [group_of(record, "loss") for record in steps]

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from primus_scale.encoders.about import TaskResult
+from primus_scale.encoders.about import CardResult
 from primus_scale.encoders.card import EncoderCard
 
 TEMPLATE = "model_card.md"
@@ -64,7 +64,7 @@ def hub_metadata(card: EncoderCard, repo: str) -> dict[str, Any]:
     return metadata
 
 
-def _indexed(row: TaskResult) -> dict[str, Any]:
+def _indexed(row: CardResult) -> dict[str, Any]:
     """A result as the Hub's model index has it; accuracies in percent."""
     labels = f"{row.labels} labels a class, {row.protocol}"
     return {
@@ -74,9 +74,9 @@ def _indexed(row: TaskResult) -> dict[str, Any]:
     }
 
 
-def _tables(rows: Sequence[TaskResult]) -> list[tuple[str, list[TaskResult]]]:
+def _tables(rows: Sequence[CardResult]) -> list[tuple[str, list[CardResult]]]:
     """Results by task, in their order."""
-    tables: dict[str, list[TaskResult]] = {}
+    tables: dict[str, list[CardResult]] = {}
     for row in rows:
         tables.setdefault(row.task, []).append(row)
     return [*tables.items()]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from primus_scale.encoders.about import TaskResult
+from primus_scale.encoders.about import CardResult
 from primus_scale.evaluate.arm_table import ARMS, PRETRAINED_ARMS
 from primus_scale.evaluate.command import RESULTS_FILE, read_results
 from primus_scale.evaluate.results import best_baselines, who_is_tested
@@ -15,7 +15,7 @@ from primus_scale.evaluate.run_folder import REPORT_FOLDER
 FROZEN = "pretrained"  # the arm of the encoder as it is
 
 
-def card_results(results: Mapping[str, Any], task: str) -> tuple[TaskResult, ...]:
+def card_results(results: Mapping[str, Any], task: str) -> tuple[CardResult, ...]:
     """Rows of a card: each pretrained arm at each number of labels, frozen first.
 
     results: content of ``few_shot.json``. task: what was evaluated, for people. The frozen encoder
@@ -35,11 +35,11 @@ def card_results(results: Mapping[str, Any], task: str) -> tuple[TaskResult, ...
             if arm == FROZEN and k in best:
                 row["baseline"] = ARMS[best[k]].title
                 row["baseline_value"] = round(accuracies[best[k]]["mean"], 4)
-            rows.append(TaskResult(task=task, protocol=ARMS[arm].title, labels=str(k), **row))
+            rows.append(CardResult(task=task, protocol=ARMS[arm].title, labels=str(k), **row))
     return tuple(rows)
 
 
-def results_beside(encoder_folder: Path, weights_sha256: str) -> tuple[TaskResult, ...]:
+def results_beside(encoder_folder: Path, weights_sha256: str) -> tuple[CardResult, ...]:
     """Rows from the evaluation that lies beside an exported encoder; none where none is of it.
 
     ValueError naming the file where it is damaged or of another schema.

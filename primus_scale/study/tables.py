@@ -132,7 +132,7 @@ def write_tables(
     differences = compare_variants(pooled, reference)
     parts = [format_study(pooled), format_differences(differences, reference)]
     tables = "\n\n".join(filter(None, [*parts, format_failed(failed)]))
-    summary = summarise(pooled)
+    summary = summarise_variants(pooled)
     for name, by_k in differences.items():
         summary[name]["difference"] = {"reference": reference, **by_k}
     write_atomically(out / STUDY_JSON, json.dumps(summary, indent=1) + "\n")
@@ -146,7 +146,7 @@ def write_costs(out: Path, records: Mapping[str, Record]) -> None:
     write_atomically(out / COST_TABLE, format_cost(records) + "\n")
 
 
-def summarise(results: Pooled) -> dict[str, Any]:
+def summarise_variants(results: Pooled) -> dict[str, Any]:
     """The accuracies and differences of each variant's pooled results, without their records."""
     kept = ("few_shot", "paired", "protocol", "encoder", "classes")
     return {

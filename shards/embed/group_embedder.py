@@ -34,7 +34,7 @@ from primus_scale.teachers import (
     window_samples,
 )
 from shards.embed.order import WindowColumns
-from shards.write.checks import check_imu, describe
+from shards.write.checks import check_imu, describe_window
 from shards.write.copying import RecordReader
 from shards.write.shard_file import ShardRecord, window_key, write_shard
 
@@ -83,7 +83,7 @@ class GroupEmbedder:
         """
         group = [decode_window(members) for members in self._source.read(request.places)]
         for window in group:
-            check_imu(window.imu[None], self._shape, [describe(window.meta)])
+            check_imu(window.imu[None], self._shape, [describe_window(window.meta)])
         with _reproducible():
             vectors = {m: self._embed(m, teacher, group) for m, teacher in self._teachers.items()}
         records = (
@@ -101,7 +101,7 @@ class GroupEmbedder:
             vectors, mask = embed_windows(teacher, _items(modality, group), self._pool.map)
         except UnreadableFrameError as error:
             owner = next(window for window in group if error.frame in window.frames)
-            raise ValueError(f"{describe(owner.meta)}: {error}") from None
+            raise ValueError(f"{describe_window(owner.meta)}: {error}") from None
         return vectors.to(torch.float16).cpu().numpy(), mask.cpu().numpy()
 
 

@@ -18,7 +18,7 @@ from primus_scale.data.record import Block, make_block
 from primus_scale.data.record_place import RecordPlace
 from primus_scale.storage.folder import Folder
 from shards.embed.group_embedder import decode_row
-from shards.write.checks import check_block
+from shards.write.checks import check_packed_block
 from shards.write.copying import RecordReader, plan_shards
 from shards.write.shard_file import ShardRecord, block_record, shard_name, write_shard
 
@@ -85,7 +85,7 @@ class ShardPacker:
     def _records(self, request: PackRequest) -> Iterator[ShardRecord]:
         for number, places in enumerate(request.blocks, request.first):
             block = self._make(places)
-            check_block(block, self._spaces, self._labels)
+            check_packed_block(block, self._spaces, self._labels)
             yield block_record(number, block, sessions=self._sessions)
 
     def _make(self, places: Sequence[RecordPlace]) -> Block:

@@ -30,7 +30,7 @@ from shards.report import RecordingReport
 from shards.settings import IngestSettings
 from shards.signal.sample_buffer import ScratchError
 from shards.tasks.local import Failed
-from shards.write.checks import ChannelStatistics, describe
+from shards.write.checks import ChannelStatistics, describe_window
 from shards.write.shard_file import ShardRecord, window_key, write_shard
 
 # Errors of the machine: no space, no file handles.
@@ -202,7 +202,8 @@ class _Records:
                 assert np.isfinite(window.imu).all()
                 if window.meta.uid in self.uids:
                     raise ValueError(
-                        f"{describe(window.meta)} is made twice; give its devices different names"
+                        f"{describe_window(window.meta)} is made twice; give its devices "
+                        "different names"
                     )
                 self.uids.add(window.meta.uid)
                 self.statistics.add(window.imu[None])

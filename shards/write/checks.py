@@ -15,7 +15,7 @@ from primus_scale.sample import WindowMeta
 NORM_TOLERANCE = 1e-2  # of a float16 embedding of up to a few thousand dimensions
 
 
-def describe(meta: WindowMeta) -> str:
+def describe_window(meta: WindowMeta) -> str:
     """A window's name for messages: where it comes from, and its uid."""
     return f"window {meta.uid} ({meta.dataset}/{meta.recording}, {meta.device}, {meta.start_s} s)"
 
@@ -39,7 +39,9 @@ def check_imu(imu: np.ndarray, shape: tuple[int, int], names: Sequence[str]) -> 
         )
 
 
-def check_block(block: Block, teachers: Mapping[str, TeacherSpace], labels: Sequence[str]) -> None:
+def check_packed_block(
+    block: Block, teachers: Mapping[str, TeacherSpace], labels: Sequence[str]
+) -> None:
     """Check a packed block's columns; ValueError naming every field that does not fit.
 
     Embeddings must be those of ``teachers``, of unit norm where present and zero where not; uid,
@@ -83,7 +85,7 @@ def _contradictions(block: Block, labels: Sequence[str]) -> Iterator[str]:
         if rows:
             yield (
                 f"{name} differs from that of meta.json in {len(rows)} windows, first in "
-                f"{describe(metas[rows[0]])}"
+                f"{describe_window(metas[rows[0]])}"
             )
     for modality, embedding in block.embeddings.items():
         norm = np.linalg.norm(embedding.astype(np.float32), axis=1)

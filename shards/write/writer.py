@@ -31,7 +31,7 @@ from primus_scale.data.record import Block, decode_window, encode_window
 from primus_scale.data.record_columns import RECORDS_NAME
 from primus_scale.sample import CHANNELS, UNITS, Window, WindowMeta
 from primus_scale.storage.folder import STAGED, Folder, explain_write_errors
-from shards.write.checks import ChannelStatistics, check_block, check_imu, describe
+from shards.write.checks import ChannelStatistics, check_imu, check_packed_block, describe_window
 from shards.write.people import people_by_dataset
 from shards.write.shard_file import ShardFile, ShardRecord, block_record, shard_name, window_key
 
@@ -143,7 +143,8 @@ class _ShardWriter:
         for meta in metas:
             if meta.uid in self._uids:
                 raise ValueError(
-                    f"{describe(meta)}: uid {meta.uid} was already written; drop the duplicate"
+                    f"{describe_window(meta)}: uid {meta.uid} was already written; drop the "
+                    "duplicate"
                 )
             self._uids.add(meta.uid)
             self._people.add((meta.dataset, meta.person))
@@ -181,7 +182,7 @@ class WindowShardWriter(_ShardWriter):
         ValueError naming the window where its samples are NaN, infinite, not float32 ``(C, T)`` or
         of another length than before, its uid is already there, or a frame is no JPEG.
         """
-        name = describe(window.meta)
+        name = describe_window(window.meta)
         imu = np.asarray(window.imu)[None]
         self._check_imu(imu, [name])
         members = encode_window(window)
@@ -198,7 +199,7 @@ class WindowShardWriter(_ShardWriter):
         """
         window = decode_window(members)
         imu = window.imu[None]
-        self._check_imu(imu, [describe(window.meta)])
+        self._check_imu(imu, [describe_window(window.meta)])
         self._write_window(window.meta, imu, members)
 
     def _write_window(
@@ -256,9 +257,9 @@ class PackedShardWriter(_ShardWriter):
         ValueError naming the window where samples are bad or a uid repeats, and naming the field
         where shapes, labels or embeddings do not fit.
         """
-        names = [describe(meta) for meta in block.metas]
+        names = [describe_window(meta) for meta in block.metas]
         self._check_imu(block.imu, names)
-        check_block(block, self._teachers, self._labels)
+        check_packed_block(block, self._teachers, self._labels)
         self._add_metas(block.metas)
         self._statistics.add(block.imu)
         self._write_record(block_record(self._blocks, block, sessions=self._sessions))

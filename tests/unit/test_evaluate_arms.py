@@ -15,7 +15,7 @@ from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.encoders.calibration import fit_calibration
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
-from primus_scale.evaluate.arms import TaskWindows, TrainingRows, Trial, best_setting
+from primus_scale.evaluate.arms import HeldOutTrial, TaskWindows, TrainingRows, best_setting
 from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import Classifier, Training, TrainingSettings, fit_probe
 from primus_scale.evaluate.comparison import make_trials
@@ -108,7 +108,7 @@ def test_the_usual_setting_stays_unless_another_is_clearly_better():
             return np.where(np.arange(len(target)) < right, WINDOWS.label[target], -1)
 
     rows = np.arange(10)
-    trials = [Trial(TrainingRows(rows, rows, seed), rows) for seed in range(4)]
+    trials = [HeldOutTrial(TrainingRows(rows, rows, seed), rows) for seed in range(4)]
     usual = {"right": [5, 6, 5, 6]}
     lucky = {"right": [10, 4, 5, 6]}  # mean gain 0.75, standard error 1.5
     clear, best = {"right": [6, 7, 6, 6]}, {"right": [8, 9, 7, 9]}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from primus_scale.cli import main
-from primus_scale.encoders.about import TaskResult
+from primus_scale.encoders.about import CardResult
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate.results import SCHEMA
@@ -121,7 +121,7 @@ def test_results_beside_are_taken_if_they_are_of_these_weights(
 
 def test_a_card_of_odd_texts_makes_a_page(exported: Path) -> None:
     card = read_card(exported)
-    row = TaskResult(
+    row = CardResult(
         task="a | b\n---\n<script>",
         protocol="p|q",
         labels="1",
