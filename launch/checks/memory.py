@@ -23,8 +23,8 @@ from primus_scale.engine.engine import MAX_BUCKET
 from primus_scale.objective.neighbours import support_spec
 from primus_scale.objective.pairs import memory_of
 from primus_scale.objective.terms import is_regression, weighted_terms, with_heads
-from primus_scale.teachers import build_teachers
-from primus_scale.train.run import fresh_encoder, spaces_of
+from primus_scale.teachers import build_teachers, spaces_of
+from primus_scale.train.run import fresh_encoder
 
 FLOAT32 = 4
 SAMPLE_ROWS = 8  # windows on which memory is measured

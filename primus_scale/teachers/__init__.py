@@ -20,6 +20,7 @@ from primus_scale.teachers.base import (
     attach_teacher_embeddings,
     check_teachers,
     embed_windows,
+    spaces_of,
     window_samples,
 )
 from primus_scale.teachers.handcrafted import HandcraftedFeatures
@@ -34,6 +35,7 @@ __all__ = [
     "build_teachers",
     "check_teachers",
     "embed_windows",
+    "spaces_of",
     "window_samples",
 ]
 
@@ -48,7 +50,7 @@ def build_teachers(
 ) -> dict[str, Teacher]:
     """The teachers that ``config`` names, by modality, on ``device``. Raises as `build_teacher`.
 
-    windows: what their samples mean, for the teacher of the signal.
+    windows: their format, which the signal teacher needs.
     """
     names = {modality: getattr(config, modality) for modality in JOINT_MODALITIES}
     teachers = {

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
+from primus_scale.data.index import TeacherSpace
 from primus_scale.sample import SIGNAL, Batch
 from primus_scale.storage.foreign import decode_picture
 
@@ -138,24 +139,16 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
     return replace(batch, embeddings=embeddings, present=present, frames=None, texts=None)
 
 
-class EmbeddingSpace(Protocol):
-    """The embeddings of one modality, as a shard index describes them."""
-
-    @property
-    def dim(self) -> int:
-        """Width D of an embedding."""
-
-    @property
-    def key(self) -> str:
-        """The embedding key."""
-
-    @property
-    def teacher(self) -> str:
-        """Name of the teacher that made them."""
+def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
+    """The embedding spaces of ``teachers``, by modality, as an index of shards describes them."""
+    return {
+        modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
+        for modality, t in teachers.items()
+    }
 
 
 def check_teachers(
-    teachers: Mapping[str, Teacher], spaces: Mapping[str, EmbeddingSpace], source: str
+    teachers: Mapping[str, Teacher], spaces: Mapping[str, TeacherSpace], source: str
 ) -> None:
     """Refuse teachers that are not those of the embeddings ``spaces`` of the shards at ``source``.
 

@@ -50,6 +50,7 @@ from primus_scale.teachers import (
     attach_teacher_embeddings,
     build_teachers,
     check_teachers,
+    spaces_of,
 )
 from primus_scale.train.export import check_calibration
 
@@ -247,14 +248,6 @@ def _build_support(
     from primus_scale.support.service import ServiceSupportSet
 
     return ServiceSupportSet(spec, config.support, runtime.device, placement_group)
-
-
-def spaces_of(teachers: Mapping[str, Teacher]) -> dict[str, TeacherSpace]:
-    """The embedding spaces of live ``teachers``, by modality, as an index describes them."""
-    return {
-        modality: TeacherSpace(dim=t.dim, key=t.key, space=t.space, teacher=t.name)
-        for modality, t in teachers.items()
-    }
 
 
 def fresh_encoder(config: Config, data: ShardSet, spaces: Mapping[str, TeacherSpace]) -> ImuEncoder:

@@ -3,12 +3,13 @@
     embed("s3://bucket/windows", "s3://bucket/packed", video="openai/clip-vit-base-patch32",
           signal="handcrafted", device="cuda", workers=8)
 
-Windows are embedded in groups, as they lie in the source, into tars in the output's ``.work``
-folder (``shards.tasks.store``): a picture that devices of one moment share goes through the
-teacher once. Then they are packed in another order (``shards.embed.order``): by sessions, so that a
-batch can hold many windows of one session, or shuffled, so that every block is a random sample of
-the whole set. Both steps are split among workers, go on where they were after a kill, and give the
-same bytes whatever the number of workers and threads.
+First, groups of windows are embedded in the order of the source, and written to tars in the
+output's ``.work`` folder (``shards.tasks.store``). In a group, a picture that devices of one moment
+share goes through the teacher once. Then the windows are packed in another order
+(``shards.embed.order``): by sessions, so that a batch can hold many windows of one session, or
+shuffled, so that every block is a random sample of the whole set. Both steps are divided among
+workers. After a kill they continue where they were, and the bytes that they write do not depend on
+the number of workers and threads.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from primus_scale.distributed.storage_lock import held
 from primus_scale.sample import WindowFormat
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
-from primus_scale.teachers import Teacher, build_teachers
+from primus_scale.teachers import Teacher, build_teachers, spaces_of
 from shards.embed.group_embedder import GroupEmbedder, GroupRequest, unpack_columns
 from shards.embed.grouping import plan_groups
 from shards.embed.order import ORDERS, WindowColumns
@@ -47,15 +48,15 @@ from shards.tasks.progress import TaskProgress, tell
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.write.writer import check_output, open_output, remove_other_shards
 
-GROUP_WINDOWS = 16384  # windows embedded together: frames and texts that they share, once
-GROUP_BYTES = 256 * 2**20  # of their records, which are held in memory
+GROUP_WINDOWS = 16384  # windows of a group; frames and texts that they share are embedded once
+GROUP_BYTES = 256 * 2**20  # of a group's records, which are held in memory
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class _EmbeddingPool:
-    """The workers. threads: of each. gpus: devices of each while it embeds."""
+    """How the work is divided. workers: their number. threads, gpus: of each worker."""
 
     workers: int
     threads: int
@@ -74,7 +75,7 @@ class _Packing:
 
 @dataclass(frozen=True)
 class _Teachers:
-    """Teachers: how workers build them, their embedding spaces by modality, device and batch."""
+    """The teachers to run. build: makes them in a worker. spaces: by modality."""
 
     build: Callable[[], Mapping[str, Teacher]]
     spaces: Mapping[str, TeacherSpace]
@@ -83,7 +84,10 @@ class _Teachers:
 
 
 class _Embedded(NamedTuple):
-    """Embedded windows in the order of the source: their tars, and what packing them depends on."""
+    """Embedded windows in the order of the source. files: their tars.
+
+    windows: the columns that the order of packing depends on.
+    """
 
     files: list[ShardEntry]
     windows: WindowColumns
@@ -128,7 +132,7 @@ def embed(
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}, and none of {', '.join(ORDERS)}")
     device = _choose_device(device, workers, report)
-    gpus = _check_share(gpus_per_worker) if device == "cuda" else 0.0
+    gpus = _check_gpus(gpus_per_worker) if device == "cuda" else 0.0
     pool = _EmbeddingPool(workers, _choose_threads(threads, workers), gpus, report)
     source = _open_source(windows_url, out_url)
     named = TeachersConfig(video=video, text=text, signal=signal, batch=batch)
@@ -179,7 +183,7 @@ def _choose_device(device: str, workers: int, report: Callable[[str], None]) -> 
     return device
 
 
-def _check_share(gpus: float) -> float:
+def _check_gpus(gpus: float) -> float:
     if not 0 < gpus <= 1:
         raise ValueError(
             f"gpus_per_worker must be above 0 and at most 1, got {gpus:g}: a worker runs its "
@@ -203,11 +207,10 @@ def _set_up_teachers(
     teachers = build_teachers(config, windows, "cpu")
     if not teachers:
         raise ValueError("no teacher is named; give at least one of --video, --text, --signal")
-    spaces = {m: TeacherSpace(t.dim, t.key, t.space, t.name) for m, t in teachers.items()}
     build: Callable[[], Mapping[str, Teacher]] = partial(build_teachers, config, windows, device)
     if device == "cpu" and runs_in_process(pool.workers):
         build = partial(dict, teachers)  # the worker is this process
-    return _Teachers(build, spaces, device, config.batch)
+    return _Teachers(build, spaces_of(teachers), device, config.batch)
 
 
 def _open_source(windows_url: str, out_url: str) -> ShardSet:
@@ -228,7 +231,7 @@ def _embed_groups(
     teachers: _Teachers,
     pool: _EmbeddingPool,
 ) -> _Embedded:
-    """The windows, embedded in groups."""
+    """Embed the windows of ``source`` in groups."""
     index, folder = source.index, source.folders[0]
     contents = settings_digest([shard.sha256 for shard in index.shards])
     keys = {modality: space.key for modality, space in teachers.spaces.items()}
@@ -281,7 +284,7 @@ def _pack(
     packing: _Packing,
     pool: _EmbeddingPool,
 ) -> tuple[ShardEntry, ...]:
-    """The packed shards, written from the groups' tars."""
+    """Write the packed shards from the tars of the groups; returns their entries."""
     plan = plan_packed_shards(
         list_places(embedded.files),
         ORDERS[packing.order](embedded.windows, packing.block, packing.seed),
@@ -314,9 +317,9 @@ def _run(
     pool: _EmbeddingPool,
     parse: Callable[[Any], Result],
 ) -> list[Result]:
-    """The parsed results of tasks that write into ``folder``, in their order.
+    """Do tasks that write into ``folder``; returns their results, parsed, in their order.
 
-    OSError where one task has none.
+    OSError where a task fails.
     """
     windows = sum(task.item.windows for task in tasks)
     progress = TaskProgress(what, windows, "windows", pool.report)
