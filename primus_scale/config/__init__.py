@@ -53,10 +53,10 @@ class DataConfig(ConfigModel):
     """Where windows come from, and how they are read."""
 
     train: tuple[Url, ...] = Field(description="shard folders (any fsspec URL); read as one set")
-    # of the windows at train, so many are trained on; a smaller share is part of a larger one
+    # share of the windows at train that are used; a smaller share is part of every larger one
     fraction: float = Field(1.0, gt=0, le=1)
-    # session: whole sessions, so less people and time (needs shards in the order of sessions).
-    # window: the first windows of each session in a record, so less of everybody
+    # session: whole sessions, so fewer people and less time (needs shards in the order of
+    # sessions). window: the first windows of each session in a record, so less of every person
     fraction_by: Literal["session", "window"] = "session"
     validation: tuple[Url, ...] = ()  # shard folders of held-out windows for retrieval recall
     validation_windows: int = Field(4096, ge=2)  # at most so many of them, evenly spaced
@@ -167,7 +167,7 @@ class TrainConfig(ConfigModel):
     storage: Url | None = None
     # True: continue from the copy of a run with another output, because that output is lost
     take_over: bool = False
-    stuck_after_s: float = Field(600.0, gt=0)  # without progress, then all ranks end with a reason
+    stuck_after_s: float = Field(600.0, gt=0)  # without progress; then all ranks end, and say why
     max_nonfinite: int = Field(5, ge=0)  # skipped steps in a row before the run stops
 
 

@@ -1,14 +1,14 @@
 """One program at a time on a folder at any URL.
 
-    with held("s3://bucket/shards", instead="another --out"):
+    with locked_folder("s3://bucket/shards", instead="another --out"):
         ...
 
-A local folder, mounted or not, has a lock of the system (``run_lock``). Object storage has none.
-There the holder rewrites the object ``run.lock`` every few seconds (the *heartbeat*), and another
-program that needs the folder watches whether the object changes. If two programs write it at the
-same time, the later one is the holder, since all readers see the last write. The other one reads
-that after ``SETTLE_S``, or at its next heartbeat, and ends before it writes anything else. The lock
-of a program that was killed is free at once on the same machine, elsewhere after ``STALE_S``.
+A local or mounted folder has a lock of the system (``run_lock``). Object storage has none. There
+the holder rewrites the object ``run.lock`` every few seconds (the *heartbeat*). Another program
+that needs the folder watches whether the object changes. If two programs write it at the same time,
+the later one is the holder, since all readers see the last write. The other one reads that after
+``SETTLE_S``, or at its next heartbeat, and ends before it writes anything else. If the holder is
+killed, its lock is free at once for programs on the same machine, and elsewhere after ``STALE_S``.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from primus_scale.distributed.run_lock import (
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.patience import Patience
 
-BEAT_S = 10.0  # between two heartbeats: each is two requests
-STALE_S = 60.0  # without a heartbeat, the holder is dead
+BEAT_S = 10.0  # between two heartbeats, each of two requests
+STALE_S = 60.0  # after so long without a heartbeat the holder counts as dead
 LOOK_S = 2.0  # between two looks at the object of another holder
 REQUEST_S = 10.0  # for one request of a heartbeat
 
 
 @contextmanager
-def held(url: str, *, instead: str) -> Iterator[None]:
-    """Hold the folder at ``url``, which is made, during the block.
+def locked_folder(url: str, *, instead: str) -> Iterator[None]:
+    """Hold the lock of the folder at ``url`` during the block; makes the folder.
 
     instead: what the user may choose instead of a folder in use, for the message. OSError naming
     the holder where it is in use.
@@ -100,7 +100,7 @@ class HeartbeatLock:
                 self._beat_folder.remove(LOCK_FILE)
 
     def _wait_for_free_lock(self) -> None:
-        """Wait until no holder is alive. OSError as soon as one is known to be alive."""
+        """Wait until it is known that no holder is alive. OSError as soon as one is found alive."""
         first = holder = self._holder(self._folder)
         start = time.monotonic()
         reported = False

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.stopping import ignore_interrupts_in_children
 from primus_scale.storage.urls import parse_place
@@ -107,7 +107,7 @@ def _open_writers(
         WindowShardWriter, rate_hz=RATE_HZ, provenance=provenance, overwrite=overwrite
     )
     with (
-        held(root, instead="another --out"),
+        locked_folder(root, instead="another --out"),
         finished_together(root, dict.fromkeys(FOLDERS, opening)) as writers,
     ):
         yield writers

@@ -34,7 +34,7 @@ from primus_scale.data.index import (
 )
 from primus_scale.data.record_place import list_places
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import WindowFormat
 from primus_scale.storage.folder import Folder
 from primus_scale.storage.urls import parse_place
@@ -137,7 +137,7 @@ def embed(
     source = _open_source(windows_url, out_url)
     named = TeachersConfig(video=video, text=text, signal=signal, batch=batch)
     teachers = _set_up_teachers(named, source.index.window_format, device, pool)
-    with held(out_url, instead="another --out"):
+    with locked_folder(out_url, instead="another --out"):
         check_output(out_url, overwrite)
         index = _embed(source, out_url, teachers, _Packing(order, block, seed), pool)
     report(f"{out_url}: {index.windows} windows packed")

@@ -29,7 +29,7 @@ import numpy as np
 
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
 from primus_scale.data.record_place import list_places
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import hash64
 from primus_scale.storage.folder import Folder, explain_write_errors, is_local
 from shards.ingest.recording_maker import (
@@ -76,7 +76,7 @@ def ingest(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    with held(job.out, instead="another --out"):
+    with locked_folder(job.out, instead="another --out"):
         check_output(job.out, overwrite)
         return _ingest(job, workers, report)
 

@@ -20,7 +20,7 @@ from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import read_ahead
 from primus_scale.data.record import Block
 from primus_scale.data.shard_set import ShardSet
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import NO_LABEL, WindowMeta
 from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import are_kept, draw_sides, read_sides, sides_csv, units_of
@@ -87,7 +87,7 @@ def split(
     # Evaluations tell splits apart by the number of each.
     provenance = {"split": 0 if names else seed, "split_by": by, **_provenance(source)}
     division = _Division(np.array(counts.side_of), WRITTEN, counts.classes)
-    with held(out_url, instead="another folder to write to"):
+    with locked_folder(out_url, instead="another folder to write to"):
         _write(source, out_url, division, overwrite, provenance, report)
         _write_sides(out_url, sides_csv(by, sides, counts.windows_of))
     report(f"{out_url}: {', '.join(f'{side}/' for side in WRITTEN)} and {SIDES_FILE} written")
@@ -120,7 +120,7 @@ def leave_out(
         "without": {by: [*of] for by, of in without.items()},
     }
     division = _Division(np.where(kept, TRAIN, UNUSED), [TRAIN], source.labels)
-    with held(out_url, instead="another folder to write to"):
+    with locked_folder(out_url, instead="another folder to write to"):
         _write(source, out_url, division, True, provenance, report)
     report(f"{out_url}/{TRAIN}: {kept.sum():,} of {len(kept):,} windows")
     return int(kept.sum())

@@ -177,6 +177,6 @@ def test_holder_elsewhere_is_known_by_its_beats(
     holder._released.set()  # it is lost with its machine
     holder._heartbeat.join()
     start = time.monotonic()
-    with storage_lock.held(folder.url, instead="another"):
+    with storage_lock.locked_folder(folder.url, instead="another"):
         assert time.monotonic() - start > storage_lock.STALE_S
     assert LOCK_FILE not in folder.names()

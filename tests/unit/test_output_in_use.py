@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from primus_scale.distributed import run_lock, storage_lock
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.storage.folder import Folder
 from shards.demo.build import build_demo
 from shards.embed.embed import embed
@@ -68,7 +68,10 @@ def test_an_output_in_use_is_refused_naming_who_uses_it(tmp_path: Path, job: Ing
 def test_object_storage_in_use_is_refused() -> None:
     url = "memory://in-use/out"
     job = IngestJob("folder", "unused", url, make_settings())
-    with held(url, instead="another --out"), pytest.raises(OSError, match=rf"{url} is in use by"):
+    with (
+        locked_folder(url, instead="another --out"),
+        pytest.raises(OSError, match=rf"{url} is in use by"),
+    ):
         ingest(job, report=quiet)
     assert Folder(url).names() == []
 

@@ -12,7 +12,7 @@ from primus_scale.cli import main
 from primus_scale.data.index import ShardIndex, read_index
 from primus_scale.data.reader import load_windows
 from primus_scale.distributed import storage_lock
-from primus_scale.distributed.storage_lock import held
+from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import Window, WindowMeta
 from primus_scale.splits.audit import audit
 from primus_scale.splits.sides import Unit, draw_sides, read_sides, units_of
@@ -295,7 +295,7 @@ def test_an_output_in_use_or_with_shards_is_refused_unless_asked(
     assert main([*command, "--seed", "1", "--overwrite"]) == 0
     assert (tmp_path / "out/label/index.json").read_bytes() != before
     memory = "memory://split-in-use/out"
-    with held(memory, instead="x"), pytest.raises(OSError, match=f"{memory} is in use by"):
+    with locked_folder(memory, instead="x"), pytest.raises(OSError, match=f"{memory} is in use by"):
         split([source], memory, test=0.5, report=quiet)
 
 
