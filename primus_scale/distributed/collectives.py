@@ -1,4 +1,4 @@
-"""Communication between ranks; without a process group each function is the identity.
+"""Communication between ranks; one rank alone gets back what it gave.
 
 Every rank must call the same functions in the same order, with tensors of equal shape.
 """
@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from primus_scale.distributed.pulse import pulse
 
-_MEET_S = 5.0  # between two collectives while ranks wait; far below any timeout of a collective
+_FLAG_S = 5.0  # between two collectives while ranks wait; far below any timeout of a collective
 
 # Exceptions that keep their kind on the other ranks; all others become RuntimeError. The first kind
 # that fits is taken, so the two subclasses of OSError come before it.
@@ -55,9 +55,9 @@ def gather(local: torch.Tensor) -> torch.Tensor:
 
 
 def gather_columns(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """As ``gather`` of each, in one message: tensors of one type, ``(B, ...)`` -> ``(N, ...)``.
+    """``gather`` several tensors of one type in one message: ``(B, ...)`` -> ``(N, ...)`` each.
 
-    What returns are views of one matrix, whose rows are not contiguous.
+    The results are views of one matrix, so their rows are not contiguous.
     """
     if not is_distributed() or not tensors:
         return [tensor.detach() for tensor in tensors]
@@ -135,6 +135,7 @@ def message_device() -> str:
 def on_first_rank(action: Callable[[], Any]) -> Any:
     """Run ``action`` on rank 0 only, and return its value, sent as JSON, on every rank.
 
+    For a short ``action``: the others wait in one collective (``on_all_ranks`` is for long ones).
     An exception on rank 0 is raised on every rank; otherwise the others would wait for rank 0. They
     raise ConnectionError, TimeoutError, OSError, ValueError or RuntimeError with its message.
     """
@@ -148,8 +149,9 @@ def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
     """Run ``action`` on every rank; return the values of all ranks, in rank order, on every rank.
 
     Values and exceptions as with ``on_first_rank``. ``action`` may take long (copy, hash, convert
-    files). It runs in a thread, and must not communicate with other ranks. Meanwhile the ranks
-    exchange a flag every few seconds, so that no collective waits until it times out.
+    files), or do nothing on some ranks. It runs in a thread, and must not communicate with other
+    ranks. Meanwhile the ranks exchange a flag every few seconds, so that no collective waits until
+    it times out.
     """
     if not is_distributed():
         outcome, raised = _outcome(action)
@@ -157,7 +159,7 @@ def on_all_ranks(action: Callable[[], Any]) -> list[Any]:
         return [outcome["value"]]
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="primus-action") as executor:
         running = executor.submit(_outcome, action)
-        while not _on_every_rank(bool(wait([running], timeout=_MEET_S).done)):
+        while not _on_every_rank(bool(wait([running], timeout=_FLAG_S).done)):
             pass
     outcome, raised = running.result()
     outcomes = gather_json(outcome)
@@ -186,6 +188,7 @@ def _outcome(action: Callable[[], Any]) -> tuple[dict[str, Any], Exception | Non
 
 
 def _failure(error: Exception) -> dict[str, Any]:
+    """The failure of a rank as JSON: kind and message of its exception."""
     kinds = (name for name, kind in _KINDS.items() if isinstance(error, kind))
     return {"failed": {"kind": next(kinds, "RuntimeError"), "message": str(error)}}
 

@@ -137,7 +137,8 @@ def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bo
 
             if last or step % settings.checkpoint_every == 0:
                 _save(run, counts)
-    # The other ranks must not time out while the first one encodes windows for the calibration.
+    # Not ``on_first_rank``: the other ranks would time out while the first one encodes windows for
+    # the calibration.
     is_first = run.runtime.rank == 0
     on_all_ranks(lambda: _finish(run, monitor) if is_first else None)
     _copy_results(run)

@@ -46,7 +46,7 @@ def wait_for_a_slow_rank(limit_s: float, slow_s: float, store: str) -> dict[str,
     place = {"rank": rank(), "world_size": 2, "store": dist.FileStore(store, 2)}
     dist.destroy_process_group()
     dist.init_process_group("gloo", **place, timeout=timedelta(seconds=limit_s))
-    collectives._MEET_S = limit_s / 4
+    collectives._FLAG_S = limit_s / 4
     return {"slept": torch.tensor(on_all_ranks(lambda: time.sleep(slow_s * rank()) or rank()))}
 
 
