@@ -68,9 +68,9 @@ def stop_with_launcher(
 ) -> Iterator[Stop]:
     """A ``Stop`` that is set when one of ``launcher`` is gone.
 
-    Where the block does not end within ``grace_s`` from then on, the process does, at once, with
-    ``exit_code``: it is blocked in a collective whose other ranks have ended. With ``grace_s=0``
-    the process ends at once, and prints that only.
+    If the block does not end within ``grace_s`` after that, it is blocked in a collective whose
+    other ranks have ended. Then the process ends at once, with ``exit_code``. With ``grace_s=0`` it
+    ends as soon as the launcher is gone.
     """
     from primus_scale.stopping import Stop  # here: it takes long, and the launcher is known by now
 

@@ -13,7 +13,7 @@ WORKER_TIMEOUT_S = 5.0  # after the last request of a worker; then none runs
 
 
 class DriverChannel:
-    """What the driver and the workers of one run, or of several at a time, tell each other.
+    """Messages between the driver and the workers of one run, or of several runs at a time.
 
     run: the name of a run.
     """
@@ -25,7 +25,7 @@ class DriverChannel:
         self._last_request_s = -math.inf  # time of a worker's last request
 
     def ask_to_stop(self, interrupted: bool) -> bool:
-        """Ask all workers to stop, by Ctrl-C or not; whether any worker runs."""
+        """Ask all workers to stop; returns whether any worker runs. interrupted: by Ctrl-C."""
         self._stop = "interrupted" if interrupted else "stopped"
         return time.monotonic() - self._last_request_s < WORKER_TIMEOUT_S
 

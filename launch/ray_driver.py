@@ -18,12 +18,12 @@ POLL_S = 0.2  # between the driver's checks for its end
 def run_stoppable(
     work: Callable[[], Any], channel: Any, nothing_runs: Callable[[bool], str]
 ) -> Any:
-    """What ``work()`` gives, while SIGTERM and Ctrl-C ask the workers to stop.
+    """Return the result of ``work()``; meanwhile SIGTERM and Ctrl-C ask the workers to stop.
 
-    It runs in another thread: in the main thread Ray Train would kill the workers at Ctrl-C.
-    channel: a ``DriverChannel``. nothing_runs: called after a signal until it says, not empty, why
-    nobody must be waited for; this process then ends with the exit code of a stopped run. It gets
-    whether a worker ran at every signal.
+    ``work`` runs in another thread: in the main thread Ray Train would kill the workers at Ctrl-C.
+    channel: a ``DriverChannel``. nothing_runs: called again and again after a signal, with whether
+    a worker ran at every signal. As soon as it returns why no worker must be waited for, this
+    process ends with the exit code of a stopped run. Until then it returns an empty text.
     """
     outcome: Future[Any] = Future()
     ran: list[bool] = []  # by signal: whether a worker ran then

@@ -98,7 +98,7 @@ def train_with_ray(config: Config) -> int:
 
 
 def _no_worker(ran: bool) -> str:
-    """If Ray waited for room at the signal, no worker will answer it."""
+    """See ``run_stoppable``: if Ray waited for room at the signal, no worker will answer it."""
     return "" if ran else "stopped while no worker ran"
 
 

@@ -48,9 +48,9 @@ class CheckFinding:
 
 
 class GroupBrokenError(Exception):
-    """A rank failed, or saw another rank's failure, where ranks wait for each other.
+    """A rank failed, or saw another rank fail, in a check where ranks wait for each other.
 
-    It must exit, which ends the others. findings: to print before. rank: this one.
+    It must then exit, which ends the other ranks. findings: to print before. rank: which raises.
     """
 
     def __init__(self, findings: list[CheckFinding], rank: int) -> None:
@@ -81,7 +81,7 @@ class Watch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """A block that has a watchdog of its own."""
+        """Stop watching during the block, which has a watchdog of its own."""
         self._watched.close()
         yield
         self.__enter__()  # not after a failure: other ranks may not enter it
@@ -90,10 +90,10 @@ class Watch:
 class Context:
     """The run that is to start, as checks see it. Every rank makes one at the same time.
 
-    watch: entered already. missing_device: why this rank lacks its device; then it computes on the
-    CPU. placement_group: as ``pretrain`` takes it. nodes: of each rank. scratch: folder in the
-    output. shared: folder through which ranks share, as the run will: at ``train.storage``, or
-    scratch.
+    watch: entered already. missing_device: why this rank lacks its device, in which case it
+    computes on the CPU. placement_group: as ``pretrain`` takes it. nodes: the node of each rank.
+    scratch: a folder in the output for files of checks. shared: the folder through which the ranks
+    of the run exchange checkpoints: one at ``train.storage``, or ``scratch``.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Context:
 
     @property
     def no_patience(self) -> Patience:
-        """With storage: a run waits until a fault has passed, a check reports it at once."""
+        """No waiting for storage: a check reports a fault at once, where a run would wait."""
         return Patience(self.config.data.timeout_s, total_s=0.0)
 
     def ranks_by_node(self) -> dict[str, list[int]]:
@@ -140,7 +140,7 @@ class Context:
         return nodes
 
     def places(self, ranks: Sequence[int]) -> list[str]:
-        """Names of ``ranks`` in the table: a node stands for all of its ranks."""
+        """How the table names ``ranks``: all of a node by the node, all of the run by ``ALL``."""
         if list(ranks) == list(range(len(self.nodes))):
             return [ALL]
         names = []
@@ -153,7 +153,7 @@ class Context:
         return names
 
     def findings(self, check: str, result: Result, details: dict[int, str]) -> list[CheckFinding]:
-        """A finding for each rank in ``details``; equal ones of a node, or of all, are one."""
+        """A finding for each rank in ``details``; equal ones of a node, or of all, are joined."""
         by_detail: dict[str, list[int]] = {}
         for rank, detail in sorted(details.items()):
             by_detail.setdefault(detail, []).append(rank)

@@ -1,8 +1,8 @@
 """Check of memory: what the configuration will need, part by part, against the free memory.
 
-Weights, gradients and Adam's states follow the ZeRO paper (arXiv 1910.02054, section 3), here in
-float32 with DeepSpeed's float32 copy from stage 1 on. What autograd keeps grows
-with the number of windows, and is measured on a few.
+Weights, gradients and Adam's states are counted as in the ZeRO paper (arXiv 1910.02054, section 3),
+in float32, with DeepSpeed's float32 copy from stage 1 on. What autograd keeps grows with the number
+of windows, and is measured on a few.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TIGHT = 0.9  # share of the memory; above it the check warns
 
 @dataclass
 class Need:
-    """Bytes that one rank will need, by what for: on its device, and in the node's memory."""
+    """Bytes that one rank will need, by purpose: on its device, and in the node's memory."""
 
     device: dict[str, int] = field(default_factory=dict)
     host: dict[str, int] = field(default_factory=dict)
@@ -71,6 +71,7 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
 
 
 def _training(train: TrainConfig, parameters: int, world: int) -> dict[str, int]:
+    """What DeepSpeed holds of the model."""
     stage, whole = train.zero_stage, FLOAT32 * parameters
     states = 2 * whole if stage == 0 else 3 * whole // world
     return {

@@ -60,7 +60,7 @@ _OWN_STYLES: tuple[tuple[str, str, str | tuple[int, tuple[int, ...]]], ...] = (
 
 
 def entries_of(names: Iterable[str]) -> dict[str, ArmEntry]:
-    """Arms by name, those of the table in its order, then encoders of ``few_shot.own`` as given."""
+    """Arms by name: first those of the table, in its order, then those of ``few_shot.own``."""
     held = list(dict.fromkeys(names))
     own = [name for name in held if name not in ARMS]
     entries = {name: entry for name, entry in ARMS.items() if name in held}
@@ -71,7 +71,7 @@ def entries_of(names: Iterable[str]) -> dict[str, ArmEntry]:
 
 
 def pairs_of(names: Iterable[str]) -> dict[str, list[str]]:
-    """Of pretrained and own arms the ones that each is compared with: baselines, and own arms."""
+    """For each pretrained or own arm those it is compared with: baselines and other own arms."""
     entries = entries_of(names)
     others = [name for name, entry in entries.items() if entry.role != "pretrained"]
     return {

@@ -24,8 +24,8 @@ from primus_scale.encoders.calibration import Calibration, FeatureCalibration
 
 INFERENCE_BATCH = 512
 PROBE_ITERATIONS = 100  # of Newton's method, which takes 10 to 20
-# At it Newton's method gives the answers of the optimum on HAPT, in about the time of the solver
-# that scikit-learn takes by itself, which ends earlier: up to 0.4 % of its answers are others.
+# With this tolerance the answers on HAPT are those of the optimum. scikit-learn's default solver
+# takes about the same time and ends earlier: up to 0.4 % of its answers are others.
 PROBE_TOLERANCE = 1e-6
 WARMUP_STEPS = 20
 AVERAGE_POWER = 8  # of polynomial-decay averaging: the last 8 % of the steps have half the weight
@@ -35,10 +35,10 @@ GRADIENT_CLIP = 5.0
 
 @dataclass(frozen=True)
 class Probe:
-    """Logistic regression on scaled features, as one linear map on the features as given.
+    """Logistic regression on scaled features, written as one linear map of unscaled features.
 
-    weight ``(classes, D)`` and bias ``(classes,)``, float64; classes that had no example have a
-    bias of minus infinity.
+    weight ``(classes, D)`` and bias ``(classes,)``, float64. The bias of a class that had no
+    example is minus infinity.
     """
 
     weight: np.ndarray
@@ -49,7 +49,7 @@ class Probe:
         return (features @ self.weight.T + self.bias).argmax(axis=1)
 
     def after(self, calibration: Calibration) -> Probe:
-        """The same probe as a map of features that are not calibrated yet."""
+        """The same probe for features before their ``calibration``."""
         weight = self.weight @ calibration.weight.T
         return Probe(weight, self.bias - weight @ calibration.mean)
 
@@ -63,7 +63,7 @@ def fit_probe(
 ) -> Probe:
     """Fit a probe on features ``(n, D)`` with class ids ``(n,)`` of at least two classes.
 
-    It is at its optimum, which is one, since the loss is convex.
+    The fit is at the optimum. There is only one, since the loss is convex.
 
     strength: the inverse of the L2 penalty (scikit-learn's ``C``). scale_by: features ``(m, D)``
     whose mean and deviation standardise; None leaves the features as they are.
@@ -125,20 +125,20 @@ class TrainingSettings:
 
 
 class Training:
-    """Training of encoder and head whose accuracy can be measured after any step.
+    """Training of encoder and head, whose accuracy can be measured after any step.
 
     AdamW with a constant rate after a short linear warm-up. The classifier has an average a of the
     weights w, in which recent steps have the most weight: after step n, with p = AVERAGE_POWER,
 
         a_n = a_(n-1) + (p + 1) / (p + n) * (w_n - a_(n-1)).
 
-    A schedule that falls to zero, such as a cosine, is set for one number of steps, so each number
-    of steps would need a training of its own. The average reduces the noise of a high rate as such
-    a schedule does, but does not depend on the last step: the first n steps of a longer training
-    are, to the bit, a training of n steps. So one training shows which number of steps is best.
+    Like a schedule that falls to zero, such as a cosine, the average reduces the noise of a high
+    rate. But such a schedule depends on the last step, so each number of steps would need a
+    training of its own. With the average, the first n steps of a longer training are, to the bit, a
+    training of n steps. So one training shows which number of steps is best.
 
-    A training that begins at good weights may keep a share s of them: the classifier has the
-    weights s * w_0 + (1 - s) * a_n.
+    A training that begins at good weights w_0 may keep a share s of them. Then the classifier has
+    the weights s * w_0 + (1 - s) * a_n.
 
     Sources: polynomial-decay averaging, Shamir and Zhang, ICML 2013; averaged weights instead of a
     falling rate, Haegele et al., NeurIPS 2024, arXiv 2405.18392; weights between those before and
@@ -207,13 +207,15 @@ class Training:
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def fast_precision(device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 where the device computes in it natively; no effect elsewhere.
 
-    About halves the time of training on a CPU that can; one that cannot would emulate it slowly.
+    On a CPU that computes in bfloat16, training takes about half the time. Other CPUs would emulate
+    it slowly.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
 
@@ -255,6 +257,7 @@ def predict(model: Classifier, imu: torch.Tensor) -> np.ndarray:
 
 
 def _shuffled_rows(count: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
+    """Batches of row numbers without end: all rows in random order, then in another, and so on."""
     generator = torch.Generator().manual_seed(seed)
     pending = torch.empty(0, dtype=torch.int64)
     while True:

@@ -1,8 +1,8 @@
 """Encoders that a user names in ``few_shot.own``: a Python function, or an exported encoder.
 
 A function gets imu ``(N, C, T)`` float32 in SI units and their rate_hz, and returns features
-``(N, D)``. It is called with some windows at a time, and may not use one for the features of
-another; docs/arms.md has an example.
+``(N, D)``. It is called with some windows at a time, and must compute the features of a window from
+that window alone. docs/arms.md has an example.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from primus_scale.evaluate.arms import TaskWindows
 from primus_scale.evaluate.classifiers import INFERENCE_BATCH, encode_features
 from primus_scale.storage.names import nearest
 
-ALONE = 3  # windows whose features are computed once more, each by itself
-LARGEST_CHANGE = 1e-2  # of a feature then, relative to its deviation over windows
-ROUNDING = 1e-5  # relative to the largest feature
+ALONE = 3  # windows whose features are computed once more, each by itself, and must be the same
+LARGEST_CHANGE = 1e-2  # of such a feature, relative to its deviation over windows
+ROUNDING = 1e-5  # the same, relative to the largest feature
 
 OwnFunction = Callable[[np.ndarray, float], Any]
 

@@ -35,21 +35,24 @@ def assemble(
     """Results, ready for JSON.
 
     runs: what each run was (split, pretraining seed, people, chosen settings, how it computed).
-    records: one entry an arm, k and draw, with ``people`` {name: {correct, total, confusion}}.
-    few_shot {k: {arm: interval}} of accuracy, as a share of 1, with ``draws``, the number of
-    draws of labels in all splits, and ``draw_sd``, the deviation of accuracy from draw to draw;
-    macro_f1 likewise; paired {k: {arm: {baseline: interval}}} of the difference in accuracy on the
-    draws that both arms have, with its mean in each split under ``splits``; confusion
-    {k: {arm: counts}} summed over draws. With ``protocol["mixed_model"]`` also mixed, the same
-    differences by ``mixed_model.mixed_gain``, where it has them.
+    records: one for each arm, k and draw, with ``people`` {name: {correct, total, confusion}}.
 
-    Intervals are over people: other people could have been tested (``statistics.people_interval``).
-    A person's answers are averaged over draws of labels and pretraining seeds in each split, and
-    summed over the splits that tested the person. For draws and seeds share their test windows and
-    are no additional people, and a person in two splits is one person. So people of all splits are
-    resampled together. Accuracy is correct answers over windows of the resampled people, and a
-    difference uses the same people on both sides. The intervals hold for the labels as drawn;
-    ``draw_sd`` shows the effect of other labels.
+    few_shot   {k: {arm: interval}} of accuracy, as a share of 1. draws: number of draws of labels
+               in all splits. draw_sd: deviation of accuracy from draw to draw
+    macro_f1   the same for macro-F1
+    paired     {k: {arm: {baseline: interval}}} of the difference in accuracy, on the draws that
+               both arms have. splits: its mean in each split
+    mixed      with ``protocol["mixed_model"]`` only: the same differences by
+               ``mixed_model.mixed_gain``, where it has an answer
+    confusion  {k: {arm: counts}}, summed over draws
+
+    Intervals are over people, since other people could have been tested
+    (``statistics.people_interval``). Draws and seeds share their test windows, so they are no
+    additional people: a person's answers are averaged over them in each split. A person in two
+    splits is one person: the answers are summed over splits, and people of all splits are resampled
+    together. Accuracy is correct answers over windows of the resampled people, and a difference
+    uses the same people on both sides. The intervals hold for the labels as drawn; ``draw_sd``
+    shows the effect of other labels.
     """
     few_shot: dict[str, dict[str, Any]] = {}
     scores: dict[str, dict[str, Any]] = {}
@@ -177,10 +180,10 @@ def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
 
 
 def who_is_tested(results: Mapping[str, Any]) -> str:
-    """What test people are to the encoder and to the labels, to follow the word people.
+    """Words to follow "people": whether encoder or labels have seen the test people before.
 
-    " never seen" where they are not known to be anything: results of run_few_shot tell nothing of
-    the pretraining data.
+    " never seen" where that is not known: results of ``run_few_shot`` alone say nothing about the
+    pretraining data.
     """
     runs = results["runs"]
     if any(set(run["label_people"]) & set(run["test_people"]) for run in runs):
@@ -191,9 +194,9 @@ def who_is_tested(results: Mapping[str, Any]) -> str:
 
 
 def best_baselines(results: Mapping[str, Any]) -> dict[str, str]:
-    """By k the fixed baseline of the highest mean accuracy that the frozen encoder is paired with.
+    """By k the fixed baseline with the highest mean accuracy, of those compared with the encoder.
 
-    A k without such a pair is left out.
+    A k without such a baseline is left out. The encoder is the frozen one (``pretrained``).
     """
     best = {}
     for k, row in results["few_shot"].items():
