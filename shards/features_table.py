@@ -65,8 +65,8 @@ def encode_recordings(
     """Write the features of raw recordings to ``out``; returns the number of windows.
 
     options: of the reader, as ``KEY=VALUE``. Prints for each recording how many windows it gave and
-    why others were refused. A recording that cannot be read is told and left out. Raises ValueError
-    where no recording gives a window.
+    why others were refused. A recording that cannot be read is reported and left out. Raises
+    ValueError where no recording gives a window.
     """
     reader = create_reader(reader_name, url, dict(reader_option(text) for text in options))
     settings = _settings_for(encoder.card, hop_s)

@@ -102,7 +102,7 @@ class FrameSource(Protocol):
 class Recording:
     """What a reader yields.
 
-    session: the wearing that it is of (``WindowMeta.session``), where the data set tells it; empty:
+    session: the wearing that it is of (``WindowMeta.session``), where the data set says; empty:
     the recording's name. capture, clock_zero: as in ``WindowMeta``.
     sync: how IMU, frames and narrations were put on one clock.
     notes: on this recording, for the report (streams missing, clocks assumed, rows skipped).

@@ -1,4 +1,4 @@
-"""Lines on the progress of a study, as Ray Tune tells of its trials."""
+"""Lines on the progress of a study, printed when Ray Tune reports on a trial."""
 
 from __future__ import annotations
 

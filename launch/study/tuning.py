@@ -1,8 +1,8 @@
 """The trials of a study by Ray Tune: each a function that starts a Ray Train run and evaluates.
 
-Tune decides which trials run at a time and keeps records of them in ``tune/``. What is finished
-is told by the files of results alone, and how far a run is by its checkpoints. So Tune's records
-may lag behind, as they do when the driver is killed, or be lost.
+Tune decides which trials run at a time and keeps records of them in ``tune/``. These records may
+lag behind (they do when the driver is killed) or be lost. So only a file of results says that a
+trial is finished, and only its checkpoints say how far a run is.
 
 A trial's function runs in a thread of a Tune actor, which needs no core: its Ray Train workers
 have them. Rank 0 evaluates when the training has ended, with the same cores and devices.
@@ -152,9 +152,9 @@ def _run_trial(work: Work, channel: Any) -> None:
     try:
         code, why = _fit(work, channel), ray.get(channel.user_error.remote(trial.id))
     except Exception as error:
-        told = ray.get(channel.user_error.remote(trial.id))
+        reported = ray.get(channel.user_error.remote(trial.id))
         cause = first_cause(error) if isinstance(error, TrainingFailedError) else error
-        code, why = 1, told or str(cause)
+        code, why = 1, reported or str(cause)
     finally:
         ray.get(channel.note_training.remote(trial.id, False))
     if why:

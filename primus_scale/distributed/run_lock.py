@@ -180,7 +180,7 @@ class RunLock:
 def is_held(folder: Path) -> bool:
     """Whether a run works in ``folder`` now, as far as can be told without waiting.
 
-    Of a run on another machine that is told by the age of its last heartbeat.
+    For a run on another machine the age of its last heartbeat decides.
     """
     try:
         file = os.open(folder / LOCK_FILE, os.O_RDONLY)

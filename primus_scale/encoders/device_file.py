@@ -1,4 +1,4 @@
-"""What the files of an encoder for devices have in common: graph, check, and what is told of them.
+"""What the files of an encoder for devices share: graph, check, and the measurements in FILE.json.
 
 ``onnx_export`` and ``executorch_export`` write them. Shapes: n windows, C channels, T samples, D
 features.
@@ -98,7 +98,7 @@ def median_ms(call: Callable[[], object]) -> float:
 
 
 def measurements(path: Path, difference: float, milliseconds: float) -> dict[str, Any]:
-    """What is told of every file: parity with torch, size, and latency on one core."""
+    """What is measured of every file: parity with torch, size, and latency on one core."""
     return {
         "difference": float(f"{difference:.3g}"),
         "bytes": path.stat().st_size,

@@ -1,6 +1,6 @@
-"""What the figures of a few-shot report cost, in seconds, where the results tell it.
+"""What the figures of a few-shot report cost, in seconds, as far as the results say.
 
-A run tells it in ``cost``: ``pretraining_s``, None or absent where it is not known, and
+The field ``cost`` of a run has ``pretraining_s``, None or absent where it is not known, and
 ``fitting_s`` {k: {arm: seconds or None}} of choosing a setting and of all draws. Features are
 computed when they are first needed, and what they took is in the k and the arm that needed them.
 """
@@ -14,14 +14,14 @@ import numpy as np
 
 
 def pretraining_seconds(results: Mapping[str, Any]) -> float | None:
-    """The mean over runs of what pretraining took; None where no run tells it."""
+    """The mean over runs of what pretraining took; None where no run says."""
     found = [run.get("cost", {}).get("pretraining_s") for run in results["runs"]]
     known = [seconds for seconds in found if seconds is not None]
     return float(np.mean(known)) if known else None
 
 
 def fitting_seconds(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """By k and arm the mean over runs of what the arm took; without what no run tells."""
+    """By k and arm the mean over the runs that say what the arm took."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in results["runs"]:
         for k, row in run.get("cost", {}).get("fitting_s", {}).items():

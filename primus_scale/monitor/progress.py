@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
-LEAST_STEPS = 5  # after the first one, before the time left is told
+LEAST_STEPS = 5  # after the first one, before the time left is shown
 
 
 class ProgressLine:

@@ -72,7 +72,7 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's name, as Linux tells it, or its kind."""
+    """The processor's name from Linux, or its kind."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -86,7 +86,7 @@ _FILE = re.compile(r"(?:.*/)?(S\d+)\.pkl")
 
 
 class PpgDaliaReader(Reader):
-    """One recording a person, of one device at the wrist; the data set is told by the file."""
+    """One recording a person, of one device at the wrist; the file says which data set it is of."""
 
     name: ClassVar[str] = "ppg_dalia"
     # The devices' own files, of which the pickles were made, and what people said of themselves.

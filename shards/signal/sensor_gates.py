@@ -3,7 +3,7 @@
 findings = judge_sensor(report, limits, rate_hz=50.0, nominal_rate_hz=None, where="device watch")
 
 A gate holds a figure against a threshold. Where the figure is beyond it, the gate flags (the data
-are used, and the finding is told) or refuses. Gates of single windows are those of
+are used, and the finding is reported) or refuses. Gates of single windows are those of
 ``shards.signal.gates``.
 """
 
@@ -82,9 +82,9 @@ def _dropped_text(subject: Subject, figure: float, threshold: float) -> str:
         "repetitions": sensor.repeated,
         "spikes": sensor.spikes,
     }
-    told = ", ".join(f"{rows:,} {reason}" for reason, rows in reasons.items() if rows)
+    counts = ", ".join(f"{rows:,} {reason}" for reason, rows in reasons.items() if rows)
     text = _percent("were dropped", lambda one: one.dropped)(subject, figure, threshold)
-    return f"{text}: {told}"
+    return f"{text}: {counts}"
 
 
 def unit_that_fits(rate_hz: float, nominal_rate_hz: float | None) -> str:
