@@ -141,7 +141,10 @@ def check_with_ray(config: Config, publish: Publish) -> bool:
         findings = driver_actor(FindingStore)
         run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
         trainer = worker_trainer(
-            _work, config, {"findings": findings, "placement_group": placement_group}, run_config
+            _check_in_worker,
+            config,
+            {"findings": findings, "placement_group": placement_group},
+            run_config,
         )
         try:
             with _published(findings, publish) as found:
@@ -198,7 +201,7 @@ def _any_failed(findings: list[CheckFinding]) -> bool:
     return any(finding.result == FAIL for finding in findings)
 
 
-def _work(settings: dict[str, Any]) -> None:
+def _check_in_worker(settings: dict[str, Any]) -> None:
     """The checks of one worker. It raises only to end the others, which would wait for it."""
     config = parse_config(Config, settings["config"], source="the driver")
     findings = settings["findings"]

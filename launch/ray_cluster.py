@@ -31,7 +31,7 @@ from primus_scale.objective.terms import uses_neighbours
 from shards.tasks.local import on_cluster
 from shards.tasks.ray_cluster import ray_cluster
 
-PATIENCE_S = 30.0  # between lines while the support actors wait for room
+WAITING_NOTICE_S = 30.0  # between lines while the support actors wait for room
 
 # Ray reads these when the driver, the controller and the workers start.
 RAY_SETTINGS = {
@@ -158,7 +158,7 @@ def support_placement_group(config: Config) -> Iterator[PlacementGroup | None]:
         return
     group = placement_group(bundles, strategy="SPREAD")
     try:
-        while not group.wait(PATIENCE_S):
+        while not group.wait(WAITING_NOTICE_S):
             print(
                 f"the cluster has no resources for {len(bundles)} support actors yet; waiting",
                 file=sys.stderr,
@@ -203,7 +203,7 @@ def _check_room(config: Config) -> None:
             f"launch.labels={config.launch.labels} are not those of this machine; leave them out, "
             "or set RAY_ADDRESS to a cluster"
         )
-    there = ray.cluster_resources()
+    available = ray.cluster_resources()
     workers, each_worker = config.launch.worker_counts[0], worker_resources(config.launch)
     bundles = support_bundles(config)
     each_actor = bundles[0] if bundles else {}
@@ -216,7 +216,7 @@ def _check_room(config: Config) -> None:
             field = f"support.{kind.lower()}s_per_actor"
             parts.append(f"support.actors={len(bundles)} x {field}={each_actor[kind]:g}")
         wanted = workers * each_worker.get(kind, 0) + len(bundles) * each_actor.get(kind, 0)
-        found = there.get(kind, 0.0)
+        found = available.get(kind, 0.0)
         if wanted <= found:
             continue
         need = f"{' and '.join(parts)} need {wanted:g} {kind}s"

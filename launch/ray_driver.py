@@ -16,17 +16,18 @@ POLL_S = 0.2  # between the driver's checks for its end
 
 
 def run_stoppable(
-    work: Callable[[], Any], channel: Any, nothing_runs: Callable[[bool], str]
+    work: Callable[[], Any], channel: Any, reason_to_end: Callable[[bool], str]
 ) -> Any:
     """Return the result of ``work()``; meanwhile SIGTERM and Ctrl-C ask the workers to stop.
 
     ``work`` runs in another thread: in the main thread Ray Train would kill the workers at Ctrl-C.
-    channel: a ``DriverChannel``. nothing_runs: called again and again after a signal, with whether
-    a worker ran at every signal. As soon as it returns why no worker must be waited for, this
-    process ends with the exit code of a stopped run. Until then it returns an empty text.
+    channel: a ``DriverChannel``. reason_to_end: called again and again after a signal. It takes
+    whether a worker ran at every signal. It returns an empty text while a worker must be waited
+    for, and the reason to end where none must. Then this process ends with the exit code of a
+    stopped run.
     """
     outcome: Future[Any] = Future()
-    ran: list[bool] = []  # by signal: whether a worker ran then
+    ran: list[bool] = []  # for each signal, whether a worker ran then
 
     def run() -> None:
         try:
@@ -40,7 +41,7 @@ def run_stoppable(
     with stop_on_signals(Stop(), ask) as stop:
         threading.Thread(target=run, name="primus-fit", daemon=True).start()
         while not wait([outcome], timeout=POLL_S).done:
-            if ran and (why := nothing_runs(all(ran))):
+            if ran and (why := reason_to_end(all(ran))):
                 print(f"{why}; start again to go on", file=sys.stderr)
                 raise SystemExit(stop.exit_code)
     return outcome.result()

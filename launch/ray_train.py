@@ -89,7 +89,7 @@ def train_with_ray(config: Config) -> int:
         )
         trainer = worker_trainer(pretrain_in_worker, config, settings, run_config)
         try:
-            result = run_stoppable(trainer.fit, channel, _no_worker)
+            result = run_stoppable(trainer.fit, channel, _reason_to_end)
         except TrainingFailedError:
             _raise_user_error(channel, config.name)
             raise
@@ -97,8 +97,8 @@ def train_with_ray(config: Config) -> int:
         return int(result.return_value)
 
 
-def _no_worker(ran: bool) -> str:
-    """See ``run_stoppable``: if Ray waited for room at the signal, no worker will answer it."""
+def _reason_to_end(ran: bool) -> str:
+    """For ``run_stoppable``: if Ray waited for room at the signal, no worker will answer it."""
     return "" if ran else "stopped while no worker ran"
 
 

@@ -1,4 +1,4 @@
-"""What a worker of Ray Train does for a run: pretrain, stop when asked, tell a user's errors."""
+"""What a worker of Ray Train does for a run: pretrain, stop when asked, report a user's errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pretrain_in_worker(
     log.setLevel(logging.WARNING)  # Ray shows errors only
     log.addHandler(logging.StreamHandler())
     config = worker_config(settings)
-    with telling_user_errors(channel, run), stop_when_asked(channel) as stop:
+    with user_errors_reported(channel, run), stop_when_asked(channel) as stop:
         return pretrain(config, stop, settings["placement_group"], on_validation)
 
 
@@ -49,8 +49,8 @@ def worker_config(settings: Mapping[str, Any]) -> Config:
 
 
 @contextmanager
-def telling_user_errors(channel: Any, run: str) -> Iterator[None]:
-    """A user's error of the block goes to the driver and is raised, which ends other workers."""
+def user_errors_reported(channel: Any, run: str) -> Iterator[None]:
+    """Report a user's error in the block to the driver, and raise it, which ends other workers."""
     try:
         yield
     except (ConnectionError, TimeoutError):

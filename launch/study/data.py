@@ -24,9 +24,9 @@ def prepare_data(
 
     configs: of the variants, whose tasks may lie elsewhere.
 
-    FileNotFoundError naming a folder that the study names and that is none of shards;
-    ChildProcessError naming the log of a command that failed; ValueError naming the variant whose
-    ``pretrain_without`` names what no window is of, or leaves none.
+    Raises FileNotFoundError where a folder that the study names holds no shards,
+    ChildProcessError (with the log) where a command failed, and ValueError where a variant's
+    ``pretrain_without`` matches no window or all of them.
     """
     if study.data is None:
         build_data(out, split, order)

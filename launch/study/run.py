@@ -51,9 +51,9 @@ def _run_trials(
     order = packing_order(configs)
     for split in sorted({trial.split for trial in left}):
         prepare_data(study, out, split, order, configs)
-    from launch.study.tuning import Work, tune_trials  # ray takes seconds to import
+    from launch.study.tuning import TrialWork, tune_trials  # ray takes seconds to import
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are listed below
     places = [place_trial(study, trial, out) for trial in left]
-    work = [Work(place, trial_config(place, tuple(overrides))) for place in places]
+    work = [TrialWork(place, trial_config(place, tuple(overrides))) for place in places]
     tune_trials(out, work, len(trials), jobs)

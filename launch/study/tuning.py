@@ -41,7 +41,7 @@ from launch.ray_cluster import (
     worker_trainer,
 )
 from launch.ray_driver import run_stoppable
-from launch.ray_worker import pretrain_in_worker, telling_user_errors, worker_config
+from launch.ray_worker import pretrain_in_worker, user_errors_reported, worker_config
 from launch.study.progress import Progress
 from primus_scale.cli import explain
 from primus_scale.config import Config
@@ -53,10 +53,10 @@ from primus_scale.study.trial import TrialPlace, finish_trial
 from primus_scale.train.run import open_data
 
 TUNE_FOLDER, TUNE_PLAN = "tune", "tune.json"
-A_BYTE = {"memory": 1.0}  # of a trial's function: Tune refuses trials that ask for nothing
+ONE_BYTE = {"memory": 1.0}  # for a trial's function: Tune refuses trials that ask for no resource
 
 
-class Work(NamedTuple):
+class TrialWork(NamedTuple):
     """A trial that is to be done: where, and with which configuration."""
 
     place: TrialPlace
@@ -71,7 +71,7 @@ class TrialFailedError(Exception):
     """A trial ended with an error, which is in its file."""
 
 
-def tune_trials(out: Path, work: Sequence[Work], total: int, jobs: int | None) -> None:
+def tune_trials(out: Path, work: Sequence[TrialWork], total: int, jobs: int | None) -> None:
     """Do the trials of ``work``, ``jobs`` at a time (None: as many as there are cores for).
 
     total: of trials in the study. A trial that fails leaves its error in ``Trial.failure``, and
@@ -83,22 +83,24 @@ def tune_trials(out: Path, work: Sequence[Work], total: int, jobs: int | None) -
         jobs = jobs or _jobs_with_room([each.config for each in work])
         tuner = _make_tuner(out, work, total, jobs, channel)
 
-        def nothing_trains(_: bool) -> str:
+        def reason_to_end(_: bool) -> str:
             trains = ray.get(channel.is_training.remote())
             return "" if trains else "stopped, what is done is kept"
 
-        results = run_stoppable(tuner.fit, channel, nothing_trains)
+        results = run_stoppable(tuner.fit, channel, reason_to_end)
         for result in results:
             if result.error is not None:
                 _keep_error(out, result.config["trial"], work, result.error)
 
 
-def _make_tuner(out: Path, work: Sequence[Work], total: int, jobs: int, channel: Any) -> tune.Tuner:
-    """A tuner that goes on from Tune's records, or a new one where they do not fit."""
-    trainable = tune.with_resources(_trainable(out, work, channel), A_BYTE)
+def _make_tuner(
+    out: Path, work: Sequence[TrialWork], total: int, jobs: int, channel: Any
+) -> tune.Tuner:
+    """A tuner that goes on from Tune's records, or a new one where they are of another plan."""
+    trainable = tune.with_resources(_trial_function(out, work, channel), ONE_BYTE)
     names = [each.place.trial.id for each in work]
     folder = out.absolute() / TUNE_FOLDER
-    if _fits(out, names, jobs) and tune.Tuner.can_restore(str(folder)):
+    if _records_match(out, names, jobs) and tune.Tuner.can_restore(str(folder)):
         # What Tune keeps is pickled: nobody else may have written it.
         if _is_only_ours(folder):
             return tune.Tuner.restore(str(folder), trainable, resume_errored=True)
@@ -127,9 +129,11 @@ def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"])
 
 
-def _trainable(out: Path, work: Sequence[Work], channel: Any) -> Callable[[dict[str, Any]], Any]:
-    """The function of a trial, which takes ``{"trial": ID}`` and returns what it came to."""
-    by_id: Mapping[str, Work] = {each.place.trial.id: each for each in work}
+def _trial_function(
+    out: Path, work: Sequence[TrialWork], channel: Any
+) -> Callable[[dict[str, Any]], Any]:
+    """The function that Tune calls for each trial, with ``{"trial": ID}``; returns its result."""
+    by_id: Mapping[str, TrialWork] = {each.place.trial.id: each for each in work}
 
     def study_trial(settings: dict[str, Any]) -> dict[str, Any]:
         name = settings["trial"]
@@ -142,7 +146,7 @@ def _trainable(out: Path, work: Sequence[Work], channel: Any) -> Callable[[dict[
     return study_trial
 
 
-def _run_trial(work: Work, channel: Any) -> None:
+def _run_trial(work: TrialWork, channel: Any) -> None:
     """Train and evaluate in Ray Train workers, which continue from the newest checkpoint."""
     trial, out = work.place.trial, work.place.out
     if ray.get(channel.stop_asked.remote()):
@@ -150,7 +154,7 @@ def _run_trial(work: Work, channel: Any) -> None:
     trial.failure(out).unlink(missing_ok=True)
     ray.get(channel.note_training.remote(trial.id, True))
     try:
-        code, why = _fit(work, channel), ray.get(channel.user_error.remote(trial.id))
+        code, why = _run_workers(work, channel), ray.get(channel.user_error.remote(trial.id))
     except Exception as error:
         reported = ray.get(channel.user_error.remote(trial.id))
         cause = first_cause(error) if isinstance(error, TrainingFailedError) else error
@@ -164,7 +168,7 @@ def _run_trial(work: Work, channel: Any) -> None:
         raise TrialStoppedError(trial.id)
 
 
-def _fit(work: Work, channel: Any) -> int:
+def _run_workers(work: TrialWork, channel: Any) -> int:
     """Start the workers of a trial and wait for them; the exit code of ``pretrain``."""
     (place, config), trial = work, work.place.trial
     check_workers(config)
@@ -178,11 +182,11 @@ def _fit(work: Work, channel: Any) -> int:
             failure_config=FailureConfig(max_failures=config.launch.max_failures),
             callbacks=[reporting],
         )
-        result: Any = worker_trainer(_work, config, settings, run_config).fit()
+        result: Any = worker_trainer(_train_and_evaluate, config, settings, run_config).fit()
     return int(result.return_value)
 
 
-def _work(settings: dict[str, Any]) -> int:
+def _train_and_evaluate(settings: dict[str, Any]) -> int:
     """One worker of a trial. What it prints goes to the trial's log; rank 0 evaluates."""
     place: TrialPlace = settings["place"]
     channel, run, config = settings["channel"], settings["run"], worker_config(settings)
@@ -198,13 +202,13 @@ def _work(settings: dict[str, Any]) -> int:
         code = pretrain_in_worker(settings, report)
         ray.get(channel.note_training.remote(run, False))  # a stop need not wait any more
         if code == 0 and ray.train.get_context().get_world_rank() == 0:
-            with telling_user_errors(channel, run):
+            with user_errors_reported(channel, run):
                 finish_trial(place, config)
     return code
 
 
-def _fits(out: Path, names: Sequence[str], jobs: int) -> bool:
-    """Whether Tune's records are of a plan that has all trials ``names``, with as many jobs."""
+def _records_match(out: Path, names: Sequence[str], jobs: int) -> bool:
+    """Whether Tune's records are of a plan with ``jobs`` that contains all trials ``names``."""
     try:
         plan = json.loads((out / TUNE_PLAN).read_text(encoding="utf-8"))
         return set(names) <= set(plan["trials"]) and plan["jobs"] == jobs
@@ -222,7 +226,7 @@ def _is_only_ours(folder: Path) -> bool:
     )
 
 
-def _keep_error(out: Path, name: str, work: Sequence[Work], error: BaseException) -> None:
+def _keep_error(out: Path, name: str, work: Sequence[TrialWork], error: BaseException) -> None:
     """Keep the error of a trial whose process ended before it could do so itself."""
     trials: dict[str, Trial] = {each.place.trial.id: each.place.trial for each in work}
     path = trials[name].failure(out) if name in trials else None
@@ -236,9 +240,9 @@ def _cores(config: Config) -> float:
 
 def _jobs_with_room(configs: Sequence[Config]) -> int:
     """How many trials the cluster has cores and devices for, at least 1."""
-    there = ray.cluster_resources()
+    available = ray.cluster_resources()
     room = [
-        there.get(kind, 0.0) // (config.launch.worker_counts[0] * each)
+        available.get(kind, 0.0) // (config.launch.worker_counts[0] * each)
         for config in configs
         for kind, each in worker_resources(config.launch).items()
     ]

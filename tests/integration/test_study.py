@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from launch.study.tuning import _fits, _is_only_ours
+from launch.study.tuning import _is_only_ours, _records_match
 from primus_scale.distributed.run_lock import is_held
 from primus_scale.study.plan import Trial, plan_trials, write_variants
 from primus_scale.study.records import read_records
@@ -132,13 +132,13 @@ def test_a_study_that_was_killed_ends_with_the_table_of_an_undisturbed_one(tmp_p
 def test_records_of_ray_are_read_where_they_fit_and_nobody_else_can_write_them(
     tmp_path: Path,
 ) -> None:
-    assert not _fits(tmp_path, ["a"], 1)
+    assert not _records_match(tmp_path, ["a"], 1)
     (tmp_path / "tune.json").write_text('{"trials": ["a", "b"], "jobs": 1}')
-    assert _fits(tmp_path, ["a"], 1)
-    assert not _fits(tmp_path, ["a"], 2)
-    assert not _fits(tmp_path, ["c"], 1)
+    assert _records_match(tmp_path, ["a"], 1)
+    assert not _records_match(tmp_path, ["a"], 2)
+    assert not _records_match(tmp_path, ["c"], 1)
     (tmp_path / "tune.json").write_text('["a"]')
-    assert not _fits(tmp_path, ["a"], 1)
+    assert not _records_match(tmp_path, ["a"], 1)
 
     folder = tmp_path / "tune"
     folder.mkdir(mode=0o755)
