@@ -140,12 +140,8 @@ def check_with_ray(config: Config, publish: Publish) -> bool:
     ):
         findings = driver_actor(FindingStore)
         run_config = RunConfig(name="preflight", storage_path=str(storage_path.absolute()))
-        trainer = worker_trainer(
-            _check_in_worker,
-            config,
-            {"findings": findings, "placement_group": placement_group},
-            run_config,
-        )
+        settings = {"findings": findings, "placement_group": placement_group}
+        trainer = worker_trainer(_check_in_worker, config, settings, run_config)
         try:
             with _published(findings, publish) as found:
                 trainer.fit()

@@ -44,7 +44,7 @@ from shards.embed.grouping import plan_groups
 from shards.embed.order import ORDERS, WindowColumns
 from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.tasks.local import Failed, on_cluster, runs_in_process
-from shards.tasks.progress import TaskProgress, tell
+from shards.tasks.progress import TaskProgress, print_line
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.write.writer import check_output, open_output, remove_other_shards
 
@@ -109,7 +109,7 @@ def embed(
     threads: int | None = None,
     gpus_per_worker: float = 1.0,
     overwrite: bool = False,
-    report: Callable[[str], None] = tell,
+    report: Callable[[str], None] = print_line,
 ) -> ShardIndex:
     """Embed the window shards at ``windows_url`` and write packed shards to ``out_url``.
 

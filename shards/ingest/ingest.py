@@ -41,7 +41,7 @@ from shards.ingest.recording_maker import (
 from shards.recording import RecordingRef
 from shards.report import INGEST_NAME, NO_SENSOR, IngestReport, RecordingReport
 from shards.tasks.local import Failed
-from shards.tasks.progress import TaskProgress, tell
+from shards.tasks.progress import TaskProgress, print_line
 from shards.tasks.store import Task, TaskStore, settings_digest
 from shards.write.checks import ChannelStatistics
 from shards.write.copying import ShardCopier, plan_shards
@@ -60,7 +60,7 @@ def ingest(
     *,
     workers: int | None = 1,
     overwrite: bool = False,
-    report: Callable[[str], None] = tell,
+    report: Callable[[str], None] = print_line,
 ) -> IngestReport:
     """Write the window shards of all recordings at ``job.source`` to ``job.out``.
 

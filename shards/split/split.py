@@ -27,7 +27,7 @@ from primus_scale.splits.sides import are_kept, draw_sides, read_sides, sides_cs
 from primus_scale.splits.words import LABEL, TEST, UNUSED
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.urls import parse_place
-from shards.tasks.progress import TaskProgress, tell
+from shards.tasks.progress import TaskProgress, print_line
 from shards.write.together import finished_together
 from shards.write.writer import PackedShardWriter, WindowShardWriter
 
@@ -53,7 +53,7 @@ def split(
     names: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    report: Callable[[str], None] = tell,
+    report: Callable[[str], None] = print_line,
 ) -> SplitCounts:
     """Divide the shard folders at ``urls``, read as one, into folders below ``out_url``.
 
@@ -99,7 +99,7 @@ def leave_out(
     out_url: str,
     without: Mapping[str, Collection[str]],
     *,
-    report: Callable[[str], None] = tell,
+    report: Callable[[str], None] = print_line,
 ) -> int:
     """Write the windows of ``urls`` that are of none of the names in ``without`` to OUT/train.
 

@@ -1,4 +1,4 @@
-"""How much of a long task is done, the rate, and the time left, once that is worth something.
+"""How much of a long task is done, the rate, and the time left as soon as it can be estimated.
 
 On a terminal it is one line that changes; elsewhere a line every few seconds.
 """
@@ -15,12 +15,12 @@ from primus_scale.monitor.progress import format_seconds
 
 REPORT_S = 5.0  # seconds between lines
 REFRESH_S = 0.2  # between changes of the line on a terminal
-# An estimate of the time left rests on so much that was done after the first, which waits for
-# workers to start.
+# The time left is estimated once so much is done after the first, whose time includes the start
+# of the workers.
 LEAST_S, LEAST_SHARE = 10.0, 0.1
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line; on a terminal above the one that changes."""
     tqdm.write(text)
 
@@ -28,7 +28,8 @@ def tell(text: str) -> None:
 class TaskProgress:
     """Reports ``done of total``, ``unit`` a second and the time left, at most every few seconds.
 
-    report: prints a line. Where it is ``tell`` and the output is a terminal, one line changes.
+    report: prints a line. Where it is ``print_line`` and the output is a terminal, one line
+    changes.
     """
 
     def __init__(self, what: str, total: int, unit: str, report: Callable[[str], None]) -> None:
@@ -39,7 +40,7 @@ class TaskProgress:
         self._done = self._kept = 0
         self._start = self._last = time.monotonic()
         self._first: tuple[float, int] | None = None  # when the first of this run was done
-        on_terminal = report is tell and sys.stdout.isatty()
+        on_terminal = report is print_line and sys.stdout.isatty()
         self._line = tqdm(total=0, bar_format="{desc}", file=sys.stdout) if on_terminal else None
 
     def add(self, count: int = 1, note: str = "", kept: bool = False) -> None:

@@ -13,7 +13,7 @@ from shards.tasks.local import MOST_CRASHES, crashed
 from shards.tasks.ray_cluster import ray_cluster
 
 MOST_FAILED_STARTS = 5  # in a row; then the cluster is taken to be broken
-PATIENCE_S = 30.0  # between reports that there is no room for a worker
+WAITING_NOTICE_S = 30.0  # between reports that there is no room for a worker
 
 
 def run_on_ray(
@@ -108,7 +108,8 @@ class _WorkerPool:
     def _wait(self) -> Any:
         """A reference that has ended; None, with a report, where none did for long."""
         refs = [*self._running, *self._starting]
-        ended, _ = ray.wait(refs, num_returns=1, timeout=None if self._running else PATIENCE_S)
+        timeout_s = None if self._running else WAITING_NOTICE_S
+        ended, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
         if ended:
             return ended[0]
         self._report("no worker runs: the cluster has no room for one now; waiting")

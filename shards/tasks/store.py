@@ -117,11 +117,11 @@ class TaskStore:
     def _kept_results(self, tasks: Sequence[Task], folder: Folder) -> dict[str, Any]:
         """Results that were kept and still count, by key; those that do not are deleted."""
         names, sizes = {*self.folder.names()}, folder.sizes()
-        there = [task for task in tasks if f"{task.key}.json" in names]
+        existing = [task for task in tasks if f"{task.key}.json" in names]
         kept = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            results = pool.map(lambda task: self._valid_result(task, folder, sizes), there)
-            for task, result in zip(there, results, strict=True):
+            results = pool.map(lambda task: self._valid_result(task, folder, sizes), existing)
+            for task, result in zip(existing, results, strict=True):
                 if result is not None:
                     kept[task.key] = result
                 else:  # now, before the task writes its files again

@@ -58,7 +58,7 @@ def test_a_worker_that_no_machine_can_hold_is_refused() -> None:
 def test_that_there_is_no_room_is_told_and_the_work_done_when_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parallel, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(parallel, "WAITING_NOTICE_S", 0.5)
     told: list[str] = []
     with occupied_cluster(cpus=2) as leave:
 

@@ -7,7 +7,7 @@ import pytest
 
 from primus_scale.monitor.progress import ProgressLine
 from shards.tasks import progress
-from shards.tasks.progress import TaskProgress, tell
+from shards.tasks.progress import TaskProgress, print_line
 
 
 class Terminal(io.StringIO):
@@ -61,12 +61,12 @@ def test_on_a_terminal_one_line_changes(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    shown = TaskProgress("write", 3, "windows", tell)
+    shown = TaskProgress("write", 3, "windows", print_line)
     for number in range(3):
         clock.append(101.0 + number)
         shown.add()
         if number == 1:
-            tell("a note")
+            print_line("a note")
     text = terminal.getvalue()
     assert text.count("\n") == 2, "the note, and the end"
     assert text.count("\r") > 3
