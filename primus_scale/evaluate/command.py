@@ -71,12 +71,11 @@ def evaluate(
     """
     urls = _places(data_url, config)
     encoder = load_encoder(source, calibrated=config.calibrated)
-    card = encoder.card
     check_writable(Path(out_dir))
-    task = load_task(urls, card, config.task, any_windows=config.adapt)
+    task = load_task(urls, encoder.card, config.task, any_windows=config.adapt)
     if config.adapt:
         encoder = _adapted(encoder, task, config)
-        card = encoder.card
+    card = encoder.card
     own_file = Path(out_dir) / FINISHED_FILE
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     with limited_threads(config.threads or 1):
