@@ -6,10 +6,10 @@ r"""Pretraining as a Ray Train job: Ray starts the workers, DeepSpeed trains in 
 
 With ``RAY_ADDRESS`` set (a submitted job has it) the workers run on that cluster, otherwise on a
 local one that lasts as long as the run. A worker that dies is replaced up to
-``launch.max_failures`` times, and all continue from the newest checkpoint in ``output``, which
-must be storage that all workers share, or at ``train.storage``. A user's error ends the run
-instead. SIGTERM: checkpoint, then exit code 75; Ctrl-C: checkpoint, then 130, and a second one ends
-at once. More in docs/ray.md.
+``launch.max_failures`` times, and all continue from the newest checkpoint. It is at
+``train.storage``, or in ``output``, which must then be storage that all workers share. A user's
+error ends the run instead. SIGTERM: checkpoint, then exit code 75; Ctrl-C: checkpoint, then 130,
+and a second one ends at once. More in docs/ray.md.
 """
 
 from __future__ import annotations
@@ -71,10 +71,11 @@ def build_parser() -> Parser:
 def train_with_ray(config: Config) -> int:
     """Run ``config`` on ``launch.workers`` workers; returns the exit code of ``pretrain``.
 
-    Ray keeps its own records in ``output/ray``; a run never resumes from them. Raises ValueError or
-    OSError for bad input before any worker starts, ValueError with the message of a user's error in
-    a worker, and ``TrainingFailedError`` where workers failed more than ``launch.max_failures``
-    times.
+    Ray keeps its own records in ``output/ray``; a run never resumes from them.
+
+    Raises ValueError or OSError for bad input before any worker starts. Later it raises ValueError
+    with the message of a user's error in a worker, and ``TrainingFailedError`` where workers failed
+    more than ``launch.max_failures`` times.
     """
     check_workers(config)
     open_data(config, config.launch.worker_counts[-1])

@@ -1,8 +1,8 @@
 """Augmentations of IMU windows: batched, on the device, the same on any number of ranks.
 
 ``build_augment`` chains the operations that a configuration lists. Each draws its random
-parameters for all N rows of the global batch and keeps those of this rank, so a window's view is
-a function of the seed, the step and its place in the global batch alone.
+parameters for all N rows of the global batch, and keeps those of this rank. So a window's view
+depends on the seed, the step and its row in the global batch alone.
 
 ``rotation`` (another orientation of the device) and ``time_flip`` (backwards) give what the sensors
 would measure in another real motion. The other operations do not. ``time_warp`` does not change

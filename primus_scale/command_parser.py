@@ -1,7 +1,7 @@
 """Parsers of command lines: help with defaults, the nearest good word for a bad one.
 
-A command's arguments may be added when they are first needed (``fill``), so that the help of
-``primus-scale`` does not import what the flags of one command take their defaults from.
+A command's arguments may be added when they are first needed (``fill``). Some defaults come from
+modules that are slow to import, and the help of ``primus-scale`` need not import them.
 """
 
 from __future__ import annotations

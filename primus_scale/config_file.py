@@ -39,9 +39,9 @@ ModelT = TypeVar("ModelT", bound=ConfigModel)
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration from a YAML file and its bases, and apply ``key.sub=value`` overrides.
 
-    Raises ValueError naming the files and the field where something is unknown or of a wrong type,
-    with the nearest known key, or where bases run in a circle, and FileNotFoundError where there is
-    no such file or base.
+    Raises FileNotFoundError where the file or a base is missing. Raises ValueError where a key is
+    unknown (with the nearest known one), a value has a wrong type, or a base leads back to itself;
+    it names the files and the field.
     """
     path = Path(path)
     if not path.is_file():

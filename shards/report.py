@@ -1,7 +1,7 @@
 """Reports of an ingestion: one for each recording, and all of them in ``ingest.json``.
 
-Everything here is a pure function of input and settings (no times of day, no speeds), so that the
-same input gives the same bytes whatever the number of workers.
+Everything here is a pure function of input and settings: no times of day, no speeds. So the same
+input gives the same bytes with any number of workers.
 """
 
 from __future__ import annotations

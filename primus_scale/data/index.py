@@ -125,8 +125,8 @@ class ShardEntry:
 class TeacherSpace:
     """Teacher and width of the embeddings of one modality.
 
-    ``key`` is the embedding key (digest of the teacher's weights and preprocessing), ``space`` the
-    joint space it belongs to (the same for video and text of one CLIP), ``teacher`` its name.
+    key: the embedding key, a digest of the teacher's weights and preprocessing. space: the joint
+    space; video and text of one CLIP have the same. teacher: the teacher's name.
     """
 
     __pydantic_config__ = _STRICT
@@ -267,9 +267,9 @@ def read_index(url: str, patience: Patience | None = None) -> ShardIndex:
 def read_index_file(url: str, patience: Patience | None = None) -> IndexFile:
     """Read ``index.json`` of the shard folder at ``url``, and check all but its seal.
 
-    Raises FileNotFoundError where there is none, OSError where it cannot be read (ConnectionError
-    or TimeoutError after ``patience``), ValueError naming the file and the field where it is
-    damaged or of another schema version.
+    Raises FileNotFoundError where there is none, and OSError where it cannot be read
+    (ConnectionError or TimeoutError after ``patience``). Raises ValueError, with the file and the
+    field, where it is damaged or of another schema version.
     """
     folder = Folder(url, patience or Patience())
     source = folder.locate(INDEX_NAME)

@@ -4,11 +4,11 @@ It is a pure function of the index, the seed and the step. It does not depend on
 So runs on any number of ranks see the same global batches, and a run resumes at any step without
 reading the batches before it again.
 
-**Epochs.** An epoch holds every window once (in the order of sessions a few are left out, other
-ones in every epoch), and epochs follow each other without end. With ``N`` windows in a global
-batch, batch ``s`` (from 0) is windows ``s * N`` to ``(s + 1) * N`` of this sequence. So all batches
-are full, and every step has the same weight. A batch may hold the end of one epoch and the
-beginning of the next.
+**Epochs.** An epoch holds every window once. (The order of sessions leaves out a few, others in
+every epoch.) Epochs follow each other without end. With ``N`` windows in a global batch, batch
+``s`` (from 0) is windows ``s * N`` to ``(s + 1) * N`` of this sequence. So all batches are full,
+and every step has the same weight. A batch may hold the end of one epoch and the beginning of the
+next.
 
 **No window twice in a batch.** The objective would treat the second copy as a negative of the
 first. A batch that holds the end of an epoch could get the same window again from the beginning of

@@ -48,8 +48,8 @@ def fetch_export(text: str) -> Path:
     """The folder in the cache with the encoder of ``hf://OWNER/NAME[@REVISION]``.
 
     Weights and card are of one commit, also if the branch moves meanwhile. FileNotFoundError where
-    repository, revision or file are not there or not for this user, OSError where the Hub cannot
-    be reached and the cache does not have them, or where it fails.
+    repository, revision or file do not exist, or this user may not read them. OSError where the
+    Hub fails, or cannot be reached and the cache does not have the files.
     """
     from huggingface_hub import hf_hub_download
 

@@ -40,10 +40,10 @@ class GravityFrame(Standardise):
     """Standardised channels, and as many that do not depend on how the device is turned.
 
     The first triplet of channels is the accelerometer's. Its mean over the window points upwards
-    (it is gravity, while nothing accelerates for seconds). Each triplet gives its magnitude, its
-    part along that direction and the magnitude of the part across it, relative to the root mean
-    square magnitude and deviation over the training data. Input and output ``(B, C, T)`` and
-    ``(B, 2 C, T)`` float32. ValueError where channels are no triplets.
+    (it is gravity, while nothing accelerates for seconds). Each triplet gives three channels: its
+    magnitude, its part along that direction, and the magnitude of the part across it. They are
+    scaled by the root mean square magnitude and deviation over the training data. Input and output
+    ``(B, C, T)`` and ``(B, 2 C, T)`` float32. ValueError where channels are no triplets.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

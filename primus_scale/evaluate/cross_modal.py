@@ -1,8 +1,9 @@
 """Retrieval between IMU and text or video: how well a window finds its own, and is found.
 
-For each window of a set its embedding in a teacher's space asks for its text or its pictures among
-those of all windows, and the other way round. Windows with equal texts or pictures are correct
-answers to each other. ``monitor.retrieval`` measures recall@1 in the same way during a training.
+Each window has an embedding in a teacher's space. With it, the window's own text or pictures are
+searched among those of all windows, and the other way round. Windows with equal texts or pictures
+are correct answers to each other. ``monitor.retrieval`` measures recall@1 in the same way during a
+training.
 """
 
 from __future__ import annotations

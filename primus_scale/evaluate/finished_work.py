@@ -1,9 +1,9 @@
 """Finished work of evaluations, in a file, so that an interrupted evaluation can continue.
 
 Each line is a piece of work: a JSON object with ``key``, ``value`` and the ``seconds`` that it
-took. The key is a digest of everything that the piece depends on. So work with other settings, data
-or weights is never used, and evaluations that have work in common (the same arm on the same labels)
-may share a file.
+took. The key is a digest of everything that the piece depends on, so work with other settings, data
+or weights is never used. Evaluations that have work in common (the same arm on the same labels) may
+share a file.
 """
 
 from __future__ import annotations

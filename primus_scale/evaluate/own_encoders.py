@@ -30,9 +30,9 @@ def own_features(name: str, source: str, windows: TaskWindows, calibrated: bool)
     """Features ``(n, D)`` float32 of all windows by the encoder ``few_shot.own.NAME=SOURCE``.
 
     calibrated: use the calibration that an exported encoder has. Raises ValueError or
-    FileNotFoundError that names the encoder: where it is not there, does not fit the windows,
-    raises, returns something else than finite features, or gives a window features that depend on
-    the other windows or on chance.
+    FileNotFoundError, with the encoder's name, where it is missing, does not fit the windows,
+    raises, or returns something else than finite features. Also where the features of a window
+    depend on the other windows or on chance.
     """
     place = f"few_shot.own.{name}"
     if not is_function(source):

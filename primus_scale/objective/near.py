@@ -5,8 +5,8 @@ after it, in the same recording. Its negatives are the windows of its session th
 ``exclude_s`` from it, or in another recording. Positives and negatives have the same person and the
 same mounting of the device. They differ only in what the person does at the time.
 
-With P_i the positives and N_i the negatives of window i in the global batch, z its embedding of
-unit length and t the temperature, window i has the loss
+Let P_i be the positives and N_i the negatives of window i in the global batch, z_i its embedding of
+unit length, and t the temperature. Window i has the loss
 
     1/|P_i| * sum over p in P_i of -log( e_ip / (e_ip + sum over j in N_i of e_ij) ),
     e_ij = exp(z_i . z_j / t),

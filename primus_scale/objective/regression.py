@@ -1,8 +1,8 @@
 """Regression onto a teacher's embedding: ``imu_signal`` with ``objective.signal.loss=regression``.
 
-With t_i the teacher's embedding of window i, p_vi the head's output for view v of it (of V views),
-both of unit length, and n the number of windows of the global batch that have an embedding, the
-loss is
+Let t_i be the teacher's embedding of window i, and p_vi the head's output for view v of it (of V
+views), both of unit length. Let n be the number of windows of the global batch that have an
+embedding. The loss is
 
     1/n * sum over i of 1/V * sum over v of ( 1 - p_vi . t_i ).
 

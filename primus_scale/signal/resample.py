@@ -4,12 +4,12 @@ A cubic spline through the samples, at regular or irregular times, is evaluated 
 grid. A windowed sinc of linear phase, centred on the output, then removes high frequencies there,
 so the signal is not delayed.
 
-With ``band`` the lower of native and new rate, the filter passes 0 to 0.4 band within 0.2 %, has
-half amplitude at band / 2, and stops from 0.6 band on, by 60 dB there and by more than 40 dB
+Let ``band`` be the lower of native and new rate. The filter passes 0 to 0.4 band within 0.2 %, and
+has half amplitude at band / 2. It stops from 0.6 band on, by 60 dB there and by more than 40 dB
 everywhere. At 50 Hz it is flat to 20 Hz and stops from 30 Hz on; frequencies of 25 to 30 Hz, in the
 transition, fold to 20 to 25 Hz, attenuated by 6 to 60 dB. With a jitter of a tenth of the spacing
-this holds to 1 % and 40 dB for rates from 60 Hz on, except for the upper quarter below the native
-Nyquist rate, which no method can separate from noise.
+this holds to 1 % and 40 dB for rates from 60 Hz on. The upper quarter below the native Nyquist rate
+is an exception: no method can separate it from noise.
 """
 
 from __future__ import annotations

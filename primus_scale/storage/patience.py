@@ -3,9 +3,9 @@
     patience = Patience(timeout_s=30, total_s=300)
     data = patience.call("s3://bucket/index.json", lambda: begin(file_system, "cat_file", path))
 
-A request that does not answer fails after ``timeout_s``. A request that fails is repeated with
-growing random pauses (exponential back-off with jitter, so that many ranks do not retry at the
-same time), until ``total_s`` seconds after its first failure. File systems retry by themselves
+A request that does not answer fails after ``timeout_s``. A request that fails is repeated until
+``total_s`` seconds after its first failure. The pauses grow and are random (exponential back-off
+with jitter), so that many ranks do not retry at the same time. File systems retry by themselves
 before (s3fs five times), so an error that arrives here has lasted some seconds already.
 """
 

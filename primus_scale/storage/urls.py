@@ -34,9 +34,9 @@ _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\([^)]*\)|\{\{?\s*\w+\s*\}?\}|<\
 def parse_place(place: str | Path) -> str:
     """A URL or a path, without slashes at its end.
 
-    ValueError where it is empty, where the bucket or host of a URL is missing or is a variable
-    that was not filled in, where a path looks like a part of a URL, or where it holds a password,
-    a token or a query.
+    ValueError where it is empty, or a path that looks like a part of a URL. Also where a URL has no
+    bucket or host, or has a variable there that was not filled in, and where it holds a password, a
+    token or a query.
     """
     text = str(place)
     clean = redact(text)

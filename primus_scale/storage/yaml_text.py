@@ -27,9 +27,9 @@ def read_yaml(data: bytes | str, *, texts_only: bool = False) -> Any:
     """The value of the YAML text ``data``.
 
     texts_only: keep every scalar as the text that is written, so that person 007 and a column
-    called no do not change. Raises only ValueError, with the line where it is known: where the
-    text is not YAML or not UTF-8, where a key occurs twice, or where the text is too long, too
-    deeply nested, or too large after its aliases are resolved. The message quotes little.
+    called no do not change. Raises no other error than ValueError: where the text is not YAML, not
+    UTF-8, too long, too deeply nested or too large after its aliases are resolved, and where a key
+    occurs twice. The message has the line, where it is known, and quotes little.
     """
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
     if size > MOST_BYTES:

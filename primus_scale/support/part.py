@@ -7,7 +7,7 @@ Three numbers say where an entry is:
     place    its row in the part that holds it: slot ``i`` is place ``i // parts`` of part
              ``i % parts``
 
-So every part knows by itself which entry overwrites which, and an entry is dropped exactly when
+So every part knows by itself which entry overwrites which. An entry is dropped exactly when
 ``capacity`` later entries have been added, also if some of those were lost.
 """
 

@@ -85,10 +85,10 @@ def embed_windows(
     """One embedding a window: the normalised mean of its units' normalised embeddings.
 
     ``items`` holds B tuples of JPEG frames (video), of texts, or of the window's samples (signal,
-    ``window_samples``). Returns the embeddings ``(B, D)``
-    float32, zero where a window has no item, and the mask ``(B,)`` bool of the windows that have
-    one, both on the teacher's device. A unit that occurs several times is encoded once: windows of
-    one moment from several devices have the same frames. ``run``: see `Teacher.encode`.
+    ``window_samples``). ``run``: see `Teacher.encode`. Returns the embeddings ``(B, D)`` float32,
+    zero where a window has no item, and the mask ``(B,)`` bool of the windows that have one. Both
+    are on the teacher's device. A unit that occurs several times is encoded once: windows of one
+    moment from several devices have the same frames.
     """
     units = [teacher.units(window) if window else () for window in items]
     flat = [unit for window in units for unit in window]

@@ -1,8 +1,9 @@
 """The data card: one HTML page, and JSON, that say whether a shard folder is worth a cluster.
 
-It opens with how much there is and what deserves a second look, then shows whose data it is, what
-was refused and why, rates, gravity, rotation, clocks and narrations, and a dozen windows as they
-are, pictures and text included. The page is ``templates/card.html``; here its figures are gathered.
+It begins with how much there is and what deserves a second look. Then it shows whose data it is,
+what was refused and why, rates, gravity, rotation, clocks and narrations. At the end are a dozen
+windows as they are, with pictures and text. The page is ``templates/card.html``; this module
+gathers its figures.
 """
 
 from __future__ import annotations

@@ -109,8 +109,9 @@ def optional_field(record: Any, name: str, where: str, kind: type) -> Any:
 class _Scanner:
     """Reads JSON text in pieces.
 
-    Bytes are taken as Latin-1: the characters that give JSON its structure are ASCII, no byte of a
-    longer UTF-8 character is, and so an offset in the text is the offset in the file.
+    Bytes are taken as Latin-1, so an offset in the text is the offset in the file. This is safe:
+    the characters that give JSON its structure are ASCII, and no byte of a longer UTF-8 character
+    is.
     """
 
     def __init__(self, stream: BinaryIO, where: str) -> None:

@@ -84,9 +84,9 @@ class Video:
     def times_s(self) -> np.ndarray:
         """Time of every usable frame on the recording's clock, float64 ``(frames,)``, ascending.
 
-        The file is read once, without decoding. ValueError naming it and the next step where it is
-        empty, truncated, of another format or without video, where frames have no times of their
-        own, or where given times do not ascend.
+        The file is read once, without decoding. Raises ValueError, with the file and the next step,
+        where it is empty, truncated, of another format or without video. Also where frames have no
+        times of their own, or given times do not ascend.
         """
         times_s, _ = self._usable
         return times_s.copy()
@@ -270,8 +270,8 @@ class _Decoder:
 def _oriented(picture: np.ndarray, matrix: Any, where: str) -> np.ndarray:
     """The picture ``(h, w, 3)`` turned and mirrored as the file's display matrix says, if any.
 
-    ISO/IEC 14496-12, 6.2.2: of the nine numbers a, b, u, c, d, v, x, y, w, a pixel at (p, q), to
-    the right and down, is shown at (a p + c q + x, b p + d q + y).
+    ISO/IEC 14496-12, 6.2.2: the matrix is the nine numbers a, b, u, c, d, v, x, y, w. A pixel at
+    (p, q), to the right and down, is shown at (a p + c q + x, b p + d q + y).
     """
     if matrix is None:
         return picture

@@ -3,13 +3,12 @@
     job = IngestJob("gopro", "s3://bucket/rides", "s3://bucket/shards", settings)
     report = ingest(job, workers=32)
 
-A recording becomes a tar of windows in the output's ``.work`` folder
-(``shards.tasks.store``), whichever worker has it; then all windows are copied into the shards,
-recording by recording in the order of the listing, devices of one moment side by side (another
-order is that of packing, ``shards.embed.order``). Both steps continue after a kill, and neither
-depends on the number of workers. A recording that cannot be read is listed in
-``ingest.json``, and the others go on; only an output that cannot be written, or a source that is
-gone, ends the run.
+First, a worker makes a tar of windows of each recording, in the output's ``.work`` folder
+(``shards.tasks.store``). Then all windows are copied into the shards, recording by recording in the
+order of the listing, with devices of one moment side by side. (Packing has an order of its own,
+``shards.embed.order``.) Both steps continue after a kill, and neither depends on the number of
+workers. A recording that cannot be read is listed in ``ingest.json``, and the others go on. Only an
+output that cannot be written, or a source that is gone, ends the run.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 lag_s, correlation, confidence = find_lag([MotionPair(time_s, motion, grid_s, angle), ...])
 
 The orientation of the device to the camera is unknown. So at every lag the picture's motion is
-regressed on all three axes of the gyroscope: a multiple correlation, which does not depend on the
-orientation (Mair et al., ROBIO 2011, and Qiu et al., IEEE T-RO 2021, align cameras and IMUs by such
-correlations). The motion of the picture is that *between* two frames. It is compared with the mean
-of the gyroscope over the same interval, so there is no bias of half an interval at any frame rate.
+regressed on all three axes of the gyroscope. This multiple correlation does not depend on the
+orientation. (Mair et al., ROBIO 2011, and Qiu et al., IEEE T-RO 2021, align cameras and IMUs in
+this way.) The motion of the picture is that *between* two frames. It is compared with the mean of
+the gyroscope over the same interval, so there is no bias of half an interval at any frame rate.
 One filter removes slow changes from both (walking ahead, drift). Errors grow with the motion, so
 times of much motion have less weight, and no single jerk decides.
 

@@ -49,9 +49,9 @@ class _Packet(NamedTuple):
 def read_track(opener: Callable[[], BinaryIO], where: str) -> Telemetry | None:
     """The IMU samples of the file; None where it has no such track, so is not a GoPro's.
 
-    opener: opens the file, seekable, at each call. ValueError naming the file (``where``), the time
-    and the next step where blocks are damaged or do not describe their samples, and where the video
-    is not in real time.
+    opener: opens the file, seekable, at each call. Raises ValueError where blocks are damaged or do
+    not describe their samples, and where the video is not in real time. It names the file
+    (``where``), the time and the next step.
     """
     device, sensors, notes = "", dict[str, TrackSensor](), dict[str, None]()
     clocks: dict[str, list[tuple[float, float]]] = {}

@@ -7,8 +7,8 @@ between spaces in g, ``gyro_exp01_user01.txt`` one in rad/s; both were sampled t
 ``RawData/labels.txt`` gives experiment, user, activity, and the first and last sample of its span.
 They are taken to be counted from 1, as in MATLAB; the README does not say, and nothing in the data
 decides it. (In the demo's copy, ``shards.demo.hapt``, they were counted from 0, so its labels come
-20 ms later.) The people, and what they did, are those of UCI HAR, who have their names from here:
-never test on one of the two what was trained on the other.
+20 ms later.) The people and what they did are those of UCI HAR, and have the same names in both
+readers: never test on one of the two what was trained on the other.
 """
 
 from __future__ import annotations

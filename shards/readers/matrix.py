@@ -100,9 +100,9 @@ class MatrixRows(NamedTuple):
 def read_rows(source: Source, path: str, layout: MatrixLayout) -> MatrixRows:
     """Devices and labels of the file at ``path``; memory holds those of its columns that are used.
 
-    A sensor with fewer than two rows of values (its radio failed) is left out and noted. ValueError
-    naming the file, and line and column where it can, for a damaged file, for an activity code that
-    is not known, and where no sensor is left.
+    A sensor with fewer than two rows of values (its radio failed) is left out and noted. Raises
+    ValueError for a damaged file, for an activity code that is not known, and where no sensor is
+    left. It names the file, and line and column where it can.
     """
     where = source.locate(path)
     firsts = [first for w in layout.wearables for first in (w.acc, w.gyr) if first is not None]

@@ -231,8 +231,8 @@ ModelT = TypeVar("ModelT", bound=ConfigModel)
 def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
     """The YAML file at ``path`` as ``model``.
 
-    ValueError naming file, field and the next step where it is no YAML, or a key is unknown (with
-    the nearest known one), missing, there twice or has a wrong value.
+    Raises ValueError where it is no YAML, or a key is unknown (with the nearest known one),
+    missing, there twice or has a wrong value. It names file, field and the next step.
     """
     where = source.locate(path)
     try:

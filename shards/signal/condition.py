@@ -4,11 +4,17 @@ signal = condition(device, channels=CHANNELS, units=UNITS, rate_hz=50.0)
 for segment in signal.segments:
     segment.values  # (C, n), first sample at segment.start / rate_hz on the recording's clock
 
-For each sensor: drop rows without time or with NaN, convert and rectify once, order by time, put
-samples that share a time on one clock, leave out what is no measurement, find gaps and steps of the
-clock, resample every segment between them whole (``Resampler``). Then the sensors are joined where
-all of them have a signal. Samples wait in temporary files (in ``TMPDIR``), so memory is bounded
-however long the recording is.
+For each sensor, in this order:
+
+1. drop rows without time or with NaN;
+2. convert and rectify, once;
+3. order by time, and put samples that share a time on one clock;
+4. leave out what is no measurement;
+5. find gaps and steps of the clock;
+6. resample every segment between them whole (``Resampler``).
+
+Then the sensors are joined where all of them have a signal. Samples wait in temporary files (in
+``TMPDIR``), so memory is bounded however long the recording is.
 """
 
 from __future__ import annotations
@@ -117,9 +123,9 @@ def condition(
     channels, units: of the windows, in their order; sensors without any of them are ignored. A gap
     is a spacing of samples above ``limits.gap_s`` and 1.5 usual ones, and above 2.5 or 90 ms.
 
-    ValueError naming device and sensor where no usable sample is left, a gate refuses the sensor, a
-    unit is unknown or is not that of the windows, two sensors have the same channel, or none has
-    any of the channels.
+    Raises ValueError, with device and sensor, where no usable sample is left, a gate refuses the
+    sensor, or a unit is unknown or is not that of the windows. Also where two sensors have the same
+    channel, or none has any of the channels.
     """
     wanted = dict(zip(channels, units, strict=True))
     used = [sensor for sensor in device.sensors if not wanted.keys().isdisjoint(sensor.channels)]

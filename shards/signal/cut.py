@@ -1,7 +1,7 @@
 """Where the windows of a device are cut: at its narrations, its label spans, or one after another.
 
-All places are whole steps of the common grid (time = start / rate_hz on the recording's clock), so
-that the devices of a recording share their moments, and frames are decoded once for all of them.
+All starts are whole steps of the common grid (time = start / rate_hz on the recording's clock). So
+the devices of a recording share their moments, and frames are decoded once for all of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Lone spikes among the samples of a sensor, and rows left over from before the recording.
 
-A spike is a sample, or up to three, far from where its neighbours on both sides say it should be,
-while these neighbours are where they should be and change little. Impacts are not like that: the
-sensor's own filter spreads them over several samples. What counts as far depends on the sensor's
-own signal.
+A spike is one to three samples that are far from the values which their neighbours on both sides
+predict. The neighbours themselves are as predicted, and change little. Impacts are not like that:
+the sensor's own filter spreads them over several samples. What counts as far depends on the
+sensor's own signal.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 A task writes a file and returns JSON that describes it. Results are kept in ``.work`` below the
 output, so a run that was stopped goes on where it was, on any machine that reaches the output. A
-result counts as long as the digest of all that its task depends on is the same, and its file is
-there as it was written, byte for byte. Otherwise the task is done again.
+result counts while two things hold: the digest of all that its task depends on is the same, and its
+file is there as it was written, byte for byte. Otherwise the task is done again.
 """
 
 from __future__ import annotations

@@ -179,8 +179,9 @@ class WindowShardWriter(_ShardWriter):
     def write(self, window: Window) -> None:
         """Append one window.
 
-        ValueError naming the window where its samples are NaN, infinite, not float32 ``(C, T)`` or
-        of another length than before, its uid is already there, or a frame is no JPEG.
+        Raises ValueError, with the window's name, where its samples are NaN, infinite, not float32
+        ``(C, T)`` or of another length than before. Also where its uid is already there, or a frame
+        is no JPEG.
         """
         name = describe_window(window.meta)
         imu = np.asarray(window.imu)[None]
