@@ -29,7 +29,7 @@ ENDED = object()  # what ``wait`` gives instead of an item where a piece of work
 KILLED = -9
 Work = Callable[[], Iterator[Any]]
 
-_LOOK_S = 1.0  # between a process's looks whether its parent still lives
+_PARENT_CHECK_S = 1.0  # between a process's checks that its parent still runs
 
 
 @dataclass(frozen=True)
@@ -166,5 +166,5 @@ def _how_ended(code: int | None) -> str:
 def _end_with(parent: int) -> None:
     """End this process when its parent has ended, which a kill does not let it tell."""
     while os.getppid() == parent:
-        time.sleep(_LOOK_S)
+        time.sleep(_PARENT_CHECK_S)
     os._exit(1)

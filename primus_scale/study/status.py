@@ -53,7 +53,7 @@ def failed_trials(out: Path, trials: Sequence[Trial]) -> dict[str, str]:
 
 
 def describe_accuracy(record: Mapping[str, Any]) -> str:
-    """What a finished trial came to: the frozen encoder's accuracy at the fewest labels."""
+    """The result of a finished trial: the frozen encoder's accuracy at the fewest labels."""
     for k, row in record["few_shot"].items():
         if "pretrained" in row:
             return f"{format_interval(row['pretrained'])} % at k = {k}"
