@@ -162,10 +162,10 @@ class _Folder:
         if not self.source.exists(path):
             folder = posixpath.dirname(path)
             paths = self.source.find(posixpath.join(glob.escape(folder), "*"))
-            there = [posixpath.basename(other) for other in paths]
+            names = [posixpath.basename(other) for other in paths]
             raise FileNotFoundError(
                 f"{self.where}: {field}: no {self.source.locate(path)}"
-                f"{nearest(posixpath.basename(path), there)}; correct the name, or add the file"
+                f"{nearest(posixpath.basename(path), names)}; correct the name, or add the file"
             )
         return path
 

@@ -70,8 +70,11 @@ _BLOCK_BYTES = 4 * 2**20
 _SAME_CLOCK_S = 1.0  # Arrival_Time is at most some tenths of a second after Creation_Time
 
 
-class _Blocks(NamedTuple):
-    """Where a recording's rows of one sensor are: byte ranges of a file, each of whole lines."""
+class _RowBlocks(NamedTuple):
+    """Where a recording's rows of one sensor are: byte ranges of a file, each of whole lines.
+
+    The ranges hold rows of other users and devices, too.
+    """
 
     path: str
     ranges: Sequence[Sequence[int]]
@@ -83,9 +86,8 @@ class HharReader(Reader):
     """One recording for each person and device, named ``a-nexus4_1``."""
 
     name: ClassVar[str] = "hhar"
-    other_files: ClassVar[tuple[str, ...]] = (
-        "Still exp*",
-    )  # another experiment, with devices at rest
+    # "Still exp": another experiment, with devices at rest.
+    other_files: ClassVar[tuple[str, ...]] = ("Still exp*",)
 
     def recordings(self) -> list[RecordingRef]:
         """All pairs of person and device, from one scan of the files (3 GB in all)."""
@@ -117,7 +119,7 @@ class HharReader(Reader):
         """The recording; ValueError where it has no accelerometer rows, which hold the labels."""
         user, device = ref.details["user"], ref.details["device"]
         blocks = {
-            sensor: _Blocks(entry["path"], entry["ranges"], user, device)
+            sensor: _RowBlocks(entry["path"], entry["ranges"], user, device)
             for sensor, entry in ref.details["sensors"].items()
         }
         if "accelerometer" not in blocks:
@@ -126,13 +128,13 @@ class HharReader(Reader):
                 f"device {device} in the file next to it; these rows have the labels"
             )
         notes: list[str] = []
-        accelerometer = _survey(self.source, blocks["accelerometer"], notes)
+        accelerometer = _read_times(self.source, blocks["accelerometer"], notes)
         where = f"{self.source.locate(blocks['accelerometer'].path)}: user {user}, device {device}"
         labels = label_spans(accelerometer.time_s, accelerometer.activity, ACTIVITIES, where)
         shifts = {"accelerometer": 0.0}
         if "gyroscope" in blocks:
-            gyroscope = _survey(self.source, blocks["gyroscope"], notes)
-            shifts["gyroscope"] = _shift(accelerometer.delay_s, gyroscope.delay_s, notes)
+            gyroscope = _read_times(self.source, blocks["gyroscope"], notes)
+            shifts["gyroscope"] = _gyroscope_shift(accelerometer.delay_s, gyroscope.delay_s, notes)
         else:
             notes.append("no gyroscope rows")
         sensors = tuple(
@@ -153,7 +155,7 @@ class HharReader(Reader):
         )
 
 
-class _Survey(NamedTuple):
+class _SensorTimes(NamedTuple):
     """Creation_Time (s) and activity of a sensor ``(n,)``; median of arrival minus creation (s)."""
 
     time_s: np.ndarray
@@ -212,7 +214,7 @@ def _parse(block: bytes, columns: Sequence[str], where: str) -> tuple[pa.Table, 
     return table, malformed
 
 
-def _blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]], where: str) -> Iterator[bytes]:
+def _read_blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]], where: str) -> Iterator[bytes]:
     """The ranges in pieces of whole lines; ValueError where the file ends too early."""
     for start, stop in ranges:
         stream.seek(start)
@@ -226,8 +228,8 @@ def _blocks(stream: BinaryIO, ranges: Sequence[Sequence[int]], where: str) -> It
             yield block + stream.readline() if not block.endswith(b"\n") else block
 
 
-def _rows(
-    source: Source, blocks: _Blocks, columns: Sequence[str], notes: list[str] | None = None
+def _read_rows(
+    source: Source, blocks: _RowBlocks, columns: Sequence[str], notes: list[str] | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """The recording's rows in chunks: numbers as float64, activity as text.
 
@@ -237,7 +239,7 @@ def _rows(
     where = source.locate(blocks.path)
     malformed = 0
     with source.open(blocks.path) as stream:
-        for block in _blocks(stream, blocks.ranges, where):
+        for block in _read_blocks(stream, blocks.ranges, where):
             table, skipped = _parse(block, ("Index", *columns, "User", "Device"), where)
             malformed += skipped
             mine = pc.and_(
@@ -277,10 +279,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _survey(source: Source, blocks: _Blocks, notes: list[str]) -> _Survey:
+def _read_times(source: Source, blocks: _RowBlocks, notes: list[str]) -> _SensorTimes:
     """One pass over a sensor's rows; adds a note where its clock and that of arrival disagree."""
     created, arrived, activities = [np.empty(0)], [np.empty(0)], [np.empty(0, dtype=object)]
-    for rows in _rows(source, blocks, ("Arrival_Time", "Creation_Time", "gt"), notes):
+    for rows in _read_rows(source, blocks, ("Arrival_Time", "Creation_Time", "gt"), notes):
         arrived.append(rows["Arrival_Time"] / 1e3)
         created.append(rows["Creation_Time"] / 1e9)
         activities.append(rows["gt"])
@@ -298,10 +300,10 @@ def _survey(source: Source, blocks: _Blocks, notes: list[str]) -> _Survey:
             f"{arrival_span_s:.1f} s; the sensor clock jumps, or does not count nanoseconds"
         )
     delay_s = float(np.median(arrival_s[both] - time_s[both]))
-    return _Survey(time_s, np.concatenate(activities), delay_s)
+    return _SensorTimes(time_s, np.concatenate(activities), delay_s)
 
 
-def _shift(accelerometer_s: float, gyroscope_s: float, notes: list[str]) -> float:
+def _gyroscope_shift(accelerometer_s: float, gyroscope_s: float, notes: list[str]) -> float:
     """Seconds that put the gyroscope's clock on the accelerometer's.
 
     On some devices the two sensors count from different times. One application receives both, so
@@ -317,8 +319,8 @@ def _shift(accelerometer_s: float, gyroscope_s: float, notes: list[str]) -> floa
     return apart_s
 
 
-def _samples(source: Source, blocks: _Blocks, shift_s: float) -> Iterator[Samples]:
-    for rows in _rows(source, blocks, ("Creation_Time", "x", "y", "z")):
+def _samples(source: Source, blocks: _RowBlocks, shift_s: float) -> Iterator[Samples]:
+    for rows in _read_rows(source, blocks, ("Creation_Time", "x", "y", "z")):
         values = np.stack([rows[axis] for axis in "xyz"], axis=1)
         yield Samples(rows["Creation_Time"] / 1e9 + shift_s, values)
 
