@@ -139,12 +139,12 @@ def embed(
     teachers = _set_up_teachers(named, source.index.window_format, device, pool)
     with locked_folder(out_url, instead="another --out"):
         check_output(out_url, overwrite)
-        index = _embed(source, out_url, teachers, _Packing(order, block, seed), pool)
+        index = _write_packed_shards(source, out_url, teachers, _Packing(order, block, seed), pool)
     report(f"{out_url}: {index.windows} windows packed")
     return index
 
 
-def _embed(
+def _write_packed_shards(
     source: ShardSet, out_url: str, teachers: _Teachers, packing: _Packing, pool: _EmbeddingPool
 ) -> ShardIndex:
     """The work of ``embed``, with the output locked."""

@@ -77,19 +77,21 @@ def ingest(
         raise ValueError(f"workers must be at least 1, got {workers}")
     with locked_folder(job.out, instead="another --out"):
         check_output(job.out, overwrite)
-        return _ingest(job, workers, report)
+        return _write_shards(job, workers, report)
 
 
-def _ingest(job: IngestJob, workers: int | None, report: Callable[[str], None]) -> IngestReport:
+def _write_shards(
+    job: IngestJob, workers: int | None, report: Callable[[str], None]
+) -> IngestReport:
     """The work of ``ingest``, with the output locked."""
     store = TaskStore(job.out)
     reader = job.create_reader()
     refs = reader.recordings()
     unread = reader.unread(refs)
     report(f"{len(refs)} recordings in {job.source}")
-    tasks = _tasks(job, [ref for ref in refs if _is_utf8(ref)])
-    room = _room(job, tasks, workers)
-    results = _ingest_recordings(job, refs, tasks, store, room, report)
+    tasks = _recording_tasks(job, [ref for ref in refs if _is_utf8(ref)])
+    pool = _choose_workers(job, tasks, workers)
+    results = _ingest_recordings(job, refs, tasks, store, pool, report)
     within = (line for one in results for line in one.report.unread)
     found = IngestReport(
         reader=job.reader,
@@ -98,12 +100,15 @@ def _ingest(job: IngestJob, workers: int | None, report: Callable[[str], None]) 
         recordings=tuple(one.report for one in results),
         unread=tuple([*unread, *within][:_MOST_UNREAD]),
     )
-    check_results(results, found, job)
+    if not any(one.uids for one in results):
+        _write_report(found, job.out)
+        raise ValueError(_explain_no_windows(results, job))
+    check_uids(results)
     open_output(job.out)
-    shards = _copy(job, results, store, room, report)
+    shards = _copy_windows(job, results, store, pool, report)
     remove_other_shards(job.out, shards)
     _write_report(found, job.out)
-    write_index(_index(job, results, shards), job.out)
+    write_index(_build_index(job, results, shards), job.out)
     if all(one.report.error is None for one in results):
         store.remove()
     else:
@@ -114,22 +119,22 @@ def _ingest(job: IngestJob, workers: int | None, report: Callable[[str], None]) 
     return found
 
 
-class _Room(NamedTuple):
-    """How many workers there are. small: the work is, so they need no cluster."""
+class _Workers(NamedTuple):
+    """number: at most so many at once. small: the work is so small that they need no cluster."""
 
-    workers: int
+    number: int
     small: bool
 
 
-def _room(job: IngestJob, tasks: Sequence[Task], workers: int | None) -> _Room:
+def _choose_workers(job: IngestJob, tasks: Sequence[Task], workers: int | None) -> _Workers:
     """The workers that were asked for, or those that suit the size of the recordings."""
     if workers is not None:
-        return _Room(workers, small=False)
+        return _Workers(workers, small=False)
     versions = {path: text for task in tasks for path, text in task.item.versions.items()}
     size = sum(int(text.split()[0]) for text in versions.values())  # a version begins with it
     # Connections to object stores do not outlast a fork.
     local = all(is_local(fsspec.core.url_to_fs(url)[0]) for url in (job.source, job.out))
-    return _Room(os.cpu_count() or 1, small=local and size <= _SMALL_BYTES)
+    return _Workers(os.cpu_count() or 1, small=local and size <= _SMALL_BYTES)
 
 
 def _ingest_recordings(
@@ -137,7 +142,7 @@ def _ingest_recordings(
     refs: Sequence[RecordingRef],
     tasks: Sequence[Task],
     store: TaskStore,
-    room: _Room,
+    pool: _Workers,
     report: Callable[[str], None],
 ) -> list[RecordingResult]:
     """The windows of every recording, in the order of the listing."""
@@ -152,8 +157,8 @@ def _ingest_recordings(
         tasks,
         partial(RecordingMaker, job, store.folder.url),
         folder=store.folder,
-        workers=min(room.workers, len(tasks)),
-        small=room.small,
+        workers=min(pool.number, len(tasks)),
+        small=pool.small,
         report=report,
     )
     for task, result, kept in done:
@@ -182,7 +187,7 @@ def _is_utf8(ref: RecordingRef) -> bool:
     return True
 
 
-def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
+def _recording_tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
     """A task for each recording; it is done again where files, settings or version changed."""
     source = job.create_reader().source
     paths = sorted({path for ref in refs for path in ref.files})
@@ -193,8 +198,8 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
         except (FileNotFoundError, ValueError):
             return "none"  # opening the recording reports it
 
-    with ThreadPoolExecutor(_VERSION_READERS) as pool:
-        versions = dict(zip(paths, pool.map(version_of, paths), strict=True))
+    with ThreadPoolExecutor(_VERSION_READERS) as threads:
+        versions = dict(zip(paths, threads.map(version_of, paths), strict=True))
     # Without settings that only the copying depends on.
     settings = asdict(replace(job.settings, shard_bytes=0))
     general = [version("primus-scale"), job.reader, dict(job.options), job.source, settings]
@@ -203,19 +208,14 @@ def _tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]:
         key = f"recording-{hash64(ref.name) % 2**64:016x}"
         own = {path: versions[path] for path in ref.files}
         depends = settings_digest(general, ref.name, own, dict(ref.details))
-        there = {path: stamp for path, stamp in own.items() if stamp != "none"}
-        tasks.append(Task(key, depends, RecordingRequest(key, ref, there)))
+        existing = {path: stamp for path, stamp in own.items() if stamp != "none"}
+        tasks.append(Task(key, depends, RecordingRequest(key, ref, existing)))
     return tasks
 
 
-def check_results(results: Sequence[RecordingResult], found: IngestReport, job: IngestJob) -> None:
-    """ValueError where there is no window (the report is written first), or one is there twice."""
-    uids = np.concatenate(
-        [np.array(one.uids, np.int64) for one in results] or [np.empty(0, np.int64)]
-    )
-    if not len(uids):
-        _write_report(found, job.out)
-        raise ValueError(_explain_no_windows(results, job))
+def check_uids(results: Sequence[RecordingResult]) -> None:
+    """ValueError where a window is there twice."""
+    uids = np.concatenate([np.array(one.uids, np.int64) for one in results])
     values, counts = np.unique(uids, return_counts=True)
     if (counts > 1).any():
         uid = int(values[np.argmax(counts)])
@@ -248,11 +248,11 @@ def _explain_no_windows(results: Sequence[RecordingResult], job: IngestJob) -> s
     )
 
 
-def _copy(
+def _copy_windows(
     job: IngestJob,
     results: Sequence[RecordingResult],
     store: TaskStore,
-    room: _Room,
+    pool: _Workers,
     report: Callable[[str], None],
 ) -> list[ShardEntry]:
     """The shards, written from the recordings' tars in their order."""
@@ -270,8 +270,8 @@ def _copy(
         tasks,
         partial(ShardCopier, store.folder.url, job.out),
         folder=Folder(job.out),
-        workers=min(room.workers, len(tasks)),
-        small=room.small,
+        workers=min(pool.number, len(tasks)),
+        small=pool.small,
         report=report,
     )
     entries = {}
@@ -283,7 +283,7 @@ def _copy(
     return [entries[task.key] for task in tasks]
 
 
-def _index(
+def _build_index(
     job: IngestJob, results: Sequence[RecordingResult], shards: Sequence[ShardEntry]
 ) -> ShardIndex:
     settings = job.settings
