@@ -45,7 +45,7 @@ from shards.embed.order import ORDERS, WindowColumns
 from shards.embed.packing import ShardPacker, count_row_bytes, plan_packed_shards
 from shards.tasks.local import Failed, on_cluster, runs_in_process
 from shards.tasks.progress import TaskProgress, print_line
-from shards.tasks.store import Task, TaskStore, settings_digest
+from shards.tasks.store import Task, TaskStore, json_digest
 from shards.write.writer import check_output, open_output, remove_other_shards
 
 GROUP_WINDOWS = 16384  # windows of a group; frames and texts that they share are embedded once
@@ -233,7 +233,7 @@ def _embed_groups(
 ) -> _Embedded:
     """Embed the windows of ``source`` in groups."""
     index, folder = source.index, source.folders[0]
-    contents = settings_digest([shard.sha256 for shard in index.shards])
+    contents = json_digest([shard.sha256 for shard in index.shards])
     keys = {modality: space.key for modality, space in teachers.spaces.items()}
     numerics = [version("primus-scale"), torch.__version__, teachers.device, teachers.batch]
     limits = {"windows": GROUP_WINDOWS, "size": GROUP_BYTES}
@@ -241,7 +241,7 @@ def _embed_groups(
     tasks, start = [], 0
     for number, group in enumerate(groups):
         key = f"group-{number:06d}"
-        depends = settings_digest(contents, keys, numerics, start, len(group))
+        depends = json_digest(contents, keys, numerics, start, len(group))
         tasks.append(Task(key, depends, GroupRequest(f"{key}.tar", group)))
         start += len(group)
     make_worker = partial(
@@ -290,11 +290,10 @@ def _pack(
         ORDERS[packing.order](embedded.windows, packing.block, packing.seed),
         count_row_bytes(source.index, spaces),
     )
-    contents = settings_digest([file.sha256 for file in embedded.files])
+    contents = json_digest([file.sha256 for file in embedded.files])
     settings = [version("primus-scale"), contents, list(source.labels), asdict(packing)]
     tasks = [
-        Task(shard.name, settings_digest(settings, shard.first, shard.windows), shard)
-        for shard in plan
+        Task(shard.name, json_digest(settings, shard.first, shard.windows), shard) for shard in plan
     ]
     make_worker = partial(
         ShardPacker,

@@ -41,7 +41,7 @@ from shards.recording import RecordingRef
 from shards.report import INGEST_NAME, NO_SENSOR, IngestReport, RecordingReport
 from shards.tasks.local import Failed
 from shards.tasks.progress import TaskProgress, print_line
-from shards.tasks.store import Task, TaskStore, settings_digest
+from shards.tasks.store import Task, TaskStore, json_digest
 from shards.write.checks import ChannelStatistics
 from shards.write.copying import ShardCopier, plan_shards
 from shards.write.people import people_by_dataset
@@ -207,7 +207,7 @@ def _recording_tasks(job: IngestJob, refs: Sequence[RecordingRef]) -> list[Task]
     for ref in refs:
         key = f"recording-{hash64(ref.name) % 2**64:016x}"
         own = {path: versions[path] for path in ref.files}
-        depends = settings_digest(general, ref.name, own, dict(ref.details))
+        depends = json_digest(general, ref.name, own, dict(ref.details))
         existing = {path: stamp for path, stamp in own.items() if stamp != "none"}
         tasks.append(Task(key, depends, RecordingRequest(key, ref, existing)))
     return tasks
@@ -259,11 +259,11 @@ def _copy_windows(
     files = [one.file for one in results if one.file]
     places = list_places(files)
     plan = plan_shards(places, [place.entry.length for place in places], job.settings.shard_bytes)
-    contents = settings_digest([file.sha256 for file in files])
+    contents = json_digest([file.sha256 for file in files])
     tasks = []
     for number, places in enumerate(plan):
         name = shard_name(number)
-        depends = settings_digest(contents, job.settings.shard_bytes, name)
+        depends = json_digest(contents, job.settings.shard_bytes, name)
         tasks.append(Task(name, depends, (name, places)))
     progress = TaskProgress("write", sum(map(len, plan)), "windows", report)
     done = store.run(

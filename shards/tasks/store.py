@@ -46,7 +46,7 @@ class TaskResult(NamedTuple):
     kept: bool
 
 
-def settings_digest(*parts: Any) -> str:
+def json_digest(*parts: Any) -> str:
     """32 hexadecimal digits of the JSON of ``parts``."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -106,7 +106,7 @@ class TaskStore:
         entry = {
             "fingerprint": task.settings_digest,
             "result": result,
-            "seal": settings_digest(result),
+            "seal": json_digest(result),
         }
         with (
             explain_write_errors(self.folder.url),
@@ -137,7 +137,7 @@ class TaskStore:
             entry = parse_json(self.folder.read(name), self.folder.locate(name))
             result: dict[str, Any] = entry["result"]
             sealed = entry["fingerprint"] == task.settings_digest and (
-                entry["seal"] == settings_digest(result)
+                entry["seal"] == json_digest(result)
             )
             file = result["file"]
             if sealed and (file is None or _is_whole(parse_shard_entry(file), folder, sizes)):

@@ -7,7 +7,7 @@ import pytest
 
 from primus_scale.storage.folder import Folder
 from shards.tasks.local import Failed
-from shards.tasks.store import Task, TaskStore, settings_digest
+from shards.tasks.store import Task, TaskStore, json_digest
 
 
 def squares(done: list[int]) -> Callable[[], Callable[[int], object]]:
@@ -25,7 +25,7 @@ def square(number: int) -> dict[str, object]:
 
 
 def tasks(*numbers: int, version: int = 1) -> list[Task]:
-    return [Task(f"number-{n}", settings_digest("square", n, version), n) for n in numbers]
+    return [Task(f"number-{n}", json_digest("square", n, version), n) for n in numbers]
 
 
 def run(folder: Path, wanted: list[Task]) -> tuple[dict[str, object], list[int]]:
@@ -100,15 +100,15 @@ def test_results_are_kept_as_json_and_removed_with_the_folder(tmp_path: Path) ->
 
 @pytest.mark.parametrize("changed", [("a", 1, 2.5), ("b", 1, 2.0), ("a", {"x": 1}, 2.0)])
 def test_fingerprints_differ_with_their_parts(changed: tuple) -> None:
-    assert settings_digest("a", 1, 2.0) != settings_digest(*changed)
+    assert json_digest("a", 1, 2.0) != json_digest(*changed)
 
 
 def test_fingerprints_do_not_depend_on_the_order_of_keys() -> None:
-    assert settings_digest({"x": 1, "y": 2}) == settings_digest({"y": 2, "x": 1})
+    assert json_digest({"x": 1, "y": 2}) == json_digest({"y": 2, "x": 1})
 
 
 def file_tasks(*numbers: int) -> list[Task]:
-    return [Task(f"file-{n}", settings_digest(n), n) for n in numbers]
+    return [Task(f"file-{n}", json_digest(n), n) for n in numbers]
 
 
 def write_files(folder: Path, wanted: list[Task]) -> list[int]:
