@@ -35,7 +35,6 @@ from typing import IO, Any, NamedTuple
 
 PRELOADED = (
     "deepspeed.module_inject.auto_ep_layer",
-    "deepspeed.ops.op_builder.all_ops",
     "faiss",
     "matplotlib.figure",
     "primus_scale.train.trainer",

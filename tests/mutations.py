@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.mutation_faults import FAULTS, Fault
 
 ROOT = Path(__file__).parents[1]
+LONGEST_S = 180  # of a test; with a fault, some would wait for what never comes
 PACKAGES = ("primus_scale", "shards", "launch", "benchmarks", "tests", "configs")
 
 
@@ -35,7 +36,7 @@ def run(fault: Fault, checkout: Path) -> bool:
 
 def run_tests(tests: str, checkout: Path) -> bool:
     """Whether some of the tests fail; RuntimeError where they cannot be run."""
-    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--timeout={LONGEST_S}")
     shared = ROOT.parent / "shared"
     env = {
         "PRIMUS_RECORDINGS": str(shared / "recordings"),  # the copy lies elsewhere

@@ -159,9 +159,9 @@ def _start_deepspeed(runtime: Runtime) -> Any:
     import deepspeed.ops
     import deepspeed.utils
 
-    # On CPU DeepSpeed would compile an op for shared memory at the first use, which takes a minute
-    # and needs a compiler.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # None of its compiled ops. It would try the compiler for each of them, and on CPU compile one
+    # for shared memory at the first use, which takes a minute.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # It uses the existing process group; the discovery of MPI would need mpi4py.
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)

@@ -147,6 +147,16 @@ class Folder:
             yield staged
             self.put(staged, name)
 
+    def try_writing(self) -> None:
+        """Write an empty file and delete it; OSError where that fails.
+
+        For object storage, which tells only then that a bucket is missing or may not be written.
+        """
+        name = f".{uuid.uuid4().hex}{STAGED}"
+        with self.staging(name) as staged:
+            staged.touch()
+        self.remove(name)
+
     def put(self, source: Path, name: str) -> None:
         """Copy the local file ``source`` here; it appears as ``name`` only once it is whole."""
         file_system, root = self._file_system()

@@ -282,11 +282,12 @@ def check_output(url: str, overwrite: bool) -> None:
 def open_output(url: str) -> None:
     """Make the folder at ``url`` ready for shards; an old index goes, so that it is unfinished.
 
-    OSError naming ``url`` where it cannot be written.
+    OSError naming ``url`` where it cannot be written, before anything is computed for it.
     """
     folder = Folder(url)
     with explain_write_errors(folder.url):
         folder.create()
+        folder.try_writing()
         for name in (INDEX_NAME, RECORDS_NAME):
             if name in folder.names():
                 folder.remove(name)

@@ -14,6 +14,7 @@ from primus_scale.data.record import decode_window
 from primus_scale.train.trainer import pretrain
 from shards.demo.build import FOLDERS, build_demo
 from shards.write.verify import verify
+from shards.write.writer import open_output
 from tests.conftest import require
 from tests.integration.tiny import losses, tiny_config, write_shards
 from tests.s3_server import forget_connections, s3_server
@@ -174,7 +175,7 @@ def test_wrong_credentials(folders, bucket, monkeypatch):
     forget_connections()
     try:
         with pytest.raises(OSError, match=r"cannot write to s3://shards/new: .*writable"):
-            write_windows(f"{bucket}/new", make_windows(4))
+            open_output(f"{bucket}/new")
         with pytest.raises(OSError, match=r"cannot read s3://shards/windows/index\.json"):
             ShardSet.open(f"{bucket}/windows")
     finally:
