@@ -90,9 +90,10 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert "run primus-scale evaluate again" in error
 
 
-def test_the_documented_table_of_terms_is_that_of_the_committed_study() -> None:
+@pytest.mark.parametrize("name", ["study_terms", "study_ablation"])
+def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None:
     root = Path(__file__).parents[2]
-    study = json.loads(gzip.decompress((root / "docs/figures/study_terms.json.gz").read_bytes()))
+    study = json.loads(gzip.decompress((root / f"docs/figures/{name}.json.gz").read_bytes()))
     lines = (root / "docs/results.md").read_text(encoding="utf-8").splitlines()
     for variant, summary in study.items():
         row = [format_interval(by_arm["pretrained"]) for by_arm in summary["few_shot"].values()]
