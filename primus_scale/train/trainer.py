@@ -131,7 +131,8 @@ def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bo
             if last or step % settings.validate_every == 0:
                 found = _validate(run, monitor, step)
                 if on_validation is not None:
-                    on_validation(step, {"loss": float(report.total), **found})
+                    loss = float(sum_over_ranks(report.total)) / run.runtime.world
+                    on_validation(step, {"loss": loss, **found})
             if step % settings.pictures_every == 0:
                 monitor.pictures(step, views, report)
 

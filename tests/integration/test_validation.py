@@ -8,7 +8,9 @@ import pytest
 from primus_scale.train.trainer import pretrain
 from tests.integration.tiny import (
     LAUNCHER,
+    ONE_AFTER_THE_OTHER,
     errors_of,
+    losses,
     records,
     start_ranks,
     tiny_config,
@@ -35,7 +37,7 @@ def test_recall_is_logged_and_does_not_depend_on_zero_and_ranks(tmp_path: Path) 
     assert pretrain(tiny_config(tmp_path / "alone", shards, held_out, *EVERY_SECOND)) == 0
     cut = tiny_config(tmp_path / "cut", shards, held_out, *EVERY_SECOND, "train.zero_stage=3")
     file = write_config(cut, tmp_path / "cut.yaml")
-    assert wait_for(start_ranks(2, LAUNCHER, "--config", str(file))) == [0, 0]
+    assert wait_for(start_ranks(2, ONE_AFTER_THE_OTHER, str(file))) == [0, 0]
 
     found = retrieval(tmp_path / "alone")
     assert len(found) == 3
@@ -48,6 +50,12 @@ def test_recall_is_logged_and_does_not_depend_on_zero_and_ranks(tmp_path: Path) 
         assert ours == pytest.approx(theirs, abs=1.5 / 18)
     summary = json.loads((tmp_path / "alone/train.json").read_text())["retrieval"]
     assert summary == {name.removeprefix("retrieval/"): x for name, x in found[-1].items()}
+
+    heard = [json.loads((tmp_path / f"cut/validations-{r}.json").read_text()) for r in (0, 1)]
+    assert heard[0] == heard[1], "every rank hears the figures of all"
+    assert [step for step, _ in heard[0]] == [2, 4, 6]
+    logged = losses(tmp_path / "cut")[1::2]
+    assert [figures["loss"] for _, figures in heard[0]] == pytest.approx(logged, rel=1e-6)
 
 
 @pytest.mark.gpu
