@@ -19,19 +19,20 @@ from primus_scale.evaluate.draws import Labels
 Setting = dict[str, Any]  # JSON
 # Names how settings are chosen and encoders tuned, as a part of the keys of finished work. With
 # another text, work that an earlier version finished is not used.
-METHOD = "one standard error, half of the first weights kept, probes at their optimum"
+METHOD = "one standard error in all arms, half of the first weights kept, probes at their optimum"
 
 
 @dataclass(frozen=True)
 class TaskWindows:
     """All windows of a task, those of label people first.
 
-    imu ``(n, C, T)`` float32 in SI units; label ``(n,)`` class ids; session ``(n,)`` names.
-    label_windows: the number of windows of label people.
+    imu ``(n, C, T)`` float32 in SI units; label ``(n,)`` class ids; person and session ``(n,)``
+    names. label_windows: the number of windows of label people.
     """
 
     imu: torch.Tensor
     label: np.ndarray
+    person: np.ndarray
     session: np.ndarray
     classes: int
     rate_hz: float
@@ -88,9 +89,7 @@ def best_setting(
 ) -> Setting:
     """The first of ``settings``, the usual one, unless another is clearly better in ``trials``.
 
-    Clearly better: in the mean over trials by more than one standard error of the difference (the
-    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, section
-    3.4.3). Then it is the best; of equal ones the first. One trial has no standard error.
+    Then it is the best; of equal ones the first. See ``clearly_better``, with trials as units.
     """
     scores = np.array(
         [
@@ -101,7 +100,17 @@ def best_setting(
             for setting in settings
         ]
     )
-    gain = scores - scores[0]
-    error = gain.std(axis=1, ddof=1) / np.sqrt(len(trials)) if len(trials) > 1 else 0.0
-    clear = np.where(gain.mean(axis=1) > error, scores.mean(axis=1), -np.inf)
+    clear = np.where(clearly_better(scores - scores[0]), scores.mean(axis=1), -np.inf)
     return settings[int(np.argmax(clear))] if np.isfinite(clear).any() else settings[0]
+
+
+def clearly_better(gains: np.ndarray) -> np.ndarray:
+    """Whether mean gains are above their standard error, bool ``(...)``.
+
+    gains ``(..., n)``: differences of accuracy to the usual setting, in n trials or on n people;
+    with one of them there is no standard error. This is the one-standard-error rule of Breiman et
+    al., Classification and Regression Trees, 1984, section 3.4.3.
+    """
+    count = gains.shape[-1]
+    error = gains.std(axis=-1, ddof=1) / np.sqrt(count) if count > 1 else 0.0
+    return np.asarray(gains.mean(axis=-1) > error)

@@ -136,6 +136,7 @@ def _task_windows(
     return TaskWindows(
         imu=torch.cat([label.imu, test.imu]).to(device),
         label=np.concatenate([label.label, test.label]),
+        person=np.concatenate([label.person, test.person]),
         session=np.concatenate([label.session, test.session]),
         classes=len(label.classes),
         rate_hz=label.rate_hz,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,14 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
-from primus_scale.evaluate.arms import HeldOutTrial, Setting, TaskWindows, TrainingRows, score
+from primus_scale.evaluate.arms import (
+    HeldOutTrial,
+    Setting,
+    TaskWindows,
+    TrainingRows,
+    clearly_better,
+    score,
+)
 from primus_scale.evaluate.classifiers import (
     Classifier,
     Training,
@@ -29,6 +37,19 @@ FIRST_JUDGED, GROWTH = 20, 1.5  # steps of the first judgement; factor from one 
 PATIENCE = 3  # early stopping: a training ends after so many times the steps of its best
 LEAST_STEPS = 200  # no training stops early before
 
+
+class _Judged(NamedTuple):
+    """The accuracy of a training after some steps: the mean over trials, and that of each person.
+
+    of_people ``(n,)``: of the held-out people of the first trial, then of the next.
+    """
+
+    lr: float
+    steps: int
+    accuracy: float
+    of_people: np.ndarray
+
+
 EncoderFactory = Callable[[int], nn.Module]  # from a seed to an encoder with fresh weights
 
 
@@ -44,9 +65,10 @@ class TrainedArm:
     Its accuracy on the held-out people is measured during the training (``judged_steps``), and
     averaged over trials. A training ends after ``PATIENCE`` times the steps of its best accuracy,
     or at ``config.steps``. The rate and number of steps with the best accuracy are chosen, and of
-    equal accuracies the fewest steps; with ``start`` there may be none. A shorter training is
-    exactly the beginning of a longer one (``Training``), so the chosen number of steps gives the
-    classifier that was measured.
+    equal accuracies the fewest steps. With ``start`` there is no training, 0 steps, unless that is
+    clearly better on the held-out people (``clearly_better``). A shorter training is exactly the
+    beginning of a longer one (``Training``), so the chosen number of steps gives the classifier
+    that was measured.
     ``at_limit`` in the setting: the longest training allowed was the best, so more steps might be
     better.
     """
@@ -87,15 +109,15 @@ class TrainedArm:
 
     def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm`` and the class. Raises ValueError where no training stays finite."""
-        best: tuple[float, int, float] | None = None  # accuracy, steps negated, rate negated
-        for lr in self._lrs:
-            for steps, accuracy in self._curve(trials, lr):
-                best = max(best or (-1.0, 0, 0.0), (accuracy, -steps, -lr))
-        if best is None:
+        judged = [point for lr in self._lrs for point in self._curve(trials, lr)]
+        if not judged:
             rates = ", ".join(f"{lr:g}" for lr in self._lrs)
             raise ValueError(f"training diverges at rates of {rates}; give smaller values of lrs")
-        steps, lr = -best[1], -best[2]
-        return {"lr": lr, "steps": steps, "at_limit": steps == self._config.steps}
+        best = max(judged, key=lambda point: (point.accuracy, -point.steps, -point.lr))
+        unchanged = next((point for point in judged if not point.steps), best)
+        if not clearly_better(best.of_people - unchanged.of_people):
+            best = unchanged if self._start else best
+        return {"lr": best.lr, "steps": best.steps, "at_limit": best.steps == self._config.steps}
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``; the seed determines fresh weights, batches and augmentations."""
@@ -109,11 +131,11 @@ class TrainedArm:
             ) from None
         return predict(model, self._windows.imu[self._rows(target)])
 
-    def _curve(self, trials: Sequence[HeldOutTrial], lr: float) -> list[tuple[int, float]]:
-        """Pairs of steps and mean accuracy on held-out people, until early stopping."""
+    def _curve(self, trials: Sequence[HeldOutTrial], lr: float) -> list[_Judged]:
+        """The accuracy on held-out people after some numbers of steps, until early stopping."""
         trainings = [self._training(trial.given, lr) for trial in trials]
         targets = [self._windows.imu[self._rows(trial.target)] for trial in trials]
-        curve: list[tuple[int, float]] = []
+        curve: list[_Judged] = []
         unchanged = [0] if self._start else []
         for steps in (*unchanged, *judged_steps(self._config.steps)):
             try:
@@ -121,12 +143,25 @@ class TrainedArm:
             except FloatingPointError:
                 break
             answers = [predict(*pair) for pair in zip(models, targets, strict=True)]
-            scores = [score(self._windows, *pair) for pair in zip(trials, answers, strict=True)]
-            curve.append((steps, float(np.mean(scores))))
-            best_steps, _ = max(curve, key=lambda point: (point[1], -point[0]))
-            if steps >= max(PATIENCE * best_steps, LEAST_STEPS):
+            curve.append(self._judge(trials, answers, lr, steps))
+            best = max(curve, key=lambda point: (point.accuracy, -point.steps))
+            if steps >= max(PATIENCE * best.steps, LEAST_STEPS):
                 break
         return curve
+
+    def _judge(
+        self, trials: Sequence[HeldOutTrial], answers: Sequence[np.ndarray], lr: float, steps: int
+    ) -> _Judged:
+        """The point of a curve for the answers in each trial."""
+        windows = self._windows
+        scores = [score(windows, *pair) for pair in zip(trials, answers, strict=True)]
+        of_people = [
+            np.mean(given[of_person] == windows.label[trial.target][of_person])
+            for trial, given in zip(trials, answers, strict=True)
+            for person in np.unique(windows.person[trial.target])
+            for of_person in [windows.person[trial.target] == person]
+        ]
+        return _Judged(lr, steps, float(np.mean(scores)), np.array(of_people))
 
     def _training(self, given: TrainingRows, lr: float) -> Training:
         model = self._initial_model(given).to(self._windows.imu.device)

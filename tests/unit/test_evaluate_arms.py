@@ -15,7 +15,13 @@ from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.encoders.calibration import fit_calibration
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
-from primus_scale.evaluate.arms import HeldOutTrial, TaskWindows, TrainingRows, best_setting
+from primus_scale.evaluate.arms import (
+    HeldOutTrial,
+    TaskWindows,
+    TrainingRows,
+    best_setting,
+    clearly_better,
+)
 from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import Classifier, Training, TrainingSettings, fit_probe
 from primus_scale.evaluate.comparison import make_trials
@@ -31,7 +37,9 @@ from primus_scale.signal.features import hand_features
 from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, make_side
 
 LABEL = make_side(range(6), windows_each=4)
-WINDOWS = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+WINDOWS = TaskWindows(
+    LABEL.imu, LABEL.label, LABEL.person, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL)
+)
 AUGMENT = build_augment((Jitter(sd=0.05),))
 FEATURES = hand_features(LABEL.imu.numpy(), RATE_HZ)
 
@@ -177,14 +185,35 @@ def test_tuning_begins_at_the_probe_on_the_pretrained_encoder():
     assert np.mean(tuned == frozen) > 0.95  # bfloat16 may round an answer over
 
 
-def test_steps_of_tuning_are_the_best_and_none_where_training_only_harms():
-    trials = make_trials(LABEL, 4, seed=0, trials=1)
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_of_tuning_are_the_best_where_they_clearly_gain_on_the_held_out_people(seed):
+    trials = make_trials(LABEL, 4, seed=seed, trials=1)
     arm, _ = tuned_arm(SmallEncoder(1))
-    rate = FINETUNE_LR_SHARE * 1e-2
-    found = {s: hits(arm, trials[0], {"lr": rate, "steps": s}) for s in (0, 20, 30, 45)}
-    assert arm.choose(trials)["steps"] == max(found, key=found.get)
+    rate, target = FINETUNE_LR_SHARE * 1e-2, trials[0].target
+    right = {
+        steps: arm.predict(trials[0].given, target, {"lr": rate, "steps": steps})
+        == LABEL.label[target]
+        for steps in (0, 20, 30, 45)
+    }
+    best = max(right, key=lambda steps: (right[steps].sum(), -steps))
+    gains = [
+        (right[best].astype(float) - right[0])[LABEL.person[target] == person].mean()
+        for person in sorted(set(LABEL.person[target]))
+    ]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    assert arm.choose(trials)["steps"] == (best if statistics.mean(gains) > error else 0)
+
+
+def test_a_tuning_that_diverges_is_left_out():
     diverging, _ = tuned_arm(SmallEncoder(1), lr=1e30)
-    assert diverging.choose(trials)["steps"] == 0
+    assert diverging.choose(make_trials(LABEL, 4, seed=0, trials=1))["steps"] == 0
+
+
+def test_a_gain_is_clear_where_its_mean_is_above_its_standard_error():
+    gains = np.array([[1.0, 1.0, 1.0], [3.0, -0.5, 0.0], [3.0, 0.5, 0.0], [-1.0, -1.0, -1.0]])
+    assert clearly_better(gains).tolist() == [True, False, True, False]
+    assert clearly_better(np.array([0.1]))
+    assert not clearly_better(np.array([0.0]))
 
 
 def test_a_classifier_keeps_its_share_of_the_first_weights():

@@ -15,7 +15,9 @@ from primus_scale.evaluate.lora import ALPHA, RANK, adaptable_layers, adapted_co
 from tests.few_shot_task import CLASSES, RATE_HZ, LinearEncoder, SmallEncoder, make_side
 
 LABEL = make_side(range(4), windows_each=3)
-WINDOWS = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+WINDOWS = TaskWindows(
+    LABEL.imu, LABEL.label, LABEL.person, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL)
+)
 AUGMENT = build_augment(())
 
 

@@ -13,7 +13,9 @@ from primus_scale.evaluate.nearest_arms import NEIGHBOURS, NeighboursArm, Protot
 from tests.few_shot_task import CLASSES, RATE_HZ, make_side
 
 LABEL = make_side(range(5), windows_each=3)
-WINDOWS = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+WINDOWS = TaskWindows(
+    LABEL.imu, LABEL.label, LABEL.person, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL)
+)
 FEATURES = np.random.default_rng(0).normal(size=(len(LABEL), 7)) + LABEL.label[:, None]
 ROWS = np.arange(len(LABEL))
 GIVEN = TrainingRows(ROWS[::4], ROWS[:30], seed=0)

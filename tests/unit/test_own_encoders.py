@@ -22,7 +22,9 @@ from tests.few_shot_task import CLASSES, RATE_HZ, SmallEncoder, few_penalties, m
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
 LABEL, TEST = make_side(range(4)), make_side(range(10, 12))
-WINDOWS = TaskWindows(LABEL.imu, LABEL.label, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL))
+WINDOWS = TaskWindows(
+    LABEL.imu, LABEL.label, LABEL.person, LABEL.session, len(CLASSES), RATE_HZ, len(LABEL)
+)
 
 
 @pytest.fixture
