@@ -38,7 +38,13 @@ from primus_scale.storage.files import check_writable
 from primus_scale.study.plan import plan_trials, variant_file, write_variants
 from primus_scale.study.study_file import Study, add_part, choose_part, read_study
 from primus_scale.study.tables import pool_variants, write_tables
-from primus_scale.study.trial import FINISHED_FILE, TrialPlace, place_trial, settings_of_place
+from primus_scale.study.trial import (
+    FINISHED_FILE,
+    TrialPlace,
+    check_splits,
+    place_trial,
+    settings_of_place,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +78,7 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     configs = write_variants(study, out, args.overrides)
     if any(config.few_shot.task.data for config in configs.values()):
         raise ValueError(f"{args.study} names few_shot.task.data; run it by primus-scale study run")
+    check_splits(study, configs, out)
     order = packing_order(configs)
     trials = plan_trials(study)
     places = [place_trial(study, trial, out) for trial in trials]

@@ -14,7 +14,7 @@ from primus_scale.study.plan import PLAN_FILE, Trial, plan_trials, write_plan, w
 from primus_scale.study.records import read_records
 from primus_scale.study.report import report_study
 from primus_scale.study.study_file import Study, write_study
-from primus_scale.study.trial import place_trial, trial_config
+from primus_scale.study.trial import check_splits, place_trial, trial_config
 
 
 def run_study(study: Study, out: Path, jobs: int | None, overrides: Sequence[str]) -> int:
@@ -41,6 +41,7 @@ def _run_trials(
 ) -> None:
     """Write the plan, prepare the data, and do the trials that have no results yet."""
     configs = write_variants(study, out, overrides)
+    check_splits(study, configs, out)
     write_plan(study, trials, configs, out)
     write_study(study, out)
     finished = read_records(out)

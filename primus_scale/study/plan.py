@@ -5,7 +5,8 @@
 
 ``settings`` are those that replace the configuration's, ``config`` is a digest of the whole
 configuration. A study that is started again may have more trials or fewer, but a trial that was
-planned with other settings is refused: its results would stand beside those of the new settings.
+planned or finished with other settings is refused: its results would stand beside those of the new
+settings. The results of a trial keep the digest, since a later plan may lack the trial.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from primus_scale.config import Config
 from primus_scale.config_file import dump_config, load_config
 from primus_scale.storage.files import write_atomically
 from primus_scale.storage.urls import parse_place
+from primus_scale.study.records import read_records
 from primus_scale.study.study_file import Study, write_variant
 
 PLAN_FILE = "plan.csv"
@@ -112,7 +114,11 @@ def own_settings(trial: Trial, out: Path, train: str, validation: str | None) ->
 def write_plan(
     study: Study, trials: Sequence[Trial], configs: Mapping[str, Config], out: Path
 ) -> None:
-    """Write ``plan.csv``. ValueError where a trial is planned there with other settings."""
+    """Write ``plan.csv``.
+
+    ValueError where a trial is planned there, or finished, with other settings; as
+    ``read_records``.
+    """
     digests = {
         name: _digest(config, _data_settings(study, name)) for name, config in configs.items()
     }
@@ -130,7 +136,15 @@ def write_plan(
     ]
     path = out / PLAN_FILE
     before = {row["trial"]: row for row in read_plan(path)} if path.is_file() else {}
+    finished = read_records(out)
     for row in rows:
+        done = finished.get(row["trial"], {}).get("config") or row["config"]  # older ones lack it
+        if done != row["config"]:
+            raise ValueError(
+                f"{out}: trial {row['trial']} was finished with other settings than those of now "
+                f"({row['settings']}), or with another base configuration; choose another --out, "
+                "or give the changed variant a new name"
+            )
         planned = before.get(row["trial"], row)
         if planned["config"] != row["config"]:
             raise ValueError(
@@ -152,12 +166,27 @@ def read_plan(path: Path) -> list[dict[str, str]]:
             f"{path} is missing: {path.parent} is no study's folder; primus-scale study run writes "
             "it first"
         )
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-        columns = tuple(rows[0]) if rows else COLUMNS
+    again = "start the study again (primus-scale study run), which writes it anew"
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        rows, columns = list(reader), tuple(reader.fieldnames or ())
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is no plan of a study ({error}); delete it and {again}") from None
     if columns != COLUMNS or any(None in row.values() or None in row for row in rows):
-        raise ValueError(f"{path} is no plan of a study: its columns are not {', '.join(COLUMNS)}")
+        raise ValueError(
+            f"{path} is no plan of a study: its columns are not {', '.join(COLUMNS)}; delete it "
+            f"and {again}"
+        )
+    if not rows:
+        raise ValueError(f"{path} plans no trial; delete it and {again}")
     return rows
+
+
+def planned_config(out: Path, trial: Trial) -> str | None:
+    """The digest of the configuration that a trial is planned with; None without a plan of it."""
+    path = out / PLAN_FILE
+    rows = read_plan(path) if path.is_file() else []
+    return next((row["config"] for row in rows if row["trial"] == trial.id), None)
 
 
 def planned_trials(path: Path) -> list[Trial]:

@@ -31,7 +31,13 @@ _COLUMNS = (
     *COST,
 )
 _DIGITS = 12  # of a revision
-_FIELDS = ("trial", "variant", "split", "seed", "revision", "task", "few_shot", "cost")
+_FIELDS = {  # that a file must have, with the types of their values
+    **dict.fromkeys(("trial", "variant", "revision", "task"), str),
+    **dict.fromkeys(("split", "seed"), int),
+    **dict.fromkeys(("few_shot", "cost"), dict),
+}
+_INTERVAL = ("mean", "low", "high")
+_ADVICE = "restore it, or delete it, and the study does this trial's evaluation again"
 
 Record = Mapping[str, Any]
 
@@ -52,18 +58,25 @@ def write_record(out: Path, record: Record) -> Path:
 def read_records(out: Path) -> dict[str, Record]:
     """The results of all finished trials, by trial.
 
-    ValueError naming the file where one is damaged, or of another schema.
+    ValueError naming the file where one is damaged, of another schema, or of another trial than its
+    place says, and where two are of one trial.
     """
-    records = {}
+    records: dict[str, Record] = {}
+    files: dict[str, Path] = {}
     for path in sorted((out / RESULTS_FOLDER).glob("*/*/*.json")):
         record = _read_record(path)
-        records[record["trial"]] = record
+        trial = record["trial"]
+        if trial in files:
+            raise ValueError(
+                f"{files[trial]} and {path} are both of trial {trial}; delete the one that is not "
+                f"of its run ({record.get('run', 'the revision tells its weights')})"
+            )
+        records[trial], files[trial] = record, path
     return records
 
 
 def _read_record(path: Path) -> Record:
-    advice = "restore it, or delete it, and the study does this trial's evaluation again"
-    record = parse_json(path.read_bytes(), str(path), advice=advice)
+    record = parse_json(path.read_bytes(), str(path), advice=_ADVICE)
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise ValueError(
@@ -71,8 +84,30 @@ def _read_record(path: Path) -> Record:
             "wrote it, or delete the file, and the study does this trial's evaluation again"
         )
     if lacking := [field for field in _FIELDS if field not in record]:
-        raise ValueError(f"{path}: field {lacking[0]} is missing; {advice}")
+        raise ValueError(f"{path}: field {lacking[0]} is missing; {_ADVICE}")
+    _check_fields(record, path)
     return dict(record)
+
+
+def _check_fields(record: Record, path: Path) -> None:
+    """ValueError naming the file and the field where a value cannot have been written so."""
+    for field, kind in _FIELDS.items():
+        if not isinstance(record[field], kind):
+            raise ValueError(f"{path}: field {field} is no {kind.__name__}; {_ADVICE}")
+    own = f"{record['variant']}-split{record['split']}-seed{record['seed']}"
+    if record["trial"] != own:
+        raise ValueError(f"{path}: field trial is {record['trial']}, and not {own}; {_ADVICE}")
+    place = (record["variant"], record["revision"], f"{record['task']}.json")
+    if path.parts[-3:] != place:
+        raise ValueError(f"{path}: its content is that of {'/'.join(place)}; {_ADVICE}")
+    for k, row in record["few_shot"].items():
+        for arm, interval in row.items() if isinstance(row, dict) else [("", None)]:
+            figures = [interval.get(end) for end in _INTERVAL] if isinstance(interval, dict) else []
+            if not figures or not all(isinstance(figure, int | float) for figure in figures):
+                raise ValueError(
+                    f"{path}: field few_shot.{k}{'.' * bool(arm)}{arm} is no accuracy with its "
+                    f"interval; {_ADVICE}"
+                )
 
 
 def write_all(out: Path, records: Mapping[str, Record]) -> None:

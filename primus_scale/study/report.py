@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from primus_scale.evaluate.command import RESULTS_FILE, read_results, redraw_report
@@ -16,7 +16,7 @@ from primus_scale.evaluate.run_folder import REPORT_FOLDER
 from primus_scale.study.comparison import compare_results
 from primus_scale.study.page import Shown, write_page
 from primus_scale.study.plan import PLAN_FILE, Trial, planned_trials
-from primus_scale.study.records import read_records
+from primus_scale.study.records import RESULTS_FOLDER, Record, read_records
 from primus_scale.study.status import failed_trials
 from primus_scale.study.study_file import STUDY_FILE, Study, Variant, read_study
 from primus_scale.study.tables import pool_variants, write_costs, write_tables
@@ -34,6 +34,8 @@ def report_study(study: Study, out: Path, trials: Sequence[Trial]) -> int:
     }
     # benchmarks.few_shot writes no records.
     done = [t for t in trials if (t.id in records if found else _results_of(t, out).is_file())]
+    if study.evaluate:
+        _check_answers(out, done, records)
     pooled = pool_variants(out, done if study.evaluate else [])
     write_costs(out, records)
     reference = study.compared_with
@@ -49,6 +51,20 @@ def report_study(study: Study, out: Path, trials: Sequence[Trial]) -> int:
     for trial, reason in failed.items():
         print(f"failed   {trial}: {reason}", file=sys.stderr)
     return 0 if drawn and not failed else 1
+
+
+def _check_answers(out: Path, trials: Sequence[Trial], records: Mapping[str, Record]) -> None:
+    """ValueError where a trial's answers give other accuracies than its results file has."""
+    for trial in trials:
+        record, path = records.get(trial.id), _results_of(trial, out)
+        if record is None or read_results(path)["few_shot"] == record["few_shot"]:
+            continue
+        raise ValueError(
+            f"{path} has other accuracies than the results of trial {trial.id} in "
+            f"{out / RESULTS_FOLDER / trial.variant / record['revision']}: one was edited, or the "
+            "run was evaluated anew; delete the latter, and primus-scale study run does this "
+            "trial's evaluation again"
+        )
 
 
 def rebuild_report(places: Sequence[Path], out: Path | None = None) -> None:

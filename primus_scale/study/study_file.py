@@ -95,7 +95,10 @@ def read_study(path: Path) -> Study:
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no mapping at its top level; see configs/studies/")
     study = parse_config(Study, tree, source=str(path))
-    for name in study.variants:
+    _check_once("splits", study.splits, str(path))
+    _check_once("seeds", study.seeds, str(path))
+    for name, variant in study.variants.items():
+        _check_once(f"variants.{name}.seeds", variant.seeds, str(path))
         check_name(name, f"{path}: variants", plain=True)  # it names a folder
         if _TAKEN.fullmatch(name):
             raise ValueError(
@@ -132,8 +135,10 @@ def choose_part(
 ) -> Study:
     """The study with these variants, splits and seeds only, its own where None.
 
-    ValueError naming a variant that the study does not have.
+    ValueError naming a variant that the study does not have, or a number that is given twice.
     """
+    _check_once("--splits", splits)
+    _check_once("--seeds", seeds)
     kept = dict(study.variants)
     if variants:
         if unknown := set(variants) - kept.keys():
@@ -145,6 +150,17 @@ def choose_part(
     changes = {"splits": splits, "seeds": seeds}
     given = {name: tuple(numbers) for name, numbers in changes.items() if numbers}
     return study.model_copy(update={**given, "variants": kept})
+
+
+def _check_once(field: str, numbers: Sequence[int] | None, source: str = "") -> None:
+    """ValueError where a list names no number, or one twice: two trials would have one folder."""
+    where = f"{source}: {field}" if source else field
+    if numbers is None:
+        return
+    if not numbers:
+        raise ValueError(f"{where} is empty; name one number at least, or leave it out")
+    if twice := [number for number in numbers if list(numbers).count(number) > 1]:
+        raise ValueError(f"{where} names {twice[0]} twice; name each number once")
 
 
 def write_variant(study: Study, name: str, path: Path) -> None:

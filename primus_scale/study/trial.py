@@ -21,7 +21,14 @@ from primus_scale.evaluate import evaluate_run, pretraining_seconds_of
 from primus_scale.evaluate.run_folder import REPORT_FOLDER
 from primus_scale.monitor.provenance import describe_environment, describe_hardware
 from primus_scale.storage.folder import Folder
-from primus_scale.study.plan import Trial, data_of, own_settings, training_of, variant_file
+from primus_scale.study.plan import (
+    Trial,
+    data_of,
+    own_settings,
+    planned_config,
+    training_of,
+    variant_file,
+)
 from primus_scale.study.records import NO_TASK, revision_of, write_record
 from primus_scale.study.study_file import Study
 from primus_scale.train.trainer import ENCODER_FOLDER, SUMMARY_FILE
@@ -120,6 +127,31 @@ def task_of(place: TrialPlace, config: Config) -> tuple[str | None, Config]:
     return (None if urls else place.few_shot), config.model_copy(update={"few_shot": few_shot})
 
 
+def check_splits(study: Study, configs: Mapping[str, Config], out: Path) -> None:
+    """ValueError naming two splits in which a variant would be tested on the same people.
+
+    Their answers cannot be pooled, or would count as those of several splits.
+    """
+    for name, config in configs.items() if study.evaluate else ():
+        seen: dict[tuple[Any, ...], int] = {}
+        for split in study.splits:
+            place = place_trial(study, Trial(name, split, 0), out)
+            data, of_split = task_of(place, config)
+            task = of_split.few_shot.task
+            number: Any = None if task.test is None else task.seed
+            if isinstance(task.test, tuple) and config.few_shot.task.seed is None:
+                number = place.train  # those with these names, of several pretrainings
+            tested = (data, task.data, number)
+            if tested in seen:
+                raise ValueError(
+                    f"study {study.name}: splits {seen[tested]} and {split} of variant {name} are "
+                    "one task, the same people of the same data; write {split} in data (or in "
+                    "few_shot.task.data), let a share be drawn (few_shot.task.test without seed), "
+                    "or do one split"
+                )
+            seen[tested] = split
+
+
 def peak_memory_mb() -> float:
     """The most memory that this process has used so far; on a GPU that of torch there."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
@@ -140,6 +172,7 @@ def _record(
     return {
         "trial": trial.id,
         **trial._asdict(),
+        "config": planned_config(place.out, trial),
         "revision": revision_of(card),
         "task": _task(results, trial.split),
         "encoder": {"name": card.encoder.name, "parameters": card.parameters},

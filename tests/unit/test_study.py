@@ -13,9 +13,11 @@ from primus_scale.distributed.run_lock import RunLock
 from primus_scale.evaluate import write_results
 from primus_scale.study.page import Shown, write_page
 from primus_scale.study.plan import (
+    COLUMNS,
     Trial,
     data_of,
     plan_trials,
+    planned_config,
     planned_trials,
     read_plan,
     write_plan,
@@ -26,10 +28,15 @@ from primus_scale.study.report import study_in
 from primus_scale.study.status import failed_trials, format_status, read_status
 from primus_scale.study.study_file import Study, choose_part, read_study, write_study
 from primus_scale.study.tables import compare_variants, format_cost, format_failed
+from primus_scale.study.trial import check_splits
 from tests.made_up import made_up
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
+WHOLE = {
+    **{"schema": 1, "trial": "a-split1-seed0", "variant": "a", "split": 1, "seed": 0},
+    **{"revision": "b", "task": "c", "few_shot": {}, "cost": {}},
+}
 COST = {"pretraining_s": 10.0, "evaluation_s": 2.0, "windows_per_s": 400.0, "peak_memory_mb": 900.0}
 
 
@@ -90,6 +97,67 @@ def test_a_planned_trial_keeps_its_settings(study: Study, tmp_path: Path) -> Non
     assert (out / "plan.csv").read_bytes() == before
 
 
+def test_a_finished_trial_keeps_its_settings_where_a_later_plan_lacked_it(
+    study: Study, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    trial = planned(study, out)[0]
+    write_record(out, record(trial, config=planned_config(out, trial)))
+    planned(choose_part(study, ["warm"]), out)
+    assert planned_config(out, trial) is None
+    changed = study.model_copy(update={"settings": {"train": {"steps": 99}}})
+    with pytest.raises(ValueError, match="plain-split1-seed0 was finished with other settings"):
+        planned(choose_part(changed, ["plain"]), out)
+    planned(study, out)
+
+
+def test_two_results_of_one_trial_are_refused(study: Study, tmp_path: Path) -> None:
+    trial = plan_trials(study)[0]
+    paths = [write_record(tmp_path, record(trial, revision=name)) for name in ("a", "b")]
+    with pytest.raises(ValueError, match="are both of trial plain-split1-seed0; delete") as caught:
+        read_records(tmp_path)
+    assert all(str(path) in str(caught.value) for path in paths)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "garbage", "\xff", "trial,variant\n", ",".join(COLUMNS) + "\n"]
+)
+def test_a_damaged_plan_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "plan.csv"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=r"plan\.csv.*delete it and start the study again"):
+        read_status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "refused"),
+    [
+        (None, {}, False),
+        ("packed{split}", {}, False),
+        ("packed", {}, True),
+        ("packed", {"data": ["x"], "test": 0.3}, False),
+        ("packed", {"data": ["x"], "test": 0.3, "seed": 1}, True),
+        ("packed", {"data": ["x"], "test": ["anna"]}, True),
+        ("packed{split}", {"data": ["x"], "test": ["anna"]}, False),
+        ("packed{split}", {"data": ["x"], "test": ["anna"], "seed": 1}, True),
+        ("packed{split}", {"data": ["{data}/x"], "test": ["anna"]}, False),
+    ],
+)
+def test_splits_that_are_one_task_are_refused_before_a_trial(
+    study: Study, tmp_path: Path, data: str | None, task: dict[str, Any], refused: bool
+) -> None:
+    settings = {"few_shot": {"task": task}}
+    study = study.model_copy(update={"data": data, "settings": settings})
+    configs = write_variants(study, tmp_path)
+    if refused:
+        with pytest.raises(ValueError, match="splits 1 and 2 of variant plain are one task"):
+            check_splits(study, configs, tmp_path)
+    else:
+        check_splits(study, configs, tmp_path)
+    check_splits(study.model_copy(update={"splits": (1,)}), configs, tmp_path)
+    check_splits(study.model_copy(update={"evaluate": False}), configs, tmp_path)
+
+
 def test_a_part_of_a_study(study: Study) -> None:
     part = choose_part(study, ["warm"], splits=[4], seeds=[7])
     assert [trial.id for trial in plan_trials(part)] == ["warm-split4-seed7"]
@@ -97,6 +165,8 @@ def test_a_part_of_a_study(study: Study) -> None:
         ValueError, match=r"'wram' is no variant of the study; the nearest .*'warm'"
     ):
         choose_part(study, ["wram"])
+    with pytest.raises(ValueError, match="--seeds names 7 twice"):
+        choose_part(study, seeds=[7, 7])
 
 
 def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
@@ -117,6 +187,8 @@ def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
         ("config: a.yaml\nvariants: {split1: {}}\n", "'split1' is the name of another folder"),
         ("config: a.yaml\nreference: b\nvariants: {a: {}}\n", "reference: 'b' is no variant of it"),
         ("config: a.yaml\nvariants: {a/b: {}}\n", "'a/b' is not a plain file name"),
+        ("config: a.yaml\nsplits: [1, 1]\n", "splits names 1 twice"),
+        ("config: a.yaml\nvariants: {a: {seeds: []}}\n", r"variants\.a\.seeds is empty"),
         ("- 1\n", "no mapping"),
         ("a: [", "no valid YAML|not valid YAML"),
     ],
@@ -180,10 +252,19 @@ def test_results_are_read_as_they_were_written(study: Study, tmp_path: Path) -> 
         ('{"schema": 2}', "schema is 2, this program reads 1"),
         ("[]", "schema is None"),
         ('{"schema": 1, "trial": "a"}', "field variant is missing"),
+        (WHOLE | {"few_shot": []}, "field few_shot is no dict"),
+        (WHOLE | {"cost": None}, "field cost is no dict"),
+        (WHOLE | {"few_shot": {"1": {"x": 0.8}}}, r"few_shot\.1\.x is no accuracy"),
+        (WHOLE | {"few_shot": {"1": {"x": {"mean": "0.8"}}}}, r"few_shot\.1\.x is no accuracy"),
+        (WHOLE | {"seed": 1}, "field trial is a-split1-seed0, and not a-split1-seed1"),
+        (WHOLE | {"revision": "d"}, "its content is that of a/d/c"),
         ('{"schema": 1', "results/a/b/c.json"),
     ],
 )
-def test_results_of_another_schema_are_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_results_that_no_trial_wrote_are_refused(
+    tmp_path: Path, content: str | dict[str, Any], said: str
+) -> None:
+    content = content if isinstance(content, str) else json.dumps(content)
     path = tmp_path / "results/a/b/c.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
@@ -246,7 +327,8 @@ def finish(study: Study, trial: Trial, out: Path, right: int) -> None:
     (run / "few_shot.json").rename(run / "few_shot/few_shot.json")
     config = load_config(out / trial.variant / "config.yaml")
     (run / "config.yaml").write_text(dump_config(config))
-    write_record(out, record(trial, revision=f"{trial.variant}{trial.seed}"))
+    held = {"revision": f"{trial.variant}{trial.seed}", "few_shot": results["few_shot"]}
+    write_record(out, record(trial, **held))
 
 
 def test_a_report_is_written_anew_from_what_lies_in_a_studys_folder(
@@ -274,6 +356,12 @@ def test_a_report_is_written_anew_from_what_lies_in_a_studys_folder(
     assert (found.name, found.compared_with, done) == ("out", "plain", trials[:2])
 
     bad = trials[0].folder(out) / "few_shot/few_shot.json"
+    answers = json.loads(bad.read_text())
+    answers["few_shot"]["1"]["pretrained"]["mean"] += 0.1
+    bad.write_text(json.dumps(answers))
+    assert main(["report", str(out)]) == 1
+    assert f"{bad} has other accuracies than the results of trial" in capsys.readouterr().err
+
     bad.write_text('{"schema": 1}')
     assert main(["report", str(out)]) == 1
     assert f"{bad}: schema is 1, this program reads 2" in capsys.readouterr().err
