@@ -20,7 +20,7 @@ from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.sample import NO_LABEL, WindowFormat, WindowMeta
-from primus_scale.splits.audit import Audit, audit, format_audit, refuse
+from primus_scale.splits.audit import PEOPLE, Audit, audit, format_audit, refuse
 from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import draw_sides, known_person, name_sides, units_of
 from primus_scale.splits.spans import Spans, sample_hash, window_spans
@@ -79,6 +79,8 @@ def load_task(
     refuse(found, config.may_share)
     if shared := found.kinds():
         report(f"note: label/ and test/ have {', '.join(shared)} in common\n{format_audit(found)}")
+    elif note := found[PEOPLE].note:
+        report(f"note: people of label/ and test/: {note}")
     pretrained = _pretrained_people(card, sides, datasets)
     report(describe_pretrained(pretrained, len(label.people), len(test.people)))
     return FewShotTask(

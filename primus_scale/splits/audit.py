@@ -20,6 +20,7 @@ import numpy as np
 
 from primus_scale.splits.sides import known_person
 from primus_scale.splits.spans import Spans
+from primus_scale.storage.names import alike
 
 PEOPLE, INTERVALS, COPIES = "people", "intervals", "copies"
 REFUSED = (PEOPLE, INTERVALS, COPIES)  # by an evaluation
@@ -259,8 +260,26 @@ def _common(kind: str, a: np.ndarray, b: np.ndarray, note: str = "") -> Shared:
     counts = [Counter(name for name in side if name) for side in (a, b)]
     common = sorted(counts[0].keys() & counts[1].keys())
     some = tuple(common[:MOST_EXAMPLES])
+    if not note:
+        note = _spelt_differently(counts[0].keys(), counts[1].keys())
     stretches = tuple((counts[0][name], counts[1][name]) for name in some)
     return Shared(kind, len(common), (len(counts[0]), len(counts[1])), some, stretches, note)
+
+
+def _spelt_differently(a: Collection[str], b: Collection[str]) -> str:
+    """Which names of the two sides differ in their spelling only, so that they are not shared."""
+    groups = [group for group in alike({*a, *b}) if _is_between(group, a, b)]
+    if not groups:
+        return ""
+    more = len(groups) - MOST_EXAMPLES
+    some = ", ".join(" and ".join(group) for group in groups[:MOST_EXAMPLES])
+    some += f" and {more} more" if more > 0 else ""
+    return f"spelt differently and counted as different: {some}; rename them if they are the same"
+
+
+def _is_between(group: Collection[str], a: Collection[str], b: Collection[str]) -> bool:
+    """Whether a name of ``a`` and another one of ``b`` are in a group."""
+    return any(one in a and other in b for one in group for other in group if one != other)
 
 
 def _joined(recordings: np.ndarray, devices: np.ndarray) -> np.ndarray:
@@ -278,8 +297,10 @@ def _comparable_times(a: Spans, b: Spans) -> str:
     for side in (a, b):
         if side.start_s is None or side.end_s is None or np.isnan(side.start_s).all():
             return f"{side.name} gives no start and end"
-    if a.dated != b.dated:
+    if a.dated != b.dated and not (a.since_1970 and b.since_1970):
         return "times are dates on one side and seconds on the other"
+    if {a.since_1970, b.since_1970} == {True, False}:
+        return "times are seconds since 1970 on one side only"
     return ""
 
 

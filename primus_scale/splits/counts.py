@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from primus_scale.sample import WindowMeta
 from primus_scale.splits.sides import Unit, units_of
 from primus_scale.splits.words import LABEL, PLURALS, SIDES, TEST, UNUSED
+from primus_scale.storage.names import alike
 
 NO_LABEL = "(no label)"
 _MOST_NAMED = 5  # units in a message
@@ -27,11 +28,14 @@ class SplitCounts:
         self._classes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._units_with: defaultdict[str, set[Unit]] = defaultdict(set)
         self._people: defaultdict[str, set[Unit]] = defaultdict(set)
+        self._people_of: dict[str, str] = {}  # the side of each person, the last where several
         people = units_of(metas, "person")
         for meta, side, unit, person in zip(metas, self.side_of, units, people, strict=True):
             label = meta.label if meta.label is not None else NO_LABEL
             self._classes[label][side] += 1
             self._people[side].add(person)
+            if side != UNUSED:
+                self._people_of[str(person)] = side
             if side != UNUSED:
                 self._units_with[label].add(unit)
         assert self._windows.total() == len(metas) == self.windows_of.total()
@@ -69,6 +73,13 @@ class SplitCounts:
         """Sentences on what one should know about the split."""
         if lacking := [name for name in self.classes if not self._classes[name][TEST]]:
             yield f"no window for the test is of {', '.join(lacking)}: such classes are not tested"
+        for what, names in (("people", self._people_of), ("classes", self.classes)):
+            for group in alike(names):
+                if what == "classes" or len({*map(self._people_of.get, group)}) > 1:
+                    yield (
+                        f"{' and '.join(group)} are spelt differently and count as {len(group)} "
+                        f"{what}; rename them in the data if they are the same"
+                    )
         if self.shared_people:
             yield (
                 f"{self.shared_people} people are on both sides, so that the test tells nothing of "

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from primus_scale.storage.names import quoted
 
 PROGRESS_S = 5.0  # between lines of progress
 _FIRST_DATE_S = 1e9  # seconds since 1970, 2001-09-09; no recorder counts so many since its start
+_LAST_DATE_S = 4 * _FIRST_DATE_S  # in 2096
+_YEAR_S = 365.25 * 24 * 3600
 _REQUIRED = ("person", "recording")
 _OPTIONAL = ("start", "end", "dataset", "device", "capture", "day")
 
@@ -52,6 +54,16 @@ class Spans:
 
     def __len__(self) -> int:
         return len(self.person)
+
+    @property
+    def since_1970(self) -> bool | None:
+        """Whether times count from 1970 and not from a start; None: both kinds, or none."""
+        if self.dated:
+            return True
+        known = (
+            [] if self.start_s is None else self.start_s[~np.isnan(self.start_s)] >= _FIRST_DATE_S
+        )
+        return bool(known[0]) if len(known) and (known == known[0]).all() else None
 
 
 def read_spans(place: str, report: Callable[[str], None] | None = None) -> Spans:
@@ -123,7 +135,7 @@ def _day_of_window(meta: WindowMeta) -> str:
 
 def _day_of(start_s: float) -> str:
     """The day in UTC; empty where ``start_s`` does not count from 1970."""
-    if not _FIRST_DATE_S <= start_s < 4 * _FIRST_DATE_S:
+    if not _FIRST_DATE_S <= start_s < _LAST_DATE_S:
         return ""
     return datetime.fromtimestamp(start_s, UTC).date().isoformat()
 
@@ -134,6 +146,14 @@ def _csv_spans(table: CsvTable) -> Spans:
         for name in (*_REQUIRED, "dataset", "device", "capture", "day")
         if name in table.columns and any(row[name] for _, row in table.rows)
     }
+    for name in ("dataset", "device"):  # a name without them is compared with none that has them
+        empty = [line for line, row in table.rows if name in columns and not row[name]]
+        if empty:
+            raise table.fault(
+                empty[0], f"column {name} is empty, and not in all lines; fill it in, or drop it"
+            )
+    if "day" in columns:
+        columns["day"] = _texts([_date(table, line, row["day"]) for line, row in table.rows])
     if ("start" in table.columns) != ("end" in table.columns):
         raise ValueError(f"{table.place} has one of the columns start and end; give both or none")
     if "start" not in table.columns:
@@ -187,4 +207,20 @@ def _time(table: CsvTable, line: int, cell: str) -> tuple[float, bool]:
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), True
     if not math.isfinite(seconds):
         raise table.fault(line, f"{quoted(cell)} is no time; write seconds")
+    if abs(seconds) >= _LAST_DATE_S:
+        raise table.fault(
+            line,
+            f"{quoted(cell)} is no number of seconds, for it makes {seconds / _YEAR_S:,.0f} years; "
+            "write seconds (milliseconds divided by 1,000)",
+        )
     return seconds, False
+
+
+def _date(table: CsvTable, line: int, cell: str) -> str:
+    """A day in ISO 8601, since days are compared as texts; empty where the cell is."""
+    try:
+        return date.fromisoformat(cell).isoformat() if cell else ""
+    except ValueError:
+        raise table.fault(
+            line, f"{quoted(cell)} is no day; write it in ISO 8601 (2024-05-01)"
+        ) from None

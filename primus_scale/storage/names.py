@@ -74,6 +74,20 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different names that may be of one thing, such as ``Anna`` and ``anna``.
+
+    They differ in case, in white space and separators, in leading zeros (``p1`` and ``p01``) or in
+    how letters are encoded. Groups and the names in each are sorted.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_-]+", " ", plain).strip())
+        groups.setdefault(plain, set()).add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
 def _problem(name: str, plain: bool) -> str | None:
     """Why ``name`` must not be joined to a folder; None where it may be."""
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):

@@ -217,6 +217,35 @@ def test_times_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
     assert audit(one, three)["intervals"].number == 1  # rows without times have none in common
 
 
+def test_seconds_since_1970_are_compared_with_dates_and_not_with_seconds_since_a_start(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "start.csv").write_text(f"{CSV}p,r,0,5\n")
+    (tmp_path / "unix.csv").write_text(f"{CSV}q,r,1714557600,1714557605\n")
+    (tmp_path / "date.csv").write_text(f"{CSV}q,r,2024-05-01T10:00:00,2024-05-01T10:00:05\n")
+    start, unix, dated = (read_spans(str(tmp_path / f"{n}.csv")) for n in ("start", "unix", "date"))
+    found = audit(start, unix)["intervals"]
+    assert (found.number, found.note) == (None, "times are seconds since 1970 on one side only")
+    assert audit(unix, dated)["intervals"].number == 1
+    assert audit(unix, dated)["days"].number == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("anna", "Anna"), ("p1", "P01"), ("jo doe", "Jo_ Doe"), ("caf\u00e9", "cafe\u0301")],
+)
+def test_people_who_are_spelt_differently_are_told(tmp_path: Path, one: str, two: str) -> None:
+    for name, person in (("a", one), ("b", two)):
+        (tmp_path / f"{name}.csv").write_text(
+            f"person,recording\n{person},r-{name}\nsame,{name}x\n", encoding="utf-8"
+        )
+    found = audit(*(read_spans(str(tmp_path / f"{name}.csv")) for name in "ab"))
+    assert found["people"].number == 1
+    names = " and ".join(sorted((one, two)))
+    assert f"spelt differently and counted as different: {names};" in found["people"].note
+    assert found["recordings"].note == ""
+
+
 def test_a_moment_of_a_named_capture_is_counted_once(tmp_path: Path) -> None:
     pairs = {"capture": ("c", "c"), "recording": ("r", "r"), "device": ("imu", "watch")}
     found = sides(tmp_path / "1", **pairs)["captures"]
@@ -247,6 +276,10 @@ WRONG: dict[str, tuple[str, str]] = {
     "mixed": (f"{CSV}p,r,0,2024-05-01\n", "line 2: start and end are a date and a number"),
     "unlike": (f"{CSV}p,r,0,5\np,r,2024-05-01,2024-05-02\n", "dates in some lines"),
     "twice": ("person,recording,person\np,r,q\n", "two columns are called person"),
+    "ms": (f"{CSV}p,r,1714557600000,1714557605000\n", "line 2: .* no number of seconds"),
+    "day": ("person,recording,day\np,r,1.5.2024\n", "line 2: '1.5.2024' is no day"),
+    "data sets": ("person,recording,dataset\np,r,x\nq,s,\n", "line 3: column dataset is empty"),
+    "devices": ("person,recording,device\np,r,x\nq,s,\n", "line 3: column device is empty"),
 }
 
 

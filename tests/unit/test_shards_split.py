@@ -15,6 +15,7 @@ from primus_scale.distributed import storage_lock
 from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import Window, WindowMeta
 from primus_scale.splits.audit import audit
+from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import Unit, draw_sides, read_sides, units_of
 from primus_scale.splits.spans import read_spans
 from shards.split.split import split
@@ -306,3 +307,21 @@ def test_object_storage_is_read_and_written(source: str) -> None:
     for side in ("label", "test"):
         one, two = (read_index(f"{place}/{side}") for place in (url, f"{url}/again"))
         assert one.shards == two.shards
+
+
+def test_people_and_classes_that_are_spelt_differently_are_told() -> None:
+    windows = [
+        replace(window.meta, person=person, label=label)
+        for window, (person, label) in zip(
+            make_windows(4),
+            [("anna", "sit"), ("Anna", "Sit"), ("ben", "sit"), ("Ben ", "Sit")],
+            strict=True,
+        )
+    ]
+    units = units_of(windows, "person")
+    sides = {unit: "test" if unit.name in ("Anna", "Ben ", "ben") else "label" for unit in units}
+    said = [*SplitCounts(windows, "person", sides).warnings()]
+    assert [one.partition(" are spelt")[0] for one in said] == [
+        "random/Anna and random/anna",  # both sides; Ben is on one
+        "Sit and sit",
+    ]
