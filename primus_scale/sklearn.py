@@ -55,7 +55,7 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803 - others call it by this name
         """Check that the encoder loads and takes X ``(n, channels, time)``; learns nothing."""
-        first = self._encode(np.asarray(X)[:1], check_units=False)
+        first = self._encode(np.asanyarray(X)[:1], check_units=False)
         self.n_features_out_ = int(first.shape[1])
         return self
 
@@ -78,7 +78,7 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
         return tags
 
     def _encode(self, windows: Any, *, check_units: bool) -> np.ndarray:
-        array = np.asarray(windows)
+        array = np.asanyarray(windows)  # with its mask, if any
         if array.ndim != 3:
             raise ValueError(
                 f"windows have shape {array.shape}; give (windows, channels, time), cut from the "

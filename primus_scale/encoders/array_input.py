@@ -16,9 +16,17 @@ def channel_columns(
     """The column of each wanted channel.
 
     given: names of the columns by the user, None for none. named: those of a DataFrame. Without
-    either the columns are the wanted channels in their order. Raises ValueError where a channel is
-    missing or named twice, or the number of columns is another.
+    either, or where a DataFrame numbers its columns, they are the wanted channels in their order.
+    Raises ValueError where a channel is missing or named twice, a DataFrame has other names only,
+    or the number of columns is another.
     """
+    unknown = given is None and named and not set(wanted) & set(named)
+    if unknown and not all(name.isdecimal() for name in named or ()):
+        raise ValueError(
+            f"no column of the DataFrame is called as a channel of the encoder "
+            f"({', '.join(wanted)}); its columns are {', '.join(named or ())}: rename them, or "
+            "name them in their order with channels=(...)"
+        )
     names = given or (named if named and set(wanted) & set(named) else None)
     if names is None:
         if columns != len(wanted):

@@ -104,7 +104,8 @@ class PretrainedEncoder(ImuEncoder):
         """
         if not isinstance(imu, torch.Tensor):
             device = next(self.parameters()).device
-            imu = torch.from_numpy(np.ascontiguousarray(imu, dtype=np.float32)).to(device)
+            values = np.ascontiguousarray(_unmasked(imu), dtype=np.float32)
+            imu = torch.from_numpy(values).to(device)
         swapped = (self.window_samples, len(self.channels))
         if imu.ndim == 3 and tuple(imu.shape[1:]) == swapped:
             raise ValueError(
@@ -303,12 +304,20 @@ def _batches(rows: np.ndarray) -> Iterable[np.ndarray]:
     return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
 
 
+def _unmasked(array: Any) -> Any:
+    """The array with NaN, a missing sample, where numpy masks a value: ``np.asarray`` shows it."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    return np.where(np.ma.getmaskarray(array), np.nan, array.data)
+
+
 def _as_array(array: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Float64 values, and the names of the columns where a DataFrame has them."""
     named = None
     if hasattr(array, "columns") and hasattr(array, "to_numpy"):
         named = tuple(str(name) for name in array.columns)
         array = array.to_numpy()
+    array = _unmasked(array)
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
     if np.iscomplexobj(array):

@@ -216,3 +216,29 @@ def test_it_knows_its_input_and_is_saved_again(
     imu = torch.randn(2, 6, 250)
     assert torch.equal(again(imu).features, encoder(imu).features)
     assert again.card == encoder.card
+
+
+def test_masked_samples_are_missing_ones(encoder: PretrainedEncoder) -> None:
+    array = motion(50.0, SECONDS)
+    masked = np.ma.masked_array(array + 0.0, mask=np.zeros(array.shape, bool))
+    masked[600:610] = np.ma.masked
+    array[600:610] = np.nan
+    expected, found = encoder.encode(array, 50.0), encoder.encode(masked, 50.0)
+    assert found.quality.tolist() == expected.quality.tolist()
+    assert "gap" in found.quality
+    np.testing.assert_array_equal(found.features, expected.features)
+    with pytest.raises(ValueError, match="not finite"):
+        encoder(masked[:750].T.reshape(6, 3, 250).swapaxes(0, 1))
+
+
+def test_a_frame_of_other_names_is_not_read_by_place(encoder: PretrainedEncoder) -> None:
+    names = ["az", "ay", "ax", "gx", "gy", "gz"]
+    frame = pd.DataFrame(motion(50.0, SECONDS), columns=names)
+    with pytest.raises(ValueError, match=r"no column of the DataFrame .* are az, ay.*channels="):
+        encoder.encode(frame, 50.0)
+    expected = encoder.encode(frame.to_numpy(), 50.0)
+    for found in (
+        encoder.encode(frame, 50.0, channels=CHANNELS),
+        encoder.encode(frame.set_axis(range(6), axis=1), 50.0),
+    ):
+        np.testing.assert_array_equal(found.features, expected.features)
