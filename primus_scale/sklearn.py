@@ -8,7 +8,7 @@ Nothing is learned in ``fit``, so folds of a cross-validation cannot leak throug
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -41,7 +41,7 @@ class ImuEncoder(TransformerMixin, BaseEstimator):
         path: str,
         *,
         rate_hz: float | None = None,
-        units: str | Sequence[str] | None = None,
+        units: str | Sequence[str] | Mapping[str, str] | None = None,
         channels: Sequence[str] | None = None,
         check_units: bool = True,
         calibrated: bool = True,

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from primus_scale.signal.gaps import GAP_S
-from primus_scale.signal.plausible import GRAVITY_RANGE, MOST_ROTATION, TURNING_FACTOR
+from primus_scale.signal.plausible import (
+    GRAVITY_RANGE,
+    LEAST_RATE_SHARE,
+    MOST_RATE_HZ,
+    MOST_ROTATION,
+    TURNING_FACTOR,
+)
 from shards.recording import WindowSchema
 
 SHARED_TIMES = ("first", "middle", "last")
@@ -40,8 +46,8 @@ class SensorLimits:
     """
 
     gap_s: float = GAP_S
-    min_rate_share: float = 0.35
-    max_rate_hz: float = 10_000.0
+    min_rate_share: float = LEAST_RATE_SHARE
+    max_rate_hz: float = MOST_RATE_HZ
     shared_times: str | None = None
     max_jitter_s: float = 0.0015
     repeat_s: float = 1.0

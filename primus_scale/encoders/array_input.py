@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def channel_columns(
 
 
 def channel_units(
-    units: str | Sequence[str] | None,
+    units: str | Sequence[str] | Mapping[str, str] | None,
     channels: Sequence[str],
     default: Sequence[str],
     columns: Sequence[int],
@@ -59,15 +59,23 @@ def channel_units(
 ) -> tuple[str, ...]:
     """The unit of each of an encoder's ``channels``, as the array has it.
 
-    units: one for all, one for each sensor of the channels (``acc_x`` is of the sensor ``acc``), or
-    one for each of the array's ``width`` columns; None: ``default``, the encoder's. columns: of the
-    channels. Raises ValueError where units are of another number, unknown or of other quantities.
+    units: one for all, one for each sensor of the channels (``acc_x`` is of the sensor ``acc``), in
+    their order or by name, or one for each of the array's ``width`` columns; None: ``default``, the
+    encoder's. columns: of the channels. Raises ValueError where units are of another number,
+    unknown or of other quantities.
     """
     sensors = list(dict.fromkeys(map(sensor_of, channels)))
     if units is None:
         found = tuple(default)
     elif isinstance(units, str):
         found = (units,) * len(channels)
+    elif isinstance(units, Mapping):
+        if set(units) != set(sensors):
+            raise ValueError(
+                f"units names {', '.join(map(str, units)) or 'no sensor'}; give one for each of "
+                f"{', '.join(sensors)}"
+            )
+        found = tuple(units[sensor_of(name)] for name in channels)
     elif len(units) == len(sensors):
         found = tuple(units[sensors.index(sensor_of(name))] for name in channels)
     elif len(units) == width:

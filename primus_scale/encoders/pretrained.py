@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ from primus_scale.encoders.card import (
 from primus_scale.encoders.export import WEIGHTS_FILE, save_encoder
 from primus_scale.encoders.sources import find_export, how_to_repair
 from primus_scale.signal.array_windows import GOOD, ArrayWindows, cut_windows, resample_windows
-from primus_scale.signal.plausible import explain_implausible
+from primus_scale.signal.plausible import explain_implausible, explain_unlikely_rate
 from primus_scale.storage.foreign import decoding
 
 BATCH = 256
@@ -114,6 +115,8 @@ class PretrainedEncoder(ImuEncoder):
             )
         unknown = torch.compiler.is_compiling() or torch.jit.is_tracing() or imu.is_meta
         if not (self.training or unknown):  # in training such a step is skipped and counted
+            if not len(imu):
+                raise ValueError("imu holds no window; leave the call out where there is none")
             _check_finite(imu, self.channels)
         return super().forward(imu)
 
@@ -121,7 +124,7 @@ class PretrainedEncoder(ImuEncoder):
         self,
         array: Any,
         rate_hz: float,
-        units: str | Sequence[str] | None = None,
+        units: str | Sequence[str] | Mapping[str, str] | None = None,
         channels: Sequence[str] | None = None,
         hop_s: float | None = None,
         *,
@@ -130,18 +133,22 @@ class PretrainedEncoder(ImuEncoder):
         """Features of an array at ``rate_hz``: numpy, a tensor, or a DataFrame.
 
         array: ``(samples, channels)``, one recording, of which a window is taken every ``hop_s``
-        (by default a window's length); or ``(windows, channels, samples)``, windows that last as
-        long as the encoder's. units: of accelerometer and gyroscope, such as ``("g", "deg/s")``,
-        or of each column; by default SI. channels: names of the columns; by default the encoder's,
-        or, in a DataFrame, those that its columns name. check_units: refuse signals whose gravity
-        or rotation says that units, sensors or order cannot be right.
+        (by default a window's length), to the nearest of the encoder's samples; or
+        ``(windows, channels, samples)``, windows that last as long as the encoder's. units: of
+        accelerometer and gyroscope, such as ``("g", "deg/s")`` or
+        ``{"acc": "g", "gyr": "deg/s"}``, or of each column; by default SI. channels: names of the
+        columns; by default the encoder's, or, in a DataFrame, those that its columns name; others
+        need not be numbers. check_units: refuse signals whose gravity or rotation says that units,
+        sensors or order cannot be right.
 
         Raises ValueError with the remedy where the array does not fit, a unit is unknown or cannot
-        be right, or the array is shorter than a window.
+        be right, the array is shorter than a window, or its rate too low for the encoder's windows.
         """
-        values, named = _as_array(array)
-        if not rate_hz > 0:
-            raise ValueError(f"rate_hz must be positive, got {rate_hz}")
+        values, named = _as_array(array, self.channels, channels)
+        if problem := explain_unlikely_rate(rate_hz, self.rate_hz):
+            raise ValueError(f"rate_hz={rate_hz:g} {problem}")
+        if channels is None and named is None:
+            _check_layout(values, len(self.channels))
         width = values.shape[1]
         columns = channel_columns(self.channels, channels, named, width)
         given = channel_units(units, self.channels, self.units, columns, width)
@@ -177,9 +184,11 @@ class PretrainedEncoder(ImuEncoder):
                 f"than a window of the encoder, {window_s:g} s; give a longer recording as "
                 "(samples, channels), or correct rate_hz"
             )
-        hop = self.window_samples if hop_s is None else round(hop_s * self.rate_hz)
-        if hop < 1:
-            raise ValueError(f"hop_s must be at least {1 / self.rate_hz:g}, got {hop_s}")
+        hop = self.window_samples
+        if hop_s is not None:
+            if not (math.isfinite(hop_s) and hop_s * self.rate_hz > 0.5):
+                raise ValueError(f"hop_s must be at least {1 / self.rate_hz:g}, got {hop_s}")
+            hop = round(hop_s * self.rate_hz)
         return cut_windows(
             signal[0].T, rate_hz, grid_hz=self.rate_hz, samples=self.window_samples, hop=hop
         )
@@ -311,8 +320,27 @@ def _unmasked(array: Any) -> Any:
     return np.where(np.ma.getmaskarray(array), np.nan, array.data)
 
 
-def _as_array(array: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Float64 values, and the names of the columns where a DataFrame has them."""
+def _check_layout(values: np.ndarray, channels: int) -> None:
+    """ValueError where the array has its axes in another order than ``encode`` takes them."""
+    if values.shape[1] == channels or values.shape[0 if values.ndim == 2 else 2] != channels:
+        return
+    wanted, remedy = (
+        ("(samples, channels)", "array.T")
+        if values.ndim == 2
+        else ("(windows, channels, samples)", "array.swapaxes(1, 2)")
+    )
+    raise ValueError(
+        f"the array has shape {values.shape}, but encode takes {wanted}: give {remedy}"
+    )
+
+
+def _as_array(
+    array: Any, wanted: Sequence[str], channels: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Float64 values, and the names of the columns where a DataFrame has them.
+
+    Columns whose names, ``channels`` or the DataFrame's, are not ``wanted`` need not be numbers.
+    """
     named = None
     if hasattr(array, "columns") and hasattr(array, "to_numpy"):
         named = tuple(str(name) for name in array.columns)
@@ -322,10 +350,18 @@ def _as_array(array: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
         array = array.detach().cpu().numpy()
     if np.iscomplexobj(array):
         raise ValueError("the array holds complex numbers; give the samples as real ones")
+    names = tuple(channels or named or ())
     try:
-        values = np.asarray(array, dtype=np.float64)
+        if np.ndim(array) == 2 and np.shape(array)[1] == len(names) and set(wanted) & set(names):
+            used = [name in wanted for name in names]
+            values = np.full(np.shape(array), np.nan)
+            values[:, used] = np.asarray(array)[:, used].astype(np.float64)
+        else:
+            values = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the array holds something that is no number: {error}") from error
+    if not values.size:
+        raise ValueError(f"the array has shape {values.shape} and holds no sample")
     if values.ndim not in (2, 3):
         raise ValueError(
             f"the array has shape {values.shape}; give (samples, channels), or windows as "

@@ -29,6 +29,22 @@ MOST_ROTATION = 70.0  # rad/s that one sample in a thousand may exceed (4,000 de
 PEAK_SHARE = 0.999
 TURNING_FACTOR = 3.0  # by which gravity may turn faster or slower than the gyroscope says
 ACC_UNITS = ("m/s2", "g", "mg", "g/64")
+LEAST_RATE_SHARE = 0.35  # of the windows' rate; slower sensors lack most of the windows' band
+MOST_RATE_HZ = 10_000.0  # of a body-worn IMU
+
+
+def explain_unlikely_rate(rate_hz: float, windows_hz: float) -> str | None:
+    """Why samples of ``rate_hz`` cannot become windows of ``windows_hz``; None where they can."""
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        return "must be positive and finite: give samples a second"
+    if rate_hz < (least := LEAST_RATE_SHARE * windows_hz):
+        return (
+            f"is too slow for windows of {windows_hz:g} Hz, below {least:g} Hz: correct it (it is "
+            "samples a second, not seconds a sample), or take a faster recording"
+        )
+    if rate_hz > MOST_RATE_HZ:
+        return f"is above {MOST_RATE_HZ:g} Hz, more than IMUs have: give samples a second"
+    return None
 
 
 def explain_implausible(
@@ -66,8 +82,8 @@ def _explain_gravity(
     if gyr is not None and _unit_of_gravity(gyr / UNIT_FACTORS[units[1]][1], rate_hz):
         return (
             "the channels of the gyroscope hold gravity, and those of the accelerometer do not: "
-            "the sensors are exchanged; name the columns as they are, with "
-            'channels=("gyr_x", "gyr_y", "gyr_z", "acc_x", "acc_y", "acc_z")'
+            "the sensors are exchanged, or the columns in another order; name the columns as they "
+            'are, such as channels=("gyr_x", "gyr_y", "gyr_z", "acc_x", "acc_y", "acc_z")'
         )
     return (
         f"the accelerometer shows {size:.3g} m/s2 where gravity should be (9.8); if gravity was "

@@ -94,13 +94,10 @@ def test_layouts_are_equal(encoder: PretrainedEncoder) -> None:
         encoder.encode(torch.from_numpy(array).float(), 50.0),
         encoder.encode(frame, 50.0),
         encoder.encode(array[:, order], 50.0, channels=EXCHANGED),
-        encoder.encode(array[:, order] / DEGREE, 50.0, ["deg/s"] * 6, EXCHANGED, check_units=False)
-        if False
-        else encoder.encode(
-            array[:, order] / ([DEGREE] * 3 + [1] * 3),
-            50.0,
-            ["deg/s"] * 3 + ["m/s2"] * 3,
-            EXCHANGED,
+        encoder.encode(frame.assign(activity="walk", note=None), 50.0),
+        *(
+            encoder.encode(array[:, order] / ([DEGREE] * 3 + [1] * 3), 50.0, units, EXCHANGED)
+            for units in (["deg/s"] * 3 + ["m/s2"] * 3, {"acc": "m/s2", "gyr": "deg/s"})
         ),
     ):
         np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-4)
@@ -178,8 +175,17 @@ def test_mistakes_are_refused(encoder: PretrainedEncoder, mistake: str, turns: f
         ({"array": motion(50.0, SECONDS)[0]}, r"shape \(6,\)"),
         ({"array": np.full((500, 6), np.nan)}, "no row without NaN"),
         ({"array": np.full((500, 6), "a")}, "something that is no number"),
-        ({"array": motion(50.0, SECONDS), "rate_hz": 0.0}, "rate_hz must be positive"),
+        ({"array": np.zeros((0, 6))}, r"shape \(0, 6\) and holds no sample"),
+        ({"array": motion(50.0, SECONDS).T}, r"takes \(samples, channels\): give array\.T"),
+        ({"array": np.zeros((9, 250, 6))}, r"channels, samples\): give array\.swapaxes\(1, 2\)"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": 0.0}, "rate_hz=0 must be positive"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": np.inf}, "rate_hz=inf must be .* finite"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": 0.02}, "too slow for windows of 50 Hz"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": 17.4}, r"=17\.4 is too slow .* 17\.5 Hz"),
+        ({"array": motion(50.0, SECONDS), "rate_hz": 50e3}, "more than IMUs have"),
         ({"array": motion(50.0, SECONDS), "hop_s": 0.0}, "hop_s must be at least 0.02"),
+        ({"array": motion(50.0, SECONDS), "hop_s": np.nan}, "hop_s must be at least 0.02"),
+        ({"array": motion(50.0, SECONDS), "units": {"acc": "g"}}, "names acc; .* each of acc, gyr"),
         ({"array": motion(50.0, SECONDS), "units": ("G", "rad/s")}, "unknown unit 'G'"),
         ({"array": motion(50.0, SECONDS), "units": ("rad/s", "g")}, "rad/s is no unit of acc_x"),
         ({"array": motion(50.0, SECONDS), "units": ("g",) * 3}, "one for each sensor .acc, gyr."),
@@ -201,6 +207,8 @@ def test_call_takes_numpy_and_advises_on_the_layout(encoder: PretrainedEncoder) 
     assert torch.equal(encoder(imu).features, same)
     with pytest.raises(ValueError, match=r"looks like \(B, T, C\).*swapaxes"):
         encoder(imu.swapaxes(1, 2))
+    with pytest.raises(ValueError, match="imu holds no window"):
+        encoder(imu[:0])
     imu[1, 4, 7] = np.nan
     with pytest.raises(ValueError, match="window 1, channel gyr_y, sample 7"):
         encoder(imu)
