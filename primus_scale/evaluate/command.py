@@ -24,6 +24,7 @@ from primus_scale.encoders.pretrained import (
 )
 from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
+from primus_scale.evaluate.own_encoders import check_sources
 from primus_scale.evaluate.pooling import pool
 from primus_scale.evaluate.protocol import limited_threads, run_few_shot
 from primus_scale.evaluate.report import PAGE_FILE, render_files, write_files
@@ -69,10 +70,10 @@ def evaluate(
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
-    urls = _places(data_url, config)
     encoder = load_encoder(source, calibrated=config.calibrated)
     check_writable(Path(out_dir))
-    task = load_task(urls, encoder.card, config.task, any_windows=config.adapt)
+    check_sources(config.own)
+    task = load_task(_places(data_url, config), encoder.card, config.task, any_windows=config.adapt)
     if config.adapt:
         encoder = _adapted(encoder, task, config)
     card = encoder.card

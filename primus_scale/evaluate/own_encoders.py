@@ -8,13 +8,13 @@ that window alone. docs/arms.md has an example.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from primus_scale.config.few_shot import is_function
-from primus_scale.encoders.pretrained import load_encoder
+from primus_scale.encoders.pretrained import PretrainedEncoder, load_encoder
 from primus_scale.evaluate.arms import TaskWindows
 from primus_scale.evaluate.classifiers import INFERENCE_BATCH, encode_features
 from primus_scale.storage.names import nearest
@@ -60,6 +60,19 @@ def own_features(name: str, source: str, windows: TaskWindows, calibrated: bool)
             "network in inference mode (eval()), and standardise by constants"
         )
     return features
+
+
+def check_sources(own: Mapping[str, str]) -> None:
+    """Look for the encoders of ``few_shot.own``: what is missing shows before windows are read.
+
+    Raises ValueError or FileNotFoundError as ``own_features``.
+    """
+    for name, source in own.items():
+        place = f"few_shot.own.{name}"
+        if is_function(source):
+            load_function(place, source)
+        else:
+            _load_exported(place, source, calibrated=True)
 
 
 def load_function(place: str, source: str) -> OwnFunction:
@@ -111,12 +124,7 @@ def _call(
 def _exported_features(
     place: str, source: str, windows: TaskWindows, calibrated: bool
 ) -> np.ndarray:
-    try:
-        encoder = load_encoder(source, calibrated=calibrated)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{place}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+    encoder = _load_exported(place, source, calibrated)
     wanted = (len(encoder.channels), encoder.window_samples, encoder.rate_hz)
     found = (*windows.imu.shape[1:], windows.rate_hz)
     if wanted != found:
@@ -126,3 +134,12 @@ def _exported_features(
             "Hz; give one that fits, or build the windows that way"
         )
     return encode_features(encoder.to(windows.imu.device), windows.imu)
+
+
+def _load_exported(place: str, source: str, calibrated: bool) -> PretrainedEncoder:
+    try:
+        return load_encoder(source, calibrated=calibrated)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{place}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error

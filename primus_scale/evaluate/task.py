@@ -20,7 +20,14 @@ from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.evaluate.draws import LabelledWindows
 from primus_scale.sample import NO_LABEL, WindowFormat, WindowMeta
-from primus_scale.splits.audit import PEOPLE, Audit, audit, format_audit, refuse
+from primus_scale.splits.audit import (
+    PEOPLE,
+    Audit,
+    audit,
+    format_audit,
+    refuse,
+    spelt_differently,
+)
 from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import draw_sides, known_person, name_sides, units_of
 from primus_scale.splits.spans import Spans, sample_hash, window_spans
@@ -81,7 +88,12 @@ def load_task(
         report(f"note: label/ and test/ have {', '.join(shared)} in common\n{format_audit(found)}")
     elif note := found[PEOPLE].note:
         report(f"note: people of label/ and test/: {note}")
-    pretrained = _pretrained_people(card, sides, datasets)
+    known, complete = _pretraining_people(card, datasets)
+    of_sides = {side.name: set(side.people(datasets)) for side in sides}
+    counts = {name: len(known & people) for name, people in of_sides.items()}
+    pretrained = None if complete is None else {**counts, "complete": complete}
+    if note := spelt_differently(known, set.union(*of_sides.values())):
+        report(f"note: people of the pretraining data and of the task: {note}")
     report(describe_pretrained(pretrained, len(label.people), len(test.people)))
     return FewShotTask(
         label, test, found, pretrained, split, _describe_data(sides[1]), sides[0].format
@@ -258,22 +270,22 @@ def _load(urls: Sequence[str], data_url: str) -> LoadedWindows:
         raise
 
 
-def _pretrained_people(
-    card: EncoderCard, sides: Sequence[_Side], datasets: Collection[str]
-) -> dict[str, Any] | None:
-    """By side the number of people in the pretraining data; see ``FewShotTask``."""
+def _pretraining_people(
+    card: EncoderCard, datasets: Collection[str]
+) -> tuple[set[str], bool | None]:
+    """The people of the pretraining data, and whether that is all of them; None if none are known.
+
+    Named as a side names them, whose windows are of ``datasets``.
+    """
     lists = [_listed_people(source) for source in card.data.get("train", [])]
     named = [people for people in lists if people is not None]
-    if not named:
-        return None
     everyone = {
         str(known_person(dataset, person, {*datasets, *people}))
         for people in named
         for dataset, of_dataset in people.items()
         for person in of_dataset
     }
-    counts = {side.name: len(everyone & set(side.people(datasets))) for side in sides}
-    return {**counts, "complete": len(named) == len(lists)}
+    return everyone, len(named) == len(lists) if named else None
 
 
 def _listed_people(source: Any) -> dict[str, list[str]] | None:

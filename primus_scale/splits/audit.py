@@ -261,12 +261,12 @@ def _common(kind: str, a: np.ndarray, b: np.ndarray, note: str = "") -> Shared:
     common = sorted(counts[0].keys() & counts[1].keys())
     some = tuple(common[:MOST_EXAMPLES])
     if not note:
-        note = _spelt_differently(counts[0].keys(), counts[1].keys())
+        note = spelt_differently(counts[0].keys(), counts[1].keys())
     stretches = tuple((counts[0][name], counts[1][name]) for name in some)
     return Shared(kind, len(common), (len(counts[0]), len(counts[1])), some, stretches, note)
 
 
-def _spelt_differently(a: Collection[str], b: Collection[str]) -> str:
+def spelt_differently(a: Collection[str], b: Collection[str]) -> str:
     """Which names of the two sides differ in their spelling only, so that they are not shared."""
     groups = [group for group in alike({*a, *b}) if _is_between(group, a, b)]
     if not groups:

@@ -181,6 +181,11 @@ def test_people_of_the_pretraining_data_are_counted_on_each_side(
         "complete": True,
     }
     assert counts({"else": label}, None) == {"label": 0, "test": 0, "complete": False}
+    notes: list[str] = []
+    other_spelling = with_people(card, {"sines": [label[0].upper()]})
+    load_task([source], other_spelling, DRAWN, report=notes.append)
+    spelt = f"sines/{label[0].upper()} and sines/{label[0]}"
+    assert [note for note in notes if "pretraining data and of the task" in note and spelt in note]
     unreadable: tuple[Any, ...] = (None, {"label": [1, 2], "test": [3]}, [], "x")
     for one in unreadable:
         assert counts(one) is None

@@ -14,7 +14,7 @@ from primus_scale.config_file import apply_overrides
 from primus_scale.evaluate import pool, run_few_shot
 from primus_scale.evaluate.arms import TaskWindows
 from primus_scale.evaluate.finished_work import FinishedWork
-from primus_scale.evaluate.own_encoders import own_features
+from primus_scale.evaluate.own_encoders import check_sources, own_features
 from primus_scale.evaluate.report import render_report
 from primus_scale.evaluate.results import format_table
 from tests.documents import ROOT, blocks
@@ -98,6 +98,8 @@ def test_modules_functions_and_folders_that_are_not_there_are_named(module: Path
     ):
         with pytest.raises(error, match=f"few_shot.own.mine: .*{said}"):
             own_features("mine", source, WINDOWS, True)
+        with pytest.raises(error, match=f"few_shot.own.mine: .*{said}"):
+            check_sources({"mine": source})
     for name in ("pretrained", "a b", "../x"):
         with pytest.raises(ValueError, match=r"own: .*cannot name an arm"):
             apply_overrides(FewShotConfig(), [f"own={{{name}: 'a:b'}}"])
