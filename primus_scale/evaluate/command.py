@@ -70,12 +70,12 @@ def evaluate(
     Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
     FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
     """
+    urls = _places(data_url, config)
     encoder = load_encoder(source, calibrated=config.calibrated)
     check_writable(Path(out_dir))
     check_sources(config.own)
-    task = load_task(_places(data_url, config), encoder.card, config.task, any_windows=config.adapt)
-    if config.adapt:
-        encoder = _adapted(encoder, task, config)
+    task = load_task(urls, encoder.card, config.task, any_windows=config.adapt)
+    encoder = _adapted(encoder, task, config) if config.adapt else encoder
     card = encoder.card
     own_file = Path(out_dir) / FINISHED_FILE
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
