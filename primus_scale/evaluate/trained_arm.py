@@ -114,9 +114,10 @@ class TrainedArm:
             rates = ", ".join(f"{lr:g}" for lr in self._lrs)
             raise ValueError(f"training diverges at rates of {rates}; give smaller values of lrs")
         best = max(judged, key=lambda point: (point.accuracy, -point.steps, -point.lr))
-        unchanged = next((point for point in judged if not point.steps), best)
-        if not clearly_better(best.of_people - unchanged.of_people):
-            best = unchanged if self._start else best
+        if self._start:
+            unchanged = next(point for point in judged if not point.steps)
+            if not clearly_better(best.of_people - unchanged.of_people):
+                best = unchanged
         return {"lr": best.lr, "steps": best.steps, "at_limit": best.steps == self._config.steps}
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
@@ -153,14 +154,12 @@ class TrainedArm:
         self, trials: Sequence[HeldOutTrial], answers: Sequence[np.ndarray], lr: float, steps: int
     ) -> _Judged:
         """The point of a curve for the answers in each trial."""
-        windows = self._windows
-        scores = [score(windows, *pair) for pair in zip(trials, answers, strict=True)]
-        of_people = [
-            np.mean(given[of_person] == windows.label[trial.target][of_person])
-            for trial, given in zip(trials, answers, strict=True)
-            for person in np.unique(windows.person[trial.target])
-            for of_person in [windows.person[trial.target] == person]
-        ]
+        scores, of_people = [], []
+        for trial, given in zip(trials, answers, strict=True):
+            scores.append(score(self._windows, trial, given))
+            right = given == self._windows.label[trial.target]
+            people = self._windows.person[trial.target]
+            of_people += [right[people == name].mean() for name in np.unique(people)]
         return _Judged(lr, steps, float(np.mean(scores)), np.array(of_people))
 
     def _training(self, given: TrainingRows, lr: float) -> Training:
