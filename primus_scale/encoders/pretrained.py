@@ -115,7 +115,7 @@ class PretrainedEncoder(ImuEncoder):
             )
         unknown = torch.compiler.is_compiling() or torch.jit.is_tracing() or imu.is_meta
         if not (self.training or unknown):  # in training such a step is skipped and counted
-            if not len(imu):
+            if imu.ndim == 3 and not len(imu):
                 raise ValueError("imu holds no window; leave the call out where there is none")
             _check_finite(imu, self.channels)
         return super().forward(imu)
