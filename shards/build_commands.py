@@ -44,6 +44,13 @@ def _add_demo(names: Any) -> None:
         "--split", type=int, default=0, help="which of the 30 people are for the few-shot test"
     )
     parser.add_argument(
+        "--test-people",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="numbers of people to test on, in place of those that --split draws",
+    )
+    parser.add_argument(
         "--moments", type=int, default=1200, help="synthetic training moments of 5 s"
     )
     parser.add_argument(
@@ -62,6 +69,7 @@ def _demo(args: argparse.Namespace) -> int:
         args.out,
         seed=args.seed,
         split=args.split,
+        test_people=args.test_people,
         moments=args.moments,
         placements=args.placements,
         frames=args.frames,

@@ -29,7 +29,7 @@ def prepare_data(
     ``pretrain_without`` matches no window or all of them.
     """
     if study.data is None:
-        build_data(out, split, order)
+        build_data(study, out, split, order)
     else:
         _check_data(study, out, split, configs)
     _leave_out(study, out, split)
@@ -80,19 +80,26 @@ def packing_order(configs: Mapping[str, Config]) -> str:
     return next(iter(orders.values()))
 
 
-def build_data(out: Path, split: int, order: str) -> None:
+def build_data(study: Study, out: Path, split: int, order: str) -> None:
     """Window, packed (in ``order``) and few-shot shards of one split, unless they are there."""
     data = out / f"split{split}" / "data"
     log = out / f"split{split}" / "data.log"
     if not (data / "few_shot/test/index.json").exists():
         # few_shot/test is finished last: without it the rest is of a build that was killed.
-        place = ("--out", str(data), "--split", str(split), "--overwrite")
-        run_command(log, "shards", "build", "demo", *place)
+        run_command(log, *build_command(study, data, split))
     for part in (path.name for path in (data / "windows").iterdir()):
         if not (data / "packed" / part / "index.json").exists():
             source, packed = str(data / "windows" / part), str(data / "packed" / part)
             options = ("--src", source, "--out", packed, "--order", order)
             run_command(log, "shards", "embed", *options, *TEACHERS)
+
+
+def build_command(study: Study, data: Path, split: int) -> list[str]:
+    """The command that writes the built-in data of a split into the folder ``data``."""
+    people = [str(number) for number in study.test_people.get(split, ())]
+    tested = ["--test-people", *people] if people else []
+    place = ["--out", str(data), "--split", str(split), *tested, "--overwrite"]
+    return ["shards", "build", "demo", *place]
 
 
 def run_command(log: Path, *command: str) -> None:

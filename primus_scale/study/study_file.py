@@ -64,6 +64,9 @@ class Study(ConfigModel):
     # where packed/train, packed/validation and few_shot/ are, {split} in it stands for the number
     # of a split; None: below the study's output, where the built-in data are built
     data: str | None = None
+    # the people of the built-in data who are tested in each split, by their numbers; empty: a split
+    # draws them
+    test_people: dict[int, tuple[int, ...]] = Field({})
     reference: str | None = None  # the variant that others are compared with; None: the first
     evaluate: bool = True  # False: only the cost of pretraining is of interest
     settings: Tree = Field({})
@@ -108,6 +111,10 @@ def read_study(path: Path) -> Study:
     if study.reference is not None and study.reference not in study.variants:
         near = nearest(study.reference, study.variants, "variant")
         raise ValueError(f"{path}: reference: {study.reference!r} is no variant of it{near}")
+    if study.test_people and study.data is not None:
+        raise ValueError(
+            f"{path}: test_people are of the built-in data, and data names others; leave out one"
+        )
     own = {"config": str(path.parent / study.config), "name": study.name or path.stem}
     return study.model_copy(update=own)
 
@@ -135,7 +142,8 @@ def choose_part(
 ) -> Study:
     """The study with these variants, splits and seeds only, its own where None.
 
-    ValueError naming a variant that the study does not have, or a number that is given twice.
+    ValueError naming a variant that the study does not have, a number that is given twice, or a
+    split that its ``test_people`` lacks.
     """
     _check_once("--splits", splits)
     _check_once("--seeds", seeds)
@@ -149,7 +157,14 @@ def choose_part(
         kept = {name: one.model_copy(update={"seeds": None}) for name, one in kept.items()}
     changes = {"splits": splits, "seeds": seeds}
     given = {name: tuple(numbers) for name, numbers in changes.items() if numbers}
-    return study.model_copy(update={**given, "variants": kept})
+    part = study.model_copy(update={**given, "variants": kept})
+    if part.test_people and (without := set(part.splits) - part.test_people.keys()):
+        there = ", ".join(map(str, part.test_people))
+        raise ValueError(
+            f"the study's test_people has no split {min(without)}; choose of {there}, or add "
+            "who is tested in it"
+        )
+    return part
 
 
 def _check_once(field: str, numbers: Sequence[int] | None, source: str = "") -> None:

@@ -27,6 +27,7 @@ from shards.demo.hapt import (
     HaptRecording,
     labelled_windows,
     load_hapt,
+    named_split,
     people_split,
     window_starts,
 )
@@ -51,6 +52,7 @@ def build_demo(
     *,
     seed: int = 0,
     split: int = 0,
+    test_people: Sequence[int] | None = None,
     moments: int = 1200,
     placements: int = 2,
     frames: int = 2,
@@ -63,21 +65,22 @@ def build_demo(
     """Write the four folders below ``out_url`` and return how many windows each holds.
 
     seed: of everything drawn; equal seeds give byte-identical shards. split: which people are
-    tested on (``people_split``). moments: synthetic training moments of 5 s, and a sixth as many
-    for validation; each gives a window at each of ``placements`` of the nine placements on the
-    body, and these share its ``frames`` pictures of ``pixels`` x ``pixels``. unlabelled_hop_s: time
-    between the starts of windows of real IMU for pretraining. workers: processes (None: one a
-    core). report: called with lines of progress.
+    tested on (``people_split``). test_people: these are, instead (``named_split``), and ``split``
+    is only the number of the split in the results. moments: synthetic training moments of 5 s, and
+    a sixth as many for validation; each gives a window at each of ``placements`` of the nine
+    placements on the body, and these share its ``frames`` pictures of ``pixels`` x ``pixels``.
+    unlabelled_hop_s: time between the starts of windows of real IMU for pretraining. workers:
+    processes (None: one a core). report: called with lines of progress.
 
     Raises ValueError for numbers out of range, FileExistsError where a folder holds shards already
     and ``overwrite`` is not set, FileNotFoundError where a package of the demo is missing, OSError
     where another process writes there.
     """
     _check(moments, placements, frames, pixels, unlabelled_hop_s)
+    label_people, tested = people_split(split) if test_people is None else named_split(test_people)
     recordings = load_hapt()
-    label_people, test_people = people_split(split)
     of_label_people = [recording for recording in recordings if recording.person in label_people]
-    of_test_people = [recording for recording in recordings if recording.person in test_people]
+    of_test_people = [recording for recording in recordings if recording.person in tested]
     provenance = _provenance(seed, split)
     with _open_writers(out_url, provenance, overwrite) as writers:
         options = {"seed": seed, "placements": placements, "frames": frames, "pixels": pixels}

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +81,17 @@ def people_split(split: int, test_people: int = 9) -> tuple[tuple[int, ...], tup
         raise ValueError(f"test_people must lie in 1..{len(PEOPLE) - 1}, got {test_people}")
     order = np.random.Generator(np.random.Philox(split)).permutation(PEOPLE)
     return tuple(sorted(order[test_people:].tolist())), tuple(sorted(order[:test_people].tolist()))
+
+
+def named_split(test_people: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """As ``people_split``, with these people tested instead of people that are drawn."""
+    named = set(test_people)
+    if not named < set(PEOPLE) or not named or len(named) < len(test_people):
+        raise ValueError(
+            f"test people {', '.join(map(str, test_people)) or '(none)'}: name some of the people "
+            f"1 to {len(PEOPLE)}, each once, and not all of them"
+        )
+    return tuple(person for person in PEOPLE if person not in named), tuple(sorted(named))
 
 
 def window_starts(samples: int, window: int, hop: int) -> range:

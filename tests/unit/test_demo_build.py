@@ -159,6 +159,19 @@ def test_few_shot_people_are_disjoint_and_every_class_is_there(built: Path) -> N
     assert "SYNTHETIC" in index["test"].provenance["datasets"]["demo-mocap"]
 
 
+def test_people_named_for_the_test_take_part_in_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("pybullet")
+    few = {"moments": 1, "frames": 0, "pixels": 32, "unlabelled_hop_s": 100.0, "workers": 1}
+    build_demo(str(tmp_path), split=101, test_people=[27, 3], **few)
+    tested = {"hapt-03", "hapt-27"}
+    assert {window.meta.person for window in windows(tmp_path / "few_shot/test")} == tested
+    others = {f"hapt-{number:02d}" for number in range(1, 31)} - tested
+    assert {window.meta.person for window in windows(tmp_path / "few_shot/label")} == others
+    train = windows(tmp_path / "windows/train")
+    assert {window.meta.person for window in train if window.meta.dataset == "hapt"} == others
+    assert read_index(str(tmp_path / "few_shot/test")).provenance["split"] == 101
+
+
 def test_existing_output_is_kept(built: Path) -> None:
     before = (built / "windows/train/index.json").read_bytes()
     with pytest.raises(FileExistsError, match="already holds shards"):

@@ -11,6 +11,7 @@ from shards.demo.hapt import (
     HaptRecording,
     labelled_windows,
     load_hapt,
+    named_split,
     people_split,
     window_starts,
 )
@@ -81,6 +82,18 @@ def test_splits_differ_and_bad_ones_are_refused() -> None:
         people_split(-1)
     with pytest.raises(ValueError, match="test_people"):
         people_split(0, test_people=30)
+
+
+def test_named_people_are_tested_and_the_others_give_labels() -> None:
+    label_people, test_people = named_split([7, 3])
+    assert test_people == (3, 7)
+    assert sorted(label_people + test_people) == list(hapt.PEOPLE)
+
+
+@pytest.mark.parametrize("people", [[], [0], [31], [3, 3], list(hapt.PEOPLE)])
+def test_people_who_cannot_be_tested_are_refused(people: list[int]) -> None:
+    with pytest.raises(ValueError, match="name some of the people 1 to 30, each once, and not all"):
+        named_split(people)
 
 
 def test_windows_fit_and_lie_in_one_activity() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from launch.study.data import build_command
+from primus_scale.cli import build_parser
 from primus_scale.config_file import load_config
 from primus_scale.study.plan import (
     COLUMNS,
@@ -18,8 +20,9 @@ from primus_scale.study.plan import (
 )
 from primus_scale.study.records import read_records, write_record
 from primus_scale.study.status import read_status
-from primus_scale.study.study_file import Study, choose_part, read_study
+from primus_scale.study.study_file import Study, choose_part, read_study, write_study
 from primus_scale.study.trial import check_splits
+from shards.demo.hapt import PEOPLE, named_split, people_split
 from tests.study_factory import planned, record, small_study
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +151,7 @@ def test_data_are_the_studys_or_are_built_in_its_folder(study: Study) -> None:
         ("config: a.yaml\nvariants: {split1: {}}\n", "'split1' is the name of another folder"),
         ("config: a.yaml\nreference: b\nvariants: {a: {}}\n", "reference: 'b' is no variant of it"),
         ("config: a.yaml\nvariants: {a/b: {}}\n", "'a/b' is not a plain file name"),
+        ("config: a.yaml\ndata: x\ntest_people: {1: [3]}\n", "are of the built-in data"),
         ("config: a.yaml\nsplits: [1, 1]\n", "splits names 1 twice"),
         ("config: a.yaml\nvariants: {a: {seeds: []}}\n", r"variants\.a\.seeds is empty"),
         ("- 1\n", "no mapping"),
@@ -159,6 +163,34 @@ def test_a_mistake_in_a_study_names_the_file(tmp_path: Path, text: str, said: st
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"study\.yaml.*({said})"):
         read_study(path)
+
+
+def test_folds_of_development_people_test_nobody_of_the_splits_1_to_3(tmp_path: Path) -> None:
+    study = read_study(ROOT / "configs/studies/development.yaml")
+    folds = [set(study.test_people[split]) for split in study.splits]
+    assert [len(fold) for fold in folds] == [5, 5]
+    assert not folds[0] & folds[1]
+    never_tested = set(PEOPLE).difference(*(people_split(split)[1] for split in (1, 2, 3)))
+    assert folds[0] | folds[1] == never_tested
+    for split, fold in zip(study.splits, folds, strict=True):
+        args = build_parser().parse_args(build_command(study, tmp_path, split))
+        assert (args.split, args.out, args.overwrite) == (split, str(tmp_path), True)
+        label_people, tested = named_split(args.test_people)
+        assert set(tested) == fold
+        assert len(label_people) == 25
+
+
+def test_a_split_without_its_test_people_is_refused_before_a_trial(tmp_path: Path) -> None:
+    study = small_study(tmp_path).model_copy(update={"test_people": {1: (3, 4), 2: (5,)}})
+    with pytest.raises(ValueError, match=r"test_people has no split 3; choose of 1, 2, or add who"):
+        choose_part(study, splits=[2, 3])
+    write_study(choose_part(study, splits=[2]), tmp_path)
+    assert read_study(tmp_path / "study.yaml").test_people == study.test_people
+
+
+def test_a_split_draws_its_test_people_where_a_study_names_none(study: Study) -> None:
+    args = build_parser().parse_args(build_command(study, Path("data"), 2))
+    assert (args.split, args.test_people) == (2, None)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
