@@ -38,11 +38,11 @@ class _FakeGroup:
     def get_world_size(self) -> int:
         return self._world
 
-    def all_gather_into_tensor(self, rows: torch.Tensor, local: torch.Tensor) -> None:
+    def all_gather_single(self, rows: torch.Tensor, local: torch.Tensor) -> None:
         for some in rows.chunk(self._world):
             some.copy_(local)
 
-    def reduce_scatter_tensor(self, mine: torch.Tensor, rows: torch.Tensor) -> None:
+    def reduce_scatter_single(self, mine: torch.Tensor, rows: torch.Tensor) -> None:
         mine.copy_(rows[: len(mine)])
 
     def all_reduce(self, value: torch.Tensor) -> None:

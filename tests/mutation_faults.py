@@ -85,15 +85,14 @@ FAULTS = (
     Fault(
         "gather: ranks in the wrong order",
         COLLECTIVES,
-        "    dist.all_gather_into_tensor(rows, local.contiguous())\n    return rows",
-        "    dist.all_gather_into_tensor(rows, local.contiguous())\n"
-        "    return rows.roll(len(local), 0)",
+        "(rows, local.contiguous())\n    return rows",
+        "(rows, local.contiguous())\n    return rows.roll(len(local), 0)",
         f"{RANKS}gradients.py",
     ),
     Fault(
         "gather: the gradient of the own loss only",
         COLLECTIVES,
-        "dist.reduce_scatter_tensor(mine, grad.contiguous())",
+        '_named("reduce_scatter_single", "reduce_scatter_tensor")(mine, grad.contiguous())',
         "mine.copy_(grad.chunk(world_size())[rank()])",
         f"{RANKS}gradients.py",
     ),

@@ -50,7 +50,7 @@ def gather(local: torch.Tensor) -> torch.Tensor:
         return gather(local.to(torch.uint8)).bool()
     rows = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
     pulse.at("gather")
-    dist.all_gather_into_tensor(rows, local.contiguous())
+    _named("all_gather_single", "all_gather_into_tensor")(rows, local.contiguous())
     return rows
 
 
@@ -214,6 +214,12 @@ def _is_up() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def _named(name: str, before: str) -> Callable[..., Any]:
+    """The function ``name`` of torch.distributed, which torch below 2.13 calls ``before``."""
+    function: Callable[..., Any] = getattr(dist, name, None) or getattr(dist, before)
+    return function
+
+
 class _GatherWithGrad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: torch.Tensor) -> torch.Tensor:
@@ -223,5 +229,5 @@ class _GatherWithGrad(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
         pulse.at("gradient of gather")
         mine = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
-        dist.reduce_scatter_tensor(mine, grad.contiguous())
+        _named("reduce_scatter_single", "reduce_scatter_tensor")(mine, grad.contiguous())
         return mine
