@@ -393,8 +393,8 @@ FAULTS = (
     Fault(
         "evaluation: a lucky setting is taken",
         "primus_scale/evaluate/arms.py",
-        "gain.mean(axis=1) > error",
-        "gain.mean(axis=1) > 0",
+        "gains.mean(axis=-1) > error",
+        "gains.mean(axis=-1) > 0",
         f"{UNIT}evaluate_arms.py::test_the_usual_setting_stays_unless_another_is_clearly_better",
     ),
     Fault(
