@@ -26,6 +26,7 @@ ArmName = Literal[
     "catch22",
     "tsfel",
     "minirocket",
+    "multirocket_hydra",
 ]
 
 _OWN_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")

@@ -26,6 +26,7 @@ class ArmEntry(NamedTuple):
 _DASHED, _DOTTED, _DASH_DOT = "--", ":", "-."
 _LONG, _DASH_DOT_DOT, _SPARSE = (0, (8, 2)), (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3))
 _SHORT, _LONG_DOT, _PAIRS = (0, (2, 1)), (0, (9, 2, 1, 2)), (0, (4, 1, 4, 4))
+_TRIPLES = (0, (4, 1, 4, 1, 4, 4))
 ARMS = {  # in the order of reports
     "pretrained": ArmEntry("pretrained, frozen + linear", "pretrained", "#0072b2", "o"),
     "pretrained_finetuned": ArmEntry(
@@ -47,6 +48,7 @@ ARMS = {  # in the order of reports
     "catch22": ArmEntry("catch22 features + linear", "fixed", "#aa4499", "d", _SHORT),
     "tsfel": ArmEntry("TSFEL features + linear", "fixed", "#cc6677", "H", _LONG_DOT),
     "minirocket": ArmEntry("MiniRocket + ridge", "fixed", "#882255", "h", _PAIRS),
+    "multirocket_hydra": ArmEntry("MultiRocket-Hydra + ridge", "fixed", "#009e73", "8", _TRIPLES),
 }
 PRETRAINED_ARMS = tuple(name for name, arm in ARMS.items() if arm.role == "pretrained")
 FIXED_BASELINES = tuple(name for name, arm in ARMS.items() if arm.role == "fixed")

@@ -1,10 +1,11 @@
-"""Arms that a practitioner would build without pretraining: a random forest, and MiniRocket."""
+"""Arms that a practitioner would build without pretraining: a random forest, and ridge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
@@ -64,9 +65,21 @@ class ForestArm(_BaselineArm):
 
 
 class RidgeArm(_BaselineArm):
-    """Ridge classification of many features ``(n, D)``, such as MiniRocket's."""
+    """Ridge classification of many features ``(n, D)``, such as MiniRocket's.
+
+    scaler: makes what scales them, an estimator of scikit-learn.
+    """
 
     deterministic = True
+
+    def __init__(
+        self,
+        windows: TaskWindows,
+        features: Callable[[], np.ndarray],
+        scaler: Callable[[], TransformerMixin] = StandardScaler,
+    ):
+        super().__init__(windows, features)
+        self._scaler = scaler
 
     def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""
@@ -77,7 +90,7 @@ class RidgeArm(_BaselineArm):
         """See ``Arm``."""
         rows = {"labelled": given.train, "unlabelled": given.unlabelled}[setting["scaling"]]
         features = self._features()
-        scaler = StandardScaler().fit(features[rows])
+        scaler = self._scaler().fit(features[rows])
         model = RidgeClassifierCV(RIDGE_PENALTIES)
         model.fit(scaler.transform(features[given.train]), self._windows.label[given.train])
         answers: np.ndarray = model.predict(scaler.transform(features[target]))

@@ -18,12 +18,16 @@ from primus_scale.evaluate.feature_sets import (
     package_version,
     tsfel_features,
 )
-from primus_scale.evaluate.minirocket import MiniRocket
+from primus_scale.evaluate.hydra import multirocket_hydra_features, multirocket_hydra_scaler
+from primus_scale.evaluate.minirocket import minirocket_features
 from primus_scale.evaluate.nearest_arms import NeighboursArm, PrototypesArm
 from primus_scale.evaluate.own_encoders import own_features
 from primus_scale.evaluate.probe_arm import ProbeArm
 from primus_scale.evaluate.trained_arm import EncoderFactory, TrainedArm
 from primus_scale.signal.features import hand_features
+
+# From windows to fit on, and all windows, to features of these.
+RocketFeatures = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def build_arms(
@@ -49,11 +53,11 @@ def build_arms(
     def unlearned() -> np.ndarray:
         return encode_features(fresh(seed).to(windows.imu.device), windows.imu)
 
-    @cache
-    def convolved() -> np.ndarray:
-        return MiniRocket(imu()[: windows.label_windows]).features(imu())
+    def by_rocket(features: RocketFeatures) -> Callable[[], np.ndarray]:
+        return cache(lambda: features(imu()[: windows.label_windows], imu()))
 
     probe = partial(ProbeArm, windows=windows)
+    on_crafted = partial(probe, features=crafted)
     trained = partial(TrainedArm, windows, fresh, augment, config)
     build: dict[str, Callable[[], Arm]] = {
         "pretrained": lambda: probe("pretrained", features=learned),
@@ -65,19 +69,18 @@ def build_arms(
         "prototypes": lambda: PrototypesArm("prototypes", windows, learned),
         "scratch": trained,
         "random": lambda: probe("random", features=unlearned),
-        "features": lambda: probe("features", features=crafted),
-        "features_scaled": lambda: probe(
-            "features_scaled", features=crafted, scalings=("unlabelled",)
-        ),
-        "features_whitened": lambda: probe(
-            "features_whitened", features=crafted, scalings=("whitened",)
-        ),
+        "features": lambda: on_crafted("features"),
+        "features_scaled": lambda: on_crafted("features_scaled", scalings=("unlabelled",)),
+        "features_whitened": lambda: on_crafted("features_whitened", scalings=("whitened",)),
         "forest": lambda: ForestArm(windows, crafted),
         "catch22": lambda: probe("catch22", features=lambda: catch22_features(imu())),
         "tsfel": lambda: probe(
             "tsfel", features=lambda: tsfel_features(imu(), windows.rate_hz, report)
         ),
-        "minirocket": lambda: RidgeArm(windows, convolved),
+        "minirocket": lambda: RidgeArm(windows, by_rocket(minirocket_features)),
+        "multirocket_hydra": lambda: RidgeArm(
+            windows, by_rocket(multirocket_hydra_features), multirocket_hydra_scaler
+        ),
     }
     own = {
         name: probe(name, features=partial(own_features, name, source, windows, config.calibrated))

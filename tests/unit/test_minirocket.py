@@ -4,28 +4,11 @@ import numpy as np
 import pytest
 
 from primus_scale.evaluate.minirocket import FEATURES, MiniRocket
-
-
-def windows(count=12, channels=6, samples=80, seed=0):
-    drawn = np.random.default_rng(seed).standard_normal((count, channels, samples))
-    return drawn.astype(np.float32).cumsum(axis=2)
-
-
-def naive_convolution(window, weight, dilation):
-    """Each sample by itself; beyond the ends of the window lie zeros."""
-    samples = window.shape[1]
-    output = np.zeros(samples)
-    for t in range(samples):
-        for channel in range(window.shape[0]):
-            for place in range(9):
-                at = t + (place - 4) * dilation
-                if 0 <= at < samples:
-                    output[t] += float(weight[channel, place]) * float(window[channel, at])
-    return output
+from tests.naive_convolution import naive_convolution, walks
 
 
 def test_features_are_shares_of_samples_above_the_biases():
-    imu = windows()
+    imu = walks()
     transform = MiniRocket(imu, seed=3)
     features = transform.features(imu)
     assert features.shape == (12, FEATURES)
@@ -45,7 +28,7 @@ def test_features_are_shares_of_samples_above_the_biases():
 
 
 def test_kernels_and_dilations_are_those_of_the_paper():
-    transform = MiniRocket(windows(channels=1, samples=250))
+    transform = MiniRocket(walks(channels=1, samples=250))
     weights = {tuple(row) for row in transform._convolutions[0].weight[:, 0].tolist()}
     assert len(weights) == 84
     assert {tuple(sorted(row)) for row in weights} == {(-1.0,) * 6 + (2.0,) * 3}
@@ -59,4 +42,4 @@ def test_kernels_and_dilations_are_those_of_the_paper():
 
 def test_short_windows_are_refused():
     with pytest.raises(ValueError, match="at least 9 samples"):
-        MiniRocket(windows(samples=8))
+        MiniRocket(walks(samples=8))
