@@ -38,11 +38,13 @@ def build_arms(
     config: FewShotConfig,
     seed: int,
     report: Callable[[str], None] = print,
+    jobs: int = 1,
 ) -> dict[str, Arm]:
     """The arms of ``config.arms`` and ``config.own`` by name, in that order.
 
     seed: of the random weights. The features of an arm are computed when they are first needed.
-    report: called with lines of progress. Raises ValueError where an arm's package is absent.
+    report: called with lines of progress. jobs: forked processes for features that take long.
+    Raises ValueError where an arm's package is absent.
     """
     for need in (*config.arms, *(["mixed_model"] if config.mixed_model else [])):
         package_version(need)
@@ -75,7 +77,7 @@ def build_arms(
         "forest": lambda: ForestArm(windows, crafted),
         "catch22": lambda: probe("catch22", features=lambda: catch22_features(imu())),
         "tsfel": lambda: probe(
-            "tsfel", features=lambda: tsfel_features(imu(), windows.rate_hz, report)
+            "tsfel", features=lambda: tsfel_features(imu(), windows.rate_hz, report, jobs)
         ),
         "minirocket": lambda: RidgeArm(windows, by_rocket(minirocket_features)),
         "multirocket_hydra": lambda: RidgeArm(

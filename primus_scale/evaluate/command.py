@@ -61,9 +61,9 @@ def evaluate(
     data_url: the folder that has ``label`` and ``test``, or a shard folder that ``config.task``
     divides as ``shards split`` does; None: ``config.task.data``.
     augment: of the trained arms; by default that of a default run. pretraining_s: for the report.
-    finished_file: keeps finished work (``FinishedWork``) for this and other evaluations; by
-    default a file in ``out_dir``, which is deleted when the results are written. jobs: processes at
-    once, forks of this one (None: one a core); it does not change the results.
+    finished_file: keeps finished work (``FinishedWork``) for this and other evaluations, also at
+    the same time; by default a file in ``out_dir``, which is deleted when the results are written.
+    jobs: processes at once, forks of this one (None: one a core); it does not change the results.
 
     Prints progress and the table, writes ``few_shot.json`` and the report into ``out_dir``, and
     returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
@@ -93,7 +93,7 @@ def evaluate(
         split=task.split,
         pretraining_seed=pretraining_seed,
         may_share=config.task.may_share,
-        finished=FinishedWork(Path(finished_file or own_file)),
+        finished=FinishedWork(Path(finished_file or own_file), shared=finished_file is not None),
         jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs,
     )
     results |= without_labels | {"map": feature_map(encoder, task.test)}

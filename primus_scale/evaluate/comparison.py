@@ -3,6 +3,10 @@
 An arm at one k needs a choice of its setting, and then a fit for each draw of labels. For an arm
 that trains an encoder each of these is a piece of its own. For the others, which take a fraction of
 a second each, all of them together are one piece.
+
+Evaluations that share a file of finished work may run at once. Each claims what it begins: a piece
+of an arm that trains, or another arm with all its pieces, so that nobody else computes its
+features. What another has claimed is done last, by then from the file; or here, if it was killed.
 """
 
 from __future__ import annotations
@@ -26,11 +30,12 @@ from primus_scale.evaluate.draws import (
     keyed_generator,
     keyed_seed,
 )
-from primus_scale.evaluate.finished_work import FinishedWork, digest
+from primus_scale.evaluate.finished_work import Claims, FinishedWork, digest
 from primus_scale.evaluate.results import format_setting
 from primus_scale.evaluate.statistics import score_people
 from primus_scale.processes import ENDED, Died, Processes, open_processes
 
+LOOK_S = 0.5  # between two looks at what another evaluation does
 DRAWS_OF_ALL = 3  # all draws of "all" are equal, so repeats show the spread of training only
 
 
@@ -128,8 +133,8 @@ def compute_missing(
     jobs: processes at once. One goes through k and arms in order. Several begin with what takes
     longest, so that they end at about the same time. Raises what an arm raises.
     """
-    with open_processes(jobs) as processes:
-        _Queue(comparison, all_k, finished, jobs == 1, report).run(processes)
+    with finished.claims() as claims, open_processes(jobs) as processes:
+        _Queue(comparison, all_k, finished, claims, jobs == 1, report).run(processes)
 
 
 class _Queue:
@@ -140,6 +145,7 @@ class _Queue:
         comparison: Comparison,
         all_k: Sequence[Labels],
         finished: FinishedWork,
+        claims: Claims,
         in_order: bool,
         report: Callable[[str], None],
     ) -> None:
@@ -147,10 +153,14 @@ class _Queue:
         self._all_k = list(all_k)
         self._names = list(comparison.arms)
         self._finished = finished
+        self._claims = claims
         self._in_order = in_order
         self._report = report
+        self._claimed: set[str] = set()
+        self._elsewhere: list[Piece] = []  # what another evaluation has claimed
         self._waiting: list[tuple[tuple[int, ...], Piece]] = []
         self._reported: set[tuple[Labels, str]] = set()
+        self._awaited: set[str] = set()
 
     def run(self, processes: Processes) -> None:
         """Do every piece that is not finished."""
@@ -158,22 +168,74 @@ class _Queue:
             for name in self._names:
                 if not self._add_pieces(k, name):
                     self._report_finished(k, name)
-        while self._waiting or processes.busy:
+        while self._waiting or self._elsewhere or processes.busy:
             while self._waiting and not processes.full:
-                _, piece = heapq.heappop(self._waiting)
-                processes.start(piece, self._prepared(piece))
+                self._begin(heapq.heappop(self._waiting)[1], processes)
+            if not processes.busy:
+                self._wait_for_others()
+                continue
             piece, item = processes.wait()
             if isinstance(item, Died):
                 raise ChildProcessError(
                     f"the process of arm {piece.arm} at k={piece.k} ended early ({item.how}); what "
                     "is finished is kept: start it again, with fewer --jobs"
                 )
-            if item is not ENDED:
+            if item is ENDED:
+                self._end(piece)
+            else:
                 self._finished.keep(*item)
-            elif not self._missing_draws(piece.k, piece.arm):
-                self._report_finished(piece.k, piece.arm)
-            elif piece.chooses:
-                self._add_pieces(piece.k, piece.arm)
+
+    def _begin(self, piece: Piece, processes: Processes) -> None:
+        """Start what is missing of a piece, unless another evaluation is at it."""
+        claim = self._claim_of(piece)
+        if claim not in self._claimed:
+            if not self._claims.take(claim):
+                self._elsewhere.append(piece)
+                return
+            self._claimed.add(claim)
+            self._finished.read()  # what another has done until now
+        key = self._comparison.setting_key(piece.k, piece.arm)
+        missing = self._missing_draws(piece.k, piece.arm)
+        draws = tuple(draw for draw in piece.draws if draw in missing)
+        left = piece._replace(chooses=piece.chooses and key not in self._finished, draws=draws)
+        if left.chooses or left.draws:
+            processes.start(left, self._prepared(left))
+        else:
+            self._end(piece)
+
+    def _end(self, piece: Piece) -> None:
+        """Go on after a piece that is done: others of its arm can be, or it is complete."""
+        k, name, chooses, _ = piece
+        if not self._missing_draws(k, name):
+            self._report_finished(k, name)
+        elif chooses:
+            self._add_pieces(k, name)
+        trains = self._comparison.arms[name].trains
+        if trains or not any(self._missing_draws(k, name) for k in self._all_k):
+            self._claims.release(self._claim_of(piece))
+            self._claimed.discard(self._claim_of(piece))
+
+    def _claim_of(self, piece: Piece) -> str:
+        """What is claimed before the piece is begun: itself, or all pieces of its arm."""
+        k, name, chooses, draws = piece
+        if not self._comparison.arms[name].trains:
+            return self._comparison.keys[name]
+        if chooses:
+            return self._comparison.setting_key(k, name)
+        return self._comparison.draw_keys(k, name)[draws[0]]
+
+    def _wait_for_others(self) -> None:
+        """Look again after a while whether others have done, or left, what they had claimed."""
+        names = {piece.arm for piece in self._elsewhere}
+        if names - self._awaited:
+            told = ", ".join(name for name in self._names if name in names)
+            self._report(f"waiting for another evaluation, which computes {told}")
+            self._awaited |= names
+        if self._elsewhere:
+            time.sleep(LOOK_S)
+        for piece in self._elsewhere:
+            heapq.heappush(self._waiting, (self._order(piece), piece))
+        self._elsewhere = []
 
     def _prepared(self, piece: Piece) -> Callable[[], Iterator[tuple[str, Any, float]]]:
         """The work of a piece. What all processes need is computed here, once for an arm."""

@@ -2,15 +2,22 @@
 
 Each line is a piece of work: a JSON object with ``key``, ``value`` and the ``seconds`` that it
 took. The key is a digest of everything that the piece depends on, so work with other settings, data
-or weights is never used. Evaluations that have work in common (the same arm on the same labels) may
-share a file.
+or weights is never used.
+
+Evaluations that have work in common (the same arm on the same labels) may share a file, also at the
+same time. Then each *claims* what it begins, and leaves to another what that one has claimed: a
+lock of the system on one byte of a file beside, which ends with its process. Work that two do all
+the same, where a file system knows no locks, costs time and nothing else.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +28,75 @@ from torch import nn
 from primus_scale.storage.files import explain_failed_write
 
 
-class FinishedWork:
-    """Finished pieces of work by key. Without a file they are kept in memory only."""
+class Claims:
+    """What this process has begun, by key, so that others which share its file leave it alone."""
 
-    def __init__(self, path: Path | None = None):
-        """Read the file; incomplete lines, which a kill may leave, are ignored."""
+    def __init__(self, file: int | None) -> None:
+        """file: the open file of the locks; without one every claim is free."""
+        self._file = file
+
+    def take(self, key: str) -> bool:
+        """Claim ``key``, a digest; False where another process has it."""
+        if self._file is not None:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(key))
+            except (BlockingIOError, PermissionError):  # the two ways of saying that it is held
+                return False
+            except OSError:  # the file system knows no locks
+                pass
+        return True
+
+    def release(self, key: str) -> None:
+        """Let others have ``key``."""
+        if self._file is not None:
+            with suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(key))
+
+
+class FinishedWork:
+    """Finished pieces of work by key. Without a file they are kept in memory only.
+
+    shared: other evaluations may use the file at the same time.
+    """
+
+    def __init__(self, path: Path | None = None, *, shared: bool = False):
         self._path = path
+        self._shared = shared
         self._values: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}
         self._lacks_newline = False
-        if path is not None and path.is_file():
-            content = path.read_bytes()
-            self._lacks_newline = not content.endswith(b"\n")
-            for line in content.splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._values[entry["key"]] = entry["value"]
-                    self._seconds[entry["key"]] = float(entry["seconds"])
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue
+        self.read()
+
+    def read(self) -> None:
+        """Read what is in the file now; incomplete lines, which a kill may leave, are ignored."""
+        if self._path is None or not self._path.is_file():
+            return
+        content = self._path.read_bytes()
+        self._lacks_newline = not content.endswith(b"\n")
+        for line in content.splitlines():
+            try:
+                entry = json.loads(line)
+                self._values[entry["key"]] = entry["value"]
+                self._seconds[entry["key"]] = float(entry["seconds"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+
+    @contextmanager
+    def claims(self) -> Iterator[Claims]:
+        """The claims of this process; all are released at the end of the block.
+
+        Raises OSError naming the file of the locks where it cannot be written.
+        """
+        if self._path is None or not self._shared:
+            yield Claims(None)
+            return
+        path = self._path.with_name(f"{self._path.name}.lock")
+        with explain_failed_write(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            yield Claims(file)
+        finally:
+            os.close(file)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -72,6 +129,11 @@ class FinishedWork:
         with explain_failed_write(self._path), self._path.open("ab", buffering=0) as file:
             file.write(data)
         self._lacks_newline = False
+
+
+def _place(key: str) -> int:
+    """The byte that stands for a key: the file need not be so long for a lock on it."""
+    return int(key[:15], 16)
 
 
 def digest(*parts: Any) -> str:

@@ -79,13 +79,14 @@ def run_few_shot(
     settings: dict[str, dict[str, Setting]] = {str(k): {} for k in all_k}
     cost: dict[str, dict[str, float | None]] = {str(k): {} for k in all_k}
     seed = keyed_seed("weights", config.seed, pretraining_seed)
-    arms = build_arms(windows, pretrained, fresh, augment, config, seed, report)
+    forks = device.type == "cpu" and config.threads <= 1  # OpenMP's threads do not survive a fork
+    jobs = jobs if forks else 1
+    arms = build_arms(windows, pretrained, fresh, augment, config, seed, report, jobs)
     keys = _identities(arms, seed, label, test, pretrained, fresh, augment, config)
     comparison = Comparison(arms, keys, label, test, config, seed)
     finished = finished or FinishedWork()
-    forks = device.type == "cpu" and config.threads <= 1  # OpenMP's threads do not survive a fork
     with limited_threads(config.threads or 1):
-        compute_missing(comparison, all_k, finished, jobs if forks else 1, report)
+        compute_missing(comparison, all_k, finished, jobs, report)
     for k in all_k:
         for name in arms:
             key, draws = comparison.setting_key(k, name), comparison.draw_keys(k, name)

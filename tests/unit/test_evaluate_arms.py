@@ -14,6 +14,7 @@ from primus_scale.augment import build_augment
 from primus_scale.config import ArmName, FewShotConfig
 from primus_scale.config.augment import Jitter
 from primus_scale.encoders.calibration import fit_calibration
+from primus_scale.evaluate import feature_sets
 from primus_scale.evaluate.arm_table import ARMS, FIXED_BASELINES
 from primus_scale.evaluate.arms import (
     HeldOutTrial,
@@ -26,6 +27,7 @@ from primus_scale.evaluate.build_arms import build_arms
 from primus_scale.evaluate.classifiers import Classifier, Training, TrainingSettings, fit_probe
 from primus_scale.evaluate.comparison import make_trials
 from primus_scale.evaluate.feature_arm import SCALINGS
+from primus_scale.evaluate.feature_sets import tsfel_features
 from primus_scale.evaluate.probe_arm import PROBE_STRENGTHS, ProbeArm
 from primus_scale.evaluate.trained_arm import (
     FINETUNE_LR_SHARE,
@@ -279,3 +281,11 @@ def test_every_baseline_learns_an_easy_task_and_repeats_exactly(name):
     assert np.array_equal(answers, arm.predict(given, rows, setting))
     other = arm.predict(replace(given, seed=1), rows, setting)
     assert not arm.deterministic or np.array_equal(answers, other)
+
+
+def test_features_of_tsfel_do_not_depend_on_the_number_of_processes(monkeypatch):
+    monkeypatch.setattr(feature_sets, "PART_WINDOWS", 2)
+    imu, lines = WINDOWS.imu.numpy()[:5], []
+    one, two = (tsfel_features(imu, 50.0, lines.append, jobs) for jobs in (1, 2))
+    assert np.array_equal(one, two) and len(np.unique(one, axis=0)) == 5
+    assert lines[2] == lines[5] == "tsfel features of 5 of 5 windows"
