@@ -36,8 +36,8 @@ from primus_scale.data.record_place import list_places
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import WindowFormat
+from primus_scale.storage.apart import check_apart
 from primus_scale.storage.folder import Folder
-from primus_scale.storage.urls import parse_place
 from primus_scale.teachers import Teacher, build_teachers, spaces_of
 from shards.embed.group_embedder import GroupEmbedder, GroupRequest, unpack_columns
 from shards.embed.grouping import plan_groups
@@ -214,8 +214,7 @@ def _set_up_teachers(
 
 
 def _open_source(windows_url: str, out_url: str) -> ShardSet:
-    if parse_place(windows_url) == parse_place(out_url):
-        raise ValueError(f"{out_url} is both source and output; name another output folder")
+    check_apart(out_url, [windows_url])
     source = ShardSet.open(windows_url)
     if source.index.kind != "window":
         raise ValueError(

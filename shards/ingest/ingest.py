@@ -30,6 +30,7 @@ from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, w
 from primus_scale.data.record_place import list_places
 from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import hash64
+from primus_scale.storage.apart import check_apart
 from primus_scale.storage.folder import Folder, explain_write_errors, is_local
 from shards.ingest.recording_maker import (
     IngestJob,
@@ -70,11 +71,12 @@ def ingest(
 
     FileExistsError where the output holds shards and ``overwrite`` is not set; what the reader's
     ``recordings`` raises; ValueError where not one window was made (``ingest.json`` is written
-    all the same, and says why); OSError where the output cannot be written, or another process
-    writes there.
+    all the same, and says why) or the output lies in the source; OSError where the output cannot
+    be written, or another process writes there.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    check_apart(job.out, [job.source])
     with locked_folder(job.out, instead="another --out"):
         check_output(job.out, overwrite)
         return _write_shards(job, workers, report)

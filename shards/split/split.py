@@ -25,6 +25,7 @@ from primus_scale.sample import NO_LABEL, WindowMeta
 from primus_scale.splits.counts import SplitCounts
 from primus_scale.splits.sides import are_kept, draw_sides, read_sides, sides_csv, units_of
 from primus_scale.splits.words import LABEL, TEST, UNUSED
+from primus_scale.storage.apart import check_apart
 from primus_scale.storage.folder import Folder, explain_write_errors
 from primus_scale.storage.urls import parse_place
 from shards.tasks.progress import TaskProgress, print_line
@@ -127,9 +128,8 @@ def leave_out(
 
 
 def _check_apart(source: ShardSet, out_url: str, written: Sequence[str]) -> None:
-    for folder in source.folders:
-        if folder.url in (out_url, *(f"{out_url}/{side}" for side in written)):
-            raise ValueError(f"{folder.url} would be overwritten; write to a folder of its own")
+    for url in (out_url, *(f"{out_url}/{side}" for side in written)):
+        check_apart(url, (folder.url for folder in source.folders))
 
 
 def _read_metas(source: ShardSet, report: Callable[[str], None]) -> list[WindowMeta]:
