@@ -11,13 +11,11 @@ of a device.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,9 @@ from projectaria_tools.core.sensor_data import TimeDomain
 
 from primus_scale.signal.units import DEGREE, GRAVITY
 from primus_scale.storage.foreign import decoding, reason
+from shards.files.library_output import library_lines
 from shards.files.source import Source
+from shards.files.vrs_records import UnusualFileError, stream_records
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
 from shards.signal.sample_buffer import Column
@@ -65,11 +65,16 @@ _DAMAGE = re.compile(
 )
 _FOREIGN = "No stream activated"  # the library's words where it knows none of a file's streams
 _ROW = np.dtype([("time_s", "f8"), ("accelerometer", "f8", (3,)), ("gyroscope", "f8", (3,))])
-# Of each sensor, the library's names of a record's values, and of whether they are valid.
-_FIELDS = (
-    ("accelerometer", "accel_msec2", "accel_valid"),
-    ("gyroscope", "gyro_radsec", "gyro_valid"),
-)
+# Of a record, by its name in the file: numpy's type, how many values, and the library's name.
+_FIELDS = {
+    "capture_timestamp_ns": ("<i8", 1, "capture_timestamp_ns"),
+    "accelerometer": ("<f4", 3, "accel_msec2"),
+    "accelerometer_valid": ("?", 1, "accel_valid"),
+    "gyroscope": ("<f4", 3, "gyro_radsec"),
+    "gyroscope_valid": ("?", 1, "gyro_valid"),
+}
+_STORED = {name: (kind, count) for name, (kind, count, _) in _FIELDS.items()}
+_RECORD = np.dtype([(name, kind, (n,) if n > 1 else ()) for name, (kind, n) in _STORED.items()])
 _AGAIN = "download it again, or copy it off the device again"
 
 
@@ -91,7 +96,7 @@ def open_vrs(source: Source, path: str) -> Iterator[VrsFile]:
     if not source.exists(path):
         raise FileNotFoundError(f"no {where}; {_AGAIN}")
     with source.local(path) as local:
-        file = VrsFile(_open(str(local), where), where)
+        file = VrsFile(_open(str(local), where), local, where)
         try:
             yield file
         finally:
@@ -101,12 +106,13 @@ def open_vrs(source: Source, path: str) -> Iterator[VrsFile]:
 class VrsFile:
     """An open VRS file; ``open_vrs`` makes it. notes: for the report of the recording."""
 
-    def __init__(self, provider: Any, where: str) -> None:
+    def __init__(self, provider: Any, path: Path, where: str) -> None:
+        """path: on a disk; where: for messages."""
         self.notes: list[str] = []
-        self._where = where
+        self._path, self._where = path, where
         self._provider = provider
         kind = provider.get_file_tags().get("device_type", "")
-        with _library_lines():
+        with library_lines():
             self._generation = from_device_class_name(kind)
             labels = map(provider.get_label_from_stream_id, provider.get_all_streams())
             # Streams of other makers have none.
@@ -237,26 +243,65 @@ class VrsFile:
 
     def _decode(self, label: str, stream: Any, clock: VrsFile | None) -> Column:
         """The records of an IMU, decoded once for both of its sensors, since decoding is slow."""
-        column = Column(_ROW)
-        read, count = self._provider.get_imu_data_by_index, self._provider.get_num_data(stream)
+        column = self._at_once(label, stream, clock)
+        if column is not None:
+            return column
+        column, count = Column(_ROW), self._provider.get_num_data(stream)
         for start in range(0, count, CHUNK_RECORDS):
             numbers = range(start, min(start + CHUNK_RECORDS, count))
-            with decoding(self._where, f"a record of {label}", advice=_AGAIN):
-                records = [read(stream, number) for number in numbers]
-            time_ns = np.array([record.capture_timestamp_ns for record in records], np.int64)
+            records = self._one_by_one(label, stream, numbers)
             # For a record that it cannot read the library returns one of zeros.
-            if not time_ns.all():
-                number = start + int(np.flatnonzero(time_ns == 0)[0])
+            if not (known := records["capture_timestamp_ns"] != 0).all():
+                number = start + int(known.argmin())
                 raise ValueError(f"{self._where}: record {number} of {label} is damaged; {_AGAIN}")
-            if clock is not None:
-                time_ns = self._on_clock_of(clock, time_ns)
-            rows = np.empty(len(records), _ROW)
-            rows["time_s"] = time_ns / 1e9
-            for sensor, value, valid in _FIELDS:
-                rows[sensor] = [getattr(record, value) for record in records]
-                rows[sensor][[not getattr(record, valid) for record in records]] = np.nan
-            column.append(rows)
+            column.append(self._rows(records, clock))
         return column
+
+    def _at_once(self, label: str, stream: Any, clock: VrsFile | None) -> Column | None:
+        """The records of an IMU, read without the library; None where it must read them.
+
+        They must be as many as it counts, and some of them must be as it reads them.
+        """
+        column, count = Column(_ROW), self._provider.get_num_data(stream)
+        number = stream.get_type_id().value, stream.get_instance_id()
+        try:
+            for records in stream_records(self._path, number, _STORED):
+                if not records["capture_timestamp_ns"].all():
+                    return None  # the library tells the number of the damaged one
+                column.append(self._rows(records, clock))
+        except UnusualFileError:
+            return None
+        if len(column) != count:
+            return None
+        some = [*range(0, count, CHUNK_RECORDS), count - 1]
+        expected = self._rows(self._one_by_one(label, stream, some), clock)
+        for number, row in zip(some, expected, strict=True):
+            (found,) = column.read(number, number + 1)
+            same = (np.array_equal(*pair, equal_nan=True) for pair in zip(found, row, strict=True))
+            if not all(same):
+                return None
+        return column
+
+    def _one_by_one(self, label: str, stream: Any, numbers: Iterable[int]) -> np.ndarray:
+        """The records ``numbers`` of an IMU, read by the library."""
+        with decoding(self._where, f"a record of {label}", advice=_AGAIN):
+            found = [self._provider.get_imu_data_by_index(stream, number) for number in numbers]
+        records = np.empty(len(found), _RECORD)
+        for name, (_, _, attribute) in _FIELDS.items():
+            records[name] = [getattr(record, attribute) for record in found]
+        return records
+
+    def _rows(self, records: np.ndarray, clock: VrsFile | None) -> np.ndarray:
+        """Records with the fields of ``_FIELDS`` as rows of ``_ROW``."""
+        time_ns = records["capture_timestamp_ns"]
+        if clock is not None:
+            time_ns = self._on_clock_of(clock, time_ns)
+        rows = np.empty(len(records), _ROW)
+        rows["time_s"] = time_ns / 1e9
+        for sensor in ("accelerometer", "gyroscope"):
+            rows[sensor] = records[sensor]
+            rows[sensor][~records[f"{sensor}_valid"]] = np.nan
+        return rows
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -314,7 +359,7 @@ class _VrsCamera:
 
 def _open(path: str, where: str) -> Any:
     """The library's reader of a file; ValueError where it says that the file is damaged."""
-    with _library_lines() as lines:
+    with library_lines() as lines:
         try:
             provider, why = data_provider.create_vrs_data_provider(path), "no VRS file"
         except Exception as error:
@@ -333,29 +378,6 @@ def _foreign(where: str) -> ValueError:
         f"{where} is a VRS file without any stream of Project Aria's glasses; take it out, or give "
         "its data to the reader folder as tables"
     )
-
-
-@contextmanager
-def _library_lines() -> Iterator[list[str]]:
-    """Lines written to standard output and error in the block, by C++ code too; filled after it.
-
-    Only there the library reports missing records, next to a line for every stream it opens.
-    """
-    lines: list[str] = []
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
-    with tempfile.TemporaryFile() as log:
-        for number in kept:
-            os.dup2(log.fileno(), number)
-        try:
-            yield lines
-        finally:
-            for number, before in kept.items():
-                os.dup2(before, number)
-                os.close(before)
-            log.seek(0)
-            lines += log.read().decode(errors="replace").splitlines()
 
 
 def _in_words(turn: np.ndarray) -> str:

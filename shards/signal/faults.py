@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.settings import SensorLimits
+from shards.signal.axes import over_axes
 from shards.signal.sample_buffer import Column, Median
 from shards.signal.spikes import find_spikes, prediction_error
 
@@ -139,22 +140,23 @@ def _profile_changes(rows: Column) -> _ChangeProfile:
         both = np.concatenate([before[-1:], block])
         values = both["values"].astype(np.float64)
         changes = np.abs(np.diff(values, axis=0))
-        change = changes.max(axis=1, initial=0.0)
+        change = over_axes(np.maximum, changes)
         profile.repeats += int((change == 0).sum())
         usual.add(change[change > 0])
-        least = np.where(changes > 0, changes, np.inf).min(axis=0, initial=np.inf)
+        least = [axis.min(where=axis > 0, initial=np.inf) for axis in changes.T]
         profile.resolution = np.fmin(profile.resolution, least)
         ends = np.flatnonzero(change > 0)  # last row of a run, in `both`
         stops = ends + first + (0 if len(before) else 1)
         edges = np.concatenate([[start], stops])
         begin_s = np.concatenate([[start_s], both["time_s"][ends + 1]])
-        runs = np.zeros(len(stops), _RUN)
-        runs["start"], runs["stop"] = edges[:-1], edges[1:]
-        runs["lasts_s"] = both["time_s"][ends] - begin_s[:-1]
-        runs["zero"], runs["after"] = ~values[ends].any(axis=1), change[ends]
         entries = np.concatenate([[entered], change[ends]])
-        runs["before"] = entries[:-1]
-        profile.runs.append(runs[runs["stop"] - runs["start"] > 1])
+        long = np.flatnonzero(np.diff(edges) > 1)
+        runs = np.zeros(len(long), _RUN)
+        runs["start"], runs["stop"] = edges[long], edges[long + 1]
+        runs["lasts_s"] = both["time_s"][ends[long]] - begin_s[long]
+        runs["zero"] = ~values[ends[long]].any(axis=1)
+        runs["before"], runs["after"] = entries[long], entries[long + 1]
+        profile.runs.append(runs)
         before, start, start_s = block, int(edges[-1]), float(begin_s[-1])
         entered = float(entries[-1])
     end = rows.read(len(rows) - 1, len(rows))

@@ -17,6 +17,7 @@ from primus_scale.signal.gravity import calm_lengths, visible_gravity
 from shards.recording import ACCELEROMETER, Samples, Sensor
 from shards.report import REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
+from shards.signal.axes import over_axes
 from shards.signal.clock_steps import find_steps
 from shards.signal.faults import FaultCounts, without_faults
 from shards.signal.one_clock import Retiming, on_one_clock
@@ -190,7 +191,7 @@ def _measure(rows: Column, acc: list[int]) -> _Measured:
     calm: list[float] = []
     for block in rows.blocks():
         values = block["values"].astype(np.float64)
-        peak.add(np.abs(values).max(axis=1))
+        peak.add(over_axes(np.maximum, np.abs(values)))
         if acc:
             lengths.add(np.linalg.norm(values[:, acc], axis=1))
             calm += calm_lengths(block["time_s"], values[:, acc])
@@ -237,11 +238,13 @@ class _Intake:
             self.far_s = float(time_s[far][0])
         saturated = np.zeros(len(values), bool)
         if self._sensor.limit is not None:
-            saturated = (np.abs(values) >= SATURATION * self._sensor.limit).any(axis=1)
+            high = np.abs(values) >= SATURATION * self._sensor.limit
+            saturated = over_axes(np.logical_or, high)
         values = values * self._factor
         if self._sensor.rectify is not None:
             values = self._sensor.rectify(values)
-        possible = (np.abs(values) < self._highest).all(axis=1)  # neither NaN nor infinite
+        # Neither NaN nor infinite.
+        possible = over_axes(np.logical_and, np.abs(values) < self._highest)
         self.samples += len(time_s)
         self.untimed += len(time_s) - int(timed.sum())
         self.invalid += int((timed & ~possible).sum())

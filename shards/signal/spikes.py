@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from shards.signal.axes import over_axes
 from shards.signal.sample_buffer import Column
 
 LEAST_HEIGHT = {"m/s2": 1.0, "rad/s": 0.5}
@@ -61,7 +62,7 @@ def _candidates(rows: Column, limit: np.ndarray) -> list[int]:
     for block in rows.blocks():
         both = np.concatenate([before[-4:], block])
         error = np.abs(prediction_error(both["values"].astype(np.float64))) / limit
-        worst = error.max(axis=1, initial=0.0)
+        worst = over_axes(np.maximum, error)
         offset = first - len(before[-4:]) + 2
         # Next to a spike of two or three rows the prediction is off as well.
         found += (np.flatnonzero(worst > 0.5) + offset).tolist()
