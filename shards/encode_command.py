@@ -56,12 +56,14 @@ def _encode(args: argparse.Namespace) -> int:
     with loading():
         from primus_scale.encoders.pretrained import load_encoder
         from primus_scale.storage.urls import parse_local
-        from shards.features_table import encode_recordings, encode_shards
+        from shards.features_table import check_table, encode_recordings, encode_shards
 
-    encoder, out = load_encoder(args.encoder), parse_local(args.out)
+    if args.reader is None and (args.option or args.hop_s is not None):
+        raise ValueError("--option and --hop-s are of raw recordings; give --reader too")
+    out = parse_local(args.out)
+    check_table(out)
+    encoder = load_encoder(args.encoder)
     if args.reader is None:
-        if args.option or args.hop_s:
-            raise ValueError("--option and --hop-s are of raw recordings; give --reader too")
         rows = encode_shards(encoder, args.src, out)
     else:
         rows = encode_recordings(

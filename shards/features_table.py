@@ -8,8 +8,8 @@ and features, a list of D float32. ``numpy.stack(pandas.read_parquet(FILE)["feat
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +23,29 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import PretrainedEncoder
 from primus_scale.sample import WindowMeta
+from primus_scale.storage.files import check_output_file
+from shards.ingest.summary import explain_no_windows, summary
 from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader, reader_option
+from shards.report import IngestReport, RecordingReport
 from shards.settings import IngestSettings
+from shards.tasks.progress import TaskProgress, print_line
 
 BATCH = 256  # windows encoded at once, and rows of a group of the file
 ABOUT = ("dataset", "person", "session", "recording", "device", "placement")
+
+
+def check_table(out: Path) -> None:
+    """Check that the table may be written to ``out``; raises as ``check_output_file``."""
+    check_output_file(out, (".parquet", ".pq"), "a table of features", _is_table)
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return {*ABOUT, "features"} <= set(names)
 
 
 class _Encodable(NamedTuple):
@@ -39,16 +56,19 @@ class _Encodable(NamedTuple):
 def encode_shards(encoder: PretrainedEncoder, url: str, out: Path) -> int:
     """Write the features of all windows of a shard folder to ``out``; returns their number.
 
-    Raises ValueError where the folder's windows are not the encoder's, and as ``ShardSet.open``.
+    Prints progress. Raises ValueError where the folder's windows are not the encoder's, and as
+    ``ShardSet.open``.
     """
     shard_set = ShardSet.open(url)
     encoder.card.check_windows(shard_set.index.window_format, url)
+    progress = TaskProgress("encode", shard_set.windows, "windows", print_line)
 
     def windows() -> Iterator[_Encodable]:
-        for record in range(len(shard_set.windows_per_record)):
+        for record in range(len(shard_set)):
             block = shard_set.read_block(record, pictures=False)
             for imu, meta in zip(block.imu, block.metas, strict=True):
                 yield _Encodable(np.asarray(imu), meta)
+            progress.add(len(block))
 
     return _write(encoder, windows(), out)
 
@@ -64,35 +84,41 @@ def encode_recordings(
 ) -> int:
     """Write the features of raw recordings to ``out``; returns the number of windows.
 
-    options: of the reader, as ``KEY=VALUE``. Prints for each recording how many windows it gave and
-    why others were refused. A recording that cannot be read is reported and left out. Raises
-    ValueError where no recording gives a window.
+    options: of the reader, as ``KEY=VALUE``. Prints for each recording how many windows it gave,
+    and at the end what ``shards build`` tells: refusals, flags, recordings that could not be read.
+    Raises ValueError where no recording gives a window.
     """
     reader = create_reader(reader_name, url, dict(reader_option(text) for text in options))
     settings = _settings_for(encoder.card, hop_s)
-    failed: list[str] = []
+    refs = reader.recordings()
+    reports: list[RecordingReport] = []
 
     def windows() -> Iterator[_Encodable]:
-        refs = reader.recordings()
         for number, ref in enumerate(refs, 1):
             try:
                 with reader.open(ref) as recording:
                     made = RecordingWindows(recording, settings)
                     yield from (_Encodable(window.imu, window.meta) for window in made)
             except (ValueError, OSError) as error:
-                failed.append(str(error))
+                reports.append(RecordingReport(reader_name, ref.name, error=str(error)))
                 print(f"left out {ref.name}: {error}", file=sys.stderr)
                 continue
-            refused: Counter[str] = Counter()
-            for device in made.report.devices:
-                refused.update(device.refused)
-            told = "".join(f", {count:,} refused: {reason}" for reason, count in refused.items())
-            print(f"{number} of {len(refs)}  {ref.name}: {made.report.windows:,} windows{told}")
+            reports.append(made.report)
+            print(f"{number} of {len(refs)}  {ref.name}: {made.report.windows:,} windows")
 
     rows = _write(encoder, windows(), out)
+    found = IngestReport(
+        reader=reader_name,
+        source=url,
+        settings=asdict(settings),
+        recordings=tuple(reports),
+        unread=tuple(reader.unread(refs)),
+    )
     if not rows:
-        reason = failed[0] if failed else "all windows were refused"
+        reason = explain_no_windows(found)
         raise ValueError(f"{url}: no recording gave a window, so there is no table ({reason})")
+    for line in summary(found):
+        print(line)
     return rows
 
 
@@ -111,7 +137,6 @@ def _settings_for(card: EncoderCard, hop_s: float | None) -> IngestSettings:
 def _write(encoder: PretrainedEncoder, windows: Iterable[_Encodable], out: Path) -> int:
     """The rows go to ``out`` with ``.partial`` added, which gets its name when it is whole."""
     partial, rows, writer = out.with_name(f"{out.name}.partial"), 0, None
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         remaining = iter(windows)
         while group := list(islice(remaining, BATCH)):

@@ -23,6 +23,7 @@ from torch import nn
 
 from primus_scale.encoders.pretrained import PretrainedEncoder
 from primus_scale.signal.units import GRAVITY
+from primus_scale.storage.files import check_output_file, write_atomically
 
 PARITY = 1e-4  # most difference from torch, over the largest feature
 MEASURED_WINDOWS = 256  # for parity and for int8 activations; more do not change them
@@ -76,6 +77,11 @@ def check_parity(out: Path, found: float) -> None:
         )
 
 
+def check_device_file(out: Path, suffix: str, what: str) -> None:
+    """Check before the work that the file may be written; raises as ``check_output_file``."""
+    check_output_file(out, (suffix,), what, lambda path: _about_file(path).is_file())
+
+
 def check_installed(extra: str, *packages: str) -> None:
     """ModuleNotFoundError that names the missing package and its extra, before the work."""
     for package in packages:
@@ -112,8 +118,12 @@ def write_about(
 ) -> dict[str, Any]:
     """Write ``FILE.json``: the encoder's card, and under ``kind`` what was measured."""
     about = {"card": encoder.card.model_dump(mode="json"), kind: measured}
-    out.with_name(f"{out.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_atomically(_about_file(out), json.dumps(about, indent=2) + "\n")
     return measured
+
+
+def _about_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.json")
 
 
 @contextlib.contextmanager

@@ -83,12 +83,17 @@ def _export_file(args: argparse.Namespace) -> int:
     if args.int8 and not args.onnx:
         raise ValueError("--int8 is of an ONNX file; give --onnx FILE, or leave it out")
     with loading():
+        from primus_scale.encoders.device_file import check_device_file
         from primus_scale.encoders.executorch_export import export_executorch
         from primus_scale.encoders.onnx_export import export_onnx
         from primus_scale.encoders.pretrained import load_encoder
         from primus_scale.storage.urls import parse_local
 
     out = parse_local(args.onnx or args.executorch)
+    if args.onnx:
+        check_device_file(out, ".onnx", "an encoder as ONNX")
+    else:
+        check_device_file(out, ".pte", "an encoder for ExecuTorch")
     encoder = load_encoder(args.source)
     windows = _windows(args, encoder)
     if args.onnx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from primus_scale.share.results import results_beside
 from primus_scale.storage.files import check_writable
 
 PAGE = "README.md"
+_MOST_NAMED = 3  # files in a message
 PLACES = ("url", "source")  # fields of provenance that hold a path or a URL
 
 
@@ -50,13 +52,26 @@ def push(source: str, place: str, *, private: bool = False, name_people: bool = 
 def write_published(
     source: str, place: str, out: str | Path, *, name_people: bool = False
 ) -> list[Path]:
-    """Write what ``push`` would send into the folder ``out``; returns the files."""
+    """Write what ``push`` would send into the folder ``out``; returns the files.
+
+    ``out`` must be empty, or hold what was written by an earlier call; FileExistsError otherwise.
+    """
     folder = Path(out)
     files = published_files(source, _target(place), name_people=name_people)
     check_writable(folder)
+    _check_replaceable(folder, files, source)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return [folder / name for name in files]
+
+
+def _check_replaceable(folder: Path, files: Collection[str], source: str) -> None:
+    found = {path.name for path in folder.iterdir()}
+    if found and (found != set(files) or folder.samefile(find_export(source))):
+        raise FileExistsError(
+            f"{folder} holds {', '.join(sorted(found)[:_MOST_NAMED])}, which stay as they are; "
+            "name a new folder"
+        )
 
 
 def published_files(source: str, target: HubPlace, *, name_people: bool) -> dict[str, bytes]:

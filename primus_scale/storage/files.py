@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,27 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def check_output_file(
+    path: Path, suffixes: Sequence[str], what: str, is_such: Callable[[Path], bool]
+) -> None:
+    """Check before long work that a result may be written to ``path``; makes its folder.
+
+    A file of the same kind is replaced. Any other stays as it is, since a mistyped name may be that
+    of a recording, of an index or of somebody's notes. what: the kind, for messages. is_such:
+    whether an existing file is of that kind. ValueError where the name has none of ``suffixes``,
+    FileExistsError where something else lies there, OSError where the folder cannot be written.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: {what} is written to a file {' or '.join(suffixes)}; name one")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder; name a file in it, such as {path / path.name}"
+        )
+    if path.exists() and not is_such(path):
+        raise FileExistsError(f"{path} is there already and is not {what}; name another file")
+    check_writable(path.parent)
 
 
 @contextmanager

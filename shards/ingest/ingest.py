@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -38,8 +37,9 @@ from shards.ingest.recording_maker import (
     RecordingRequest,
     RecordingResult,
 )
+from shards.ingest.summary import explain_no_windows
 from shards.recording import RecordingRef
-from shards.report import INGEST_NAME, NO_SENSOR, IngestReport, RecordingReport
+from shards.report import INGEST_NAME, IngestReport, RecordingReport
 from shards.tasks.local import Failed
 from shards.tasks.progress import TaskProgress, print_line
 from shards.tasks.store import Task, TaskStore, json_digest
@@ -50,7 +50,6 @@ from shards.write.shard_file import shard_name
 from shards.write.writer import check_output, open_output, remove_other_shards
 
 _VERSION_READERS = 16  # concurrent requests for the state of files
-_MOST_NAMED = 3  # recordings in an error
 _MOST_UNREAD = 1000  # lines on files of no recording
 _SMALL_BYTES = 256 * 2**20  # of recordings: a local cluster takes as long to start as to read them
 
@@ -104,7 +103,11 @@ def _write_shards(
     )
     if not any(one.uids for one in results):
         _write_report(found, job.out)
-        raise ValueError(_explain_no_windows(results, job))
+        raise ValueError(
+            f"no window came of {len(refs)} recordings in {job.source}: "
+            f"{explain_no_windows(found)}. {Folder(job.out).locate(INGEST_NAME)} has the whole "
+            "report; correct the source or the settings, and run it again"
+        )
     check_uids(results)
     open_output(job.out)
     shards = _copy_windows(job, results, store, pool, report)
@@ -226,28 +229,6 @@ def check_uids(results: Sequence[RecordingResult]) -> None:
             f"window {uid} was made of {' and of '.join(names)}; their data set, name and devices "
             "must not be the same: give the recordings names of their own"
         )
-
-
-def _explain_no_windows(results: Sequence[RecordingResult], job: IngestJob) -> str:
-    errors = [f"{one.report.name}: {one.report.error}" for one in results if one.report.error]
-    refused: Counter[str] = Counter()
-    for one in results:
-        for device in one.report.devices:
-            refused.update(device.refused)
-    reasons = [f"{count} windows refused: {reason}" for reason, count in refused.most_common()]
-    if NO_SENSOR in refused:
-        reasons.append(
-            "no sensor measures some of the windows' channels (of own files, windows.yaml names "
-            "the channels: an accelerometer alone will do)"
-        )
-    notes = [f"{one.report.name}: {note}" for one in results for note in one.report.notes]
-    causes = "; ".join([*errors[:_MOST_NAMED], *reasons] or notes[:_MOST_NAMED])
-    more = len(errors) - _MOST_NAMED
-    return (
-        f"no window came of {len(results)} recordings in {job.source}: {causes}"
-        f"{f'; and {more} more' if more > 0 else ''}. {Folder(job.out).locate(INGEST_NAME)} has "
-        "the whole report; correct the source or the settings, and run it again"
-    )
 
 
 def _copy_windows(

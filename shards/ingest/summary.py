@@ -12,6 +12,7 @@ from shards.report import (
     GRAVITY,
     INVALID,
     NO_NARRATION,
+    NO_SENSOR,
     NO_VIDEO,
     REFUSE,
     Finding,
@@ -19,6 +20,8 @@ from shards.report import (
     LagReport,
 )
 
+REFUSED, FLAGGED = "  REFUSED", "  FLAGGED"  # how lines on gates begin
+MOST_CAUSES = 3  # recordings in an error
 MOST_NAMED = 20  # lines of a kind that are printed; ingest.json has all
 # The settings that a reason's refusals depend on, apart from the window itself.
 _SETTINGS = {
@@ -61,6 +64,29 @@ def summary(found: IngestReport) -> list[str]:
     return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
 
 
+def explain_no_windows(found: IngestReport) -> str:
+    """Why no recording gave a window, with the flags that change what is refused."""
+    from shards.card.attention import failures, refusals
+
+    tree = asdict(found)
+    failed, refused = failures(tree), refusals(tree)
+    reasons = [
+        f"{count} windows refused: {reason}{_threshold(reason, found.settings)}"
+        for reason, count in refused.most_common()
+    ]
+    if NO_SENSOR in refused:
+        reasons.append(
+            "no sensor measures some of the windows' channels (of own files, windows.yaml names "
+            "the channels: an accelerometer alone will do)"
+        )
+    findings = [text.strip() for text in _findings(found) if text.startswith(REFUSED)]
+    notes = [f"{one.name}: {note}" for one in found.recordings for note in one.notes]
+    errors = [f"{name}: {why}" for name, why in failed[:MOST_CAUSES]]
+    causes = [*errors, *reasons, *findings[:MOST_CAUSES]] or notes[:MOST_CAUSES]
+    more = len(failed) - MOST_CAUSES
+    return "; ".join(causes) + (f"; and {more} more" if more > 0 else "")
+
+
 def _describe_lag(lag: LagReport) -> str:
     measured = f"picture {lag.lag_s:+.3f} s behind {lag.device}"
     if lag.confidence < CONFIDENT:
@@ -93,6 +119,6 @@ def _findings(found: IngestReport) -> list[str]:
     lines = []
     for (name, _), findings in groups.items():
         more = f"; and {len(findings) - 1} more like it" if len(findings) > 1 else ""
-        word = "REFUSED " if findings[0].verdict == REFUSE else "FLAGGED "
-        lines.append(f"  {word} {name}: {findings[0].text}{more}")
-    return sorted(lines, key=lambda line: not line.startswith("  REFUSED"))
+        word = REFUSED if findings[0].verdict == REFUSE else FLAGGED
+        lines.append(f"{word}  {name}: {findings[0].text}{more}")
+    return sorted(lines, key=lambda line: not line.startswith(REFUSED))

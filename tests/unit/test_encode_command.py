@@ -64,6 +64,7 @@ def test_raw_recordings_go_the_way_of_shards_build(
     [
         (100, (), "window_samples is 100, but the encoder takes 250"),
         (250, ("--hop-s", "1"), "of raw recordings; give --reader too"),
+        (250, ("--hop-s", "0"), "of raw recordings; give --reader too"),
         (250, ("--reader", "folder"), "recording.yaml"),
     ],
 )
@@ -79,3 +80,54 @@ def test_what_does_not_fit_is_told_and_nothing_is_written(
     assert encode(encoder, tmp_path / "shards", tmp_path / "out.parquet", *more) == 1
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("features.csv", "is written to a file .parquet or .pq; name one"),
+        ("shards/index.json", "is written to a file .parquet or .pq; name one"),
+        ("raw.parquet", "is there already and is not a table of features; name another file"),
+        ("notes.pq", "is there already and is not a table of features; name another file"),
+        ("folder.parquet", "is a folder; name a file in it"),
+        ("raw.parquet/x.parquet", "choose another output folder"),
+    ],
+)
+def test_files_of_others_stay_as_they_are(
+    out: str, told: str, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_windows(str(tmp_path / "shards"), make_windows(4, samples=250))
+    pd.DataFrame({"acc_x": [1.0]}).to_parquet(tmp_path / "raw.parquet")
+    (tmp_path / "notes.pq").write_text("mine")
+    (tmp_path / "folder.parquet").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert encode(encoder, tmp_path / "shards", tmp_path / out) == 1
+    assert told in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_table_of_before_is_replaced(encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    for count in (4, 6):
+        write_windows(str(tmp_path / str(count)), make_windows(count, samples=250))
+        assert encode(encoder, tmp_path / str(count), out) == 0
+        assert len(pd.read_parquet(out)) == count
+
+
+def test_flags_and_failures_are_told_as_shards_build_tells_them(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recordings(tmp_path / "raw", range(2))
+    first = next((tmp_path / "raw").rglob("imu.npy"))
+    rows = np.load(first)
+    rows[600:, 0] -= 3.0  # its clock is set back
+    np.save(first, rows)
+    out = tmp_path / "features.parquet"
+    assert encode(encoder, tmp_path / "raw", out, "--reader", "folder") == 0
+    encoded = capsys.readouterr().out
+    build = ["shards", "build", "folder", "--src", str(tmp_path / "raw"), "--workers", "1"]
+    assert main([*build, "--out", str(tmp_path / "shards"), "--require", "--frames", "0"]) == 0
+    built = capsys.readouterr().out
+    flags = [line for line in built.splitlines() if line.startswith("  FLAGGED")]
+    assert flags
+    assert all(line in encoded for line in flags)

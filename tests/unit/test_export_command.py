@@ -83,10 +83,27 @@ def test_a_folder_without_a_run_is_told(
 def test_flags_of_other_files_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = str(tmp_path / "x")
+    out = str(tmp_path / "x.onnx")
     said = error_of(capsys, "export", "--run", "demo", "--executorch", out, "--int8")
     assert "--int8 is of an ONNX file" in said
     said = error_of(capsys, "export", "--run", "demo", "--onnx", out, "calibration.kind=none")
     assert "settings are of an export to a folder" in said
     said = error_of(capsys, "export", "--run", "hf://name", "--onnx", out)
     assert "write hf://OWNER/NAME" in said
+
+
+@pytest.mark.parametrize(("flag", "suffix"), [("--onnx", ".onnx"), ("--executorch", ".pte")])
+def test_files_of_others_stay_as_they_are(
+    flag: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, other = tmp_path / "index.json", tmp_path / f"other{suffix}"
+    index.write_text("{}")
+    other.write_text("a model of somebody")
+    said = error_of(capsys, "export", "--run", "demo", flag, str(index))
+    assert f"is written to a file {suffix}; name one" in said
+    said = error_of(capsys, "export", "--run", "demo", flag, str(other))
+    assert "is there already and is not an encoder" in said
+    (tmp_path / f"folder{suffix}").mkdir()
+    said = error_of(capsys, "export", "--run", "demo", flag, str(tmp_path / f"folder{suffix}"))
+    assert "is a folder; name a file in it" in said
+    assert (index.read_text(), other.read_text()) == ("{}", "a model of somebody")

@@ -167,3 +167,20 @@ def test_damaged_weights_are_not_sent(
     command = ["push", str(exported), "hf://me/imu", "--dry-run", str(tmp_path / "out")]
     assert main(command) == 1
     assert "encoder.safetensors is damaged or of another export" in capsys.readouterr().err
+
+
+def test_a_dry_run_leaves_files_of_others_as_they_are(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "project"
+    own.mkdir()
+    (own / "README.md").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in (own, exported, exported.parent):
+        assert main(["push", str(exported), "hf://me/imu", "--dry-run", str(folder)]) == 1
+        assert "stay as they are; name a new folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    dry_run(str(exported), tmp_path / "out")
+    dry_run(str(exported), tmp_path / "out", "--name-people")  # what it wrote itself is replaced
+    sent = str(tmp_path / "out")
+    assert main(["push", sent, "hf://me/imu", "--dry-run", sent]) == 1
