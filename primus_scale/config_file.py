@@ -170,13 +170,17 @@ def _parse_value(text: str) -> Any:
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = _dotted(problem["loc"]) or "configuration"
+    location = _dotted(problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1])
         return f"unknown key {quoted(redact(location))}{nearest(location, known, 'known key')}"
     # Secrets are removed before the text is shortened: half a URL may not look like one.
+    told = _cut(redact(problem["msg"]).removeprefix("Value error, "), 500)
+    if problem["type"] == "value_error" and isinstance(problem.get("input"), dict):
+        # It names the fields and their values.
+        return f"{_cut(location, MOST_QUOTED)}: {told}" if location else told
     got = _cut(redact(repr(problem.get("input"))), MOST_QUOTED)
-    return f"{_cut(location, MOST_QUOTED)}: {_cut(redact(problem['msg']), 500)} (got {got})"
+    return f"{_cut(location, MOST_QUOTED)}: {told} (got {got})"
 
 
 def _cut(text: str, most: int) -> str:

@@ -24,7 +24,8 @@ SHOWN_PACKAGES = ("torch", "deepspeed", "ray")  # packages whose versions are in
 def measure_batch(context: Context) -> str:
     """The batch arithmetic in one line; ValueError where it does not divide."""
     check_workers(context.config)
-    return check_batch(context.config.train, context.runtime.world)
+    config = context.config
+    return check_batch(config.train, context.runtime.world, config.data.session_windows)
 
 
 def judge_batch(context: Context, lines: list[str]) -> list[CheckFinding]:

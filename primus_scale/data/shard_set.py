@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations, product
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -296,22 +297,37 @@ def _check_alike(
             )
 
 
+def check_held_out(train: ShardSet, other: ShardSet) -> None:
+    """ValueError naming the folders where ``other`` holds records that are trained on."""
+    both = [(train.folders, train.indexes), (other.folders, other.indexes)]
+    _check_apart(both, "name held-out shards as data.validation, or leave it empty")
+
+
 def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
-    """Refuse folders that hold the same records, even under different names.
+    """Refuse folders that hold the same records, even under different names."""
+    each = [([folder], [index]) for folder, index in zip(folders, indexes, strict=True)]
+    _check_apart(each, "they would count twice; name each folder once, and no copy of it")
+
+
+def _check_apart(
+    groups: Sequence[tuple[Sequence[Folder], Sequence[ShardIndex]]], advice: str
+) -> None:
+    """ValueError where folders of two groups hold the same records.
 
     Records are compared by length and crc32. Two different records agree in one of 2**32 cases, so
     among very many records a few agree by chance.
     """
-    seen = [_record_keys(index) for index in indexes if len(indexes) > 1]
-    for second in range(len(folders)):
-        for first in range(second):
-            shared = np.intersect1d(seen[first], seen[second], assume_unique=True).size
-            fewer = min(seen[first].size, seen[second].size)
+    if len(groups) < 2:
+        return
+    keyed = [[*zip(of, map(_record_keys, indexes), strict=True)] for of, indexes in groups]
+    for one, two in combinations(keyed, 2):
+        for (a, left), (b, right) in product(one, two):
+            shared = np.intersect1d(left, right, assume_unique=True).size
+            fewer = min(left.size, right.size)
             if shared > _SHARED_BY_CHANCE * fewer:
                 raise ValueError(
-                    f"{folders[first].url} and {folders[second].url} hold the same windows: "
-                    f"{shared} of {fewer} records are equal and would count twice; name each "
-                    "folder once, and no copy of it"
+                    f"{a.url} and {b.url} hold the same windows: {shared} of {fewer} records are "
+                    f"equal; {advice}"
                 )
 
 

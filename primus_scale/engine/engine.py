@@ -25,16 +25,18 @@ from primus_scale.objective.model import ModelOutput, PrimusModel
 MAX_BUCKET = 50_000_000  # gradients reduced in one message, in elements
 
 
-def check_batch(config: TrainConfig, world: int) -> str:
+def check_batch(config: TrainConfig, world: int, session_windows: int | None = None) -> str:
     """Check the batch arithmetic of a run on ``world`` ranks; returns a line that describes it.
 
-    ValueError, with the nearest batch that fits, where the global batch does not divide by the
-    ranks and their encoder passes.
+    session_windows: of the data, of which the batch is a multiple as well. ValueError, with the
+    nearest batch that fits, where the global batch does not divide by the ranks and their encoder
+    passes.
     """
     parts = world * config.accumulation
     if config.batch % parts:
-        below = config.batch - config.batch % parts
-        near = f"{below} or {below + parts}" if below else str(parts)
+        step = math.lcm(parts, session_windows or 1)
+        below = config.batch - config.batch % step
+        near = f"{below} or {below + step}" if below else str(step)
         raise ValueError(
             f"train.batch={config.batch} does not divide by {world} ranks x train.accumulation="
             f"{config.accumulation}; use train.batch={near}"

@@ -1,7 +1,9 @@
 """Read YAML that somebody else may have written: limited in size, with one kind of error.
 
-tree = read_yaml(path.read_bytes())            # numbers, booleans and text, as YAML 1.1 has them
+tree = read_yaml(path.read_bytes())            # numbers, booleans and text
 tree = read_yaml(data, texts_only=True)        # every scalar as it is written
+
+Values are those of YAML 1.1, but for two kinds of numbers: 010 is no octal 8, and 1:30 no 90.
 
 The library alone fails in many ways: RecursionError where lists are nested deeply, hours and
 gigabytes where aliases refer to aliases, a ValueError without a place for a bad date or number.
@@ -9,6 +11,7 @@ gigabytes where aliases refer to aliases, a ValueError without a place for a bad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -20,6 +23,8 @@ MOST_BYTES = 2**20
 MOST_DEPTH = 32  # nested lists and mappings
 MOST_VALUES = 100_000  # values, those that aliases repeat included
 _TEXT_PER_VALUE = 100  # so many characters of a text count as one more value
+_OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -125,6 +130,12 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._checked: set[int] = set()
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node; that of a text for a number that few write on purpose."""
+        tag = super().resolve(kind, value, implicit)
+        unusual = tag in _NUMBERS and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
+        return self.DEFAULT_SCALAR_TAG if unusual else tag
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Check the keys as they are written, before mappings are merged in."""

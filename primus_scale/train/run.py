@@ -19,7 +19,7 @@ from primus_scale.data.fraction import open_training
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
 from primus_scale.data.schedule import check_order, describe_order
-from primus_scale.data.shard_set import ShardSet, check_same_input
+from primus_scale.data.shard_set import ShardSet, check_held_out, check_same_input
 from primus_scale.distributed.collectives import on_first_rank
 from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.precision import choose_precision
@@ -42,6 +42,7 @@ from primus_scale.objective.terms import (
     with_heads,
 )
 from primus_scale.sample import JOINT_MODALITIES, TEACHER_MODALITIES, Batch
+from primus_scale.storage.apart import check_apart
 from primus_scale.storage.folder import Folder
 from primus_scale.support import RingSupportSet, SupportSet
 from primus_scale.support.index import describe_index
@@ -53,6 +54,7 @@ from primus_scale.teachers import (
     spaces_of,
 )
 from primus_scale.train.export import check_calibration
+from primus_scale.train.without_effect import without_effect
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,12 @@ def open_data(config: Config, world: int, *, sizes: bool = True) -> ShardSet:
     """The training shards, after the checks that a launcher can make before it starts ranks.
 
     sizes: see ``ShardSet.open``.
-    ValueError or FileNotFoundError as ``check_batch``, ``open_training``, ``check_order``,
-    ``check_calibration`` and ``check_objective``, and ValueError where the shards were embedded by
-    other teachers than the configuration names.
+    ValueError or FileNotFoundError as ``check_apart``, ``check_batch``, ``open_training``,
+    ``check_order``, ``check_calibration`` and ``check_objective``, and ValueError where the shards
+    were embedded by other teachers than the configuration names.
     """
-    check_batch(config.train, world)
+    check_apart(config.output, (*config.data.train, *config.data.validation))
+    check_batch(config.train, world, config.data.session_windows)
     data = open_training(config.data, sizes=sizes)
     check_order(config.data, config.objective.near, data, config.train.batch)
     check_calibration(config.calibration, data)
@@ -185,8 +188,10 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     on_first_rank(data.check_sizes)  # once for all ranks: it lists whole folders
     precision = choose_precision(config.train.precision, runtime.device)
     training = config.train.model_copy(update={"precision": precision})
-    announce(check_batch(training, runtime.world))
+    announce(check_batch(training, runtime.world, config.data.session_windows))
     announce(describe_order(config.data, data, config.train.batch))
+    for note in without_effect(config, runtime.world):
+        announce(f"note: {note}")
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
         teachers = build_teachers(config.teachers, data.index.window_format, runtime.device)
@@ -194,6 +199,8 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     check_objective(config.objective, spaces)  # live teachers are known only now
     spaces = with_heads(config.objective, spaces)
     validation = _load_validation(config, data, teachers, spaces)
+    if config.data.validation and not spaces:
+        announce("note: data.validation is not used: it is for retrieval, which needs a teacher")
 
     encoder = fresh_encoder(config, data, spaces)
     # Checkpoints export this copy: DeepSpeed may partition the parameters of the trained encoder.
@@ -280,6 +287,7 @@ def _load_validation(
         return None  # without a teacher there is nothing to retrieve
     held_out = load_windows(urls, config.data.patience(), most=config.data.validation_windows)
     check_same_input(data, held_out.shard_set)
+    check_held_out(data, held_out.shard_set)
     if teachers:
         check_teachers(teachers, held_out.shard_set.teachers, urls[0])
     else:

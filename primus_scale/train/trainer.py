@@ -100,6 +100,7 @@ def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bo
     config, settings = run.config, run.config.train
     counts = run.checkpoints.resume(run.engine, run.support)
     start_step = counts.step
+    _check_steps(config, start_step)
     if start_step < settings.steps:
         run.checkpoints.check_room(run.support)
     # After ``resume``: if the folder is another run's, that raises, and its files stay as they are.
@@ -144,6 +145,15 @@ def train(run: Run, stop: Stop, on_validation: OnValidation | None = None) -> bo
     on_all_ranks(lambda: _finish(run, monitor) if is_first else None)
     _copy_results(run)
     return True
+
+
+def _check_steps(config: Config, done: int) -> None:
+    """ValueError where the checkpoint has more steps than the configuration asks for."""
+    if done > config.train.steps:
+        raise ValueError(
+            f"{config.output} has {done} steps behind it, and train.steps is {config.train.steps}; "
+            f"set train.steps to {done} or more to go on, or choose another output"
+        )
 
 
 def _begin_output(run: Run, start_step: int) -> None:
@@ -239,6 +249,7 @@ def _finish(run: Run, monitor: Monitor) -> None:
     output = Path(run.config.output)
     export_finished(output, output / ENCODER_FOLDER, run.config, run.data, run.runtime.device)
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
+    print(f"encoder  {output / ENCODER_FOLDER}  (after {run.config.train.steps} steps)")
 
 
 def _report_stop(run: Run, stop: Stop) -> int:

@@ -71,6 +71,32 @@ def test_pretrain_leaves_an_encoder_and_its_figures(run: Path) -> None:
     assert load_encoder(run / "encoder")(torch.zeros(2, 6, SAMPLES)).features.shape[0] == 2
 
 
+def test_fewer_steps_than_are_done_are_refused(run: Path, tmp_path: Path, capsys) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    file = str(run / "config.yaml")
+    assert main(["pretrain", "--config", file, "train.steps=1"]) == 1
+    said = capsys.readouterr().err
+    assert f"{run} has 2 steps behind it, and train.steps is 1; set train.steps to 2" in said
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before.get(path)} <= {"run.lock"}
+    assert main(["pretrain", "--config", file]) == 0
+    assert f"encoder  {run / 'encoder'}  (after 2 steps)" in capsys.readouterr().out
+
+
+def test_validation_without_a_teacher_is_told(tmp_path: Path, capsys) -> None:
+    shards = write_shards(tmp_path / "shards", 16, teachers={})
+    weights = [
+        f"objective.weights.{kind}_{m}=0"
+        for kind in ("imu", "neighbour")
+        for m in ("video", "text")
+    ]
+    config = tiny_config(
+        tmp_path / "out", shards, "data.validation=[nowhere]", *weights, "train.steps=1"
+    )
+    assert main(["pretrain", "--config", str(write_config(config, tmp_path / "run.yaml"))]) == 0
+    assert "note: data.validation is not used" in capsys.readouterr().out
+
+
 def test_evaluate_a_run(run: Path, task: str, capsys) -> None:
     assert main(["evaluate", "--run", str(run), "--data", task, *SETTINGS]) == 0
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))

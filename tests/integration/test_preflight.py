@@ -85,7 +85,7 @@ def apart(folder: Path) -> tuple[Path, Path, str]:
 def test_healthy_nodes_without_a_shared_folder_pass_and_keep_nothing(tmp_path: Path) -> None:
     shards, copy = write_shards(tmp_path / "shards"), tmp_path / "copy"
     here, there, moved = apart(tmp_path)
-    data = {"train": [shards], "validation": [shards]}
+    data = {"train": [shards], "validation": [write_shards(tmp_path / "held", 16, seed=1)]}
     config = tiny_config(Path("runs/out"), shards, f"train.storage={copy}", data=data)
     codes, findings, said = preflight(tmp_path, config, moved)
     assert codes == [0, 0], said

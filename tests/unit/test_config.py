@@ -56,6 +56,11 @@ def test_augmentations_are_chosen_and_ordered_by_configuration(config_file: Path
         ("optimizer.lrate=1", "unknown key 'optimizer.lrate'; the nearest known key is 'optim"),
         ("trian.steps=1", "unknown key 'trian'; the nearest known key is 'train'"),
         ("train.steps=-3", "train.steps: Input should be greater than or equal to 1"),
+        ("train.steps=yes", "train.steps: Input should be a valid integer, unable to parse"),
+        ("train.steps=1:30", "parse string as an integer (got '1:30')"),
+        ("optimizer.lr=on", "optimizer.lr: Input should be a valid number, unable to parse"),
+        ("few_shot.k=true", "few_shot.k.0.constrained-int: Input should be a valid integer"),
+        ("data.session_windows=true", "data.session_windows: Input should be a valid integer"),
         ("train.precision=fp8", "train.precision"),
         ("train.steps", "not of the form key.sub=value"),
         ("support.minimum_fill=9000", "exceeds support.capacity"),
@@ -70,7 +75,7 @@ def test_augmentations_are_chosen_and_ordered_by_configuration(config_file: Path
         ("data.train=[a", "override 'data.train=[a' has no valid YAML value (expected ',' or ']'"),
         ("name=a: b: c", "override 'name=a: b: c' has no valid YAML value"),
         ("name='a", 'override "name=\'a" has no valid YAML value'),
-        ("output=s3://bucket/run", "output: Value error, must be a path"),
+        ("output=s3://bucket/run", "output: must be a path"),
         ("optimizer.lr=.inf", "optimizer.lr: Input should be a finite number"),
         ("optimizer.lr=.nan", "optimizer.lr"),
         ("objective.temperature.initial=2", "initial (2) is not within [minimum, maximum] ([0.01,"),
@@ -131,3 +136,17 @@ def test_near_windows_need_sessions_in_batches(config_file: Path) -> None:
         apply_overrides(example, ("data.session_windows=3",))
     with pytest.raises(ValueError, match=r"must not descend"):
         apply_overrides(example, ("objective.near.max_s=0.5",))
+
+
+def test_a_rule_over_several_fields_is_told_without_the_whole_file(config_file: Path) -> None:
+    with pytest.raises(ValueError, match=r"(?s).") as caught:
+        load_config(config_file, ["support.minimum_fill=9000"])
+    assert str(caught.value) == (
+        f"{config_file}: support.minimum_fill (9000) exceeds support.capacity (8192); lower the "
+        "first or raise the second"
+    )
+
+
+def test_a_number_with_a_zero_before_it_is_no_octal_one(config_file: Path) -> None:
+    assert load_config(config_file, ["train.steps=010"]).train.steps == 10
+    assert load_config(config_file, ["train.take_over=yes"]).train.take_over is True

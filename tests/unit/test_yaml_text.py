@@ -97,3 +97,12 @@ def test_what_a_configuration_says_is_quoted_shortly() -> None:
     with pytest.raises(ValueError, match=r"and 9[0-9] more") as caught:
         parse_config(Config, tree, "run.yaml")
     assert len(str(caught.value)) < 5000
+
+
+def test_octal_and_sexagesimal_numbers_are_texts() -> None:
+    """Nobody means 8 by 010, or 90 by 1:30."""
+    text = "[010, -07, 1:30, 12:30:45.5, 0, 10, 1_000, 0x10, 0b11, 1.5, 1.0e+3]"
+    assert read_yaml(text) == [
+        *("010", "-07", "1:30", "12:30:45.5"),
+        *(0, 10, 1000, 16, 3, 1.5, 1000.0),
+    ]
