@@ -131,7 +131,8 @@ class TiltReport:
 class DeviceReport:
     """One device of a recording.
 
-    median_acc: of |acceleration|, m/s2 (None: no accelerometer). gravity: of |acceleration| over
+    median_acc: of |acceleration|, m/s2 (None: no accelerometer). mean_acc: length of the mean
+    vector of five seconds, median over all, m/s2. gravity: of |acceleration| over
     seconds where the device was still or turned slowly, m/s2 (None: there were too few).
     tilt: gravity's turning against the gyroscope (None: too little turning, or no gyroscope).
     planned_by_label, refused_by_label: windows by label (those without: "(none)"); the second by
@@ -159,6 +160,7 @@ class DeviceReport:
     findings: tuple[Finding, ...] = ()
     axes: str = ""
     gravity_direction: tuple[float, float, float] | None = None
+    mean_acc: float | None = None
 
 
 CONFIDENT = 0.95  # least confidence of a lag that counts

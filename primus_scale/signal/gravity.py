@@ -19,6 +19,7 @@ CALM_CELL_S = 1.0
 MOST_CALM_DEVIATION = 0.25  # of a second, over its mean vector's length
 FEWEST_CALM_CELLS = 3
 FEWEST_CELL_ROWS = 4
+MEAN_CELL_S = 5.0  # over which motion averages out, and gravity does not
 
 TURN_CELL_S = 0.5  # over which both sensors are averaged, and gravity's change is taken
 MOST_UNSTEADINESS = 0.05  # deviation from a steady turn within a cell, over its mean's length
@@ -39,15 +40,28 @@ def calm_lengths(time_s: np.ndarray, acc: np.ndarray) -> list[float]:
     units as well.
     """
     values = acc.astype(np.float64)
-    cells = np.floor(time_s / CALM_CELL_S)
-    first = np.flatnonzero(np.diff(cells, prepend=np.nan) != 0)
-    counts = np.diff(np.append(first, len(values)))
-    mean = np.add.reduceat(values, first) / counts[:, None]
+    first, counts, mean = _means(time_s, values, CALM_CELL_S)
     square = np.add.reduceat(values**2, first).sum(axis=1) / counts
     length = np.linalg.norm(mean, axis=1)
     deviation = np.sqrt(np.maximum(square - length**2, 0.0))
     calm = (counts >= FEWEST_CELL_ROWS) & (deviation < MOST_CALM_DEVIATION * length)
     return length[calm].tolist()
+
+
+def mean_lengths(time_s: np.ndarray, acc: np.ndarray) -> list[float]:
+    """Length of the mean vector of every five seconds of ``acc (n, 3)``, in its unit."""
+    _, _, mean = _means(time_s, acc.astype(np.float64), MEAN_CELL_S)
+    return np.linalg.norm(mean, axis=1).tolist()
+
+
+def _means(
+    time_s: np.ndarray, values: np.ndarray, cell_s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First row, number of rows and mean ``(m, 3)`` of each cell of ``values (n, 3)``."""
+    cells = np.floor(time_s / cell_s)
+    first = np.flatnonzero(np.diff(cells, prepend=np.nan) != 0)
+    counts = np.diff(np.append(first, len(values)))
+    return first, counts, np.add.reduceat(values, first) / counts[:, None]
 
 
 def visible_gravity(lengths: list[float]) -> float | None:

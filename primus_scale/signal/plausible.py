@@ -16,15 +16,16 @@ from primus_scale.signal.gravity import (
     calm_lengths,
     find_turns,
     fit_turning,
+    mean_lengths,
     visible_gravity,
 )
 from primus_scale.signal.units import DEGREE, UNIT_FACTORS
 
 GRAVITY_RANGE = (8.0, 12.0)  # m/s2, over seconds in which a device is still or turns slowly
-WIDE_FACTOR = 4.0  # by which |a| of a device that is never still may leave that range
+# By which |a| of a device that is never still may leave that range, and the mean of five seconds,
+# in which motion averages out, may lie below it.
+WIDE_FACTOR = 4.0
 MOST_SPREAD = 0.15  # of gravity in those seconds: between quartiles, over its size
-MEAN_CELL_S = 5.0  # over which motion averages out, and gravity does not
-LEAST_MEAN = 2.0  # m/s2: median length of the mean of a cell
 MOST_ROTATION = 70.0  # rad/s that one sample in a thousand may exceed (4,000 deg/s)
 PEAK_SHARE = 0.999
 TURNING_FACTOR = 3.0  # by which gravity may turn faster or slower than the gyroscope says
@@ -101,11 +102,8 @@ def _gravity(acc: np.ndarray, rate_hz: float) -> float | None:
     usual = float(np.median(np.linalg.norm(acc, axis=1)))
     if not low / WIDE_FACTOR <= usual <= high * WIDE_FACTOR:
         return usual
-    cell = max(1, round(MEAN_CELL_S * rate_hz))
-    first = np.arange(0, len(acc), cell)
-    mean = np.add.reduceat(acc, first) / np.diff(np.append(first, len(acc)))[:, None]
-    length = float(np.median(np.linalg.norm(mean, axis=1)))
-    return length if length < LEAST_MEAN else None
+    length = float(np.median(mean_lengths(time_s, acc)))
+    return length if length < low / WIDE_FACTOR else None
 
 
 def _in_range(size: float) -> bool:

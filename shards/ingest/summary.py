@@ -82,7 +82,7 @@ def explain_no_windows(found: IngestReport) -> str:
     findings = [text.strip() for text in _findings(found) if text.startswith(REFUSED)]
     notes = [f"{one.name}: {note}" for one in found.recordings for note in one.notes]
     errors = [f"{name}: {why}" for name, why in failed[:MOST_CAUSES]]
-    causes = [*errors, *reasons, *findings[:MOST_CAUSES]] or notes[:MOST_CAUSES]
+    causes = [*errors, *reasons, *findings[:1]] or notes[:MOST_CAUSES]
     more = len(failed) - MOST_CAUSES
     return "; ".join(causes) + (f"; and {more} more" if more > 0 else "")
 

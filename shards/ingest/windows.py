@@ -130,6 +130,7 @@ class RecordingWindows:
             start_s=conditioned.start_s,
             end_s=conditioned.end_s,
             median_acc=conditioned.median_acc,
+            mean_acc=conditioned.mean_acc,
             gravity=conditioned.gravity,
             tilt=measure_tilt(conditioned),
             sensors=conditioned.sensors,

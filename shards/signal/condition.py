@@ -63,7 +63,8 @@ class Conditioned:
     """What a device's samples became.
 
     start_s, end_s: where all sensors that it has have samples, gaps included. gaps: those of all
-    its sensors, by start. median_acc: median |a| in m/s2 before resampling, gravity: of seconds in
+    its sensors, by start. median_acc: median |a| in m/s2 before resampling, mean_acc: length of the
+    mean of five seconds, gravity: |a| of seconds in
     which the device was still (None without accelerometer, or without such seconds). missing:
     channels that no sensor has; then there are no segments. findings: of the sensors' gates.
     """
@@ -78,6 +79,7 @@ class Conditioned:
     sensors: tuple[SensorReport, ...]
     missing: tuple[str, ...] = ()
     gravity: float | None = None
+    mean_acc: float | None = None
     findings: tuple[Finding, ...] = ()
     _starts: list[int] = field(init=False, repr=False, compare=False)
     _invalid: np.ndarray = field(init=False, repr=False, compare=False)
@@ -156,6 +158,7 @@ def condition(
         sensors=tuple(one.report for one in read),
         missing=missing,
         gravity=next((one.gravity for one in read if one.gravity is not None), None),
+        mean_acc=next((one.mean_acc for one in read if one.mean_acc is not None), None),
         findings=tuple(finding for one in read for finding in one.findings),
     )
 

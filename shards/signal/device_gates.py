@@ -6,11 +6,11 @@ findings = judge_labels(report, limits)
 
 from __future__ import annotations
 
+from primus_scale.signal.plausible import WIDE_FACTOR
 from shards.report import FLAG, REFUSE, DeviceReport, Finding
 from shards.settings import SensorLimits
 from shards.signal.gate import Gate, Subject
 
-WIDE_FACTOR = 4.0  # by which |a| of a device that is never still may leave gravity's range
 FEWEST_WINDOWS = 5  # of a label; a share of fewer says nothing
 
 
@@ -41,20 +41,30 @@ def _gravity_miss(subject: Subject) -> float | None:
     low, high = subject.limits.acc_range
     if device.gravity is not None:
         return max(low - device.gravity, device.gravity - high)
-    if device.median_acc is not None:
-        return max(low / WIDE_FACTOR - device.median_acc, device.median_acc - high * WIDE_FACTOR)
-    return None
+    if device.median_acc is None:
+        return None
+    least = device.median_acc if device.mean_acc is None else device.mean_acc
+    return max(low / WIDE_FACTOR - least, device.median_acc - high * WIDE_FACTOR)
 
 
 def _gravity_text(subject: Subject, _figure: float, _threshold: float) -> str:
     device = _device(subject)
     low, high = subject.limits.acc_range
-    if device.gravity is None:
-        low, high = low / WIDE_FACTOR, high * WIDE_FACTOR
-        where = f"it was never still, and the median of |a| is {device.median_acc:.4g} m/s2"
-    else:
-        where = f"gravity is {device.gravity:.4g} m/s2 where it was still"
-    return f"{where}, outside {low:g} to {high:g}; check the unit of the accelerometer"
+    if device.gravity is not None:
+        return (
+            f"gravity is {device.gravity:.4g} m/s2 where it was still, outside {low:g} to "
+            f"{high:g}; check the unit of the accelerometer"
+        )
+    assert device.median_acc is not None
+    never = f"it was never still, and the median of |a| is {device.median_acc:.4g} m/s2"
+    low, high = low / WIDE_FACTOR, high * WIDE_FACTOR
+    if device.mean_acc is None or not low <= device.median_acc <= high:
+        return f"{never}, outside {low:g} to {high:g}; check the unit of the accelerometer"
+    return (
+        f"{never}, but the mean of five seconds only {device.mean_acc:.4g}, below {low:g}: gravity "
+        "is not in it; are the columns of accelerometer and gyroscope exchanged, or was gravity "
+        "removed?"
+    )
 
 
 def _tilt_miss(subject: Subject) -> float | None:

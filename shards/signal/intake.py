@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from primus_scale.signal.gaps import UNEVEN_PERIODS, longest_spacing_s
-from primus_scale.signal.gravity import calm_lengths, visible_gravity
+from primus_scale.signal.gravity import calm_lengths, mean_lengths, visible_gravity
 from shards.recording import ACCELEROMETER, Samples, Sensor
 from shards.report import REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
@@ -51,7 +51,8 @@ class SensorData:
     """A sensor's rows (``sample_buffer.row_type``) in order of time, its values in SI units.
 
     segments: first row of each, and the row after its last. period_s: spacing to resample by.
-    median_acc: median |a| in m/s2 where the sensor is an accelerometer; gravity: of seconds in
+    median_acc: median |a| in m/s2 where the sensor is an accelerometer; mean_acc: length of the
+    mean vector of five seconds, median over all; gravity: of seconds in
     which it was still (None: too few). findings: of its gates.
     """
 
@@ -63,6 +64,7 @@ class SensorData:
     end_s: float
     median_acc: float | None
     gravity: float | None
+    mean_acc: float | None
     report: SensorReport
     findings: tuple[Finding, ...]
 
@@ -119,6 +121,7 @@ def read_sensor(
         end_s=span[1],
         median_acc=measured.median_acc,
         gravity=measured.gravity,
+        mean_acc=measured.mean_acc,
         report=report,
         findings=findings,
     )
@@ -183,21 +186,25 @@ class _Measured(NamedTuple):
     peak: float
     median_acc: float | None
     gravity: float | None
+    mean_acc: float | None
 
 
 def _measure(rows: Column, acc: list[int]) -> _Measured:
     """Sizes of the values. acc: columns of an accelerometer's axes (none: another sensor)."""
     peak, lengths = Median(), Median()
     calm: list[float] = []
+    means: list[float] = []
     for block in rows.blocks():
         values = block["values"].astype(np.float64)
         peak.add(over_axes(np.maximum, np.abs(values)))
         if acc:
             lengths.add(np.linalg.norm(values[:, acc], axis=1))
             calm += calm_lengths(block["time_s"], values[:, acc])
+            means += mean_lengths(block["time_s"], values[:, acc])
     if not acc:
-        return _Measured(peak.value(PEAK_SHARE), None, None)
-    return _Measured(peak.value(PEAK_SHARE), lengths.value(), visible_gravity(calm))
+        return _Measured(peak.value(PEAK_SHARE), None, None, None)
+    mean_acc = float(np.median(means))
+    return _Measured(peak.value(PEAK_SHARE), lengths.value(), visible_gravity(calm), mean_acc)
 
 
 class _Intake:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
 
+from primus_scale.signal.plausible import explain_implausible
 from shards.build_commands import add_build
 from shards.gate_flags import GATE_FLAGS
 from shards.ingest.windows import RecordingWindows
@@ -30,14 +32,19 @@ G = 9.80665
 
 
 def report_of(
-    acc: np.ndarray, gyr: np.ndarray, time_s: np.ndarray, nominal_hz: float | None = None
+    acc: np.ndarray,
+    gyr: np.ndarray,
+    time_s: np.ndarray,
+    nominal_hz: float | None = None,
+    **settings: Any,
 ) -> DeviceReport:
     sensors = (
         make_sensor(ACCELEROMETER, "m/s2", time_s, acc),
         make_sensor(GYROSCOPE, "rad/s", time_s, gyr),
     )
     device = Device("watch", "wrist", sensors, nominal_hz)
-    return RecordingWindows(make_recording(devices=(device,)), make_settings()).report.devices[0]
+    recording = make_recording(devices=(device,))
+    return RecordingWindows(recording, make_settings(**settings)).report.devices[0]
 
 
 def texts(report: DeviceReport) -> dict[str, str]:
@@ -120,6 +127,32 @@ def test_vigorous_exercise_passes_the_gate_of_gravity() -> None:
     assert dict(report.refused) == {}
 
 
+def test_a_device_that_is_never_still_shows_gravity_in_the_mean_of_seconds() -> None:
+    """Exchanged sensors, and acceleration without gravity, of which the median is plausible."""
+    time_s = sample_times(100.0, 60.0)
+    rng = np.random.default_rng(3)
+    acc, gyr = acceleration(time_s), rotation(time_s)
+    moving = rng.normal(0, 3, acc.shape) * np.array([1.0, 1.0, 1.2])
+    for values, other in ((moving, gyr), (40 * gyr * rng.choice([-1, 1], gyr.shape), acc)):
+        report = report_of(values, other, time_s)
+        assert report.gravity is None, "never still"
+        assert report.median_acc is not None and report.mean_acc is not None
+        assert 2.0 < report.median_acc < 48.0
+        expected = values.reshape(12, 500, 3).mean(axis=1)
+        assert report.mean_acc == pytest.approx(
+            float(np.median(np.linalg.norm(expected, axis=1))), rel=0.01
+        )
+        text = texts(report)["gravity"]
+        assert "gravity is not in it; are the columns" in text
+        assert text.endswith("(--acc-range)")
+        assert set(report.refused) == {"implausible gravity"}
+        assert report.windows == 0
+        assert explain_implausible(values, other, 100.0, ("m/s2", "rad/s"), len(values))
+        kept = report_of(values, other, time_s, acc_range=(0.0, 40.0))
+        assert dict(kept.refused) == {}
+    assert dict(report_of(moving + np.array([0, 0, G]), gyr, time_s).refused) == {}
+
+
 @pytest.mark.parametrize("factor", [1 / G, 0.7, 1.4, 1000 / G])
 def test_implausible_gravity_is_refused_with_figure_and_flag(factor: float) -> None:
     time_s = sample_times(100.0, 20.0)
@@ -135,6 +168,7 @@ def test_implausible_gravity_is_refused_with_figure_and_flag(factor: float) -> N
 def test_gravity_in_any_unit_that_is_never_still() -> None:
     time_s = sample_times(100.0, 20.0)
     wild = np.stack([30 * np.sin(20 * time_s + phase) for phase in (0, 1, 2)], axis=1)
+    wild += np.array([0, 0, G])
     assert "gravity" not in texts(report_of(wild, rotation(time_s), time_s))
     assert "never still" in texts(report_of(wild * 102, rotation(time_s), time_s))["gravity"]
 
