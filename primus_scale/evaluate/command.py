@@ -22,6 +22,7 @@ from primus_scale.encoders.pretrained import (
     build_encoder_of,
     load_encoder,
 )
+from primus_scale.evaluate.checked_results import AGAIN, check_results
 from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.own_encoders import check_sources
@@ -210,16 +211,16 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
     return encoder
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path, *, checked: bool = True) -> dict[str, Any]:
     """The results in a ``few_shot.json``.
 
-    FileNotFoundError naming it where it is missing, ValueError where it is of another schema or
-    lacks a field.
+    checked: hold the figures against the answers, which takes a second or two. FileNotFoundError
+    naming it where it is missing, ValueError where it is of another schema, lacks a field or has
+    figures that do not follow from its answers.
     """
-    again = "run primus-scale evaluate again"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; primus-scale evaluate writes it")
-    results = parse_json(path.read_bytes(), str(path), advice=again)
+    results = parse_json(path.read_bytes(), str(path), advice=AGAIN)
     if isinstance(results, dict) and "trial" in results:
         raise ValueError(
             f"{path} has the figures of a study's trial, and no answers; give the "
@@ -227,9 +228,11 @@ def read_results(path: Path) -> dict[str, Any]:
         )
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path}: schema is {schema!r}, this program reads {SCHEMA}; {again}")
+        raise ValueError(f"{path}: schema is {schema!r}, this program reads {SCHEMA}; {AGAIN}")
     if lacking := [field for field in _FIELDS if not isinstance(results.get(field), dict | list)]:
-        raise ValueError(f"{path}: field {lacking[0]} is missing; {again}")
+        raise ValueError(f"{path}: field {lacking[0]} is missing; {AGAIN}")
+    if checked:
+        check_results(results, str(path))
     return dict(results)
 
 

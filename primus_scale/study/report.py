@@ -57,7 +57,7 @@ def _check_answers(out: Path, trials: Sequence[Trial], records: Mapping[str, Rec
     """ValueError where a trial's answers give other accuracies than its results file has."""
     for trial in trials:
         record, path = records.get(trial.id), _results_of(trial, out)
-        if record is None or read_results(path)["few_shot"] == record["few_shot"]:
+        if record is None or read_results(path, checked=False)["few_shot"] == record["few_shot"]:
             continue
         raise ValueError(
             f"{path} has other accuracies than the results of trial {trial.id} in "

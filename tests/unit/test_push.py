@@ -10,9 +10,9 @@ from primus_scale.cli import main
 from primus_scale.encoders.about import CardResult
 from primus_scale.encoders.card import EncoderCard, read_card
 from primus_scale.encoders.pretrained import load_encoder
-from primus_scale.evaluate.results import SCHEMA
 from primus_scale.share.model_card import hub_metadata, render_model_card
 from tests.encoder_factory import export_small_encoder
+from tests.made_up import CLASSES, made_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,20 +49,10 @@ def edit(folder: Path, **changes: object) -> None:
 
 
 def results(weights_sha256: str) -> dict:
-    """Results of an evaluation, as far as a card reads them."""
-    row = {"mean": 0.875, "low": 0.8, "high": 0.9, "people": 9, "draws": 10}
-    return {
-        "schema": SCHEMA,
-        "classes": ["sit", "walk"],
-        "protocol": {},
-        "few_shot": {"5": {"pretrained": row, "features": row | {"mean": 0.7}}},
-        "macro_f1": {},
-        "paired": {"5": {"pretrained": {"features": row}}},
-        "confusion": {},
-        "records": [],
-        "data": {"datasets": {"own": ""}},
-        "runs": [{"label_people": [], "test_people": [], "weights_sha256": weights_sha256}],
-    }
+    """Results of an evaluation of an encoder with these weights."""
+    made = made_up({"pretrained": 6, "features": 5}, ("5",), data="own")
+    made["runs"][0]["weights_sha256"] = weights_sha256
+    return made
 
 
 def test_the_packaged_encoder_has_a_whole_page(tmp_path: Path) -> None:
@@ -112,9 +102,13 @@ def test_results_beside_are_taken_if_they_are_of_these_weights(
     path.write_text(json.dumps(results(read_card(exported).weights_sha256)))
     card, _, body = dry_run(str(tmp_path / "run"), tmp_path / "out")
     (row,) = card["about"]["results"]
-    assert (row["value"], row["baseline"]) == (0.875, "hand-crafted features")
-    assert row["task"] == "own: sit, walk; 9 people never seen"
-    assert "| 87.5 [80.0, 90.0] | 9 | 10 | 70.0 (hand-crafted features) |" in body
+    own = results("")["few_shot"]["5"]
+    assert (row["value"], row["baseline"]) == (
+        round(own["pretrained"]["mean"], 4),
+        "hand-crafted features",
+    )
+    assert row["task"] == f"own: {', '.join(CLASSES)}; 4 people never seen"
+    assert f"| 4 | 2 | {100 * own['features']['mean']:.1f} (hand-crafted features) |" in body
     path.write_text(json.dumps(results("of other weights")))
     assert dry_run(str(tmp_path / "run"), tmp_path / "out")[0]["about"]["results"] == []
 
