@@ -19,6 +19,7 @@ This package may not import ``shards``, which adds its commands by the entry-poi
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ GOES_ON = "what is done is kept, and the same command goes on"
 # FloatingPointError: a loss that stays not finite comes from the configuration too.
 # ModuleNotFoundError: a package of an extra is not installed.
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+_ERRNO = re.compile(r"^\[Errno \d+\] ")  # a number that only programs need
 MOST_TOLD = 2000  # characters of an error: some quote what a file said
 
 
@@ -113,7 +115,7 @@ def _is_of_interrupt(error: BaseException | None) -> bool:
 
 def explain(error: BaseException) -> str:
     """An error's message on one line, of a length that can be read."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _ERRNO.sub("", " ".join(str(error).split())) or type(error).__name__
     if len(text) <= MOST_TOLD:
         return text
     half = MOST_TOLD // 2

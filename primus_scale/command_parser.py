@@ -58,6 +58,9 @@ class Parser(argparse.ArgumentParser):
             parsed.overrides = [*parsed.overrides, *late]
             extras = [one for one in extras if one not in late]
         unknown = [extra for extra in extras if extra.startswith("-")]
+        keys = [text.partition("=")[0] for text in getattr(parsed, "overrides", ())]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            self.error(f"{twice}= is given twice; give it once")
         if unknown:
             from primus_scale.storage.names import nearest_name
 

@@ -344,7 +344,8 @@ def _as_array(
     named = None
     if hasattr(array, "columns") and hasattr(array, "to_numpy"):
         named = tuple(str(name) for name in array.columns)
-        array = array.to_numpy()
+        missing = array.isna().to_numpy() if hasattr(array, "isna") else False
+        array = np.where(missing, np.nan, array.to_numpy())  # pandas.NA and None are no numbers
     array = _unmasked(array)
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()

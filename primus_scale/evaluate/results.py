@@ -104,8 +104,8 @@ def format_table(results: Mapping[str, Any]) -> str:
         cells = [format_interval(table[k][arm]) if arm in table[k] else "-" for k in columns]
         draws = max(table[k][arm]["draws"] for k in columns if arm in table[k])
         rows.append(_Row(entry.title, str(draws), cells))
-    rows.append(_Row("difference on the same labels, in points"))
-    rows += _pair_rows(arms, paired)
+    if pairs := [*_pair_rows(arms, paired)]:
+        rows += [_Row("difference on the same labels, in points"), *pairs]
     if "mixed" in results:
         rows.append(_Row("the same by a mixed model, people and draws of labels random"))
         rows += _pair_rows(arms, results["mixed"])

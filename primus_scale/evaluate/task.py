@@ -81,6 +81,7 @@ def load_task(
     for side in sides if not any_windows else ():
         card.check_windows(side.format, side.url)
     datasets = {meta.dataset for side in sides for meta in side.metas}
+    _check_classes(sides, config)
     label, test = (side.windows(classes, datasets) for side in sides)
     found = audit(sides[0].spans(), sides[1].spans())
     refuse(found, config.may_share)
@@ -221,6 +222,23 @@ def _check_map(labels: Mapping[str, str | None], loaded: Sequence[LoadedWindows]
         if label not in known:
             near = nearest(label, known, "label")
             raise ValueError(f"few_shot.task.labels: no window has label {quoted(label)}{near}")
+
+
+def _check_classes(sides: Sequence[_Side], config: TaskConfig) -> None:
+    """ValueError where the windows of both sides are of fewer than two classes."""
+    classes = sorted({str(side.of.labels[row]) for side in sides for row in side.rows.tolist()})
+    if len(classes) > 1:
+        return
+    urls = " and ".join(dict.fromkeys(side.url for side in sides))
+    found = (
+        f"all labelled windows of {urls} are {classes[0]}"
+        if classes
+        else (f"no window of {urls} has a label")
+    )
+    advice = "write the shards from recordings that have labels of several activities"
+    if config.labels:
+        advice = "few_shot.task.labels gives windows their classes: correct it"
+    raise ValueError(f"{found}, and a task needs two classes; {advice}")
 
 
 def _number_of(people: Collection[str]) -> int:

@@ -32,6 +32,8 @@ def check_writable(folder: Path) -> None:
 
     OSError naming the folder where that fails. The test file has no name, so none is left behind.
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; name a folder to write to")
     with explain_failed_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -112,6 +112,31 @@ def test_a_bad_flag_is_answered_with_the_nearest_good_one(capsys) -> None:
     assert "unknown flag --outt; the nearest flag is --out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["pretrain", "--config", "x.yaml", "train.steps=3", "train.steps=4"],
+        ["evaluate", "--encoder", "demo", "k=[1]", "--data", "x", "draws=2", "k=[5]"],
+        ["export", "--run", "x", "--out", "y", "seed=1", "seed=1"],
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(command: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert "= is given twice; give it once" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_told_without_numbers(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out, said in (
+        (tmp_path / "file", f"{tmp_path / 'file'} is a file; name a folder to write to"),
+        (tmp_path / "file/x", f"cannot write {tmp_path / 'file/x'} (Not a directory)"),
+    ):
+        assert main(["push", "demo", "hf://me/imu", "--dry-run", str(out)]) == 1
+        assert f"error: {said}" in capsys.readouterr().err
+
+
 def test_a_bad_command_is_answered_with_the_nearest_good_one(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["evalute", "--run", "x"])

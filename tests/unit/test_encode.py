@@ -239,6 +239,23 @@ def test_masked_samples_are_missing_ones(encoder: PretrainedEncoder) -> None:
         encoder(masked[:750].T.reshape(6, 3, 250).swapaxes(0, 1))
 
 
+def test_missing_values_of_pandas_are_missing_samples(encoder: PretrainedEncoder) -> None:
+    """pandas.NA of nullable columns, and None of others, beside columns that are no numbers."""
+    array = motion(50.0, SECONDS)
+    array[600:610] = np.nan
+    expected = encoder.encode(array, 50.0)
+    frame = pd.DataFrame(array, columns=[*CHANNELS])
+    nullable = frame.astype("Float64")
+    assert nullable["acc_x"][600] is pd.NA
+    others = nullable.assign(note=pd.array(["walk", pd.NA] * (len(frame) // 2), dtype="string"))
+    nones = frame.astype(object).where(frame.notna(), None)
+    for found in (encoder.encode(one, 50.0) for one in (nullable, others, nones)):
+        assert found.quality.tolist() == expected.quality.tolist()
+        np.testing.assert_array_equal(found.features, expected.features)
+    with pytest.raises(ValueError, match="something that is no number"):
+        encoder.encode(frame.assign(acc_x="fast"), 50.0)
+
+
 def test_a_frame_of_other_names_is_not_read_by_place(encoder: PretrainedEncoder) -> None:
     names = ["az", "ay", "ax", "gx", "gy", "gz"]
     frame = pd.DataFrame(motion(50.0, SECONDS), columns=names)

@@ -137,6 +137,26 @@ def test_a_task_that_the_data_do_not_make_is_refused(
         load_task([str(folder / "shards")], card, TaskConfig.model_validate(config), report=quiet)
 
 
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_task_of_one_class_or_of_none_is_refused(
+    divided: bool, tmp_path: Path, card: EncoderCard
+) -> None:
+    sides = {"label": range(4), "test": range(4, 6)}
+    for side, people in sides.items():
+        write_side(tmp_path / side, people)
+    urls = [f"{tmp_path}/{side}" for side in sides] if divided else [str(tmp_path)]
+    names = ("slow", "fast", "still")
+
+    def load(labels: dict[str, str | None]) -> None:
+        task = {"labels": labels, **({"test": 0.3} if divided else {})}
+        load_task(urls, card, TaskConfig.model_validate(task), report=quiet)
+
+    with pytest.raises(ValueError, match=r"all labelled .* are a, .*task\.labels gives windows"):
+        load(dict.fromkeys(names, "a"))
+    with pytest.raises(ValueError, match=r"no window of .* has a label.*task\.labels gives wind"):
+        load(dict.fromkeys(names))
+
+
 def test_a_map_holds_for_two_folders_too(tmp_path: Path, card: EncoderCard) -> None:
     write_side(tmp_path / "label", range(3))
     write_side(tmp_path / "test", range(3, 5))
