@@ -23,7 +23,9 @@ from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import PretrainedEncoder
 from primus_scale.sample import WindowMeta
+from primus_scale.splits.spans import sample_hash
 from primus_scale.storage.files import check_output_file
+from shards.ingest.copies import find_copies
 from shards.ingest.summary import explain_no_windows, summary
 from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader, reader_option
@@ -92,18 +94,22 @@ def encode_recordings(
     settings = _settings_for(encoder.card, hop_s)
     refs = reader.recordings()
     reports: list[RecordingReport] = []
+    samples: list[tuple[str, list[int]]] = []
 
     def windows() -> Iterator[_Encodable]:
         for number, ref in enumerate(refs, 1):
             try:
                 with reader.open(ref) as recording:
-                    made = RecordingWindows(recording, settings)
-                    yield from (_Encodable(window.imu, window.meta) for window in made)
+                    made, own = RecordingWindows(recording, settings), list[int]()
+                    for window in made:
+                        own.append(sample_hash(window.imu))
+                        yield _Encodable(window.imu, window.meta)
             except (ValueError, OSError) as error:
                 reports.append(RecordingReport(reader_name, ref.name, error=str(error)))
                 print(f"left out {ref.name}: {error}", file=sys.stderr)
                 continue
             reports.append(made.report)
+            samples.append((ref.name, own))
             print(f"{number} of {len(refs)}  {ref.name}: {made.report.windows:,} windows")
 
     rows = _write(encoder, windows(), out)
@@ -113,6 +119,7 @@ def encode_recordings(
         settings=asdict(settings),
         recordings=tuple(reports),
         unread=tuple(reader.unread(refs)),
+        copies=find_copies(samples),
     )
     if not rows:
         reason = explain_no_windows(found)

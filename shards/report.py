@@ -212,7 +212,8 @@ class RecordingReport:
 class IngestReport:
     """A whole ingestion. settings: those that the shards depend on, as JSON.
 
-    unread: lines on files, folders and links of the source that belong to no recording.
+    unread: lines on files, folders and links of the source that belong to no recording. copies:
+    lines on recordings that hold the same windows.
     """
 
     reader: str
@@ -220,3 +221,4 @@ class IngestReport:
     settings: Mapping[str, object]
     recordings: tuple[RecordingReport, ...]
     unread: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()

@@ -72,6 +72,11 @@ def _of_ingest(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterato
             f"What lies in {len(unread):,} places of the source was not read, as "
             f"{shown(unread[0], MOST_LETTERS)}: correct the names, or take away what is no data."
         )
+    if copies := ingest["copies"]:
+        yield (
+            f"{len(copies):,} pairs of recordings hold equal windows, as "
+            f"{shown(copies[0], MOST_LETTERS)}"
+        )
     refused = refusals(ingest)
     share = refused.total() / (refused.total() + figures["windows"])
     if share > REFUSED_SHARE:

@@ -244,6 +244,7 @@ def _read_ingests(urls: Sequence[str]) -> dict[str, Any] | None:
         "recordings": [recording for one in reports for recording in one["recordings"]],
         "gates": describe_gates(reports),
         "unread": [line for one in reports for line in one.get("unread", ())],
+        "copies": [line for one in reports for line in one.get("copies", ())],
     }
 
 

@@ -31,6 +31,7 @@ from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import hash64
 from primus_scale.storage.apart import check_apart
 from primus_scale.storage.folder import Folder, explain_write_errors, is_local
+from shards.ingest.copies import find_copies
 from shards.ingest.recording_maker import (
     IngestJob,
     RecordingMaker,
@@ -100,6 +101,7 @@ def _write_shards(
         settings={**asdict(job.settings), "options": dict(job.options)},
         recordings=tuple(one.report for one in results),
         unread=tuple([*unread, *within][:_MOST_UNREAD]),
+        copies=find_copies([(one.report.name, one.samples) for one in results]),
     )
     if not any(one.uids for one in results):
         _write_report(found, job.out)

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from primus_scale.data.index import ShardEntry
 from primus_scale.data.record import encode_window
 from primus_scale.signal.resample import import_filters
+from primus_scale.splits.spans import sample_hash
 from primus_scale.storage.folder import Folder
 from shards.ingest.windows import RecordingWindows
 from shards.readers import create_reader
@@ -59,6 +60,7 @@ class RecordingResult:
     """The result of a recording. file: its windows in the work folder, if there are any.
 
     sums: of its samples (``ChannelStatistics``). labels: those met. uids: of its windows.
+    samples: a hash of those of each window (``sample_hash``).
     """
 
     report: RecordingReport
@@ -66,6 +68,7 @@ class RecordingResult:
     sums: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     uids: tuple[int, ...] = ()
+    samples: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, tree: Any) -> RecordingResult:
@@ -173,6 +176,7 @@ class RecordingMaker:
             sums=records.statistics.sums(),
             labels=tuple(sorted(records.labels)),
             uids=tuple(sorted(records.uids)),
+            samples=tuple(sorted(records.samples)),
         )
 
     def _check_source(self, request: RecordingRequest) -> None:
@@ -194,6 +198,7 @@ class _Records:
         self.statistics = ChannelStatistics(channels)
         self.labels: set[str] = set()
         self.uids: set[int] = set()
+        self.samples: list[int] = []
         self._windows = windows
 
     def __iter__(self) -> Iterator[ShardRecord]:
@@ -206,6 +211,7 @@ class _Records:
                         "different names"
                     )
                 self.uids.add(window.meta.uid)
+                self.samples.append(sample_hash(window.imu))
                 self.statistics.add(window.imu[None])
                 if window.meta.label is not None:
                     self.labels.add(window.meta.label)

@@ -55,11 +55,12 @@ def summary(found: IngestReport) -> list[str]:
     lines += [f"  lag      {name}: {_describe_lag(lag)}" for name, lag in lags[:MOST_NAMED]]
     left_out = [(one.name, why) for one in found.recordings for why in one.left_out]
     lines += [f"  LEFT OUT {name}: {why}" for name, why in left_out[:MOST_NAMED]]
+    lines += [f"  COPIES   {line}" for line in found.copies[:MOST_NAMED]]
     lines += [f"  FAILED   {name}: {why}" for name, why in failed[:MOST_NAMED]]
     lines += [f"  not read {line}" for line in found.unread[:MOST_NAMED]]
     more = sum(
         max(len(named) - MOST_NAMED, 0)
-        for named in (findings, lags, left_out, failed, found.unread)
+        for named in (findings, lags, left_out, found.copies, failed, found.unread)
     )
     return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
 

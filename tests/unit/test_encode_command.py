@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_told_and_nothing_is_written(
         ("raw.parquet", "is there already and is not a table of features; name another file"),
         ("notes.pq", "is there already and is not a table of features; name another file"),
         ("folder.parquet", "is a folder; name a file in it"),
-        ("raw.parquet/x.parquet", "choose another output folder"),
+        ("raw.parquet/x.parquet", "is a file; name a folder to write to"),
     ],
 )
 def test_files_of_others_stay_as_they_are(
