@@ -130,6 +130,14 @@ class Heads(nn.Module):
         return Embeddings(features, self.ss(last), mm, near)
 
 
+class NoHeads(nn.Module):
+    """In place of heads whose outputs nobody reads: they are computed and trained for nothing."""
+
+    def forward(self, features: torch.Tensor) -> Embeddings:
+        """The features ``(B, D)``, and an embedding of width 0."""
+        return Embeddings(features, features[:, :0], {})
+
+
 def near_head(width: int, dim: int) -> nn.Module:
     """The head for windows near in time: features ``(B, width)`` -> ``(B, dim)``."""
     return nn.Sequential(
@@ -156,7 +164,7 @@ class ImuEncoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
-        self.heads = Heads(backbone.width, spec)
+        self.heads: nn.Module = Heads(backbone.width, spec)
         self.calibration = None
 
     def forward(self, imu: torch.Tensor) -> Embeddings:

