@@ -29,7 +29,7 @@ def add_init(steps: Any) -> None:
 def _init(args: argparse.Namespace) -> int:
     with loading():
         from shards.files.source import Source
-        from shards.readers.draft import Draft, draft
+        from shards.readers.draft import OPEN_RATE, Draft, draft
         from shards.readers.draft_windows import draft_windows
         from shards.readers.folder_listing import WINDOWS
 
@@ -59,5 +59,10 @@ def _init(args: argparse.Namespace) -> int:
             f"wrote  {source.locate(one.path)}, with {guesses} "
             f"guess{'es' if guesses != 1 else ''} to look at"
         )
+        if (count := one.text.count(OPEN_RATE)) > 0:
+            print(
+                f"open   {source.locate(one.path)}: rate_hz of {count} sensor"
+                f"{'s' if count != 1 else ''}; nothing states it, so write it before you build"
+            )
     print(f"then   primus-scale shards build folder --src {args.src} --out URL")
     return 0

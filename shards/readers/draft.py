@@ -40,7 +40,8 @@ from shards.readers.unread import may_be_data
 MOST_ROWS = 50_000  # read of a table
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*Hz|(?:sampl\w*|frequency)\D{0,20}?(\d+(?:\.\d+)?)", re.I)
 _VIDEOS = (".mp4", ".mov", ".mkv", ".avi")
-_DEFAULT_HZ = 50
+_MOST_NAMED = 3  # files in a message
+OPEN_RATE = "write samples a second here"  # of a rate that nobody can guess
 
 
 class Draft(NamedTuple):
@@ -66,7 +67,8 @@ def draft(source: Source) -> list[Draft]:
     is not clear which files are one recording; FileNotFoundError where there is no table.
     """
     folders: dict[str, list[str]] = defaultdict(list)
-    for path in source.find("**/*"):
+    found = source.find("**/*")
+    for path in found:
         if path.lower().endswith((*TABLES, *_VIDEOS, ".srt", ".vtt")) and may_be_data(path):
             folders[posixpath.dirname(path)].append(posixpath.basename(path))
     tables = {
@@ -75,9 +77,10 @@ def draft(source: Source) -> list[Draft]:
         if any(name.lower().endswith(TABLES) for name in names)
     }
     if not tables:
+        held = f"it holds {', '.join(found[:_MOST_NAMED])}" if found else "it holds no file"
         raise FileNotFoundError(
-            f"no table ({', '.join(TABLES)}) below {source.url}; point --src at the folder that "
-            "holds your files"
+            f"no table ({', '.join(TABLES)}) below {source.url}: {held}; point --src at the folder "
+            "that holds your files, or write them in one of these forms"
         )
     here = posixpath.basename(source.url)
     paths = [
@@ -267,9 +270,12 @@ def _form(file: _File) -> list[tuple[str, str]]:
 def _clock(file: _File) -> str:
     time = file.guessed.time
     if time is None:
-        stated = file.rate_hz or _DEFAULT_HZ
-        why = "the file says so" if file.rate_hz else "no column of times, and nothing states it"
-        return f"rate_hz: {stated:g}  # guess: {why}; no times, so rows are taken as evenly spaced"
+        if file.rate_hz is None:
+            return f"rate_hz:  # {OPEN_RATE}: no column of times, and nothing states it"
+        return (
+            f"rate_hz: {file.rate_hz:g}  # guess: the file says so; no times, so rows are taken as "
+            "evenly spaced"
+        )
     return f"time: {_time(time)}  # guess: {time.why}{_measured(time)}"
 
 
@@ -299,7 +305,7 @@ def _labels(files: list[_File], by_name: bool) -> Iterator[str]:
             return
         form = "".join(f", {key}: {value}" for key, value in _form(file))
         time = file.guessed.time
-        clock = f"time: {_time(time)}" if time else f"rate_hz: {file.rate_hz or _DEFAULT_HZ:g}"
+        clock = f"time: {_time(time)}" if time else f"rate_hz: {file.rate_hz or ''}"
         yield (
             f"labels: {{file: {quote_yaml(file.name)}, "
             f"column: {quote_yaml(file.guessed.label)}{form}, {clock}}}"

@@ -34,6 +34,8 @@ _LABEL = re.compile(
     r"(.*_)?(label|labels|activity|activities|activity_?id|class|annotation|target|gt)", re.I
 )
 _SLOWEST_HZ, _FASTEST_HZ = 4.0, 4000.0
+_EVEN_SHARE = 0.95  # of the steps between rows; the others are gaps, or a clock that was set
+_LONGEST_STEP = 1.9  # medians
 _GRAVITY = {"m/s2": 9.80665, "g": 1.0, "mg": 1000.0, "g/64": 64.0}
 _COUNTS = (*(2**power for power in range(7, 16)), 1000, 10_000)  # usual numbers of counts in 1 g
 _UNIT_ERROR = 0.2  # of gravity, for a median over movements
@@ -319,10 +321,16 @@ def _numbered(name: str, column: np.ndarray) -> GuessedTime:
 
 
 def _rate(times: np.ndarray) -> float | None:
-    """Rows for each unit of time, also if several rows share a time."""
+    """Rows for each unit of time, also if several rows share a time; without a few gaps."""
     times = times[np.isfinite(times)]
     span = float(times.max() - times.min()) if len(times) else 0.0
-    return (len(times) - 1) / span if span > 0 else None
+    if not span:
+        return None
+    steps = np.diff(times)
+    even = steps[(steps > 0) & (steps < _LONGEST_STEP * np.median(steps))]
+    if len(even) > _EVEN_SHARE * len(steps):
+        return 1 / float(even.mean())
+    return (len(times) - 1) / span
 
 
 def typed(texts: list[str], decimal: str) -> np.ndarray | list[str]:

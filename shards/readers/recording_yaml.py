@@ -9,7 +9,7 @@ run's configuration are: an unknown one is an error that names the nearest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -244,11 +244,22 @@ def load_yaml(model: type[ModelT], source: Source, path: str) -> ModelT:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        problems = error.errors()
+        problems = _causes(error.errors())
         faults = [_explain(model, dict(problem)) for problem in problems[:_MOST_FAULTS]]
         if more := len(problems) - len(faults):
             faults.append(f"and {more} more")
         raise ValueError(f"{where}: {'; '.join(faults)}") from None
+
+
+def _causes(problems: Sequence[Any]) -> list[Any]:
+    """Without those of lists that seem too short because an entry of them is faulty."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
+    ]
 
 
 def _twice(names: Any) -> str:
@@ -263,6 +274,8 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"unknown key {location}{nearest(str(last), list(_model_at(model, around)))}"
     if problem["type"] == "missing":
         return f"{location} is missing; write it"
+    if problem["input"] == "":
+        return f"{location} has no value; write it, or take the key away"
     message = str(problem["msg"]).removeprefix("Value error, ")
     got = "" if problem["type"] == "value_error" else f" (got {quoted(problem['input'])})"
     return f"{location}: {message:.500}{got}" if location else f"{message:.500}{got}"

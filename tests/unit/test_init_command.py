@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import yaml
 
 from primus_scale.cli import main
 from shards.files.source import Source
@@ -261,5 +262,53 @@ def test_odd_names_stay_on_their_lines(tmp_path: Path) -> None:
         .replace("gx", '"g: {x}, #"', 1)
         .replace("t,", '"t\n- x: y",', 1)
     )
-    _, text = drafted(tmp_path)
+    (one,) = draft(Source(str(tmp_path)))
+    text = one.text
+    yaml.safe_load(text)
     assert 'file: "a, b: #1.csv"' in text
+
+
+def test_a_rate_that_nothing_states_is_left_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    names = ("ax", "ay", "az", "gx", "gy", "gz")
+    write_csv(source / "a.csv", dict(zip(names, VALUES.T, strict=True)))
+    assert init(source) == 0
+    open_line = f"open   {source}/recording.yaml: rate_hz of 2 sensors; nothing states it, so write"
+    assert open_line in capsys.readouterr().out
+    assert build(source, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    for number in (0, 1):
+        assert f"devices.0.sensors.{number}.rate_hz has no value; write it" in said
+    assert "at least 1 item" not in said
+    text = (source / "recording.yaml").read_text()
+    (source / "recording.yaml").write_text(text.replace("rate_hz:", "rate_hz: 100"))
+    assert build(source, tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("fault", ["gaps", "clock set back", "a pause of an hour"])
+def test_a_rate_is_that_of_the_rows_without_their_gaps(fault: str) -> None:
+    time_s = np.arange(1000) / 80.0
+    if fault == "gaps":
+        time_s = time_s[np.arange(1000) % 100 < 60]
+    else:
+        time_s[500:] += 3600.0 if fault == "a pause of an hour" else -3.0
+    values = np.random.default_rng(0).normal(size=(len(time_s), 3))
+    for scale, digits, unit in ((1.0, 6, "s"), (1e3, 0, "ms")):
+        columns = dict(zip(("ax", "ay", "az"), values.T, strict=True))
+        found = guess_columns(Table("a.csv", {"time": np.round(time_s * scale, digits), **columns}))
+        assert found.time is not None and found.time.rate_hz is not None
+        assert found.time.unit == unit
+        assert found.time.rate_hz == pytest.approx(80.0, rel=2e-3)
+
+
+def test_files_of_another_kind_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(tmp_path) == 1
+    assert f"below {tmp_path}: it holds no file; point" in capsys.readouterr().err
+    (tmp_path / "a.xlsx").touch()
+    assert init(tmp_path) == 1
+    assert f"below {tmp_path}: it holds a.xlsx; point" in capsys.readouterr().err
