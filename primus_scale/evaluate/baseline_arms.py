@@ -80,6 +80,7 @@ class RidgeArm(_BaselineArm):
     ):
         super().__init__(windows, features)
         self._scaler = scaler
+        self._of_unlabelled: dict[bytes, TransformerMixin] = {}
 
     def choose(self, trials: Sequence[HeldOutTrial]) -> Setting:
         """See ``Arm``; the penalty is chosen in each fit, without held-out people."""
@@ -88,10 +89,20 @@ class RidgeArm(_BaselineArm):
 
     def predict(self, given: TrainingRows, target: np.ndarray, setting: Setting) -> np.ndarray:
         """See ``Arm``."""
-        rows = {"labelled": given.train, "unlabelled": given.unlabelled}[setting["scaling"]]
         features = self._features()
-        scaler = self._scaler().fit(features[rows])
+        unlabelled = setting["scaling"] == "unlabelled"
+        scaler = self._scaling(given.unlabelled) if unlabelled else self._fitted(given.train)
         model = RidgeClassifierCV(RIDGE_PENALTIES)
         model.fit(scaler.transform(features[given.train]), self._windows.label[given.train])
         answers: np.ndarray = model.predict(scaler.transform(features[target]))
         return answers
+
+    def _scaling(self, rows: np.ndarray) -> TransformerMixin:
+        """The scaler of unlabelled rows, kept: all draws have the same, and it takes a second."""
+        key = rows.tobytes()
+        if key not in self._of_unlabelled:
+            self._of_unlabelled[key] = self._fitted(rows)
+        return self._of_unlabelled[key]
+
+    def _fitted(self, rows: np.ndarray) -> TransformerMixin:
+        return self._scaler().fit(self._features()[rows])
