@@ -89,11 +89,15 @@ class NearContrast(PairLoss):
         """0-d int64, the same on every rank."""
         return next(iter(self._counts.values()))
 
-    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
+    def prepare(self, logits: torch.Tensor, rows: slice, temperature: torch.Tensor) -> torch.Tensor:
+        """See ``PairLoss``: the logits."""
+        return logits
+
+    def add_block(self, block: torch.Tensor, rows: slice) -> None:
         """See ``PairLoss``."""
         masks = near_masks(self._local.at(rows), self._all, self._config)
         for name in self._weights:
-            losses, valid = _window_losses(logits, masks.positives, getattr(masks, name))
+            losses, valid = _window_losses(block, masks.positives, getattr(masks, name))
             self._sums[name] = self._sums.get(name, 0) + losses.sum()
             self._counts[name] = self._counts.get(name, 0) + valid.sum()
 
@@ -108,16 +112,16 @@ class NearContrast(PairLoss):
         self._counts = dict(zip(self._weights, counts, strict=True))
         return torch.stack([self._share(name, self._sums[name]) for name in self._weights]).sum()
 
-    def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+    def gradient(self, block: torch.Tensor, rows: slice) -> torch.Tensor:
         """See ``PairLoss``."""
         masks = near_masks(self._local.at(rows), self._all, self._config)
         with torch.enable_grad():
-            block = logits.detach().requires_grad_()
-            total = block.new_zeros(())
+            logits = block.detach().requires_grad_()
+            total = logits.new_zeros(())
             for name in self._weights:
-                losses, _ = _window_losses(block, masks.positives, getattr(masks, name))
+                losses, _ = _window_losses(logits, masks.positives, getattr(masks, name))
                 total = total + self._share(name, losses.sum())
-            return torch.autograd.grad(total, block)[0]
+            return torch.autograd.grad(total, logits)[0]
 
     def _share(self, negatives: str, total: torch.Tensor) -> torch.Tensor:
         """The weighted share of this rank in the mean over rows; total: the sum over its rows."""

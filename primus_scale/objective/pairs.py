@@ -28,25 +28,29 @@ import torch
 from primus_scale.distributed.collectives import gather, world_size
 
 ROWS_AT_ONCE = 256  # queries of a block, which has N columns
-# The logits of the forward pass are kept for the gradient if there are at most this many pairs: to
+# Blocks of the forward pass are kept for the gradient if there are at most this many pairs: to
 # compute them again takes longer than their 4 MB are worth (benchmarks/loss.py).
 KEPT_PAIRS = 2**20
-_BUFFERS = 4  # matrices of a block's size that exist at a time
+_BUFFERS = 5  # float32 matrices of a block's size that exist at a time; float64 counts as two
 
 
 class PairLoss(ABC):
     """A sum over pairs, computed in two passes over the blocks of logits.
 
-    The first pass calls ``add_block`` with each block. Then the ranks exchange their ``message``,
-    and ``finish`` gives the sum. The second pass calls ``gradient`` with each block.
+    The first pass calls ``prepare`` and ``add_block`` with each block. Then the ranks exchange
+    their ``message``, and ``finish`` gives the sum. The second pass calls ``gradient`` with each
+    block, prepared again or kept.
 
-    rows: the queries of the block. Both passes may overwrite the block's logits ``(b, N)``, and
-    ``gradient`` may be given what ``add_block`` has left in them.
+    rows: the queries of the block.
     """
 
     @abstractmethod
-    def add_block(self, logits: torch.Tensor, rows: slice) -> None:
-        """Add a block to the sum."""
+    def prepare(self, logits: torch.Tensor, rows: slice, temperature: torch.Tensor) -> torch.Tensor:
+        """What both passes need of a block's logits ``(b, N)``, which it may overwrite."""
+
+    @abstractmethod
+    def add_block(self, block: torch.Tensor, rows: slice) -> None:
+        """Add a prepared block to the sum, without changing it."""
 
     @abstractmethod
     def message(self) -> torch.Tensor:
@@ -57,8 +61,11 @@ class PairLoss(ABC):
         """The sum of this rank, 0-d. messages ``(W, m)``: those of all W ranks."""
 
     @abstractmethod
-    def gradient(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        """The gradient of the sum over all ranks in the logits of a block, ``(b, N)``."""
+    def gradient(self, block: torch.Tensor, rows: slice) -> torch.Tensor:
+        """The gradient of the sum over all ranks in the logits of a prepared block, ``(b, N)``.
+
+        A new tensor: the block stays as it is.
+        """
 
 
 @dataclass(frozen=True)
@@ -90,27 +97,29 @@ def sum_pairs(sums: Sequence[PairSum]) -> list[torch.Tensor]:
         of_all_ranks = gather(torch.cat(messages)).view(world_size(), -1).split(lengths, dim=1)
     values = [each.loss.finish(found) for each, found in zip(sums, of_all_ranks, strict=True)]
     return [
-        _SumWithGradient.apply(s.queries, s.keys, s.temperature, s.bias, s.loss, value, logits)
-        for s, value, logits in zip(sums, values, kept, strict=True)
+        _SumWithGradient.apply(s.queries, s.keys, s.temperature, s.bias, s.loss, value, block)
+        for s, value, block in zip(sums, values, kept, strict=True)
     ]
 
 
 def memory_of(sums: int, queries: int, keys: int) -> int:
-    """Most bytes of float32 logits that ``sums`` sums hold at a time.
+    """Most bytes of pairs that ``sums`` sums hold at a time, with blocks kept in float64.
 
     queries, keys: how many each sum has.
     """
     kept = queries * keys if queries * keys <= KEPT_PAIRS else 0
-    return 4 * keys * _BUFFERS * min(queries, _block_rows(queries, keys)) + 4 * sums * kept
+    return 4 * keys * _BUFFERS * min(queries, _block_rows(queries, keys)) + 8 * sums * kept
 
 
 def _add_blocks(pairs: PairSum) -> torch.Tensor | None:
-    """Add all blocks to the loss; returns the logits where they are kept (then in one block)."""
-    logits = None
+    """Add all blocks to the loss; returns the prepared block where it is kept (then only one)."""
+    block = None
     for rows in _blocks(pairs.queries, pairs.keys):
-        logits = _logits(pairs.queries[rows], pairs.keys, pairs.temperature, pairs.bias)
-        pairs.loss.add_block(logits, rows)
-    return logits if len(pairs.queries) * len(pairs.keys) <= KEPT_PAIRS else None
+        block = _prepared(
+            pairs.loss, rows, pairs.queries[rows], pairs.keys, pairs.temperature, pairs.bias
+        )
+        pairs.loss.add_block(block, rows)
+    return block if len(pairs.queries) * len(pairs.keys) <= KEPT_PAIRS else None
 
 
 def _blocks(queries: torch.Tensor, keys: torch.Tensor) -> Iterator[slice]:
@@ -122,11 +131,17 @@ def _block_rows(queries: int, keys: int) -> int:
     return max(queries, 1) if queries * keys <= KEPT_PAIRS else ROWS_AT_ONCE
 
 
-def _logits(
-    queries: torch.Tensor, keys: torch.Tensor, temperature: torch.Tensor, bias: torch.Tensor | None
+def _prepared(
+    loss: PairLoss,
+    rows: slice,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: torch.Tensor,
+    bias: torch.Tensor | None,
 ) -> torch.Tensor:
+    """The block of the queries ``rows`` ``(b, D)``, prepared for the loss."""
     logits = (queries / temperature) @ keys.T
-    return logits if bias is None else logits.add_(bias)
+    return loss.prepare(logits if bias is None else logits.add_(bias), rows, temperature)
 
 
 class _SumWithGradient(torch.autograd.Function):
@@ -156,11 +171,10 @@ class _SumWithGradient(torch.autograd.Function):
         with torch.autocast(queries.device.type, enabled=False):
             for rows in _blocks(queries, keys):
                 some = queries[rows]
-                if ctx.kept is None:
-                    logits = _logits(some, keys, temperature, bias)
-                else:
-                    logits = ctx.kept.clone()  # a graph may be used twice
-                logits_grad = ctx.loss.gradient(logits, rows)
+                block = ctx.kept
+                if block is None:
+                    block = _prepared(ctx.loss, rows, some, keys, temperature, bias)
+                logits_grad = ctx.loss.gradient(block, rows)
                 torch.mm(logits_grad, keys, out=queries_grad[rows])
                 if keys_grad is not None:
                     keys_grad.addmm_(logits_grad.T, some)
