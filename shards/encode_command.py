@@ -57,11 +57,17 @@ def _encode(args: argparse.Namespace) -> int:
         from primus_scale.encoders.pretrained import load_encoder
         from primus_scale.storage.urls import parse_local
         from shards.features_table import check_table, encode_recordings, encode_shards
+        from shards.readers.table_yaml import TABLES
 
     if args.reader is None and (args.option or args.hop_s is not None):
         raise ValueError("--option and --hop-s are of raw recordings; give --reader too")
     out = parse_local(args.out)
     check_table(out)
+    if args.reader is None and args.src.lower().endswith(TABLES):
+        raise ValueError(
+            f"{args.src} is a file, and --src takes a folder of shards; for recordings of your own "
+            "give their folder and --reader folder"
+        )
     encoder = load_encoder(args.encoder)
     if args.reader is None:
         rows = encode_shards(encoder, args.src, out)

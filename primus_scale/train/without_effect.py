@@ -13,7 +13,7 @@ def without_effect(config: Config, world: int) -> Iterator[str]:
     steps, warmup = config.train.steps, config.optimizer.warmup_steps
     if warmup >= steps:
         yield (
-            f"optimizer.warmup_steps ({warmup}) are not less than train.steps ({steps}), so the "
+            f"optimizer.warmup_steps ({warmup}) is not below train.steps ({steps}), so the "
             "learning rate only rises; lower the first, or raise the second"
         )
     held, least = (steps - 1) * config.train.batch, config.support.minimum_fill

@@ -95,6 +95,8 @@ def collect_statistics(
     most: windows that are read; a larger set is sampled evenly, and the figures say so. Packed
     shards keep no pictures, so their windows are shown without. Errors as ``ShardSet.open``.
     """
+    if most < 1:
+        raise ValueError(f"most must be at least 1 window, got {most}")
     source = ShardSet.open(urls)
     tally, shown = _WindowCounts(), _Examples(SHOWN, seed)
     sensor_rows = _SensorRows.of(source.index.channels)

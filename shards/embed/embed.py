@@ -15,6 +15,7 @@ the number of workers and threads.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -86,11 +87,13 @@ class _Teachers:
 class _Embedded(NamedTuple):
     """Embedded windows in the order of the source. files: their tars.
 
-    windows: the columns that the order of packing depends on.
+    windows: the columns that the order of packing depends on. counts: of windows with an embedding,
+    by modality.
     """
 
     files: list[ShardEntry]
     windows: WindowColumns
+    counts: Counter[str]
 
 
 def embed(
@@ -121,9 +124,10 @@ def embed(
     replace shards that already lie at ``out_url``. report: called with lines of progress. The same
     call continues a run that was stopped.
 
-    Raises ValueError for settings that do not fit, unknown teachers and unreadable frames (naming
-    the window); FileExistsError where the output holds shards and ``overwrite`` is not set;
-    OSError where the output cannot be written, or another process writes there; and as
+    Raises ValueError for settings that do not fit, unknown teachers, a teacher that has nothing to
+    embed, and unreadable frames (naming the window); FileExistsError where the output holds shards
+    and ``overwrite`` is not set; OSError where the output cannot be written, or another process
+    writes there; and as
     ``ShardSet.open``. Where it fails, ``out_url`` is left without an index.
     """
     for name, value in {"block": block, "batch": batch, "workers": workers}.items():
@@ -150,6 +154,7 @@ def _write_packed_shards(
     """The work of ``embed``, with the output locked."""
     store = TaskStore(out_url)
     embedded = _embed_groups(source, store, teachers, pool)
+    _check_counts(embedded, source.folders[0].url)
     open_output(out_url)
     shards = _pack(source, out_url, store, embedded, teachers.spaces, packing, pool)
     remove_other_shards(out_url, shards)
@@ -167,6 +172,11 @@ def _write_packed_shards(
     )
     write_index(index, out_url)
     store.remove()
+    for modality, count in embedded.counts.items():
+        if count < index.windows:
+            pool.report(
+                f"{modality} of {count:,} of {index.windows:,} windows; the others have none"
+            )
     return index
 
 
@@ -253,14 +263,28 @@ def _embed_groups(
         pool.threads,
     )
     made = _run("embed", store, store.folder, tasks, make_worker, pool, _parse_group)
-    columns = zip(*(columns for _, columns in made), strict=True)
+    columns = zip(*(columns for _, columns, _ in made), strict=True)
     windows = WindowColumns(*map(np.concatenate, columns))
     _check_uids(windows.uid)
-    return _Embedded([file for file, _ in made], windows)
+    counts: Counter[str] = Counter(dict.fromkeys(teachers.spaces, 0))
+    for _, _, embedded in made:
+        counts.update(embedded)
+    return _Embedded([file for file, _, _ in made], windows, counts)
 
 
-def _parse_group(result: Any) -> tuple[ShardEntry, WindowColumns]:
-    return parse_shard_entry(result["file"]), unpack_columns(result["windows"])
+def _check_counts(embedded: _Embedded, url: str) -> None:
+    """ValueError where a teacher had nothing to embed."""
+    for modality, count in embedded.counts.items():
+        if not count:
+            raise ValueError(
+                f"no window of {url} has {modality}, so its teacher has nothing to embed; leave "
+                f"--{modality} out, or build the shards with {modality}"
+            )
+
+
+def _parse_group(result: Any) -> tuple[ShardEntry, WindowColumns, dict[str, int]]:
+    columns = unpack_columns(result["windows"])
+    return parse_shard_entry(result["file"]), columns, dict(result["embedded"])
 
 
 def _parse_shard(result: Any) -> ShardEntry:

@@ -77,8 +77,9 @@ class GroupEmbedder:
     def __call__(self, request: GroupRequest) -> dict[str, Any]:
         """Embed a group's windows into its tar.
 
-        Returns the tar's ``ShardEntry`` as ``file`` and the windows' columns (``pack_columns``) as
-        ``windows``, as JSON. ValueError naming the window where a frame cannot be decoded or
+        Returns the tar's ``ShardEntry`` as ``file``, the windows' columns (``pack_columns``) as
+        ``windows``, and as ``embedded`` how many of them each teacher has embedded, as JSON.
+        ValueError naming the window where a frame cannot be decoded or
         samples are not as the index says.
         """
         group = [decode_window(members) for members in self._source.read(request.places)]
@@ -91,7 +92,9 @@ class GroupEmbedder:
             for window, row in zip(group, _rows(vectors, len(group)), strict=True)
         )
         entry = write_shard(self._folder, request.name, records)
-        return {"file": asdict(entry), "windows": pack_columns([w.meta for w in group])}
+        embedded = {modality: int(mask.sum()) for modality, (_, mask) in vectors.items()}
+        windows = pack_columns([window.meta for window in group])
+        return {"file": asdict(entry), "windows": windows, "embedded": embedded}
 
     def _embed(
         self, modality: str, teacher: Teacher, group: Sequence[Window]

@@ -274,8 +274,8 @@ def check_output(url: str, overwrite: bool) -> None:
         names = folder.names()
     if INDEX_NAME in names and not overwrite:
         raise FileExistsError(
-            f"{folder.url} already holds shards; choose another folder, "
-            "or ask for it to be overwritten"
+            f"{folder.url} already holds shards; choose another folder, or replace them "
+            "(--overwrite)"
         )
 
 

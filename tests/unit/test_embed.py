@@ -318,6 +318,22 @@ def test_bad_settings_are_refused_before_anything_is_written(
     assert not (tmp_path / "packed").exists()
 
 
+def test_a_teacher_without_anything_to_embed_is_refused(tmp_path, clip):
+    url = str(tmp_path / "windows")
+    some = make_windows(6)
+    bare = [replace(w, frames=(), meta=replace(w.meta, texts=(), frame_times_s=())) for w in some]
+    write_windows(url, bare)
+    for modality, others in (("video", {"text": None}), ("text", {"video": None})):
+        with pytest.raises(ValueError, match=rf"no window of {url} has {modality}.*--{modality} o"):
+            run(url, tmp_path / "out", clip, **others)
+        assert not (tmp_path / "out/index.json").exists()
+    mixed, lines = str(tmp_path / "mixed"), []
+    write_windows(mixed, [*bare[:2], *some[2:]])
+    run(mixed, tmp_path / "packed", clip, text=None, report=lines.append)
+    counted = sum(bool(window.frames) for window in some[2:])
+    assert f"video of {counted} of 6 windows; the others have none" in lines
+
+
 def test_packed_shards_are_no_source(tmp_path, clip):
     url = str(tmp_path / "packed")
     write_packed(url, make_blocks(make_windows(4)))
@@ -349,7 +365,7 @@ def test_commands_embed_and_verify(source, tmp_path, clip, capsys):
     assert "30 windows in 2 records" in capsys.readouterr().out
 
     assert main(["shards", "embed", *flags]) == 1
-    assert "overwritten" in capsys.readouterr().err
+    assert "(--overwrite)" in capsys.readouterr().err
 
     assert main(["shards", "embed", *flags, "--order", "shuffled", "--overwrite"]) == 0
     assert read_index(out).provenance["packing_order"] == "shuffled"
@@ -407,7 +423,9 @@ def test_metas_need_no_texts(tmp_path, clip):
     assert isinstance(bare[0].meta, WindowMeta)
     url = str(tmp_path / "windows")
     write_windows(url, bare)
-    run(url, tmp_path / "packed", clip)
+    write_windows(str(tmp_path / "both"), [*bare[:3], *make_windows(6)[3:]])
+    run(str(tmp_path / "both"), tmp_path / "packed", clip)
     batch = load_windows(str(tmp_path / "packed")).batch
-    assert not batch.present["video"].any()
-    assert not batch.embeddings["text"].any()
+    absent = np.isin(batch.uid, [window.meta.uid for window in bare[:3]])
+    assert not batch.present["video"][absent].any()
+    assert not batch.embeddings["text"][absent].any()

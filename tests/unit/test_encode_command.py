@@ -131,3 +131,11 @@ def test_flags_and_failures_are_told_as_shards_build_tells_them(
     flags = [line for line in built.splitlines() if line.startswith("  FLAGGED")]
     assert flags
     assert all(line in encoded for line in flags)
+
+
+def test_a_table_as_source_is_answered_with_the_reader(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ride.csv").write_text("t,ax\n0,1\n")
+    assert encode(encoder, tmp_path / "ride.csv", tmp_path / "out.parquet") == 1
+    assert "give their folder and --reader folder" in capsys.readouterr().err
