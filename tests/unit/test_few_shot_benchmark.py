@@ -114,6 +114,7 @@ def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None
         ("few_shot_tuned.json.gz", ("docs/results.md",)),
         ("few_shot_tuned_third.json.gz", ("docs/results.md",)),
         ("few_shot_watch.json.gz", ("docs/results.md",)),
+        ("few_shot_multirocket_hydra.json.gz", ("docs/results.md",)),
     ],
 )
 def test_documented_figures_are_those_of_the_committed_answers(
