@@ -141,13 +141,15 @@ class InfoNce(PairLoss):
         self._positives: list[torch.Tensor] = []
         self._column_sums: torch.Tensor | None = None  # over this rank's rows so far
         self._shares: tuple[torch.Tensor, torch.Tensor] | None = None  # exp(-R) and exp(-C)
+        self._exponent_dtype: torch.dtype | None = None
 
     def prepare(self, logits: torch.Tensor, rows: slice, temperature: torch.Tensor) -> torch.Tensor:
         """See ``PairLoss``: the exponentials, 0 for pairs that do not count."""
-        self._dtype = logits.dtype
-        if abs(float(temperature)) < LOWEST_IN_FLOAT32:
-            logits = logits.double()
-        exponentials = logits.exp_()
+        if self._exponent_dtype is None:  # once, since a GPU waits for it
+            self._dtype = logits.dtype
+            low = abs(float(temperature)) < LOWEST_IN_FLOAT32
+            self._exponent_dtype = torch.float64 if low else logits.dtype
+        exponentials = logits.to(self._exponent_dtype).exp_()
         self._negatives.mask(exponentials, rows, 0.0)
         return exponentials
 
