@@ -7,7 +7,7 @@ DATA   := data/demo
 RUN    := runs/demo
 ABLATION := runs/ablation
 SETUP  := .venv/installed
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 # Python keeps the byte code of what it imports, also where the environment would not have it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -61,6 +61,7 @@ docs: $(SETUP) ## the documentation as a site, in build/site; a broken link or n
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Files are dealt to the workers in their order, so each worker makes the fixtures of a file once.
+# More than the 2 cores of CI: tests of SLURM, Ray and cut networks wait for some of their time.
 test: $(SETUP) ## all tests, as many at a time as TEST_WORKERS says
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
