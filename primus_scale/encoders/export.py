@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from primus_scale.encoders.base import ImuEncoder
-from primus_scale.encoders.card import CARD_FILE, EncoderCard
+from primus_scale.encoders.card import CARD_FILE, EncoderCard, read_card
 
 WEIGHTS_FILE = "encoder.safetensors"
 ENCODER_FOLDER = "encoder"  # of a run
@@ -50,6 +51,23 @@ def save_encoder(
             f"cannot write the encoder to {directory} ({error.strerror}); "
             "free some space there or choose another output folder",
         ) from error
+
+
+def check_same_origin(directory: str | Path, data: Mapping[str, object]) -> None:
+    """FileExistsError where ``directory`` holds an encoder of another run or of another source.
+
+    data: of the new card. A damaged export is no reason: it may be replaced.
+    """
+    try:
+        held = read_card(directory).data
+    except (OSError, ValueError):
+        return
+    origin, wanted = (of.get("run") or of.get("source") or "elsewhere" for of in (held, data))
+    if origin != wanted:
+        raise FileExistsError(
+            f"{directory} holds the encoder of {origin}, not of {wanted}; name another folder, or "
+            "delete it"
+        )
 
 
 def _replace_export(directory: Path, weights: bytes, card: bytes) -> None:

@@ -28,10 +28,13 @@ def add_import_weights(commands: Any) -> None:
 
 def _import_weights(args: argparse.Namespace) -> int:
     with loading():
-        from primus_scale.encoders.published import import_published
+        from primus_scale.encoders.export import check_same_origin
+        from primus_scale.encoders.published import SOURCE, import_published
         from primus_scale.storage.urls import parse_local
 
-    print(f"encoder  {import_published(args.checkpoint, parse_local(args.out))}")
+    out = parse_local(args.out)
+    check_same_origin(out, {"source": SOURCE})
+    print(f"encoder  {import_published(args.checkpoint, out)}")
     return 0
 
 

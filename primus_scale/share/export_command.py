@@ -60,6 +60,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.int8 or args.data:
         raise ValueError("--int8 and --data are of a file for devices; give --onnx FILE")
     with loading():
+        from primus_scale.encoders.export import check_same_origin
         from primus_scale.share.run_settings import read_run
         from primus_scale.storage.urls import parse_local
         from primus_scale.train.export import export_run
@@ -70,6 +71,7 @@ def _export(args: argparse.Namespace) -> int:
         "in Python copies it"
     )
     run_dir, config = read_run(args.source, instead, args.overrides)
+    check_same_origin(out, {"run": config.name})
     print(f"encoder  {export_run(run_dir, out, config)}")
     return 0
 

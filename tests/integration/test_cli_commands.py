@@ -121,6 +121,25 @@ def test_evaluate_an_exported_encoder(run: Path, task: str, tmp_path: Path, plac
     assert len(results["records"]) == len(results["few_shot"]["1"]) * 2  # arms, draws
 
 
+def test_the_encoder_of_another_origin_is_not_replaced(run: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "encoder"
+    assert main(["export", "--run", str(run), "--out", str(other)]) == 0
+    assert main(["export", "--run", str(run), "--out", str(other), "calibration.kind=none"]) == 0
+    card = json.loads((other / "card.json").read_text())
+    (other / "card.json").write_text(json.dumps(card | {"data": {"run": "of somebody"}}))
+    before = {path: path.read_bytes() for path in other.iterdir()}
+    capsys.readouterr()
+    for command in (
+        ["export", "--run", str(run), "--out", str(other)],
+        ["import-weights", str(tmp_path / "best_model.ckpt"), str(other)],
+    ):
+        assert main(command) == 1
+        assert f"{other} holds the encoder of of somebody, not of" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in other.iterdir()} == before
+    (other / "card.json").write_text("{}")  # damaged
+    assert main(["export", "--run", str(run), "--out", str(other)]) == 0
+
+
 def test_export_gives_the_encoder_of_the_last_step(run: Path, tmp_path: Path, capsys) -> None:
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "encoder")]) == 0
     assert f"encoder  {tmp_path / 'encoder'}" in capsys.readouterr().out
