@@ -90,7 +90,9 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert "run primus-scale evaluate again" in error
 
 
-@pytest.mark.parametrize("name", ["study_terms", "study_ablation", "study_objectives"])
+@pytest.mark.parametrize(
+    "name", ["study_terms", "study_ablation", "study_objectives", "study_objectives_splits"]
+)
 def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None:
     root = Path(__file__).parents[2]
     study = json.loads(gzip.decompress((root / f"docs/figures/{name}.json.gz").read_bytes()))
@@ -114,7 +116,6 @@ def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None
         ("few_shot_tuned.json.gz", ("docs/results.md",)),
         ("few_shot_tuned_third.json.gz", ("docs/results.md",)),
         ("few_shot_watch.json.gz", ("docs/results.md",)),
-        ("few_shot_multirocket_hydra.json.gz", ("docs/results.md",)),
     ],
 )
 def test_documented_figures_are_those_of_the_committed_answers(
