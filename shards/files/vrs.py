@@ -28,6 +28,7 @@ from primus_scale.signal.units import DEGREE, GRAVITY
 from primus_scale.storage.foreign import decoding, reason
 from shards.files.library_output import library_lines
 from shards.files.source import Source
+from shards.files.vrs_calibration import axes_in_words, rectification
 from shards.files.vrs_records import UnusualFileError, stream_records
 from shards.placements import HEAD
 from shards.recording import ACCELEROMETER, GYROSCOPE, Device, FrameSource, Samples, Sensor
@@ -53,10 +54,6 @@ _FULL_SCALE = {
 }
 # The camera of Gen 1 is mounted on its side, so that the sky is at the left of its pictures.
 _QUARTER_TURNS = {DeviceVersion.Gen1: 3, DeviceVersion.Gen2: 0}
-# Of the axes of the central pupil frame: where each points, and its opposite; and the least share
-# of a unit vector that is named, the sine of 22.5 degrees.
-_DIRECTIONS = (("left", "right"), ("up", "down"), ("forward", "backward"))
-_LEAST_SHARE = 0.383
 # Lines in which the library reports damage. It goes on after them: it drops records or guesses an
 # index. Only records out of order are no damage.
 _DAMAGE = re.compile(
@@ -210,7 +207,7 @@ class VrsFile:
         else:
             imu = calibration.imu_calibration()
             with decoding(self._where, f"its calibration of {label}", advice=_AGAIN):
-                models = tuple(map(_rectification, (imu.get_accel_model(), imu.get_gyro_model())))
+                models = tuple(map(rectification, (imu.get_accel_model(), imu.get_gyro_model())))
         decode = cache(partial(self._decode, label, stream, clock))
         return (
             Sensor(
@@ -230,16 +227,12 @@ class VrsFile:
         )
 
     def _axes(self, label: str) -> str:
-        """Where the IMU's axes point on a wearer's head; empty where no calibration says so.
-
-        Source: "3D Coordinate Frame Conventions": in the central pupil frame (CPF) x points to the
-        left, y up and z forward.
-        """
+        """Where the IMU's axes point on a wearer's head; empty where no calibration says so."""
         calibration = self._provider.get_device_calibration()
         pose = calibration.get_transform_cpf_sensor(label) if calibration is not None else None
         if pose is None:
             return ""
-        return f"{_in_words(pose.rotation().to_matrix())} (by the recording's calibration)"
+        return f"{axes_in_words(pose.rotation().to_matrix())} (by the recording's calibration)"
 
     def _decode(self, label: str, stream: Any, clock: VrsFile | None) -> Column:
         """The records of an IMU, decoded once for both of its sensors, since decoding is slow."""
@@ -378,25 +371,3 @@ def _foreign(where: str) -> ValueError:
         f"{where} is a VRS file without any stream of Project Aria's glasses; take it out, or give "
         "its data to the reader folder as tables"
     )
-
-
-def _in_words(turn: np.ndarray) -> str:
-    """Where the columns of a rotation ``(3, 3)`` into the central pupil frame point."""
-    directions = []
-    for name, axis in zip("xyz", turn.T, strict=True):
-        parts = [
-            _DIRECTIONS[place][int(axis[place] < 0)]
-            for place in np.argsort(-np.abs(axis)).tolist()
-            if abs(axis[place]) >= _LEAST_SHARE
-        ]
-        directions.append(f"{name} {' and '.join(parts)}")
-    return ", ".join(directions)
-
-
-def _rectification(model: Any) -> Any:
-    """The function from read-outs ``(n, 3)`` to rectified values: inverse(matrix) (raw - bias)."""
-    return partial(_rectify, np.linalg.inv(model.get_rectification()), model.get_bias())
-
-
-def _rectify(inverse: np.ndarray, bias: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return (values - bias) @ inverse.T
