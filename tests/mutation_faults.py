@@ -372,9 +372,9 @@ FAULTS = (
     Fault(
         "encoder: statistics pool the deviation of the wrong number of samples",
         "primus_scale/encoders/pooling.py",
-        "unbiased=False",
-        "unbiased=True",
-        f"{UNIT}encoders.py",
+        "return mean, centred.square().mean(dim=2)",
+        "return mean, centred.square().sum(dim=2) / (centred.shape[2] - 1)",
+        f"{NUMERICS}pooled_statistics.py {UNIT}encoders.py",
     ),
     Fault(
         "statistics: resamples spread as if people were many",

@@ -76,7 +76,7 @@ def ingest(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    check_apart(job.out, [job.source])
+    check_apart(job.out, [job.source], inside=True)  # readers take shards for no recordings
     with locked_folder(job.out, instead="another --out"):
         check_output(job.out, overwrite)
         return _write_shards(job, workers, report)

@@ -15,6 +15,7 @@ from primus_scale.encoders.export import save_encoder
 from primus_scale.encoders.pretrained import load_encoder
 from primus_scale.evaluate import command, evaluate, log_few_shot, pool_reports, write_summary
 from primus_scale.evaluate.command import untrained_copy
+from primus_scale.evaluate.results import assemble
 from primus_scale.evaluate.task import load_task
 from primus_scale.monitor.log import LOG_FOLDER
 from primus_scale.sample import Window, WindowMeta, window_uid
@@ -120,6 +121,10 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
 
     other = {**results, "runs": [{**results["runs"][0], "split": 3}]}
     other["records"] = [{**record, "split": 3} for record in results["records"]]
+    tables = assemble(
+        other["runs"], other["records"], classes=other["classes"], protocol=other["protocol"]
+    )
+    other |= {name: table for name, table in tables.items() if name in results}
     (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
     paths = [tmp_path / "few_shot.json", tmp_path / "other.json"]
     pooled = json.loads(pool_reports(paths, tmp_path / "pooled").read_text(encoding="utf-8"))
