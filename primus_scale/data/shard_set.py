@@ -300,16 +300,16 @@ def _check_alike(
 def check_held_out(train: ShardSet, other: ShardSet) -> None:
     """ValueError naming the folders where ``other`` holds records that are trained on."""
     both = [(train.folders, train.indexes), (other.folders, other.indexes)]
-    _check_apart(both, "name held-out shards as data.validation, or leave it empty")
+    _refuse_shared_records(both, "name held-out shards as data.validation, or leave it empty")
 
 
 def _check_no_folder_twice(folders: Sequence[Folder], indexes: Sequence[ShardIndex]) -> None:
     """Refuse folders that hold the same records, even under different names."""
     each = [([folder], [index]) for folder, index in zip(folders, indexes, strict=True)]
-    _check_apart(each, "they would count twice; name each folder once, and no copy of it")
+    _refuse_shared_records(each, "they would count twice; name each folder once, and no copy of it")
 
 
-def _check_apart(
+def _refuse_shared_records(
     groups: Sequence[tuple[Sequence[Folder], Sequence[ShardIndex]]], advice: str
 ) -> None:
     """ValueError where folders of two groups hold the same records.

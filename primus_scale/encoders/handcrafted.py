@@ -122,7 +122,7 @@ def _sorted(signals: torch.Tensor) -> torch.Tensor:
 
     On a CPU numpy sorts 20 times as fast as torch. Graphs for export cannot hold it.
     """
-    if signals.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if signals.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return signals.sort(dim=2).values
     return torch.from_numpy(np.sort(signals.numpy(), axis=2))
 

@@ -127,8 +127,7 @@ def embed(
     Raises ValueError for settings that do not fit, unknown teachers, a teacher that has nothing to
     embed, and unreadable frames (naming the window); FileExistsError where the output holds shards
     and ``overwrite`` is not set; OSError where the output cannot be written, or another process
-    writes there; and as
-    ``ShardSet.open``. Where it fails, ``out_url`` is left without an index.
+    writes there; and as ``ShardSet.open``. Where it fails, ``out_url`` is left without an index.
     """
     for name, value in {"block": block, "batch": batch, "workers": workers}.items():
         if value < 1:

@@ -79,8 +79,8 @@ class GroupEmbedder:
 
         Returns the tar's ``ShardEntry`` as ``file``, the windows' columns (``pack_columns``) as
         ``windows``, and as ``embedded`` how many of them each teacher has embedded, as JSON.
-        ValueError naming the window where a frame cannot be decoded or
-        samples are not as the index says.
+        ValueError naming the window where a frame cannot be decoded or samples are not as the index
+        says.
         """
         group = [decode_window(members) for members in self._source.read(request.places)]
         for window in group:
