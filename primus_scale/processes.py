@@ -11,13 +11,14 @@ own, which ends with it.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -120,7 +121,7 @@ class _Forked(AbstractContextManager["_Forked"]):
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_serve, args=(work, sender, os.getpid()), daemon=True)
-        with ignore_interrupts_in_children():
+        with ignore_interrupts_in_children(), _without_collecting():
             process.start()
         sender.close()  # so that the pipe ends with the process
         self._running[receiver] = tag, process
@@ -145,6 +146,8 @@ class _Forked(AbstractContextManager["_Forked"]):
 
 def _serve(work: Work, sender: Connection, parent: int) -> None:
     """Send the items of ``work()``, and then how it ended."""
+    gc.freeze()  # what it was forked with is never collected here: see _without_collecting
+    gc.enable()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         for item in work():
@@ -155,6 +158,22 @@ def _serve(work: Work, sender: Connection, parent: int) -> None:
             error.add_note(traceback.format_exc())  # a traceback is not pickled
         end = "error", error
     sender.send(end)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Fork within this block: the fork begins with garbage collection off.
+
+    What the caller has left to be collected may own threads, which a fork does not have: in a fork
+    that collected it, the end of a gloo group waited for its threads for ever, or aborted.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _how_ended(code: int | None) -> str:

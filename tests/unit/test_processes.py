@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import os
 import signal
@@ -33,6 +34,39 @@ def test_items_come_with_their_tag_and_then_the_end(jobs: int) -> None:
             tag, item = processes.wait()
             found[tag].append(item)
     assert found == {"a": [1, 4, 9, ENDED], "b": [25, 36, 49, ENDED]}
+
+
+class Left:
+    """Garbage that only a collection finds; it tells the process in which it was found."""
+
+    def __init__(self, file: Path) -> None:
+        self.itself, self.file = self, file
+
+    def __del__(self) -> None:
+        with self.file.open("a") as ends:
+            ends.write(f"{os.getpid()}\n")
+
+
+def collecting() -> Iterator[bool]:
+    gc.collect()
+    yield gc.isenabled()
+
+
+def test_a_fork_does_not_end_what_its_parent_has_left(tmp_path: Path) -> None:
+    file = tmp_path / "ends"
+    gc.disable()
+    try:
+        Left(file)
+        with open_processes(2) as processes:
+            processes.start("a", collecting)
+            assert processes.wait() == ("a", True)
+            assert processes.wait() == ("a", ENDED)
+            assert not gc.isenabled()  # left as it was
+        assert not file.exists()
+        gc.collect()
+        assert file.read_text() == f"{os.getpid()}\n"
+    finally:
+        gc.enable()
 
 
 def failing() -> Iterator[int]:
