@@ -30,6 +30,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from launch.ancestry import stop_with_launcher  # first: it finds the launcher, which may end
+from primus_scale.allocator import keep_freed_memory
 from primus_scale.cli import GOES_ON, answer
 from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.config_file import load_config
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as one rank. A user's error: one line on stderr, and exit code 1."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    keep_freed_memory()
 
     def train() -> int:
         config = load_config(args.config, args.overrides)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from primus_scale.allocator import keep_freed_memory
 from primus_scale.cli import USER_ERRORS
 from primus_scale.config import Config
 from primus_scale.config_file import parse_config
@@ -32,6 +33,7 @@ def pretrain_in_worker(
     # Here, since Ray's controller imports this module too, and must start before the workers.
     from primus_scale.train.trainer import pretrain
 
+    keep_freed_memory()
     channel, run = settings["channel"], settings["run"]
     if ray.get(channel.user_error.remote(run)):
         return 1

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from primus_scale.allocator import keep_freed_memory
 from primus_scale.command_parser import Parser, add_config_arguments
 from primus_scale.stopping import (
     INTERRUPTED,
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit code 1."""
     if argv is None:  # as a program, which is about to import much
         end_while_loading()
+        keep_freed_memory()
     parser = _build_commands()
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help()

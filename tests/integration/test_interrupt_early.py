@@ -21,7 +21,8 @@ COMMAND = ("-m", "primus_scale.cli")
 INTERRUPTED = 130
 PATIENCE_S = 300.0  # other tests may keep the machine busy
 MOMENTS_S = (0.0, 0.05, 0.2, 0.5, 1.0, 1.5, 2.0, 4.0)  # after it began
-LIGHT = ("primus_scale.stopping", "primus_scale.command_parser")  # of Python's own modules only
+# Modules that import Python's own only.
+LIGHT = ("primus_scale.allocator", "primus_scale.stopping", "primus_scale.command_parser")
 LINE = "interrupted; nothing was begun, start it again"
 
 

@@ -31,7 +31,16 @@ FENCES = {
 
 # Inside primus_scale a module imports from its own layer and the layers above it in this list.
 LAYERS = (
-    ("sample", "signal", "storage", "stopping", "processes", "command_parser", "completion"),
+    (
+        "sample",
+        "signal",
+        "storage",
+        "stopping",
+        "processes",
+        "allocator",
+        "command_parser",
+        "completion",
+    ),
     ("config", "config_file"),
     ("distributed", "data", "teachers", "augment"),
     ("encoders", "support", "splits", "sklearn"),
