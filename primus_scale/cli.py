@@ -275,8 +275,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _with_task(settings: Any, args: argparse.Namespace) -> Any:
     """The few-shot settings with what the flags say of the task."""
-    flags = {"test": args.test_people, "seed": args.split_seed, "may_share": args.may_share}
-    changes = {name: value for name, value in flags.items() if value not in (None, [])}
+    shared = tuple(args.may_share)
+    flags = {"test": args.test_people, "seed": args.split_seed, "may_share": shared}
+    changes = {name: value for name, value in flags.items() if value not in (None, ())}
     if "seed" in changes and not isinstance(changes.get("test", settings.task.test), float):
         raise ValueError("--split-seed is of --test-people, which is not given; give both")
     task = settings.task.model_copy(update=changes)

@@ -190,6 +190,8 @@ def who_is_tested(results: Mapping[str, Any]) -> str:
         return " (some of them with windows among the labels)"
     if any((run.get("pretrained_people") or {}).get("test") for run in runs):
         return " (some of them in the pretraining data)"
+    if "people" in results.get("protocol", {}).get("task", {}).get("may_share", ()):
+        return " (who may be those of the labels under other names: may_share)"
     return " never seen"
 
 

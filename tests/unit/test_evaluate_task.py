@@ -220,3 +220,5 @@ def test_who_is_tested_is_said_as_it_is() -> None:
     seen = {**run, "pretrained_people": {"label": 1, "test": 1, "complete": True}}
     assert "pretraining data" in who_is_tested({"runs": [run, seen]})
     assert "among the labels" in who_is_tested({"runs": [{**seen, "test_people": ["a"]}]})
+    shared = {"runs": [run], "protocol": {"task": {"may_share": ["people"]}}}
+    assert "under other names" in who_is_tested(shared)
