@@ -27,7 +27,7 @@ from primus_scale.evaluate.feature_map import feature_map
 from primus_scale.evaluate.finished_work import FinishedWork
 from primus_scale.evaluate.own_encoders import check_sources
 from primus_scale.evaluate.pooling import pool
-from primus_scale.evaluate.protocol import limited_threads, run_few_shot
+from primus_scale.evaluate.protocol import describe_protocol, limited_threads, run_few_shot
 from primus_scale.evaluate.report import PAGE_FILE, render_files, write_files
 from primus_scale.evaluate.results import SCHEMA, format_table
 from primus_scale.evaluate.task import FewShotTask, load_task
@@ -68,14 +68,15 @@ def evaluate(
 
     Prints progress and the table, writes ``few_shot.json`` and the report into ``out_dir``, and
     returns the results (``results.assemble``), with descriptions of ``encoder`` and ``data``.
-    Raises ValueError where encoder and windows do not fit or the folders make no few-shot task,
-    FileNotFoundError where something is missing, OSError where ``out_dir`` cannot be written.
+    Raises ValueError where encoder and windows do not fit or make no few-shot task, OSError where
+    something is missing, or ``out_dir`` has results of another evaluation or cannot be written.
     """
     urls = _places(data_url, config)
     encoder = load_encoder(source, calibrated=config.calibrated)
     check_writable(Path(out_dir))
     check_sources(config.own)
     task = load_task(urls, encoder.card, config.task, any_windows=config.adapt)
+    check_same_evaluation(Path(out_dir), encoder.card, task, config)
     encoder = _adapted(encoder, task, config) if config.adapt else encoder
     card = encoder.card
     own_file = Path(out_dir) / FINISHED_FILE
@@ -101,8 +102,7 @@ def evaluate(
     _add_descriptions(results, card, task, config, augment, pretraining_s)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
-    page = Path(out_dir) / PAGE_FILE
-    shown = [f"report   {page}"] if page.is_file() else []
+    shown = [f"report   {page}" for page in Path(out_dir).glob(PAGE_FILE)]
     print(format_table(results), *format_without_labels(results), *shown, sep="\n")
     return results
 
@@ -159,6 +159,46 @@ def _add_descriptions(
         run["cost"]["pretraining_s"] = pretraining_s
         run["audit"] = task.audit.as_dict()["shared"]
         run["pretrained_people"] = task.pretrained_people
+
+
+def check_same_evaluation(
+    out: Path, card: EncoderCard, task: FewShotTask, config: FewShotConfig
+) -> None:
+    """FileExistsError where ``out`` holds results of another encoder, or of another task.
+
+    Those of the same ones with other arms, labels or draws may be replaced, and so may damaged
+    results. What a run of the same name has exported anew counts as the same encoder.
+    """
+    path = out / RESULTS_FILE
+    run = {"weights_sha256": card.weights_sha256, "split": task.split}
+    run |= {"label_people": task.label.people, "test_people": task.test.people}
+    new = {
+        **{"encoder": {"pretraining": card.data.get("run", "")}, "data": task.data},
+        **{"classes": task.label.classes, "protocol": describe_protocol(config)},
+    }
+    wanted = _identity(new, run)
+    try:
+        held = read_results(path, checked=False)
+        found = [_identity(held, one) for one in held["runs"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    differing = [name for name in wanted if any(one[name] != wanted[name] for one in found)]
+    if differing:
+        raise FileExistsError(
+            f"{path} holds results of another {' and '.join(differing)}; name another folder with "
+            f"--out, or delete {out}"
+        )
+
+
+def _identity(results: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells evaluations apart, by its name for people."""
+    return {
+        "encoder": results["encoder"]["pretraining"] or run["weights_sha256"],
+        "data": sorted(results["data"]["datasets"]),
+        "list of classes": list(results["classes"]),
+        "task": results["protocol"].get("task", {}),
+        "split": [run["split"], [*run["label_people"]], [*run["test_people"]]],
+    }
 
 
 def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:

@@ -97,10 +97,10 @@ def run_few_shot(
                 records.append({**marks, "k": str(k), "arm": name, **record})
     run = {**marks, **_describe_sides(label, test), "settings": settings}
     run |= {"cost": {"fitting_s": cost}, "computation": describe_computation(device)}
-    return assemble([run], records, classes=label.classes, protocol=_protocol(config))
+    return assemble([run], records, classes=label.classes, protocol=describe_protocol(config))
 
 
-def _protocol(config: FewShotConfig) -> dict[str, Any]:
+def describe_protocol(config: FewShotConfig) -> dict[str, Any]:
     """The settings; of the task what is not usual. Its data and split are of each run."""
     task = config.task.model_dump(mode="json", exclude_defaults=True, exclude={"seed", "data"})
     told = {"task": task} if task else {}

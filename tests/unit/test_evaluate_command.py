@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from primus_scale.config import EncoderConfig, FewShotConfig
+from primus_scale.config import EncoderConfig, FewShotConfig, TaskConfig
 from primus_scale.encoders import build_encoder
 from primus_scale.encoders.calibration import Calibration, FeatureCalibration
 from primus_scale.encoders.card import CalibrationCard, describe_encoder, read_card
@@ -27,7 +27,7 @@ CONFIG = FewShotConfig(k=(2,), draws=2, steps=2, lrs=(1e-3,))
 NOTE = "SYNTHETIC: sines"
 
 
-def export(folder: Path, samples: int = SAMPLES) -> Path:
+def export(folder: Path, samples: int = SAMPLES, run: str = "none") -> Path:
     encoder = build_encoder(
         EncoderConfig(name="conv_stats", size="XS", ss_dim=8),
         channels=6,
@@ -38,7 +38,7 @@ def export(folder: Path, samples: int = SAMPLES) -> Path:
         mean=(0.0, 0.0, 9.8, 0.0, 0.0, 0.0),
         std=(1.5,) * 6,
     )
-    data = {"run": "none", "train": [{"provenance": {"datasets": {"sines": NOTE}}}]}
+    data = {"run": run, "train": [{"provenance": {"datasets": {"sines": NOTE}}}]}
     card = describe_encoder(encoder, teachers={}, data=data, objective={}, licence="none")
     save_encoder(encoder, folder, card)
     return folder
@@ -131,6 +131,30 @@ def test_results_and_report_are_written(task, tmp_path, capsys):
     assert pooled["few_shot"]["2"]["features"]["draws"] == 4
     assert pooled["data"] == results["data"]
     assert (tmp_path / "pooled" / "report.html").is_file()
+
+
+def test_results_of_another_evaluation_are_not_replaced(task, tmp_path):
+    out, few = tmp_path / "out", CONFIG.model_copy(update={"draws": 1, "arms": ("features",)})
+    evaluate(task / "encoder", str(task), few, out)
+    written = (out / "few_shot.json").read_bytes()
+    write_side(tmp_path / "other/label", range(4))
+    write_side(tmp_path / "other/test", range(12, 14))
+    export(tmp_path / "encoder", run="another")
+    mapped = few.model_copy(update={"task": TaskConfig(labels={CLASSES[0]: "idle"})})
+    others = (
+        ("split", task / "encoder", tmp_path / "other", few),
+        ("encoder", tmp_path / "encoder", task, few),
+        ("list of classes and task", task / "encoder", task, mapped),
+    )
+    for what, encoder, data, config in others:
+        with pytest.raises(FileExistsError, match=f"holds results of another {what}; name"):
+            evaluate(encoder, str(data), config, out)
+    assert (out / "few_shot.json").read_bytes() == written
+
+    more = few.model_copy(update={"draws": 2})  # the same evaluation with another setting
+    assert evaluate(task / "encoder", str(task), more, out)["protocol"]["draws"] == 2
+    (out / "few_shot.json").write_text("{", encoding="utf-8")
+    evaluate(task / "encoder", str(tmp_path / "other"), few, out)
 
 
 def test_calibrated_features_are_evaluated_unless_turned_off(task, tmp_path):
