@@ -31,9 +31,12 @@ QUICK: dict[str, tuple[str, ...]] = {
     "step": ("--batch", "64", "--rounds", "2", "--steps", "1"),
     "loss": ("--batch", "256", "1024", "--rounds", "1"),
     "recall": ("--entries", "65536"),
+    "roofline": ("--rounds", "2"),
+    "scale": ("--rounds", "1", "--steps", "20"),
+    "embed": ("--rounds", "1", "--windows", "64"),
     "evaluate": ("--people", "4", "k=[1]", "draws=2", "trained_draws=1", "steps=20", "lrs=[1e-3]"),
 }
-TAKES_DEVICE = ("loss", "recall")
+TAKES_DEVICE = ("loss", "recall", "roofline", "embed")
 WRITES_NO_FIGURES = ("recall",)
 
 

@@ -1,12 +1,13 @@
 """The benchmarks run, at the smallest sizes: what they print and write is whole, if not fast."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import ingest, reading, recall, step
+from benchmarks import ingest, reading, recall, roofline, step
 from tests.recordings import recording_path
 
 
@@ -64,3 +65,20 @@ def test_recall_of_an_index_is_a_line_for_each_size(capsys) -> None:
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["entries"] for row in rows] == [200, 4000]
     assert all(0.9 < row["recall_near"] <= 1 for row in rows)
+
+
+def test_operations_of_an_encoder_are_counted(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "roofline.json"
+    sizes = ["--encoder", "conv_stats", "--batch", "4", "--rounds", "1"]
+    assert roofline.main([*sizes, "--json", str(file)]) == 0
+    product, encoder = (row["gflop"] for row in read(file)["rows"])
+    assert product == pytest.approx(2 * 2048**3 / 1e9)
+    # Six channels and as many by gravity. Inputs, outputs, kernel and length of each convolution;
+    # then the linear layers. The gradients of weights and of inputs take as much each, but the
+    # input of the first convolution has none.
+    first, *others = (12, 32, 9, 125), (32, 48, 5, 63), (48, 64, 5, 32), (64, 96, 5, 32)
+    linear = 2 * (12 + 32 + 48 + 64 + 96) * 512 + 512 * 256
+    forward_of_others = sum(i * o * k * t for i, o, k, t in others) + linear
+    operations = 2 * 4 * (2 * math.prod(first) + 3 * forward_of_others)
+    assert encoder == pytest.approx(operations / 1e9)
+    assert "GB/s" in capsys.readouterr().out
