@@ -34,6 +34,7 @@ from primus_scale.config.augment import (
     TimeFlip,
     TimeWarp,
 )
+from primus_scale.counted import counted
 from primus_scale.sample import UNITS, hash64
 
 ANGULAR_VELOCITY = "rad/s"
@@ -184,8 +185,8 @@ def rotation(imu: torch.Tensor, op: Rotation, draws: RowDraws) -> torch.Tensor:
     batch, channels, samples = imu.shape
     if channels % 3:
         raise ValueError(
-            f"rotation needs xyz triplets of channels, but windows have {channels} channels; "
-            "remove rotation from augment"
+            f"rotation needs xyz triplets of channels, but windows have "
+            f"{counted(channels, 'channel')}; remove rotation from augment"
         )
     matrices = rotation_matrices(draws, op.max_deg)
     triplets = imu.view(batch, channels // 3, 3, samples)

@@ -7,6 +7,7 @@ import importlib.util
 from typing import Any
 
 from primus_scale.command_parser import Parser
+from primus_scale.counted import counted
 from primus_scale.stopping import loading
 
 
@@ -75,5 +76,5 @@ def _encode(args: argparse.Namespace) -> int:
         rows = encode_recordings(
             encoder, args.reader, args.src, out, options=args.option, hop_s=args.hop_s
         )
-    print(f"features {out}  ({rows:,} windows)")
+    print(f"features {out}  ({counted(rows, 'window')})")
     return 0

@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
+from primus_scale.counted import counted
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.encoders.pretrained import PretrainedEncoder
@@ -110,7 +111,7 @@ def encode_recordings(
                 continue
             reports.append(made.report)
             samples.append((ref.name, own))
-            print(f"{number} of {len(refs)}  {ref.name}: {made.report.windows:,} windows")
+            print(f"{number} of {len(refs)}  {ref.name}: {counted(made.report.windows, 'window')}")
 
     rows = _write(encoder, windows(), out)
     found = IngestReport(

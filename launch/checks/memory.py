@@ -17,6 +17,7 @@ import torch
 
 from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, format_bytes
 from primus_scale.config import Config, ObjectiveConfig, TrainConfig
+from primus_scale.counted import counted
 from primus_scale.data.shard_set import ShardSet
 from primus_scale.encoders import ImuEncoder
 from primus_scale.engine.engine import MAX_BUCKET
@@ -150,7 +151,7 @@ def judge_memory(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFin
             findings.append(_compare(node, "GPU", need.device, min(devices)))
         in_node = need.host if devices else need.device | need.host
         of_all = {name: size * len(there) for name, size in in_node.items()}
-        findings.append(_compare(node, f"node, {len(there)} ranks", of_all, host))
+        findings.append(_compare(node, f"node, {counted(len(there), 'rank')}", of_all, host))
     return findings
 
 

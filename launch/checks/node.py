@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from launch.checks.base import FAIL, OK, WARN, Check, CheckFinding, Context, Result, format_bytes
 from launch.ray_cluster import check_workers
+from primus_scale.counted import counted
 from primus_scale.engine.engine import check_batch
 from primus_scale.monitor.provenance import describe_environment, installed_version
 
@@ -125,7 +126,7 @@ def judge_devices(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFi
         cores = len(set().union(*(ranks[rank]["cores"] for rank in there)))
         needed = len(there) * max(context.config.train.threads, 1)
         of_node = sorted({ranks[rank]["name"] for rank in there})
-        detail = f"{len(there)} ranks on {', '.join(of_node)}; {cores} cores"
+        detail = f"{counted(len(there), 'rank')} on {', '.join(of_node)}; {counted(cores, 'core')}"
         result: Result = OK
         if cores < needed:
             result = WARN

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from launch.checks.base import ALL, FAIL, OK, Check, CheckFinding, Context, format_bytes
+from primus_scale.counted import counted
 from primus_scale.data.shard_set import check_same_input
 from primus_scale.storage.files import check_writable, explain_failed_write
 from primus_scale.storage.folder import Folder
@@ -59,7 +60,7 @@ def judge_index(context: Context, ranks: list[dict[str, Any]]) -> list[CheckFind
     if other:
         return context.findings("index", FAIL, other)
     detail = (
-        f"{first['windows']:,} windows in {first['shards']:,} shards, "
+        f"{counted(first['windows'], 'window')} in {counted(first['shards'], 'shard')}, "
         f"{format_bytes(first['bytes'])}, digest {first['digest']}"
     )
     return [CheckFinding("index", ALL, OK, detail)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launch.study.data import packing_order, prepare_data
 from primus_scale.config_file import load_config
+from primus_scale.counted import counted
 from primus_scale.distributed.run_lock import RunLock
 from primus_scale.storage.files import check_writable
 from primus_scale.study.plan import PLAN_FILE, Trial, plan_trials, write_plan, write_variants
@@ -46,7 +47,10 @@ def _run_trials(
     write_study(study, out)
     finished = read_records(out)
     left = [trial for trial in trials if trial.id not in finished]
-    print(f"plan     {out / PLAN_FILE}: {len(trials)} trials, {len(left)} to do", flush=True)
+    print(
+        f"plan     {out / PLAN_FILE}: {counted(len(trials), 'trial')}, {len(left)} to do",
+        flush=True,
+    )
     if not left:
         return
     order = packing_order(configs)

@@ -39,6 +39,7 @@ from primus_scale.checkpoint.manifest import (
 )
 from primus_scale.checkpoint.room import expected_bytes
 from primus_scale.config import TrainConfig
+from primus_scale.counted import counted
 from primus_scale.distributed.collectives import barrier, on_all_ranks
 from primus_scale.distributed.group import Runtime
 from primus_scale.encoders import ImuEncoder
@@ -210,7 +211,8 @@ class Checkpoints:
         leads = self._folder.leads
         converted = folder.with_name(f".{folder.name}.converted")
         if self._runtime.rank == 0:
-            print(f"{folder} was saved by {world} ranks; converting it for {self._runtime.world}")
+            saved = f"{folder} was saved by {counted(world, 'rank')}"
+            print(f"{saved}; converting it for {self._runtime.world}")
         on_all_ranks(lambda: _convert(folder, converted) if leads else None)
         load_converted(engine, converted)
         barrier()  # until all have read it

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.data.index import ShardIndex, TeacherSpace
 from primus_scale.data.record import ID_COLUMNS, Block
 from primus_scale.sample import NO_LABEL
@@ -72,7 +73,7 @@ def wrong_fields(block: Block, expected: ExpectedBlock) -> Iterator[str]:
 def _wrong_columns(block: Block, expected: ExpectedBlock) -> Iterator[str]:
     rows = len(block)
     if rows != expected.windows:
-        yield f"holds {rows} windows, the index says {expected.windows}"
+        yield f"holds {counted(rows, 'window')}, the index says {expected.windows}"
     yield from _wrong_array("imu", block.imu, np.float32, (rows, *expected.shape))
     for name in ID_COLUMNS:
         yield from _wrong_array(name, getattr(block, name), np.int64, (rows,))

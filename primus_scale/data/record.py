@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from primus_scale.counted import counted
 from primus_scale.data.members import Data, decode_member, encode_npy, encode_tensors
 from primus_scale.sample import NO_LABEL, Window, WindowMeta, hash64
 from primus_scale.storage.foreign import reason
@@ -95,7 +96,9 @@ class Block:
         """``start_s`` from the metas; ValueError where there is not one meta for each window."""
         starts = _decode_meta(_STARTS, self.meta_json)
         if len(starts) != len(self):
-            raise ValueError(f"{META_MEMBER} tells of {len(starts)} windows, not of {len(self)}")
+            raise ValueError(
+                f"{META_MEMBER} tells of {counted(len(starts), 'window')}, not of {len(self)}"
+            )
         return np.array([start.start_s for start in starts], dtype=np.float64)
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from primus_scale.config import DataConfig, NearConfig
+from primus_scale.counted import counted
 from primus_scale.data.epoch_order import EpochOrder, MixedOrder, Rows, join
 from primus_scale.data.session_order import (
     SessionOrder,
@@ -40,8 +41,8 @@ def check_enough_windows(windows: int, batch: int) -> None:
     """ValueError where there are fewer windows than in a batch."""
     if windows < batch:
         raise ValueError(
-            f"train.batch is {batch}, but data.train holds {windows} windows, and a batch holds "
-            f"none twice; set train.batch to at most {windows}, or give more data"
+            f"train.batch is {batch}, but data.train holds {counted(windows, 'window')}, and a "
+            f"batch holds none twice; set train.batch to at most {windows}, or give more data"
         )
 
 

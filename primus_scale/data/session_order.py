@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from primus_scale.config import NearConfig
+from primus_scale.counted import counted
 from primus_scale.data.epoch_order import EpochOrder, Rows, join, permutation, random_bits
 from primus_scale.data.index import SessionPart
 
@@ -72,8 +73,8 @@ class SessionOrder(EpochOrder):
         total = int(self.windows_per_record.sum())
         if total < units.windows:
             raise ValueError(
-                f"data.session_windows is {units.windows}, but data.train holds {total} windows; "
-                "set data.session_windows to less, or give more data"
+                f"data.session_windows is {units.windows}, but data.train holds "
+                f"{counted(total, 'window')}; set data.session_windows to less, or give more data"
             )
         self.windows = total - total % units.windows
         self.blocks = _enough_blocks(self.windows_per_record, units.windows, blocks)
@@ -208,8 +209,8 @@ def describe_sessions(parts: Sequence[Sequence[SessionPart]], windows: int, batc
             lengths[part.session] += part.windows
     counts = np.array([*lengths.values()])
     line = (
-        f"batches of {batch // windows} sessions x {windows} windows; sessions: {len(counts)}, of "
-        f"{int(np.median(counts))} windows in the median"
+        f"batches of {counted(batch // windows, 'session')} x {counted(windows, 'window')}; "
+        f"sessions: {len(counts)}, of {counted(int(np.median(counts)), 'window')} in the median"
     )
     if len(counts) < batch // windows:
         line += "; too few for a batch of different ones: set data.session_windows to more"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.signal.units import UNIT_FACTORS
 from primus_scale.storage.names import nearest
 
@@ -31,13 +32,13 @@ def channel_columns(
     if names is None:
         if columns != len(wanted):
             raise ValueError(
-                f"the array has {columns} columns, but the encoder takes {len(wanted)}: "
+                f"the array has {counted(columns, 'column')}, but the encoder takes {len(wanted)}: "
                 f"{', '.join(wanted)}; name the array's columns with channels=(...)"
             )
         return list(range(columns))
     names = list(names)
     if len(names) != columns:
-        raise ValueError(f"channels names {len(names)} columns, but the array has {columns}")
+        raise ValueError(f"channels names {counted(len(names), 'column')}, the array has {columns}")
     for name in wanted:
         if name not in names:
             raise ValueError(

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from primus_scale.config import OptimizerConfig, TrainConfig
+from primus_scale.counted import counted
 from primus_scale.distributed.group import Runtime
 from primus_scale.distributed.pulse import pulse
 from primus_scale.encoders import Embeddings
@@ -38,12 +39,13 @@ def check_batch(config: TrainConfig, world: int, session_windows: int | None = N
         below = config.batch - config.batch % step
         near = f"{below} or {below + step}" if below else str(step)
         raise ValueError(
-            f"train.batch={config.batch} does not divide by {world} ranks x train.accumulation="
-            f"{config.accumulation}; use train.batch={near}"
+            f"train.batch={config.batch} does not divide by {counted(world, 'rank')} x "
+            f"train.accumulation={config.accumulation}; use train.batch={near}"
         )
     return (
-        f"global batch {config.batch} = {world} ranks x {config.accumulation} encoder passes x "
-        f"{config.batch // parts} windows, {config.batch - 1} negatives a window, "
+        f"global batch {config.batch} = {counted(world, 'rank')} x "
+        f"{counted(config.accumulation, 'encoder pass', 'encoder passes')} x "
+        f"{counted(config.batch // parts, 'window')}, {config.batch - 1} negatives a window, "
         f"{config.precision}, ZeRO stage {config.zero_stage}"
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from primus_scale.counted import counted
 from primus_scale.data.reader import LoadedWindows, load_windows
 from primus_scale.encoders.card import EncoderCard
 from primus_scale.evaluate.retrieval_examples import find_examples
@@ -59,7 +60,7 @@ def run_retrieval(
         theirs, present = _teacher_embeddings(loaded, card, modality, name, encoder)
         rows = present.nonzero()[:, 0]
         if len(rows) < 2:
-            lacking.append(f"{name} has {len(rows)} windows with {modality}")
+            lacking.append(f"{name} has {counted(len(rows), 'window')} with {modality}")
             continue
         theirs = theirs[rows]
         ours = embed_in_space(encoder, loaded.imu[rows], modality)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from primus_scale.counted import counted
 from primus_scale.sample import hash64
 from primus_scale.splits.audit import audit, refuse
 from primus_scale.splits.spans import Spans
@@ -110,7 +111,7 @@ def possible_labels(
             f"label/ has no window of {', '.join(missing)}; add some, or drop the class"
         )
     possible = [k for k in wanted if k == "all" or k <= counts.min()]
-    rarest = f"{label.classes[counts.argmin()]!r} has {counts.min()} windows"
+    rarest = f"{label.classes[counts.argmin()]!r} has {counted(int(counts.min()), 'window')}"
     for k in [k for k in wanted if k not in possible]:
         report(f"k = {k} is left out: class {rarest}")
     people = _classes_of_people(label).sum(axis=0)

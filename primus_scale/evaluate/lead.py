@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from primus_scale.counted import counted
 from primus_scale.evaluate.arm_table import PRETRAINED_ARMS
 from primus_scale.evaluate.cost import format_duration, pretraining_seconds, total_fitting_seconds
 from primus_scale.evaluate.people import count_gaining
@@ -54,8 +55,9 @@ def _what_helped(results: Mapping[str, Any], arm: str, baseline: str | None) -> 
     accuracy = results["few_shot"][k][arm]
     reached = (
         f"with {labels_of(k)} the {arms[arm].title} encoder is right on "
-        f"{with_unit(accuracy, '%')} of the windows of {accuracy['people']} "
-        f"people{who_is_tested(results)}{_data_sets(results)}"
+        f"{with_unit(accuracy, '%')} of the windows of "
+        f"{counted(accuracy['people'], 'person', 'people')}{who_is_tested(results)}"
+        f"{_data_sets(results)}"
     )
     if baseline is None:
         return Sentence("No baseline was computed", f"{reached}.")

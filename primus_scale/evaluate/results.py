@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.evaluate.arm_table import (
     ARMS,
     FIXED_BASELINES,
@@ -94,8 +95,8 @@ def format_table(results: Mapping[str, Any]) -> str:
     columns = list(table)
     people = max(row[arm]["people"] for row in table.values() for arm in row)
     lines = [
-        f"accuracy on {people} people{who_is_tested(results)}, in %, with 95 % intervals over "
-        "people",
+        f"accuracy on {counted(people, 'person', 'people')}{who_is_tested(results)}, in %, with "
+        "95 % intervals over people",
         f"classes: {', '.join(results['classes'])}; k labelled windows of each",
     ]
     arms = arms_of(results)
@@ -112,8 +113,8 @@ def format_table(results: Mapping[str, Any]) -> str:
     lines += _align(rows)
     if limited := marked_arms(results, "at_limit"):
         lines.append(
-            f"chosen at the limit of {results['protocol']['steps']} steps, so that more might be "
-            f"better (few_shot.steps): {', '.join(limited)}"
+            f"chosen at the limit of {counted(results['protocol']['steps'], 'step')}, so that more "
+            f"might be better (few_shot.steps): {', '.join(limited)}"
         )
     if collapsed := marked_arms(results, "collapsed"):
         lines.append(
@@ -168,7 +169,7 @@ def _gain_over_baselines(results: Mapping[str, Any], people: int) -> list[str]:
         parts = [f"{format_interval(gain, '+')} points at k = {k}" for k, gain in crafted.items()]
         lines.append(
             "the frozen encoder against hand-crafted features, on "
-            f"{people} people{who_is_tested(results)}: {', '.join(parts)}"
+            f"{counted(people, 'person', 'people')}{who_is_tested(results)}: {', '.join(parts)}"
         )
     if set(best.values()) - {"features", "random"}:
         parts = [
@@ -228,7 +229,7 @@ def format_setting(setting: Mapping[str, Any]) -> str:
     """
     if "steps" in setting:
         limit = " (the limit)" if setting["at_limit"] else ""
-        return f"{setting['lr']:.3g} x {setting['steps']} steps{limit}"
+        return f"{setting['lr']:.3g} x {counted(setting['steps'], 'step')}{limit}"
     chosen = {name: value for name, value in setting.items() if name != "collapsed"}
     text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items())
     return text + " (collapsed)" * ("collapsed" in setting)

@@ -66,7 +66,7 @@ def hub_metadata(card: EncoderCard, repo: str) -> dict[str, Any]:
 
 def _indexed(row: CardResult) -> dict[str, Any]:
     """A result as the Hub's model index has it; accuracies in percent."""
-    labels = f"{row.labels} labels a class, {row.protocol}"
+    labels = f"{row.labels} {'label' if row.labels == '1' else 'labels'} a class, {row.protocol}"
     return {
         "task": {"type": "other", "name": labels},
         "dataset": {"type": _slug(row.task), "name": _one_line(row.task)},

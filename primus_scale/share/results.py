@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from primus_scale.counted import counted
 from primus_scale.encoders.about import CardResult
 from primus_scale.evaluate.arm_table import ARMS, PRETRAINED_ARMS
 from primus_scale.evaluate.command import RESULTS_FILE, read_results
@@ -57,4 +58,4 @@ def _task_of(results: Mapping[str, Any]) -> str:
     datasets = ", ".join(results.get("data", {}).get("datasets", {})) or "data without a name"
     people = max(row["people"] for arms in results["few_shot"].values() for row in arms.values())
     classes = ", ".join(results["classes"])
-    return f"{datasets}: {classes}; {people} people{who_is_tested(results)}"
+    return f"{datasets}: {classes}; {counted(people, 'person', 'people')}{who_is_tested(results)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from primus_scale.counted import counted
 from primus_scale.sample import WindowMeta
 from primus_scale.splits.sides import Unit, units_of
 from primus_scale.splits.words import LABEL, PLURALS, SIDES, TEST, UNUSED
@@ -80,9 +81,10 @@ class SplitCounts:
                         f"{' and '.join(group)} are spelt differently and count as {len(group)} "
                         f"{what}; rename them in the data if they are the same"
                     )
-        if self.shared_people:
+        if shared := self.shared_people:
+            are = f"{counted(shared, 'person', 'people')} {'is' if shared == 1 else 'are'}"
             yield (
-                f"{self.shared_people} people are on both sides, so that the test tells nothing of "
+                f"{are} on both sides, so that the test tells nothing of "
                 "people never seen; evaluate refuses that without --may-share people"
             )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from primus_scale.counted import counted
 from primus_scale.evaluate.command import write_results
 from primus_scale.evaluate.lead import HEADLINE_K, Sentence, headline_arm, join_words, labels_of
 from primus_scale.evaluate.pooling import pool
@@ -124,7 +125,7 @@ def _which_is_best(ranks: Ranks | None, tasks: Mapping[str, Results], k: str) ->
     ]
     text = (
         f"with {labels_of(k)} {best} has the lowest mean rank, {ranks.mean[best]:.2f}, over "
-        f"{len(tasks)} tasks; "
+        f"{counted(len(tasks), 'task')}; "
     )
     text += f"{join_words(alike)} do not differ from it" if alike else "all others differ from it"
     return Sentence("Which is best", f"{text} (critical difference {ranks.critical:.2f}).")

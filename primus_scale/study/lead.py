@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.evaluate.arm_table import ARMS
 from primus_scale.evaluate.cost import format_duration
 from primus_scale.evaluate.lead import Sentence, headline_k, join_words, labels_of, with_unit
@@ -83,9 +84,10 @@ def _how_sure(
     runs, accuracy = results["runs"], results["few_shot"][k]["pretrained"]
     splits, seeds = ({run[key] for run in runs} for key in ("split", "pretraining_seed"))
     text = (
-        f"the brackets are 95 % intervals over people ({accuracy['people']} people, "
-        f"{len(splits)} split{'s' * (len(splits) != 1)}, {len(seeds)} pretraining "
-        f"seed{'s' * (len(seeds) != 1)}, {accuracy['draws']} draws of labels)"
+        f"the brackets are 95 % intervals over people "
+        f"({counted(accuracy['people'], 'person', 'people')}, {counted(len(splits), 'split')}, "
+        f"{counted(len(seeds), 'pretraining seed')}, "
+        f"{counted(accuracy['draws'], 'draw of labels', 'draws of labels')})"
     )
     found = [by_k[k] for by_k in differences.values() if k in by_k]
     if found:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from primus_scale.counted import counted
 from primus_scale.distributed.run_lock import is_held
 from primus_scale.evaluate.results import format_interval
 from primus_scale.monitor.log import METRICS_FILE, read_metrics
@@ -40,7 +41,7 @@ def format_status(found: Sequence[TrialStatus]) -> str:
     lines = [f"{one.trial.id:<{width}}  {one.state:<8}  {one.detail}".rstrip() for one in found]
     counts = Counter(status.state for status in found)
     total = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return "\n".join([*lines, f"{len(found)} trials: {total or 'none'}"])
+    return "\n".join([*lines, f"{counted(len(found), 'trial')}: {total or 'none'}"])
 
 
 def failed_trials(out: Path, trials: Sequence[Trial]) -> dict[str, str]:

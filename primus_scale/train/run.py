@@ -15,6 +15,7 @@ from primus_scale.checkpoint.copies import RunStorage
 from primus_scale.checkpoint.identity import config_digest, run_identity
 from primus_scale.checkpoint.owner import Claimant
 from primus_scale.config import Config, TeachersConfig
+from primus_scale.counted import counted
 from primus_scale.data.fraction import open_training
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.reader import BatchLoader, LoadedWindows, batches, load_windows
@@ -322,7 +323,7 @@ def _run_summary(data: ShardSet, spaces: Mapping[str, TeacherSpace], encoder: Im
     teachers = ", ".join(f"{name} {space.teacher} ({space.dim})" for name, space in spaces.items())
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     return (
-        f"{data.windows:,} windows of {index.window_samples / index.rate_hz:g} s at "
+        f"{counted(data.windows, 'window')} of {index.window_samples / index.rate_hz:g} s at "
         f"{index.rate_hz:g} Hz; teachers: {teachers or 'none'}; "
         f"encoder of {parameters:,} parameters"
     )

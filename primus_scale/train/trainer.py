@@ -26,6 +26,7 @@ from primus_scale.checkpoint.copies import CHECKPOINTS
 from primus_scale.checkpoint.manifest import StepCounts
 from primus_scale.checkpoint.owner import owned_storage
 from primus_scale.config import Config
+from primus_scale.counted import counted
 from primus_scale.data.reader import BatchLoader
 from primus_scale.distributed.collectives import (
     barrier,
@@ -151,8 +152,9 @@ def _check_steps(config: Config, done: int) -> None:
     """ValueError where the checkpoint has more steps than the configuration asks for."""
     if done > config.train.steps:
         raise ValueError(
-            f"{config.output} has {done} steps behind it, and train.steps is {config.train.steps}; "
-            f"set train.steps to {done} or more to go on, or choose another output"
+            f"{config.output} has {counted(done, 'step')} behind it, and train.steps is "
+            f"{config.train.steps}; set train.steps to {done} or more to go on, or choose "
+            "another output"
         )
 
 
@@ -206,8 +208,8 @@ def _count(counts: StepCounts, result: StepResult, max_in_a_row: int) -> StepCou
     counts = StepCounts(counts.step + 1, counts.skipped + 1, counts.skipped_in_a_row + 1)
     if counts.skipped_in_a_row > max_in_a_row:
         raise FloatingPointError(
-            f"the loss was not finite at {counts.skipped_in_a_row} steps in a row, up to step "
-            f"{counts.step} (train.max_nonfinite={max_in_a_row}); lower optimizer.lr, set "
+            f"the loss was not finite at {counted(counts.skipped_in_a_row, 'step')} in a row, up "
+            f"to step {counts.step} (train.max_nonfinite={max_in_a_row}); lower optimizer.lr, set "
             "optimizer.clip, or try train.precision=fp32"
         )
     return counts
@@ -249,7 +251,7 @@ def _finish(run: Run, monitor: Monitor) -> None:
     output = Path(run.config.output)
     export_finished(output, output / ENCODER_FOLDER, run.config, run.data, run.runtime.device)
     write_atomically(output / SUMMARY_FILE, json.dumps(monitor.summary(), indent=1) + "\n")
-    print(f"encoder  {output / ENCODER_FOLDER}  (after {run.config.train.steps} steps)")
+    print(f"encoder  {output / ENCODER_FOLDER}  (after {counted(run.config.train.steps, 'step')})")
 
 
 def _report_stop(run: Run, stop: Stop) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from primus_scale.counted import counted
 from primus_scale.monitor.drawing import shown
 from shards.card.sessions import session_attention
 from shards.report import FLAG, REASONS, REFUSE
@@ -69,12 +70,12 @@ def _of_ingest(figures: Mapping[str, Any], ingest: Mapping[str, Any]) -> Iterato
         yield f"{len(failed)} of {len(ingest['recordings'])} recordings could not be read."
     if unread := ingest["unread"]:
         yield (
-            f"What lies in {len(unread):,} places of the source was not read, as "
+            f"What lies in {counted(len(unread), 'place')} of the source was not read, as "
             f"{shown(unread[0], MOST_LETTERS)}: correct the names, or take away what is no data."
         )
     if copies := ingest["copies"]:
         yield (
-            f"{len(copies):,} pairs of recordings hold equal windows, as "
+            f"Equal windows are in {counted(len(copies), 'pair')} of recordings, as "
             f"{shown(copies[0], MOST_LETTERS)}"
         )
     refused = refusals(ingest)
@@ -113,7 +114,7 @@ def _of_gates(ingest: Mapping[str, Any]) -> Iterator[str]:
     if left_out:
         recording, why = left_out[0]
         why = shown(why, MOST_LETTERS)
-        yield f"{len(left_out):,} times a device was left out, as in {recording}: {why}"
+        yield f"{counted(len(left_out), 'time')} a device was left out, as in {recording}: {why}"
 
 
 def _of_signal(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.distributed.storage_lock import locked_folder
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.stopping import ignore_interrupts_in_children
@@ -96,7 +97,7 @@ def build_demo(
         for (folder, writer), content in zip(writers.items(), contents, strict=True):
             for window in content:
                 writer.write(window)
-            report(f"{folder}: {len(content)} windows")
+            report(f"{folder}: {counted(len(content), 'window')}")
     return {folder: len(content) for folder, content in zip(FOLDERS, contents, strict=True)}
 
 

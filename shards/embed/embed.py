@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from primus_scale.config import TeachersConfig
+from primus_scale.counted import counted
 from primus_scale.data.index import (
     ShardEntry,
     ShardIndex,
@@ -143,7 +144,7 @@ def embed(
     with locked_folder(out_url, instead="another --out"):
         check_output(out_url, overwrite)
         index = _write_packed_shards(source, out_url, teachers, _Packing(order, block, seed), pool)
-    report(f"{out_url}: {index.windows} windows packed")
+    report(f"{out_url}: {counted(index.windows, 'window')} packed")
     return index
 
 
@@ -344,7 +345,7 @@ def _run(
     """
     windows = sum(task.item.windows for task in tasks)
     progress = TaskProgress(what, windows, "windows", pool.report)
-    pool.report(f"{what}  {windows} windows  parts: {len(tasks)}")
+    pool.report(f"{what}  {counted(windows, 'window')}  parts: {len(tasks)}")
     results: dict[str, Result] = {}
     for task, result, kept in store.run(
         tasks,

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import fsspec
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.data.index import ShardEntry, ShardIndex, parse_shard_entry, write_index
 from primus_scale.data.record_place import list_places
 from primus_scale.distributed.storage_lock import locked_folder
@@ -90,7 +91,7 @@ def _write_shards(
     reader = job.create_reader()
     refs = reader.recordings()
     unread = reader.unread(refs)
-    report(f"{len(refs)} recordings in {job.source}")
+    report(f"{counted(len(refs), 'recording')} in {job.source}")
     tasks = _recording_tasks(job, [ref for ref in refs if _is_utf8(ref)])
     pool = _choose_workers(job, tasks, workers)
     results = _ingest_recordings(job, refs, tasks, store, pool, report)
@@ -106,7 +107,7 @@ def _write_shards(
     if not any(one.uids for one in results):
         _write_report(found, job.out)
         raise ValueError(
-            f"no window came of {len(refs)} recordings in {job.source}: "
+            f"no window came of {counted(len(refs), 'recording')} in {job.source}: "
             f"{explain_no_windows(found)}. {Folder(job.out).locate(INGEST_NAME)} has the whole "
             "report; correct the source or the settings, and run it again"
         )
@@ -176,7 +177,9 @@ def _ingest_recordings(
         else:
             results[ref.name] = RecordingResult.parse(result)
         windows += results[ref.name].report.windows
-        progress.add(note=f"{windows} windows{f', {failed} failed' if failed else ''}", kept=kept)
+        progress.add(
+            note=f"{counted(windows, 'window')}{f', {failed} failed' if failed else ''}", kept=kept
+        )
     return [results[ref.name] for ref in refs]
 
 

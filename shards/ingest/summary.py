@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from primus_scale.counted import counted
 from shards.report import (
     CONFIDENT,
     GAP,
@@ -41,8 +42,8 @@ def summary(found: IngestReport) -> list[str]:
     failed, refused = failures(tree), refusals(tree)
     windows = sum(one.windows for one in found.recordings)
     lines = [
-        f"ingest  {len(found.recordings)} recordings: {windows} windows, "
-        f"{refused.total()} refused, {len(failed)} recordings failed"
+        f"ingest  {counted(len(found.recordings), 'recording')}: {counted(windows, 'window')}, "
+        f"{refused.total()} refused, {counted(len(failed), 'recording')} failed"
     ]
     lines += [
         f"  refused  {count:>7}  {reason}{_threshold(reason, found.settings)}"
@@ -62,7 +63,7 @@ def summary(found: IngestReport) -> list[str]:
         max(len(named) - MOST_NAMED, 0)
         for named in (findings, lags, left_out, found.copies, failed, found.unread)
     )
-    return [*lines, f"  and {more} lines more, in ingest.json"] if more else lines
+    return [*lines, f"  and {counted(more, 'line')} more, in ingest.json"] if more else lines
 
 
 def explain_no_windows(found: IngestReport) -> str:
@@ -72,7 +73,7 @@ def explain_no_windows(found: IngestReport) -> str:
     tree = asdict(found)
     failed, refused = failures(tree), refusals(tree)
     reasons = [
-        f"{count} windows refused: {reason}{_threshold(reason, found.settings)}"
+        f"{counted(count, 'window')} refused: {reason}{_threshold(reason, found.settings)}"
         for reason, count in refused.most_common()
     ]
     if NO_SENSOR in refused:

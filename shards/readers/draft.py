@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from primus_scale.counted import counted
 from primus_scale.storage.foreign import decoding
 from primus_scale.storage.names import quoted
 from shards.files.parquet_tables import parquet_batches
@@ -130,7 +131,8 @@ def _pattern(folder: str, folders: list[str]) -> str:
     if depth > 1 and all(placement_in(name) for name in last):
         parts[-1] = "{placement}"
     reason = "each folder is a person's" if depth == 1 else "the outermost folders are people's"
-    return f'recordings: "{"/".join(parts)}"  # guess: {reason}; {len(folders)} folders'
+    found = counted(len(folders), "folder")
+    return f'recordings: "{"/".join(parts)}"  # guess: {reason}; {found}'
 
 
 def _of_folder(source: Source, folder: str, names: list[str], head: str, around: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from primus_scale.counted import counted
 from shards.readers.gopro_clock import SampleClock, SensorBlocks, read_clock
 from shards.readers.gpmf import Series
 from shards.readers.rows import CHUNK_ROWS
@@ -83,35 +84,39 @@ class TrackSensor:
             )
         if any(clock.untimed for _, clock in self._clocks) and (untimed := self._untimed()):
             notes.append(
-                f"{self.key}: {untimed} samples left out, at pauses or steps of the clock within "
-                "the file, or in blocks without duration"
+                f"{self.key}: {counted(untimed, 'sample')} left out, at pauses or steps of the "
+                "clock within the file, or in blocks without duration"
             )
         return notes
 
     def _numbers(self, counts: np.ndarray) -> tuple[np.ndarray, list[int], list[str]]:
         """Number of each block's first sample, blocks at which counting starts anew, and notes."""
-        counted = np.cumsum(counts) - counts
+        before = np.cumsum(counts) - counts
         if any(total is None for total in self._totals):
-            return counted, [0], []
+            return before, [0], []
         # By how much TSMP is above the number of samples that are there, before each block.
-        ahead = np.array(self._totals, np.int64) - counts - counted
+        ahead = np.array(self._totals, np.int64) - counts - before
         for k in range(1, len(ahead) - 1):
             if ahead[k] != ahead[k - 1] == ahead[k + 1]:
                 ahead[k] = ahead[k - 1]  # one damaged number
         change = np.diff(ahead)
         if len(change) and (change != 0).mean() > 0.5:
-            return counted, [0], [f"{self.key}: TSMP does not count its samples; they were counted"]
+            return before, [0], [f"{self.key}: TSMP does not count its samples; they were counted"]
         notes = []
         if (lost := change[change > 0]).size:
-            notes.append(f"{self.key}: {lost.sum()} samples lost in {lost.size} places, by TSMP")
+            notes.append(
+                f"{self.key}: {counted(int(lost.sum()), 'sample')} lost in "
+                f"{counted(lost.size, 'place')}, by TSMP"
+            )
         restarts = (np.flatnonzero(change < 0) + 1).tolist()
         if restarts:
             notes.append(
-                f"{self.key}: counting starts again at {len(restarts)} blocks, as in a file joined "
-                f"from several recordings; {APART_S:g} s left out at each, so that none spans two"
+                f"{self.key}: counting starts again at {counted(len(restarts), 'block')}, as in a "
+                f"file joined from several recordings; {APART_S:g} s left out at each, so that "
+                "none spans two"
             )
         return (
-            counted + np.concatenate([[0], np.cumsum(np.maximum(change, 0))]),
+            before + np.concatenate([[0], np.cumsum(np.maximum(change, 0))]),
             [0, *restarts],
             notes,
         )

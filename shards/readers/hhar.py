@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from primus_scale.counted import counted
 from shards import placements
 from shards.files.source import Source
 from shards.files.text_blocks import parse_block
@@ -253,8 +254,8 @@ def _read_rows(
                 }
     if malformed and notes is not None:
         notes.append(
-            f"{malformed} lines of {blocks.path} without ten fields, in the part of the file where "
-            "this recording lies, were left out"
+            f"left out {counted(malformed, 'line')} of {blocks.path} without ten fields, in the "
+            "part of the file where this recording lies"
         )
 
 

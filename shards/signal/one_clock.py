@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from primus_scale.counted import counted
 from shards.settings import SensorLimits
 from shards.signal.coarse_times import FEWEST_ODD, coarse_step, fit_coarse, odd_spacings
 from shards.signal.packets import Packets, fit_packets
@@ -63,8 +64,9 @@ def on_one_clock(
     packets = Packets(*groups.clock)
     if not packets.period_s > 0:
         raise ValueError(
-            f"{where}: its {len(rows):,} samples share {len(groups.counts):,} times that do not go "
-            "on: its clock stood still; correct its times or leave it out"
+            f"{where}: the times of its {counted(len(rows), 'sample')} do not go on "
+            f"({counted(len(groups.counts), 'time')} in all): its clock stood still; correct its "
+            "times or leave it out"
         )
     by_steps = _by_steps(rows, groups, limits, tolerance_s, where)
     if by_steps is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from primus_scale.counted import counted
 from shards.report import FLAG, REFUSE, Finding, SensorReport
 from shards.settings import SensorLimits
 from shards.signal.gate import Gate, Subject
@@ -184,8 +185,8 @@ SENSOR_GATES = (
         FLAG,
         lambda subject: float(_sensor(subject).clock_steps),
         lambda subject, figure, threshold: (
-            f"its clock was set forward or back {figure:.0f} times, more than {threshold:.0f}; no "
-            "window lies across one"
+            f"its clock was set forward or back {counted(round(figure), 'time')}, more than "
+            f"{threshold:.0f}; no window lies across one"
         ),
     ),
     Gate(

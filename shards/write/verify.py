@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from primus_scale.counted import counted
 from primus_scale.data.block_check import expected_block
 from primus_scale.data.index import (
     INDEX_NAME,
@@ -59,7 +60,8 @@ class VerifyReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.url}: {self.windows} windows in {self.records} records, {self.shards} shards"
+            f"{self.url}: {counted(self.windows, 'window')} in {counted(self.records, 'record')}, "
+            f"{counted(self.shards, 'shard')}"
         ]
         for title in ("datasets", "placements", "modalities", "labels"):
             counts: Counter[str] = getattr(self, title)

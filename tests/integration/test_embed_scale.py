@@ -66,8 +66,8 @@ def packed(
     """What one process makes of the windows."""
     out = tmp_path_factory.mktemp("packed") / "shards"
     printed = embed(program, source, out, teacher, 1)
-    assert f"embed  {COUNT} windows  parts: {GROUPS}" in printed
-    assert f"pack  {COUNT} windows  parts: {SHARDS}" in printed
+    assert f"embed  {COUNT:,} windows  parts: {GROUPS}" in printed
+    assert f"pack  {COUNT:,} windows  parts: {SHARDS}" in printed
     assert verify(str(out)).ok
     return contents(out)
 

@@ -73,7 +73,9 @@ def test_two_workers_write_the_same_bytes_as_one(
 ) -> None:
     printed = build(source, tmp_path / "out", 2, cluster)
     windows = count(built, *range(RECORDINGS))
-    assert f"{RECORDINGS} recordings: {windows} windows, 0 refused, 0 recordings failed" in printed
+    assert (
+        f"{RECORDINGS:,} recordings: {windows:,} windows, 0 refused, 0 recordings failed" in printed
+    )
     assert contents(tmp_path / "out") == built
 
 
@@ -117,7 +119,7 @@ def test_a_corrupt_recording_is_listed_and_leaves_the_others_as_they_are(
     printed = build(damaged, tmp_path / "out", 2, cluster)
     healthy, number = json.loads(built["ingest.json"])["recordings"], int(BROKEN[-3:])
     left = count(built, *range(RECORDINGS)) - count(built, number)
-    assert f"{RECORDINGS} recordings: {left} windows, 0 refused, 1 recordings failed" in printed
+    assert f"{RECORDINGS:,} recordings: {left:,} windows, 0 refused, 1 recording failed" in printed
     assert f"{BROKEN}/imu.npy" in printed
     report = json.loads((tmp_path / "out/ingest.json").read_text())["recordings"]
     assert [r["name"] for r in report if r["error"]] == [BROKEN.replace("/", "-")]

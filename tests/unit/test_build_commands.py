@@ -144,7 +144,7 @@ def test_the_summary_names_lags_and_failures_flagged_ones_first() -> None:
         ),
     )
     lines = summary(found)
-    assert lines[0] == "ingest  4 recordings: 6 windows, 0 refused, 1 recordings failed"
+    assert lines[0] == "ingest  4 recordings: 6 windows, 0 refused, 1 recording failed"
     assert "late: picture +0.700 s behind imu" in lines[1] and "FLAGGED" in lines[1]
     assert "good: picture +0.010 s" in lines[2]
     assert "still: uncertain, at best picture -1.200 s" in lines[3]

@@ -67,7 +67,7 @@ def test_a_clock_that_was_set_back_is_a_break(tmp_path: Path, capsys) -> None:
     for window in after:
         late = error_of(window.imu, window.meta.start_s, motion_late_s=SET_BACK_S)
         assert late < 0.01
-    assert "set forward or back 1 times" in gates(report)["clock steps"]
+    assert "set forward or back 1 time," in gates(report)["clock steps"]
     assert "--max-clock-steps" in capsys.readouterr().out
 
 

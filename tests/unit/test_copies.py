@@ -47,7 +47,7 @@ def test_a_recording_under_two_names_is_told_and_used(
     assert told.startswith(line)
     assert main(["shards", "stats", str(out)]) == 0
     assert "Recordings with equal windows" in (out / "card.html").read_text()
-    assert "1 pairs of recordings hold equal windows" in (out / "card.html").read_text()
+    assert "Equal windows are in 1 pair of recordings" in (out / "card.html").read_text()
     capsys.readouterr()
     encoder = export_small_encoder(tmp_path / "encoder")
     command = ["encode", "--encoder", encoder, "--src", str(source), "--reader", "folder"]

@@ -129,7 +129,7 @@ def test_metas_are_parsed_only_when_asked():
 @pytest.mark.parametrize(
     ("metas", "said"),
     [
-        (b'[{"start_s": 1.0}]', r"tells of 1 windows, not of 7"),
+        (b'[{"start_s": 1.0}]', r"tells of 1 window, not of 7"),
         (b'[{"start": 1.0}]', r"0\.start_s: Field required"),
         (b'[{"start_s": "noon"}]', r"0\.start_s: Input should be a valid number"),
         (b"{", r"Invalid JSON"),

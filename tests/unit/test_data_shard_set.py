@@ -208,7 +208,7 @@ MISFITS = {
     "one channel for six": (column("imu", lambda v: v[:, :1]), r"imu is float32 \(16, 1, 40\)"),
     "fewer samples": (column("imu", lambda v: v[:, :, :-1]), r"imu is float32 \(16, 6, 39\)"),
     "one sample for all": (column("imu", lambda v: v[:, :, :1]), r"imu is float32 \(16, 6, 1\)"),
-    "one window for all": (column("imu", lambda v: v[:1]), "holds 1 windows, the index says 16"),
+    "one window for all": (column("imu", lambda v: v[:1]), "holds 1 window, the index says 16"),
     "a surplus row": (column("uid", lambda v: np.append(v, 1)), r"uid is int64 \(17,\)"),
     "a missing row": (column("label", lambda v: v[:-1]), r"label is int64 \(15,\)"),
     "one recording for all": (column("recording", lambda v: v[:1]), r"recording is int64 \(1,\)"),

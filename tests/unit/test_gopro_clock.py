@@ -126,7 +126,7 @@ def test_lost_samples_are_a_gap(spill: int, tmp_path: Path) -> None:
     there = np.delete(time_s, np.arange(first, first + lost))
     np.testing.assert_allclose(times_of(telemetry), there, atol=3e-4)
     np.testing.assert_allclose(times_of(telemetry, "GYRO"), time_s, atol=3e-4)
-    assert f"ACCL: {lost} samples lost in 1 places, by TSMP" in telemetry.notes
+    assert f"ACCL: {lost:,} samples lost in 1 place, by TSMP" in telemetry.notes
 
 
 def taken_with(pause_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +174,7 @@ def test_no_window_spans_two_recordings_of_a_joined_file(tmp_path: Path) -> None
     assert np.isnan(found_s[left]).all()
     np.testing.assert_allclose(np.delete(found_s, left), np.delete(time_s, left), atol=1e-4)
     assert any(
-        note.startswith("ACCL: counting starts again at 1 blocks") for note in telemetry.notes
+        note.startswith("ACCL: counting starts again at 1 block") for note in telemetry.notes
     )
 
 

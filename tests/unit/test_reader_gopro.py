@@ -397,7 +397,7 @@ def test_blocks_without_a_sensor_are_a_gap(tmp_path: Path, sample: bytes) -> Non
                 np.testing.assert_allclose(part, np.delete(all_of_it, left, axis=0), atol=5e-5)
         lost = len(range(*gone.indices(2082)))
         assert any("telemetry blocks; they came with another block" in note for note in notes)
-        assert (f"{key.decode()}: {lost} samples lost in 1 places, by TSMP" in notes) == counted
+        assert (f"{key.decode()}: {lost:,} samples lost in 1 place, by TSMP" in notes) == counted
 
 
 def test_a_track_that_ends_early_is_named(tmp_path: Path) -> None:

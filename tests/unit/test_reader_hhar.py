@@ -202,7 +202,9 @@ def test_lines_cut_short_are_counted(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
     reader = create_reader("hhar", str(tmp_path))
     with reader.open(find_ref(reader, "a-nexus4_1")) as recording:
-        assert recording.notes[0].startswith("1 lines of Phones_accelerometer.csv without ten")
+        assert recording.notes[0].startswith(
+            "left out 1 line of Phones_accelerometer.csv without ten"
+        )
         _, values = read_sensor(recording.devices[0].sensors[0])
     np.testing.assert_array_equal(values, rows.xyz[:-1])
 

@@ -140,7 +140,7 @@ def test_other_units_are_on_one_side_each(tmp_path: Path, by: str) -> None:
         for url in (str(tmp_path / "out/label"), str(tmp_path / "out/test"))
     ]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
-    shared = any("people are on both sides" in line for line in lines)
+    shared = any("on both sides, so" in line for line in lines)
     assert shared == (by != "dataset")
 
 

@@ -37,6 +37,7 @@ LAYERS = (
         "storage",
         "stopping",
         "processes",
+        "counted",
         "allocator",
         "command_parser",
         "completion",
