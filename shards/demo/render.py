@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import tempfile
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -16,6 +20,8 @@ from shards.demo.skeleton import BodySegment, Pose, segments
 JPEG_QUALITY = 88
 _SUPERSAMPLING = 2  # pictures are rendered this many times larger, and averaged: smooth edges
 _NEAR_M, _FAR_M = 0.05, 60.0
+_STANDARD_ERROR = 2  # its file descriptor
+_BANNER = b"pybullet build time"
 _TRUNK_RADIUS_M = 0.095  # the model leaves a gap between its pelvis and its chest
 
 
@@ -26,12 +32,9 @@ class Renderer:
     """
 
     def __init__(self, pixels: int) -> None:
-        # Imported here, since the import prints a line, and only rendering needs it.
-        import pybullet
-
-        self._bullet = pybullet
+        self._bullet = _import_pybullet()
         self._pixels = pixels
-        self._client = pybullet.connect(pybullet.DIRECT)
+        self._client = self._bullet.connect(self._bullet.DIRECT)
 
     def set_scene(self, scene: Scene, colours: BodyColours, size: float) -> None:
         """Replace the scene, and the body in it: of ``size``, with clothes of ``colours``."""
@@ -177,3 +180,21 @@ def _average(values: np.ndarray) -> np.ndarray:
     n = _SUPERSAMPLING
     # Slices, not a reshape and a mean: numpy is slow at reducing axes of length 2.
     return np.add.reduce([values[i::n, j::n] for i in range(n) for j in range(n)]) / n**2
+
+
+def _import_pybullet() -> ModuleType:
+    """pybullet, which only rendering needs, without the line that its import writes.
+
+    Its C code writes the line to the file of standard error; what else comes meanwhile is shown.
+    """
+    kept = os.dup(_STANDARD_ERROR)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), _STANDARD_ERROR)
+        try:
+            return importlib.import_module("pybullet")
+        finally:
+            os.dup2(kept, _STANDARD_ERROR)
+            os.close(kept)
+            written.seek(0)
+            told = b"".join(line for line in written if not line.startswith(_BANNER))
+            os.write(_STANDARD_ERROR, told)

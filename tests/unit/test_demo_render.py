@@ -1,4 +1,8 @@
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +137,27 @@ def test_narrations_tell_the_tempo(rng: np.random.Generator) -> None:
     assert all("C quickly " in text for text in narrate("run", 1.2, "tiles", rng))
     first, second = narrate("run", 1.0, "tiles", rng)
     assert first != second
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_line_of_pybullets_build_is_left_out_and_nothing_else(
+    fails: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("pybullet")
+    if fails:
+        lines = ["import os", r"os.write(2, b'pybullet build time: 1\nno display\n')", "1 / 0"]
+        (tmp_path / "pybullet.py").write_text("\n".join(lines), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", "from shards.demo.render import Renderer; Renderer(8)"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not fails:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        return
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[0] == "no display"
+    assert said[-1] == "ZeroDivisionError: division by zero"
