@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -184,11 +185,12 @@ def _spread(points: _Points, period_s: float) -> float:
 def _find_steps(points: _Points, period_s: float, least_s: float) -> list[int]:
     """Numbers of the points at which the clock stepped for good, at least two from either end."""
     off_s = points.time_s - period_s * points.number
-    rows = range(2, len(off_s) - 1)
+    rows, near_s = range(2, len(off_s) - 1), off_s.tolist()
+    # Of five numbers, `statistics` is ten times as quick as numpy.
     step_s = np.array(
         [
-            np.median(off_s[row : row + NEAR_POINTS])
-            - np.median(off_s[max(row - NEAR_POINTS, 0) : row])
+            median(near_s[row : row + NEAR_POINTS])
+            - median(near_s[max(row - NEAR_POINTS, 0) : row])
             for row in rows
         ]
     )

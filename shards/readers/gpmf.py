@@ -23,6 +23,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,16 +33,19 @@ CLOCKS = ("TICK", "GPSU", "GPS9")
 
 _NESTED = "\0"
 _MOST_LEVELS = 8  # of nested entries; cameras use two
+_DESCRIPTIONS = 128  # keys, units and axes, which all blocks of a file repeat, kept
 _TYPES = {"b": "i1", "B": "u1", "s": ">i2", "S": ">u2", "l": ">i4", "L": ">u4"}
 _TYPES |= {"j": ">i8", "J": ">u8"}
 _SIGNED = "bsl"
 _FLOATS = {"f": ">f4", "d": ">f8"}
+_DTYPES = {kind: np.dtype(name) for kind, name in (_TYPES | _FLOATS).items()}
 _UNITS = {"m/s²": "m/s2", "rad/s": "rad/s"}
 _AXES = "ZXY"
 # Orders of axes that the document gives for models that do not state theirs, by the beginning of
 # the device's name. HERO5 is called "Camera" there.
 _ORDERS = {"CAMERA": "ZXY", "HERO5": "ZXY", "HERO6": "YxZ", "FUSION": "yXZ"}
 _UTC = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d(?:\.\d+)?)")  # yymmddhhmmss.sss
+_HEADER = struct.Struct(">4scBH")
 _GPS9 = struct.Struct(">5l2l2H")  # of HERO11 on: five, days since 2000, thousandths, two
 _FIXED = 2  # GPSF, and the last of GPS9: enough satellites for a position
 _CALIBRATION = 0.1  # largest difference between a matrix and the stated axes
@@ -81,7 +85,7 @@ class _Entry(NamedTuple):
     kind: str
     size: int
     repeat: int
-    data: memoryview
+    data: bytes
 
 
 def parse_telemetry_block(data: bytes) -> TelemetryBlock:
@@ -91,7 +95,7 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     samples mean.
     """
     device, sensors, clocks = "", dict[str, Series](), dict[str, float]()
-    devices = list(_entries(memoryview(data)))
+    devices = list(_entries(data))
     for item in devices:
         if (item.key, item.kind) != ("DEVC", _NESTED):
             raise ValueError(f"{item.key} is where a device (DEVC) should begin")
@@ -103,7 +107,7 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
                 continue
             if entry.key in own_sensors:
                 raise ValueError(f"a device has {entry.key} twice")
-            name = _text(context, "DVNM")
+            name = _text(context.get("DVNM"))
             own_sensors[entry.key] = _series(entry, context, name)
             device = device or name
         sensors = own_sensors | sensors
@@ -112,25 +116,31 @@ def parse_telemetry_block(data: bytes) -> TelemetryBlock:
     return TelemetryBlock(device, sensors, clocks)
 
 
-def _entries(data: memoryview) -> Iterator[_Entry]:
+def _entries(data: bytes) -> Iterator[_Entry]:
     """The entries in ``data``, without those within them."""
-    position = 0
-    while any(data[position:]):  # zeros may pad the end
+    position, end = 0, len(data.rstrip(b"\0"))  # zeros may pad the end
+    while position < end:
         if position + 8 > len(data):
             raise ValueError(f"{len(data) - position} bytes are left over")
-        letters, kind, size, repeat = struct.unpack_from(">4scBH", data, position)
-        start, stop = position + 8, position + 8 + size * repeat
-        if not letters.isascii() or not letters.decode("ascii").isprintable():
-            raise ValueError(f"{letters!r} is no key")
-        key = letters.decode("ascii")
+        letters, kind, size, repeat = _HEADER.unpack_from(data, position)
+        start = position + 8
+        stop = start + size * repeat
+        key = _key(letters)
         if stop > len(data):
             raise ValueError(f"{key} is {stop - start} bytes long, and {len(data) - start} follow")
         yield _Entry(key, kind.decode("latin-1"), size, repeat, data[start:stop])
-        position = start + -(-(stop - start) // 4) * 4
+        position = stop + (start - stop) % 4
+
+
+@lru_cache(_DESCRIPTIONS)
+def _key(letters: bytes) -> str:
+    if not letters.isascii() or not letters.decode("ascii").isprintable():
+        raise ValueError(f"{letters!r} is no key")
+    return letters.decode("ascii")
 
 
 def _walk(
-    data: memoryview, above: Mapping[str, _Entry], depth: int = 1
+    data: bytes, above: Mapping[str, _Entry], depth: int = 1
 ) -> Iterator[tuple[_Entry, dict[str, _Entry]]]:
     """The entries of sensors and clocks, each with its context.
 
@@ -159,14 +169,15 @@ def _series(entry: _Entry, context: Mapping[str, _Entry], device: str) -> Series
         stored = stored / divisor
     elif entry.kind not in _FLOATS:
         raise ValueError(f"{entry.key} has no scale (SCAL)")
-    turn, note = _turn(context, device)
+    turn = _turn(context.get("ORIN"), context.get("ORIO"), context.get("MTRX"), device)
     total = int(_numbers(context["TSMP"]).max(initial=0)) if "TSMP" in context else None
     stamp_s = _first(context["STMP"]) * 1e-6 if "STMP" in context else None
     limit = None
     # With a scale for each axis, or a turn that is not by quarters, axes have no common full scale.
-    if entry.kind in _SIGNED and scale and divisor.size == 1 and np.isin(turn, (-1, 0, 1)).all():
+    if entry.kind in _SIGNED and scale and divisor.size == 1 and turn.by_quarters:
         limit = float(np.iinfo(_TYPES[entry.kind]).max / abs(divisor[0]))
-    return Series(stored @ turn.T, _unit(entry, context), total, note, stamp_s, limit)
+    unit = _unit(entry.key, context.get("SIUN") or context.get("UNIT"))
+    return Series(stored @ turn.matrix.T, unit, total, turn.note, stamp_s, limit)
 
 
 def _clock_s(entry: _Entry, context: Mapping[str, _Entry]) -> float | None:
@@ -175,7 +186,7 @@ def _clock_s(entry: _Entry, context: Mapping[str, _Entry]) -> float | None:
         return _first(entry) * 1e-3
     if entry.key == "GPSU":
         fixed = "GPSF" not in context or _numbers(context["GPSF"]).max(initial=0) >= _FIXED
-        text = bytes(entry.data).decode("latin-1").strip("\0 ")
+        text = _text(entry)
         match = _UTC.fullmatch(text) if fixed else None
         return _seconds(match) if match else None
     if entry.size != _GPS9.size or not entry.repeat:
@@ -194,23 +205,35 @@ def _seconds(match: re.Match[str]) -> float | None:
     return days * 86400.0 + hour * 3600 + minute * 60 + float(match[6])
 
 
-def _unit(entry: _Entry, context: Mapping[str, _Entry]) -> str:
-    """The unit, which all axes share."""
-    stated = context.get("SIUN") or context.get("UNIT")
+@lru_cache(_DESCRIPTIONS)
+def _unit(key: str, stated: _Entry | None) -> str:
+    """The unit of a sensor, which all axes share."""
     if stated is None:
-        raise ValueError(f"{entry.key} has no unit (SIUN or UNIT)")
-    text = bytes(stated.data).decode("latin-1")
+        raise ValueError(f"{key} has no unit (SIUN or UNIT)")
+    text = stated.data.decode("latin-1")
     length = stated.size if stated.size > 1 else max(len(text), 1)  # one unit, or one for each axis
     units = {text[start : start + length].strip("\0 ") for start in range(0, len(text), length)}
     if len(units) != 1 or not units <= _UNITS.keys():
-        raise ValueError(f"the unit of {entry.key} is {text!r}; known are {', '.join(_UNITS)}")
+        raise ValueError(f"the unit of {key} is {text!r}; known are {', '.join(_UNITS)}")
     return _UNITS[units.pop()]
 
 
-def _turn(context: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
-    """The matrix ``(3, 3)`` from the stored axes to ``_AXES``, and a note where none is stated."""
-    order, note = _text(context, "ORIN"), ""
-    if not order and "MTRX" not in context:
+class _Turn(NamedTuple):
+    """matrix: ``(3, 3)``, from the stored axes to ``_AXES``. note: where no axes are stated.
+
+    by_quarters: whether axes only change places and signs.
+    """
+
+    matrix: np.ndarray
+    note: str
+    by_quarters: bool
+
+
+@lru_cache(_DESCRIPTIONS)
+def _turn(orin: _Entry | None, orio: _Entry | None, mtrx: _Entry | None, device: str) -> _Turn:
+    """What the entries say of the axes of a sensor."""
+    order, note = _text(orin), ""
+    if not order and mtrx is None:
         model = device.upper().removeprefix("GOPRO").strip()
         order = next((o for name, o in _ORDERS.items() if model.startswith(name)), "")
         if not order:
@@ -220,17 +243,17 @@ def _turn(context: Mapping[str, _Entry], device: str) -> tuple[np.ndarray, str]:
             )
         note = f"order of axes not in its telemetry: {order}, as documented for {device} by GoPro"
     turn = _axes(order).T if order else None
-    if "MTRX" in context:
-        matrix = _numbers(context["MTRX"]).ravel()
+    if mtrx is not None:
+        matrix = _numbers(mtrx).ravel()
         if matrix.size != 9:
             raise ValueError(f"MTRX has {matrix.size} numbers instead of 9")
-        given = _axes(_text(context, "ORIO") or _AXES).T @ matrix.reshape(3, 3)
+        given = _axes(_text(orio) or _AXES).T @ matrix.reshape(3, 3)
         apart = given @ given.T - np.eye(3) if turn is None else given - turn
         if not (np.abs(apart) < _CALIBRATION).all():
             raise ValueError(f"MTRX {matrix.tolist()} is no rotation, or not that of ORIN {order}")
         turn = given
     assert turn is not None
-    return turn, note
+    return _Turn(turn, note, bool(np.isin(turn, (-1, 0, 1)).all()))
 
 
 def _axes(order: str) -> np.ndarray:
@@ -243,8 +266,8 @@ def _axes(order: str) -> np.ndarray:
 
 def _numbers(entry: _Entry) -> np.ndarray:
     """The entry's samples, float64 ``(repeat, axes)``."""
-    dtype = np.dtype((_TYPES | _FLOATS).get(entry.kind, "V"))
-    if not dtype.itemsize or not entry.size or entry.size % dtype.itemsize:
+    dtype = _DTYPES.get(entry.kind)
+    if dtype is None or not entry.size or entry.size % dtype.itemsize:
         raise ValueError(f"{entry.key} has samples of type {entry.kind!r} and {entry.size} bytes")
     samples = np.frombuffer(entry.data, dtype).astype(np.float64)
     return samples.reshape(entry.repeat, entry.size // dtype.itemsize)
@@ -258,6 +281,6 @@ def _first(entry: _Entry) -> float:
     return float(numbers.flat[0])
 
 
-def _text(context: Mapping[str, _Entry], key: str) -> str:
+def _text(entry: _Entry | None) -> str:
     """The text of an entry; empty where there is none."""
-    return bytes(context[key].data).decode("latin-1").strip("\0 ") if key in context else ""
+    return "" if entry is None else entry.data.decode("latin-1").strip("\0 ")

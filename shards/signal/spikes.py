@@ -8,6 +8,8 @@ sensor's own signal.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from shards.signal.axes import over_axes
@@ -76,13 +78,15 @@ def _spike_at(rows: Column, row: int, limit: np.ndarray) -> tuple[int, int] | No
     low = max(row - REACH_ROWS, 0)
     near = rows.read(low, row + REACH_ROWS + 1)
     values = near["values"].astype(np.float64)
+    # As lists, since a few entries at a time are asked for.
+    clock_set, saturated = near["clock_set"].tolist(), near["saturated"].tolist()
     place = row - low
     for length in range(1, MOST_ROWS + 1):
         for start in range(place - length + 1, place + 1):
             stop = start + length
-            if start < 4 or stop > len(values) - 4 or near["clock_set"][start - 3 : stop + 4].any():
+            if start < 4 or stop > len(values) - 4 or any(clock_set[start - 3 : stop + 4]):
                 continue
-            if near["saturated"][start:stop].any():
+            if any(saturated[start:stop]):
                 continue  # counted as saturated
             spike = _span_error(values, start, stop)
             height = np.abs(spike).max(axis=0)
@@ -106,25 +110,31 @@ def _spike_at(rows: Column, row: int, limit: np.ndarray) -> tuple[int, int] | No
 
 def _span_error(values: np.ndarray, start: int, stop: int) -> np.ndarray:
     """How far rows ``start`` to ``stop`` lie off the cubic through two rows on both sides."""
-    places = np.array([start - 2, start - 1, stop, stop + 1])
-    weights = _lagrange(places, np.arange(start, stop))
-    return np.asarray(values[start:stop] - weights @ values[places])
+    length = stop - start
+    weights = _lagrange((-2, -1, length, length + 1), tuple(range(length)))
+    places = (start - 2, start - 1, stop, stop + 1)
+    return np.asarray(values[start:stop] - weights @ values.take(places, axis=0))
 
 
 def _neighbour_error(values: np.ndarray, start: int, stop: int, side: int) -> np.ndarray:
     """How far the row before a span (side -1), or after it (1), lies off its other neighbours."""
     row = start - 1 if side < 0 else stop
     left, right = (start - 3, stop) if side < 0 else (start - 2, stop + 1)
-    places = np.array([left, left + 1, right, right + 1])
-    return np.asarray(values[row] - (_lagrange(places, np.array([row])) @ values[places])[0])
+    places = (left, left + 1, right, right + 1)
+    weights = _lagrange(tuple(place - row for place in places), (0,))
+    return np.asarray(values[row] - (weights @ values.take(places, axis=0))[0])
 
 
-def _lagrange(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Weights ``(m, 4)`` of values at ``places`` for those of their cubic at ``wanted``."""
+@cache
+def _lagrange(places: tuple[int, ...], wanted: tuple[int, ...]) -> np.ndarray:
+    """Weights ``(m, 4)`` of values at ``places`` for those of their cubic at ``wanted``.
+
+    Rows are counted from the spike, so there are few different weights, and each is made once.
+    """
     weights = np.ones((len(wanted), len(places)))
     for column, place in enumerate(places):
-        for other in np.delete(places, column):
-            weights[:, column] *= (wanted - other) / (place - other)
+        for other in places[:column] + places[column + 1 :]:
+            weights[:, column] *= (np.array(wanted) - other) / (place - other)
     return weights
 
 
