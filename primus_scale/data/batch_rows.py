@@ -66,12 +66,11 @@ class BatchRows:
         """
         # The block was checked to have as many rows as its index says. With mode "raise" numpy
         # would check again, and copy through a buffer for that.
-        np.take(block.imu, rows, axis=0, out=self._imu[at], mode="clip")
-        np.take(columns, rows, axis=0, out=self._columns[at], mode="clip")
+        block.imu.take(rows, axis=0, out=self._imu[at], mode="clip")
+        columns.take(rows, axis=0, out=self._columns[at], mode="clip")
         for modality, embeddings in self._embeddings.items():
             if modality in block.embeddings:
-                source = block.embeddings[modality]
-                np.take(source, rows, axis=0, out=embeddings[at], mode="clip")
+                block.embeddings[modality].take(rows, axis=0, out=embeddings[at], mode="clip")
             else:
                 embeddings[at] = 0
         if self._form.live:
@@ -116,8 +115,11 @@ class BatchMemory:
         self._made: list[BatchRows] = []
 
     def take(self, count: int) -> BatchRows:
-        """Memory for a batch of ``count`` windows, used again if possible."""
-        for number, rows in enumerate(self._made):
+        """Memory for a batch of ``count`` windows, used again if possible.
+
+        The last that was given back comes first: it may still be in the processor's cache.
+        """
+        for number, rows in reversed([*enumerate(self._made)]):
             if len(rows) == count and not rows.in_use():
                 return self._made.pop(number)
         return BatchRows(self._form, count)

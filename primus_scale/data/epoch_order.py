@@ -110,7 +110,9 @@ def rows_of(records: np.ndarray, windows: np.ndarray) -> Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """The windows of all parts, one part after the other."""
+    """The windows of all parts, one part after the other; a lone part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
     return Rows(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -113,7 +113,7 @@ class Schedule:
         chosen = self._epoch_rows(epoch, start, min(stop, self._order.windows))
         if stop > self._order.windows:
             chosen = join([chosen, self._epoch_rows(epoch + 1, 0, stop - self._order.windows)])
-        return chosen.take(np.lexsort((chosen.rows, chosen.records)))
+        return chosen.take(np.argsort(self._numbers(chosen)))
 
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Windows ``start`` to ``stop`` of an epoch, in order."""

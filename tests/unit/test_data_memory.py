@@ -12,7 +12,7 @@ import torch
 
 from primus_scale.config import DataConfig
 from primus_scale.data import members
-from primus_scale.data.batch_rows import BatchRows
+from primus_scale.data.batch_rows import BatchMemory, BatchRows
 from primus_scale.data.block_check import _all_finite, check_block, expected_block
 from primus_scale.data.reader import _batch_format, batches
 from primus_scale.data.record import decode_block, encode_block
@@ -54,6 +54,20 @@ def test_memory_of_dropped_batches_is_used_again(packed):
     # 8 ahead, 2 prefetched, and those on the way to the caller; fresh memory could be as few by
     # chance, but not while all of them are filled at once
     assert len(places) <= 14
+
+
+def test_memory_that_was_given_back_last_is_taken_first(packed):
+    memory = BatchMemory(_batch_format(packed, False), 4)
+    first, last = memory.take(4), memory.take(4)
+    memory.give(first)
+    memory.give(last)
+    imu = last.batch().imu
+    assert memory.take(4) is first  # a tensor of the last one still exists
+    memory.give(first)
+    assert memory.take(4) is first
+    del imu
+    assert memory.take(4) is last
+    assert memory.take(4) is not last
 
 
 def test_rows_know_whether_a_tensor_of_theirs_exists(packed):
