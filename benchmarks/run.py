@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
+from primus_scale.allocator import keep_freed_memory
 from primus_scale.cli import answer
 from primus_scale.command_parser import Parser
 from primus_scale.monitor.provenance import describe_environment
@@ -19,6 +20,7 @@ def run_benchmark(
 ) -> int:
     """Exit code of ``measure`` with the arguments; a user's error is one line and exit code 1."""
     args = parser.parse_args(argv)
+    keep_freed_memory()  # as the commands do
     return answer(parser.prog, lambda: measure(args), "no figures were written; start it again")
 
 
