@@ -108,7 +108,8 @@ def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None
     [
         ("few_shot_hapt.json", ("docs/benchmarks.md",)),
         ("few_shot_second.json.gz", ("docs/results.md",)),
-        ("few_shot_third.json.gz", ("README.md", "docs/results.md")),
+        ("few_shot_third.json.gz", ("docs/results.md",)),
+        ("few_shot_fourth.json.gz", ("docs/results.md",)),
         ("few_shot_third_unseen.json.gz", ("docs/results.md",)),
         ("few_shot_trained.json.gz", ("docs/results.md",)),
         ("few_shot_tuned.json.gz", ("docs/results.md",)),
@@ -143,7 +144,7 @@ def test_documented_figures_are_those_of_the_committed_answers(
 def test_the_chart_of_the_readme_is_drawn_from_the_committed_results() -> None:
     """If it is not: python -m benchmarks.draw_results, as its first lines show."""
     figures = Path(__file__).parents[2] / "docs/figures"
-    drawn = draw_results(figures / "few_shot_third.json.gz")
+    drawn = draw_results(figures / "few_shot_fourth.json.gz")
     assert drawn == (figures / "few_shot.svg").read_bytes()
 
 
