@@ -18,8 +18,8 @@ READING_FAULTS = (
     Fault(
         "reader: start times of other windows",
         ROWS,
-        "np.take(columns, rows, axis=0",
-        "np.take(columns, rows[::-1], axis=0",
+        "columns.take(rows, axis=0",
+        "columns.take(rows[::-1], axis=0",
         "tests/unit/test_data_memory.py tests/unit/test_data_reader.py",
     ),
     Fault(
