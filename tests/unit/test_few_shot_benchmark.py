@@ -90,7 +90,9 @@ def test_finished_runs_are_pooled_and_not_done_again(out: Path, capsys) -> None:
     assert "run primus-scale evaluate again" in error
 
 
-@pytest.mark.parametrize("name", ["study_terms", "study_ablation", "study_objectives"])
+@pytest.mark.parametrize(
+    "name", ["study_terms", "study_ablation", "study_objectives", "study_objectives_second"]
+)
 def test_documented_tables_are_those_of_the_committed_studies(name: str) -> None:
     root = Path(__file__).parents[2]
     study = json.loads(gzip.decompress((root / f"docs/figures/{name}.json.gz").read_bytes()))
