@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from PIL import Image
 
 from benchmarks.commands import COMMAND, Taken, run_timed
 from benchmarks.run import run_benchmark, write_figures
-from benchmarks.synthetic import HOP_S, RATE_HZ, SAMPLES
+from benchmarks.synthetic import RATE_HZ, SAMPLES, window_meta
 from primus_scale.command_parser import Parser
-from primus_scale.sample import CHANNELS, Window, WindowMeta, window_uid
+from primus_scale.sample import CHANNELS, Window
 from shards.write.writer import WindowShardWriter
 
 FEW = 16  # windows of the short run
@@ -96,19 +97,8 @@ def _write_windows(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     with WindowShardWriter(str(folder), rate_hz=RATE_HZ) as writer:
         for number in range(count):
-            start_s = HOP_S * number
-            meta = WindowMeta(
-                uid=window_uid("bench", "one", "none", start_s),
-                dataset="bench",
-                recording="one",
-                device="none",
-                placement="none",
-                person="none",
-                session="one",
-                start_s=start_s,
-                frame_times_s=FRAME_TIMES_S,
-                texts=(f"somebody does thing number {number}",),
-            )
+            texts = (f"somebody does thing number {number}",)
+            meta = replace(window_meta(number), frame_times_s=FRAME_TIMES_S, texts=texts)
             imu = rng.standard_normal((len(CHANNELS), SAMPLES)).astype(np.float32)
             frames = tuple(_picture(rng) for _ in FRAME_TIMES_S)
             writer.write(Window(imu, meta, frames))

@@ -26,10 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import clock_of
 from benchmarks.run import run_benchmark, write_figures
-from benchmarks.synthetic import RATE_HZ, SAMPLES
+from benchmarks.synthetic import SAMPLES, untrained_encoder
 from primus_scale.command_parser import Parser
 from primus_scale.config import EncoderConfig
-from primus_scale.encoders import build_encoder
 from primus_scale.sample import CHANNELS
 
 PRODUCT = 2048  # rows and columns of the matrices of the roof
@@ -115,16 +114,7 @@ def _encoders(args: argparse.Namespace) -> dict[str, Callable[[], object]]:
 
 def _training(name: str, imu: torch.Tensor, precision: str) -> Callable[[], object]:
     """Forward and backward of an encoder of its default size."""
-    encoder = build_encoder(
-        EncoderConfig.model_validate({"name": name}),
-        channels=len(CHANNELS),
-        samples=SAMPLES,
-        rate_hz=RATE_HZ,
-        teacher_dims={},
-        shared=False,
-        mean=(0.0,) * len(CHANNELS),
-        std=(1.0,) * len(CHANNELS),
-    ).to(imu.device)
+    encoder = untrained_encoder(EncoderConfig.model_validate({"name": name})).to(imu.device)
     trained = [weight for weight in encoder.backbone.parameters() if weight.requires_grad]
 
     def step() -> object:

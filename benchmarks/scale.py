@@ -98,7 +98,7 @@ def _cpu_s(
 ) -> float:
     """CPU seconds of all processes of a run."""
     file = folder / f"{name}.yaml"
-    settings = {name: getattr(args, name) for name in ("batch", "encoder", "precision")}
+    settings = {each: getattr(args, each) for each in ("batch", "encoder", "precision")}
     data = folder / f"{times}x"
     file.write_text(
         RUN.format(output=folder / name, data=data, steps=steps, **settings), encoding="utf-8"

@@ -13,7 +13,7 @@ from torch.nn import functional
 from primus_scale.config import EncoderConfig
 from primus_scale.data.index import TeacherSpace
 from primus_scale.data.record import make_block
-from primus_scale.encoders import build_encoder
+from primus_scale.encoders import ImuEncoder, build_encoder
 from primus_scale.encoders.card import describe_encoder
 from primus_scale.encoders.export import save_encoder
 from primus_scale.sample import CHANNELS, SIGNAL, Window, WindowMeta, window_uid
@@ -49,7 +49,7 @@ def write_random_shards(
     }
     with PackedShardWriter(url, rate_hz=RATE_HZ, teachers=spaces, sessions=True) as writer:
         for number in range(blocks):
-            metas = [_meta(number * BLOCK + row) for row in range(BLOCK)]
+            metas = [window_meta(number * BLOCK + row) for row in range(BLOCK)]
             imu = rng.standard_normal((BLOCK, len(CHANNELS), SAMPLES)).astype(np.float32)
             embeddings = {m: _unit_rows(rng, BLOCK, dim) for m, dim in teacher_dims.items()}
             present = dict.fromkeys(teacher_dims, np.ones(BLOCK, dtype=np.bool_))
@@ -87,7 +87,8 @@ def fill_support(support: SupportSet, count: int, device: torch.device | str = "
     support.flush()
 
 
-def _meta(number: int) -> WindowMeta:
+def window_meta(number: int) -> WindowMeta:
+    """Of window ``number``: in sessions of SESSION_WINDOWS, HOP_S apart."""
     session, place = divmod(number, SESSION_WINDOWS)
     start_s = HOP_S * place
     return WindowMeta(
@@ -114,7 +115,7 @@ def write_few_shot(folder: Path, people: int, windows: int = 40) -> str:
         with WindowShardWriter(str(folder / part), rate_hz=RATE_HZ) as writer:
             for person in numbers:
                 for place in range(windows):
-                    meta = _meta(person * SESSION_WINDOWS + place)
+                    meta = window_meta(person * SESSION_WINDOWS + place)
                     label = place % CLASSES
                     imu = rng.standard_normal((len(CHANNELS), SAMPLES)) * (1 + label)
                     meta = replace(meta, person=f"person {person}", label=f"class {label}")
@@ -122,11 +123,11 @@ def write_few_shot(folder: Path, people: int, windows: int = 40) -> str:
     return str(folder)
 
 
-def export_untrained(folder: Path) -> str:
-    """An exported ``conv_stats`` of size S with fresh weights."""
+def untrained_encoder(config: EncoderConfig) -> ImuEncoder:
+    """With fresh weights, for the windows that are written here, without heads for teachers."""
     torch.manual_seed(0)
-    encoder = build_encoder(
-        EncoderConfig(name="conv_stats", size="S"),
+    return build_encoder(
+        config,
         channels=len(CHANNELS),
         samples=SAMPLES,
         rate_hz=RATE_HZ,
@@ -135,6 +136,11 @@ def export_untrained(folder: Path) -> str:
         mean=(0.0,) * len(CHANNELS),
         std=(1.0,) * len(CHANNELS),
     )
+
+
+def export_untrained(folder: Path) -> str:
+    """An exported ``conv_stats`` of size S with fresh weights."""
+    encoder = untrained_encoder(EncoderConfig(name="conv_stats", size="S"))
     card = describe_encoder(encoder, teachers={}, data={}, objective={}, licence="none")
     save_encoder(encoder, folder, card)
     return str(folder)

@@ -109,11 +109,14 @@ def write_descriptions(folder: Path, channels: Sequence[str]) -> None:
     sensor = file | {"columns": {name: name for name in channels}, "unit": "uV"}
     device = {"name": "grid", "placement": "vastus lateralis", "sensors": [sensor]}
     described = {
-        **{"dataset": "openhdemg", "recordings": "{person}/*", "devices": [device]},
+        "dataset": "openhdemg",
+        "recordings": "{person}/*",
+        "devices": [device],
         "labels": file | {"column": "force_level"},
     }
     windows = {
-        **{"channels": dict.fromkeys(channels, "V"), "rate_hz": RATE_HZ},
+        "channels": dict.fromkeys(channels, "V"),
+        "rate_hz": RATE_HZ,
         "window_s": WINDOW_SAMPLES / RATE_HZ,
     }
     for name, content in (("recording", described), ("windows", windows)):

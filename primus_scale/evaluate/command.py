@@ -102,7 +102,7 @@ def evaluate(
     _add_descriptions(results, card, task, config, augment, pretraining_s)
     write_results(results, out_dir)
     own_file.unlink(missing_ok=True)
-    shown = [f"report   {page}" for page in Path(out_dir).glob(PAGE_FILE)]
+    shown = [f"report   {page}"] if (page := Path(out_dir) / PAGE_FILE).is_file() else []
     print(format_table(results), *format_without_labels(results), *shown, sep="\n")
     return results
 
@@ -170,11 +170,17 @@ def check_same_evaluation(
     results. What a run of the same name has exported anew counts as the same encoder.
     """
     path = out / RESULTS_FILE
-    run = {"weights_sha256": card.weights_sha256, "split": task.split}
-    run |= {"label_people": task.label.people, "test_people": task.test.people}
+    run = {
+        "weights_sha256": card.weights_sha256,
+        "split": task.split,
+        "label_people": task.label.people,
+        "test_people": task.test.people,
+    }
     new = {
-        **{"encoder": {"pretraining": card.data.get("run", "")}, "data": task.data},
-        **{"classes": task.label.classes, "protocol": describe_protocol(config)},
+        "encoder": {"pretraining": card.data.get("run", "")},
+        "data": task.data,
+        "classes": task.label.classes,
+        "protocol": describe_protocol(config),
     }
     wanted = _identity(new, run)
     try:

@@ -139,7 +139,7 @@ def with_unit(interval: Mapping[str, float], unit: str, sign: str = "") -> str:
 
 def labels_of(k: str) -> str:
     """``5 labelled windows a class``, ``all labels``."""
-    return "all labels" if k == "all" else f"{k} labelled window{'s' * (k != '1')} a class"
+    return "all labels" if k == "all" else f"{counted(int(k), 'labelled window')} a class"
 
 
 def _data_sets(results: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from primus_scale.encoders.about import CardResult
 from primus_scale.encoders.card import EncoderCard
+from primus_scale.evaluate.lead import labels_of
 
 TEMPLATE = "model_card.md"
 TAGS = ("imu", "inertial-sensors", "accelerometer", "human-activity-recognition", "time-series")
@@ -66,7 +67,7 @@ def hub_metadata(card: EncoderCard, repo: str) -> dict[str, Any]:
 
 def _indexed(row: CardResult) -> dict[str, Any]:
     """A result as the Hub's model index has it; accuracies in percent."""
-    labels = f"{row.labels} {'label' if row.labels == '1' else 'labels'} a class, {row.protocol}"
+    labels = f"{labels_of(row.labels)}, {row.protocol}"
     return {
         "task": {"type": "other", "name": labels},
         "dataset": {"type": _slug(row.task), "name": _one_line(row.task)},

@@ -111,5 +111,5 @@ def _at_what_cost(seconds: Sequence[float], costs: Sequence[Mapping[str, Any]]) 
         else f"pretraining took {format_duration(seconds[0])}"
     )
     total = format_duration(sum(seconds) + sum(evaluation))
-    text += f"; {len(costs)} trial{'s' * (len(costs) != 1)} with their evaluation took {total}"
+    text += f"; {counted(len(costs), 'trial')} with their evaluation took {total}"
     return Sentence("At what cost", f"{text}.")
