@@ -33,7 +33,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "recall": ("--entries", "65536"),
     "roofline": ("--rounds", "2"),
     "scale": ("--rounds", "1", "--steps", "20"),
-    "embed": ("--rounds", "1", "--windows", "64"),
+    "embed": ("--rounds", "1"),
     "evaluate": ("--people", "4", "k=[1]", "draws=2", "trained_draws=1", "steps=20", "lrs=[1e-3]"),
 }
 TAKES_DEVICE = ("loss", "recall", "roofline", "embed")

@@ -1,6 +1,6 @@
 """How long frozen teachers take for a window.
 
-    python -m benchmarks.embed --windows 64 --json FILE
+    python -m benchmarks.embed --json FILE
 
 Random windows have two pictures each, which they share with nobody, and a narration. A figure is
 the difference between embedding many windows and few, which takes out loading the teachers.
