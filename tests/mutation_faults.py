@@ -388,7 +388,7 @@ FAULTS = (
         "primus_scale/evaluate/draws.py",
         'Spans("label/", label.person), Spans("test/", test.person)',
         'Spans("label/", label.person[:0]), Spans("test/", test.person)',
-        f"{UNIT}evaluate_protocol.py::test_people_on_both_sides_are_refused",
+        f"{WHOLE}evaluate_protocol.py::test_people_on_both_sides_are_refused",
     ),
     Fault(
         "evaluation: a lucky setting is taken",

@@ -24,7 +24,6 @@ from shards.report import (
     SensorReport,
 )
 from shards.write.writer import WindowShardWriter
-from tests.browser import check_page
 from tests.odd_names import ODD_NAMES
 from tests.shard_factory import (
     RATE_HZ,
@@ -364,10 +363,3 @@ def test_uid_of_shown_windows_is_not_lost(tmp_path):
     write_windows(str(tmp_path), [replace(make_windows(1)[0], meta=meta)])
     write_card([str(tmp_path)], report=quiet)
     assert "ü &lt;i&gt;" in (tmp_path / "card.html").read_text(encoding="utf-8")
-
-
-def test_nothing_of_the_card_is_cut_on_a_screen_or_on_a_phone(tmp_path: Path) -> None:
-    write_windows(str(tmp_path / "windows"), make_windows(24, frames=2))
-    write_card([str(tmp_path / "windows")], str(tmp_path / "card"), report=quiet)
-    page = (tmp_path / "card/card.html").read_text()
-    check_page(page, tmp_path, least_height=70)  # a bar alone needs no more

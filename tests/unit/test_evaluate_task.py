@@ -15,8 +15,8 @@ from primus_scale.evaluate.task import describe_pretrained, load_task
 from primus_scale.study.plan import Trial
 from primus_scale.study.trial import TrialPlace, task_of
 from shards.split.split import split
+from tests.few_shot_files import export, write_side
 from tests.few_shot_task import few_penalties  # noqa: F401
-from tests.unit.test_evaluate_command import export, write_side
 
 PEOPLE = 6
 DRAWN = TaskConfig(test=0.3)

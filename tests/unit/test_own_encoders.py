@@ -134,7 +134,7 @@ def test_a_changed_function_does_not_take_finished_work_of_the_old_one(
 def test_windows_at_another_rate_than_an_exported_encoders_are_refused(
     module: Path, tmp_path: Path
 ) -> None:
-    from tests.unit.test_evaluate_command import export
+    from tests.few_shot_files import export
 
     folder = export(tmp_path / "encoder")
     assert own_features("mine", str(folder), WINDOWS, True).shape[0] == len(LABEL)

@@ -24,9 +24,9 @@ from primus_scale.monitor.measures import group_equal
 from primus_scale.sample import Window, WindowMeta, window_uid
 from primus_scale.teachers import Teacher, build_teacher
 from shards.write.writer import WindowShardWriter
+from tests.few_shot_files import write_side
 from tests.few_shot_task import CLASSES, RATE_HZ, SAMPLES, few_penalties, make_side  # noqa: F401
 from tests.shard_factory import make_blocks, make_windows, write_packed
-from tests.unit.test_evaluate_command import write_side
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
 PROMPTS = {
