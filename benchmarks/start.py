@@ -16,17 +16,21 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.commands import COMMAND, Taken, run_timed
 from benchmarks.run import run_benchmark, write_figures
 from benchmarks.synthetic import RATE_HZ, write_random_shards
 from primus_scale.command_parser import Parser
+from primus_scale.monitor.log import LOG_FOLDER
 
 NAMES = ("help", "import", "build", "pretrain", "ray")
+RUNS = ("pretrain", "ray")  # those with a first step
 DESCRIPTION = f"""
 dataset: random
 person: somebody
@@ -62,7 +66,8 @@ def build_parser() -> Parser:
         prog="python -m benchmarks.start",
         description="Seconds of whole commands: help; import primus_scale and load_encoder; build "
         "shards of one recording of a minute; a run of one step by pretrain, and by Ray with one "
-        "worker. CPU seconds do not have those of Ray's processes.",
+        "worker, to the end of that step and to the end of the command. CPU seconds do not have "
+        "those of Ray's processes.",
     )
     parser.add_argument("--rounds", type=int, default=3, help="of all commands")
     parser.add_argument(
@@ -75,20 +80,31 @@ def build_parser() -> Parser:
 def _measure(args: argparse.Namespace) -> int:
     names = [name for name in NAMES if name not in args.skip]
     taken: dict[str, list[Taken]] = {name: [] for name in names}
+    first_step_s: dict[str, list[float]] = {name: [] for name in names if name in RUNS}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_recording(folder / "recording")
         write_random_shards(str(folder / "packed"), blocks=1)
         for number in range(args.rounds):
             for name in names:
-                taken[name].append(run_timed(_command(name, folder, folder / f"{name}{number}")))
-    print(f"{'command':>10} {'seconds':>9} {'CPU seconds':>12}   medians")
+                out, began = folder / f"{name}{number}", time.time()
+                taken[name].append(run_timed(_command(name, folder, out)))
+                if name in RUNS:
+                    first_step_s[name].append(_time_of_first_step(out) - began)
+    print(f"{'command':>10} {'to step 1, s':>13} {'seconds':>9} {'CPU seconds':>12}   medians")
     for name, rows in taken.items():
         wall_s, cpu_s = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{name:>10} {wall_s:>9.2f} {cpu_s:>12.2f}")
-    figures = {name: [row._asdict() for row in rows] for name, rows in taken.items()}
-    write_figures(args.json, 1, {"taken": figures})
+        to_step = f"{statistics.median(first_step_s[name]):.2f}" if name in RUNS else "-"
+        print(f"{name:>10} {to_step:>13} {wall_s:>9.2f} {cpu_s:>12.2f}")
+    rounds = {name: [row._asdict() for row in rows] for name, rows in taken.items()}
+    write_figures(args.json, 1, {"taken": rounds, "first_step_s": first_step_s})
     return 0
+
+
+def _time_of_first_step(run: Path) -> float:
+    """When the first step of a run was written down, after it had ended; seconds since 1970."""
+    board = EventAccumulator(str(run / LOG_FOLDER)).Reload()
+    return float(min(event.wall_time for event in board.Scalars("loss/total")))
 
 
 def _command(name: str, folder: Path, out: Path) -> tuple[str, ...]:
