@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.mutation_faults import FAULTS, Fault
 
@@ -58,29 +60,47 @@ def run_tests(tests: str, checkout: Path) -> bool:
     return done.returncode == 1
 
 
+def copy_checkout(folder: Path) -> Path:
+    """What the tests need of the checkout, without what it has compiled."""
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
 def main() -> int:
-    """Put in one after the other, and say which are caught."""
+    """Put in each, some at a time, and say which are caught."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="only faults whose name has one of them")
-    words = parser.parse_args().words
-    chosen = [each for each in FAULTS if not words or any(word in each.name for word in words)]
+    parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default: 2)")
+    args = parser.parse_args()
+    chosen = [f for f in FAULTS if not args.words or any(word in f.name for word in args.words)]
     gone = [f.name for f in chosen if (ROOT / f.file).read_text(encoding="utf-8").count(f.old) != 1]
     if gone:
         raise ValueError(f"no line, or more than one, for: {'; '.join(gone)}; correct the list")
     survived = []
-    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
-        checkout = Path(folder)
-        for package in PACKAGES:
-            shutil.copytree(
-                ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        shutil.copy(ROOT / "pyproject.toml", checkout)
-        if run_tests(" ".join(each.tests for each in chosen), checkout):
+    with (
+        tempfile.TemporaryDirectory(prefix="mutations-") as folder,
+        ThreadPoolExecutor(args.jobs) as pool,
+    ):
+        free: SimpleQueue[Path] = SimpleQueue()  # each checkout has one fault at a time
+        for number in range(args.jobs):
+            free.put(copy_checkout(Path(folder) / str(number)))
+
+        def plant(fault: Fault) -> tuple[bool, float]:
+            checkout, start = free.get(), time.monotonic()
+            try:
+                return run(fault, checkout), time.monotonic() - start
+            finally:
+                free.put(checkout)
+
+        whole = free.get()
+        if run_tests(" ".join(each.tests for each in chosen), whole):
             raise RuntimeError("the tests fail without any fault; run them in the checkout first")
-        for fault in chosen:
-            start = time.monotonic()
-            caught = run(fault, checkout)
-            took_s = time.monotonic() - start
+        free.put(whole)
+        for fault, (caught, took_s) in zip(chosen, pool.map(plant, chosen), strict=True):
             verdict = "caught" if caught else "SURVIVED"
             print(f"{verdict}  {fault.name}  ({took_s:.0f} s)", flush=True)
             if not caught:
