@@ -1,7 +1,7 @@
 """Draw the accuracy chart of committed results, as README shows it.
 
 The first argument is the results file, which may be gzipped, the second the SVG file to write; both
-lie in docs/figures, where few_shot.svg is drawn from few_shot_fourth.
+lie in docs/figures, where few_shot.svg is drawn from few_shot_fifth.
 """
 
 from __future__ import annotations
