@@ -3,7 +3,7 @@
     python -m benchmarks all --quick              # some minutes on two cores
     python -m benchmarks step evaluate --out DIR  # with the figures of each in DIR/NAME.json
 
-A benchmark that fails is told at the end, and the others go on.
+A benchmark that fails is listed at the end, and the others go on.
 """
 
 from __future__ import annotations

@@ -77,7 +77,10 @@ def _run_benchmark(args: argparse.Namespace) -> int:
     check_writable(out)
     configs = write_variants(study, out, args.overrides)
     if any(config.few_shot.task.data for config in configs.values()):
-        raise ValueError(f"{args.study} names few_shot.task.data; run it by primus-scale study run")
+        raise ValueError(
+            f"{args.study or args.config} names few_shot.task.data, which this benchmark does not "
+            "read; make it a study (docs/studies.md), and use primus-scale study run"
+        )
     check_splits(study, configs, out)
     order = packing_order(configs)
     trials = plan_trials(study)

@@ -118,7 +118,10 @@ def _config(folder: Path, batch: int, args: argparse.Namespace) -> Config:
             "data": data,
             "encoder": {"name": args.encoder},
             "support": {"index": args.index},
-            "train": {"batch": batch, "precision": args.precision, "threads": args.threads},
+            "train": {
+                **{"batch": batch, "precision": args.precision, "threads": args.threads},
+                "steps": 100_000,  # more than are timed
+            },
         }
     )
 

@@ -112,8 +112,8 @@ def build_augment(ops: Sequence[AugmentOp] | None, units: Sequence[str] = UNITS)
     rotation of channels that are no xyz triplets of a sensor.
     """
     if ops is None:
-        ops = [op for op in DEFAULT_AUGMENT if op.name != "rotation" or _turn(units)]
-    if not _turn(units) and any(op.name == "rotation" for op in ops):
+        ops = [op for op in DEFAULT_AUGMENT if op.name != "rotation" or _are_triplets(units)]
+    if not _are_triplets(units) and any(op.name == "rotation" for op in ops):
         raise ValueError(
             f"augment holds rotation, which turns xyz triplets of {', '.join(sorted(VECTORS))}, "
             f"but the channels are in {', '.join(units)}; give augment without rotation"
@@ -121,7 +121,7 @@ def build_augment(ops: Sequence[AugmentOp] | None, units: Sequence[str] = UNITS)
     return Augment(tuple(ops), tuple(units))
 
 
-def _turn(units: Sequence[str]) -> bool:
+def _are_triplets(units: Sequence[str]) -> bool:
     """Whether all channels are triplets of vectors, by their units."""
     triplets = [units[first : first + 3] for first in range(0, len(units), 3)]
     return all(len(three) == 3 and set(three) <= {three[0]} & VECTORS for three in triplets)

@@ -35,7 +35,7 @@ from primus_scale.stopping import (
     restore_interrupts,
 )
 
-if TYPE_CHECKING:  # these and others are imported once Ctrl-C is heard
+if TYPE_CHECKING:  # these and others are imported after Ctrl-C is handled
     from primus_scale.config import ConfigModel
 
 COMMAND_GROUP = "primus_scale.commands"

@@ -66,7 +66,10 @@ def estimate(config: Config, data: ShardSet, held_out: ShardSet | None, world: i
     need.host["batches ahead"] = (config.data.prefetch_batches + 2) * rows * window
     need.host["records read"] = 2 * config.data.shuffle_blocks * record
     if held_out is not None:
-        need.host["validation"] = sum(s.size for i in held_out.indexes for s in i.shards)
+        size = sum(s.size for i in held_out.indexes for s in i.shards)
+        windows = sum(i.windows for i in held_out.indexes)
+        loaded = min(config.data.validation_windows, windows)
+        need.host["validation"] = size * loaded // windows
     need.host["exported encoder"] = 2 * FLOAT32 * parameters  # and the weights that go into it
     return need
 

@@ -23,7 +23,7 @@ def measure_step(context: Context) -> dict[str, float]:
     one_step = context.config.model_copy(update={"output": str(output), "train": train})
     start = time.perf_counter()
     with context.watch.paused():
-        pretrain(one_step, placement_group=context.placement_group)
+        pretrain(one_step, placement_group=context.placement_group, notes=False)  # of one step
         seconds = time.perf_counter() - start
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)

@@ -77,13 +77,17 @@ class FewShotConfig(ConfigModel):
     )
     draws: int = Field(10, ge=1, description="random choices of the labelled windows")
     trained_draws: int = Field(
-        3, ge=1, description="of these, how many the arms that train an encoder learn from"
+        3,
+        ge=1,
+        description="draws for the arms that train an encoder, the first of draws",
     )
     seed: int = Field(0, description="of the choices and of fresh weights")
     steps: int = Field(
-        800, ge=1, description="at most, of training these; how many is chosen on label people"
+        800,
+        ge=1,
+        description="most training steps of these arms; how many is chosen on label people",
     )
-    batch: int = Field(64, ge=1, description="windows in one of these steps")
+    batch: int = Field(64, ge=1, description="windows in a training step of these arms")
     lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (3e-4, 1e-3, 3e-3),
         min_length=1,

@@ -297,7 +297,8 @@ def sample_windows(
     """At most ``most`` windows, evenly spaced over all records: imu ``(n, C, T)`` and session.
 
     Yields the windows of one record at a time, in order; session ``(n,)`` int64 is ``session_id``.
-    They are from at least 256 records, if there are so many, and so from many sessions. Pictures
+    They are from at least 256 records, if there are so many and ``most`` is no less, and so from
+    many sessions. Pictures
     are not read if the index allows that. Memory grows neither with the data nor with ``most``, if
     the caller does not keep the parts. Raises as ``ShardSet.read_record``.
     """

@@ -192,12 +192,21 @@ def check_sessions(parts: Sequence[Sequence[SessionPart]], near: NearConfig) -> 
             "one another; build them again with a shorter --hop-s, or change objective.near.min_s "
             "and max_s"
         )
-    longest_s = max(part.windows * part.step_s for record in parts for part in record)
+    if near.global_negatives:
+        return  # windows of other sessions are negatives too
+    lengths_s: dict[int, list[float]] = {}
+    for record in parts:
+        for part in record:
+            lengths_s.setdefault(part.session, []).append(part.windows * part.step_s)
+    if any(len(of_session) > 1 for of_session in lengths_s.values()):
+        return  # the parts of a session may be far from each other
+    longest_s = max(length_s for (length_s,) in lengths_s.values())
     if longest_s <= near.exclude_s:
         raise ValueError(
             f"objective.near.exclude_s is {near.exclude_s:g}, but the longest session in "
-            f"data.train lasts {longest_s:g} s, so no window has a negative; lower it, or build "
-            "the shards again with --session-by person, if a person has several recordings"
+            f"data.train lasts {longest_s:g} s, so its windows have no negative; lower it, build "
+            "the shards again with --session-by person, if a person has several recordings, or set "
+            "objective.near.global_negatives above 0"
         )
 
 

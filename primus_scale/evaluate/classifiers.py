@@ -28,7 +28,7 @@ PROBE_ITERATIONS = 100  # of Newton's method, which takes 10 to 20
 # takes about the same time and ends earlier: up to 0.4 % of its answers are others.
 PROBE_TOLERANCE = 1e-6
 WARMUP_STEPS = 20
-AVERAGE_POWER = 8  # of polynomial-decay averaging: the last 8 % of the steps have half the weight
+AVERAGE_POWER = 8  # of polynomial-decay averaging: the last 7 % of the steps have half the weight
 WEIGHT_DECAY = 0.01
 GRADIENT_CLIP = 5.0
 
@@ -63,7 +63,8 @@ def fit_probe(
 ) -> Probe:
     """Fit a probe on features ``(n, D)`` with class ids ``(n,)`` of at least two classes.
 
-    The fit is at the optimum. There is only one, since the loss is convex.
+    The fit is at the optimum, up to ``PROBE_TOLERANCE``, or where ``PROBE_ITERATIONS`` or rounding
+    end it. There is only one, since the loss is convex.
 
     strength: the inverse of the L2 penalty (scikit-learn's ``C``). scale_by: features ``(m, D)``
     whose mean and deviation standardise; None leaves the features as they are.

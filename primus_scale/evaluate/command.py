@@ -260,9 +260,9 @@ def untrained_copy(pretrained: ImuEncoder, card: EncoderCard, seed: int) -> nn.M
 def read_results(path: Path, *, checked: bool = True) -> dict[str, Any]:
     """The results in a ``few_shot.json``.
 
-    checked: hold the figures against the answers, which takes a second or two. FileNotFoundError
-    naming it where it is missing, ValueError where it is of another schema, lacks a field or has
-    figures that do not follow from its answers.
+    checked: compute the figures again from the answers, which takes a second or two.
+    FileNotFoundError naming it where it is missing, ValueError where it is of another schema, lacks
+    a field or has figures that do not follow from its answers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; primus-scale evaluate writes it")

@@ -157,7 +157,7 @@ def _identities(
 ) -> dict[str, str]:
     """For each arm a digest of everything that its setting depends on, except k.
 
-    An encoder of ``few_shot.own`` may change without our notice: its features stand for it.
+    An encoder of ``few_shot.own`` may change and keep its name: its features stand for it.
     """
     sides = [
         (side.imu, side.label, side.person.astype(str), list(side.classes), side.rate_hz)

@@ -22,8 +22,8 @@ class StepReport:
     """The results of a step on a rank, for the log. Tensors need no gradient.
 
     total, terms: the rank's share of the weighted loss and of each unweighted term; their mean
-    over ranks is the loss on the global batch. rows: number of positive pairs of each term in the
-    global batch; a term without pairs is not logged. temperatures: by family (``mm``, ``ss``).
+    over ranks is the loss on the global batch. rows: of ``LossOutput``; a term without rows is not
+    logged. temperatures: by family of terms (``Term.family``).
     views: embeddings of view 0 and view 1 of the rank's rows. support: figures of the support set,
     by name. waited_s: seconds that this rank has waited for data since it started. retries:
     requests to its storage that were repeated so far. skipped_steps: steps that were skipped so

@@ -77,7 +77,7 @@ class Monitor:
         """Recall@1 between IMU and each teacher on fixed held-out windows, logged and returned.
 
         Arguments and ranks as for ``measure_retrieval``. The recall of random answers is logged
-        too. Names: ``imu_to_video``, ``video_to_imu``, ``imu_to_text``, ``text_to_imu``.
+        too. Names: ``imu_to_MODALITY`` and ``MODALITY_to_imu`` for each teacher with a head.
         """
         at_once = max(1, self._train.batch // world_size())
         found = measure_retrieval(encode, imu, embeddings, present, at_once)

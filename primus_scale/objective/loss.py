@@ -66,8 +66,9 @@ class LossOutput:
 
     total: 0-d, the weighted sum, with gradient. terms: the unweighted terms by name, 0-d, without
     gradient. Both are this rank's share: their mean over ranks is the loss of the global batch.
-    rows: by name of the term, the number of positive pairs in the global batch, 0-d int64, the same
-    on every rank. The value of a term without pairs is 0 and has no meaning.
+    rows: by name of the term, over how many rows of the global batch its mean goes, 0-d int64, the
+    same on every rank: pairs of view and positive; of ``imu_near`` the windows that have positives
+    and negatives. The value of a term without rows is 0 and has no meaning.
     """
 
     total: torch.Tensor

@@ -15,7 +15,7 @@ and the loss L_session is the mean over the windows that have positives and nega
 not compete with each other: the denominator has one of them only. ``global_negatives`` g mixes this
 loss with one whose negatives come from the whole batch: (1 - g) * L_session + g * L_global.
 
-Contrast between neighbours in time is from Hyvarinen and Morioka (time-contrastive learning, NIPS
+Contrast between windows near in time is from Hyvarinen and Morioka (time-contrastive learning, NIPS
 2016), with negatives of the same record from Franceschi et al. (arXiv 1901.10738).
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from primus_scale.stopping import loading
 
-if TYPE_CHECKING:  # imported once Ctrl-C is heard
+if TYPE_CHECKING:  # imported after Ctrl-C is handled
     import numpy as np
 
     from primus_scale.encoders.pretrained import PretrainedEncoder

@@ -59,11 +59,11 @@ def _check_answers(out: Path, trials: Sequence[Trial], records: Mapping[str, Rec
         record, path = records.get(trial.id), _results_of(trial, out)
         if record is None or read_results(path, checked=False)["few_shot"] == record["few_shot"]:
             continue
+        stored = out / RESULTS_FOLDER / trial.variant / record["revision"]
         raise ValueError(
-            f"{path} has other accuracies than the results of trial {trial.id} in "
-            f"{out / RESULTS_FOLDER / trial.variant / record['revision']}: one was edited, or the "
-            "run was evaluated anew; delete the latter, and primus-scale study run does this "
-            "trial's evaluation again"
+            f"{path} has other accuracies than the results of trial {trial.id} in {stored}: one "
+            f"was edited, or the run was evaluated anew; delete {stored}, and primus-scale study "
+            "run does this trial's evaluation again"
         )
 
 

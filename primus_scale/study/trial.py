@@ -34,7 +34,7 @@ from primus_scale.study.study_file import Study
 from primus_scale.train.trainer import ENCODER_FOLDER, SUMMARY_FILE
 
 FINISHED_FILE = "few_shot.finished.jsonl"  # work that evaluations of one split share
-_KIB_A_MB = 1024 if sys.platform != "darwin" else 1024**2  # of ru_maxrss
+_MAXRSS_BYTES = 1024 if sys.platform != "darwin" else 1  # the unit of ru_maxrss
 
 
 class TrialPlace(NamedTuple):
@@ -103,7 +103,7 @@ def finish_trial(place: TrialPlace, config: Config) -> dict[str, Any]:
         "evaluation_s": time.monotonic() - start if results else None,
         "windows_per_s": training["windows_per_s"],
         "peak_memory_mb": trained_mb,
-        "ranks": config.launch.workers,
+        "ranks": config.launch.worker_counts[-1],
     }
     record = _record(place, config, results, training, cost)
     write_record(place.out, record)
@@ -155,8 +155,8 @@ def check_splits(study: Study, configs: Mapping[str, Config], out: Path) -> None
 def peak_memory_mb() -> float:
     """The most memory that this process has used so far; on a GPU that of torch there."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_A_MB
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES / 1e6
 
 
 def _record(

@@ -107,10 +107,13 @@ def window_samples(imu: np.ndarray) -> list[tuple[bytes, ...]]:
     return [(window.tobytes(),) for window in imu.astype(np.float32)]
 
 
-def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> Batch:
+def attach_teacher_embeddings(
+    batch: Batch, teachers: Mapping[str, Teacher], source: str = "data.train"
+) -> Batch:
     """The batch with embeddings and masks in place of its frames and texts (live mode).
 
-    teachers: by modality, from `build_teachers`. New tensors are on the device of ``batch.imu``.
+    teachers: by modality, from `build_teachers`. source: the setting that names the shards, for
+    messages. New tensors are on the device of ``batch.imu``.
     Raises ValueError where the batch has no frames or texts that a teacher needs, and, naming the
     window, where a frame cannot be decoded.
     """
@@ -123,7 +126,7 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
         items = sources[modality]
         if items is None:
             raise ValueError(
-                f"teachers.mode is live, but the shards of data.train bring no {modality} to "
+                f"teachers.mode is live, but the shards of {source} bring no {modality} to "
                 f"teacher {teacher.name!r}; use window shards, or teachers.mode=embedded"
             )
         try:
@@ -131,7 +134,7 @@ def attach_teacher_embeddings(batch: Batch, teachers: Mapping[str, Teacher]) -> 
         except UnreadableFrameError as error:
             row = next(row for row, window in enumerate(items) if error.frame in window)
             raise ValueError(
-                f"window {int(batch.uid[row])} of data.train: {error}; find all such with "
+                f"window {int(batch.uid[row])} of {source}: {error}; find all such with "
                 "primus-scale shards verify, and build the shards again"
             ) from None
         embeddings[modality] = vectors.to(batch.imu.device)

@@ -55,7 +55,6 @@ from primus_scale.teachers import (
     spaces_of,
 )
 from primus_scale.train.export import check_calibration
-from primus_scale.train.without_effect import without_effect
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,6 @@ def build_run(config: Config, runtime: Runtime, placement_group: Any = None) -> 
     training = config.train.model_copy(update={"precision": precision})
     announce(check_batch(training, runtime.world, config.data.session_windows))
     announce(describe_order(config.data, data, config.train.batch))
-    for note in without_effect(config, runtime.world):
-        announce(f"note: {note}")
     teachers: dict[str, Teacher] = {}
     if config.teachers.mode == "live":
         teachers = build_teachers(config.teachers, data.index.window_format, runtime.device)
@@ -294,7 +291,7 @@ def _load_validation(
     else:
         _check_same_teachers(held_out, spaces, urls[0])
     if not held_out.shard_set.teachers:
-        return attach_teacher_embeddings(held_out.batch, teachers)
+        return attach_teacher_embeddings(held_out.batch, teachers, "data.validation")
     return replace(held_out.batch, frames=None, texts=None)
 
 

@@ -51,6 +51,7 @@ from primus_scale.storage.files import write_atomically
 from primus_scale.train.export import export_finished
 from primus_scale.train.run import Run, build_run, storage_claimant, storage_folder
 from primus_scale.train.step import StepResult, train_step
+from primus_scale.train.without_effect import without_effect
 
 SUMMARY_FILE = "train.json"
 LOGS = (METRICS_FILE, LOG_FOLDER)
@@ -64,12 +65,14 @@ def pretrain(
     stop: Stop | None = None,
     placement_group: Any = None,
     on_validation: OnValidation | None = None,
+    notes: bool = True,
 ) -> int:
     """Pretrain on this rank, from the newest checkpoint in ``config.output`` if there is one.
 
     stop: a launcher sets it to end the run after a checkpoint. SIGTERM and Ctrl-C set it too.
     placement_group: see ``build_run``. on_validation: called at every step of validation, on every
     rank with the same figures. Without validation windows it is called too, with the loss only.
+    notes: print which settings have no effect in this run (``without_effect``).
 
     Returns the exit code: 0 when all steps are done, REQUEUE when the run was stopped before,
     INTERRUPTED when Ctrl-C on some rank stopped it. Raises ValueError, FileNotFoundError or
@@ -78,6 +81,9 @@ def pretrain(
     """
     runtime = start_runtime(config.train)
     try:
+        if notes and runtime.rank == 0:
+            for note in without_effect(config, runtime.world):
+                print(f"note: {note}")
         with (
             watched(config.train.stuck_after_s, REQUEUE),  # ends the run where a rank is stuck
             stop_on_signals(stop or Stop()) as stopping,

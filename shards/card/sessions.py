@@ -1,6 +1,6 @@
 """Sessions on the data card: how many, how long, and whether they hold several activities.
 
-Training contrasts the neighbours in time of a window with the rest of its session. That needs
+Training contrasts the windows near a window in time with the rest of its session. That needs
 sessions of many windows, in which people do more than one thing.
 """
 
@@ -76,14 +76,15 @@ def session_attention(sessions: Mapping[str, Any]) -> Iterator[str]:
     if 2 * one > labelled:
         yield (
             f"{one:,} of {labelled:,} sessions with labels hold one label only. Contrast between "
-            "neighbours in time then learns who is recorded, not what they do: build with "
+            "windows near in time then learns who is recorded, not what they do: build with "
             "--session-by person, so that a session holds all recordings of a person."
         )
     median = sessions["windows"]["median"]
     if median < FEW_WINDOWS:
         yield (
             f"Half of the {sessions['count']:,} sessions have at most {median:g} windows, fewer "
-            f"than the {FEW_WINDOWS} that contrast between neighbours in time should choose from: "
+            f"than the {FEW_WINDOWS} that contrast between windows near in time should choose "
+            "from: "
             "build with a smaller --hop-s or, where recordings are parts of one wearing, with "
             "--session-by person."
         )

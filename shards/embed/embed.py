@@ -265,7 +265,7 @@ def _embed_groups(
     made = _run("embed", store, store.folder, tasks, make_worker, pool, _parse_group)
     columns = zip(*(columns for _, columns, _ in made), strict=True)
     windows = WindowColumns(*map(np.concatenate, columns))
-    _check_uids(windows.uid)
+    _check_uids(windows.uid, folder.url)
     counts: Counter[str] = Counter(dict.fromkeys(teachers.spaces, 0))
     for _, _, embedded in made:
         counts.update(embedded)
@@ -291,11 +291,14 @@ def _parse_shard(result: Any) -> ShardEntry:
     return parse_shard_entry(result["file"])
 
 
-def _check_uids(uids: np.ndarray) -> None:
+def _check_uids(uids: np.ndarray, url: str) -> None:
     values, counts = np.unique(uids, return_counts=True)
     if (counts > 1).any():
         twice = values[np.argmax(counts)]
-        raise ValueError(f"window {twice} is in the source twice; drop the duplicate")
+        raise ValueError(
+            f"window {twice} is in {url} twice: primus-scale shards verify {url} names the record; "
+            "build the shards again without it"
+        )
 
 
 def _pack(

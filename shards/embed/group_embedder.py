@@ -54,7 +54,7 @@ class GroupRequest(NamedTuple):
 class GroupEmbedder:
     """Embeds windows of the folder at ``source_url`` into tars in the folder at ``work_url``.
 
-    build_teachers: builds them by modality, in the worker. spaces: they must have.
+    build_teachers: builds them by modality, in the worker. spaces: those that they must have.
     shape: ``(C, T)`` of a window. threads: that decode pictures and run teachers.
     """
 
@@ -70,7 +70,13 @@ class GroupEmbedder:
         self._source = RecordReader(source_url)
         self._folder = Folder(work_url)
         self._teachers = build_teachers()
-        check_teachers(self._teachers, spaces, work_url)
+        try:
+            check_teachers(self._teachers, spaces, work_url)
+        except ValueError as error:
+            raise ValueError(
+                f"this machine's teachers are not those of the machine that started the command "
+                f"({error}); install the same package versions on all machines"
+            ) from None
         self._shape = shape
         self._pool = ThreadPoolExecutor(threads)
 

@@ -93,6 +93,7 @@ def test_healthy_nodes_without_a_shared_folder_pass_and_keep_nothing(tmp_path: P
     assert "2 ranks on CPU" in findings["devices"][0]["detail"]
     assert "gloo: all-reduce" in findings["collectives"][0]["detail"]
     assert "one step and its checkpoint" in findings["step"][0]["detail"]
+    assert "note:" not in said, "what one step leaves without effect is not the run's"
     for folder in (here, there, copy):
         assert not list(folder.iterdir()), said
     for check in CHECKS:

@@ -123,6 +123,8 @@ def test_charts_are_of_what_varies() -> None:
         "whole sessions": [Point(0.1, "sessions_10"), Point(1.0, REFERENCE)],
         "windows of every session": [Point(0.1, "windows_10"), Point(1.0, REFERENCE)],
     }
+    without = {name: SETTINGS[name] for name in ("sessions_10", "windows_10", "hot")}
+    assert shares_of_data(without, REFERENCE) == {}, "its trials may have failed"
     plain = {name: SETTINGS[name] for name in (REFERENCE, "two")}
     assert term_sets(plain, REFERENCE) is None
     assert single_settings(plain, REFERENCE) == shares_of_data(plain, REFERENCE) == {}

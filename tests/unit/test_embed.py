@@ -405,7 +405,7 @@ def test_cuda_without_a_device_says_what_to_do(source, tmp_path, clip):
             r"window -?\d+ \(random/.* holds NaN or infinite",
         ),
         (lambda w: replace(w, imu=w.imu[:, 1:]), r"imu is float32 \(1, 6, 39\), expected"),
-        (lambda w: make_windows(1)[0], "is in the source twice"),
+        (lambda w: make_windows(1)[0], "twice: primus-scale shards verify .* names the record"),
     ],
 )
 def test_bad_windows_of_other_writers_are_refused(tmp_path, clip, change, message):

@@ -218,6 +218,9 @@ def test_memory_is_counted_by_part(tmp_path: Path) -> None:
     cut = context_of(tmp_path, PAPER, "train.zero_stage=3", "train.accumulation=2").config
     thrifty = memory.estimate(cut, shards, shards, world=2)
     assert thrifty.host["validation"] == sum(each.size for each in shards.index.shards)
+    quarter = context_of(tmp_path, PAPER, f"data.validation_windows={shards.windows // 4}").config
+    few = memory.estimate(quarter, shards, shards, world=2)
+    assert few.host["validation"] == pytest.approx(thrifty.host["validation"] / 4, rel=0.01)
     assert thrifty.device["weights"] == 2 * parameters
     assert thrifty.device["optimiser"] == 6 * parameters
     assert thrifty.device["activations"] == need.device["activations"] // 2

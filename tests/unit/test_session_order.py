@@ -168,6 +168,9 @@ def test_data_without_windows_near_or_far_in_time_are_refused():
         check_sessions(folder([30], step_s=0.0), near)
     with pytest.raises(ValueError, match=r"session in data\.train lasts 9.92 s"):
         check_sessions(folder([4, 8]), near)
+    check_sessions(folder([4, 8]), near.model_copy(update={"global_negatives": 0.3}))
+    of_one_session = [[SessionPart(0, 8, 1.24)], [SessionPart(0, 8, 1.24)]]
+    check_sessions(of_one_session, near)  # its parts may be far from each other
 
 
 def test_one_session_will_do_and_is_told():
