@@ -248,7 +248,7 @@ FAULTS = (
         "primus_scale/checkpoint/manifest.py",
         "or file_entry(path) != entry",
         "or False",
-        f"{UNIT}checkpoint.py",
+        f"{WHOLE}checkpoint.py",
     ),
     Fault(
         "files: written in place",
@@ -395,7 +395,7 @@ FAULTS = (
         "primus_scale/evaluate/arms.py",
         "gains.mean(axis=-1) > error",
         "gains.mean(axis=-1) > 0",
-        f"{UNIT}evaluate_arms.py::test_the_usual_setting_stays_unless_another_is_clearly_better",
+        f"{WHOLE}evaluate_arms.py::test_the_usual_setting_stays_unless_another_is_clearly_better",
     ),
     Fault(
         "encode: a unit's factor is lost",

@@ -41,7 +41,7 @@ READING_FAULTS = (
         CLASSIFIERS,
         "average.lerp(first, self._settings.kept)",
         "average",
-        "tests/unit/test_evaluate_arms.py",
+        "tests/integration/test_evaluate_arms.py",
     ),
     Fault(
         "probe: far from its optimum",
