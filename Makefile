@@ -44,7 +44,7 @@ packaged: pretrain ## the encoder in this package, made anew by the built-in run
 	$(BIN)/python -m benchmarks.package_encoder --run $(RUN)
 
 # It builds data of its own, and goes on where it was if it is stopped.
-report: $(SETUP) ## the ablation of the terms on the built-in data, and its page (an hour on 2 cores)
+report: $(SETUP) ## the ablation of the terms on the built-in data, and its page (half an hour on 2 cores)
 	$(BIN)/primus-scale study run configs/studies/ablation.yaml --out $(ABLATION)
 
 # The builder finishes few_shot/test last, so its index says that all of the data is there.
