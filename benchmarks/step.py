@@ -119,8 +119,10 @@ def _config(folder: Path, batch: int, args: argparse.Namespace) -> Config:
             "encoder": {"name": args.encoder},
             "support": {"index": args.index},
             "train": {
-                **{"batch": batch, "precision": args.precision, "threads": args.threads},
+                "batch": batch,
                 "steps": 100_000,  # more than are timed
+                "precision": args.precision,
+                "threads": args.threads,
             },
         }
     )
