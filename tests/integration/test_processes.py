@@ -95,8 +95,10 @@ def killed_within_an_item() -> Iterator[bytes]:
 
 def test_a_process_killed_within_an_item_is_told() -> None:
     with open_processes(2) as processes:
+        before = {*multiprocessing.active_children()}
         processes.start("a", killed_within_an_item)
-        time.sleep(0.5)
+        (process,) = {*multiprocessing.active_children()} - before
+        process.join(60)  # however slow its start: what it sends is not read before its end
         tag, item = processes.wait()
         assert tag == "a" and isinstance(item, Died)
 
